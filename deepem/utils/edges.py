@@ -1,0 +1,55 @@
+"""The two views of an edge, and the margins that it has no partner in.
+
+An edge (dz, dy, dx) relates voxel v to v - (dz, dy, dx). Along one axis, d > 0::
+
+    index     0  1  2  3  4          d = 2
+    first           v--v--v          array[d:]    the voxels v
+    second    v--v--v                array[:-d]   their partners v - d
+
+d < 0 swaps the two. An affinity of voxel v is stored at v, so it is `first` that indexes the prediction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, TypeVar
+
+from deepem.utils.geometry import Vec3, vec3
+
+
+class _Sliceable(Protocol):
+    def __getitem__(self, index: object, /) -> object: ...
+
+    @property
+    def shape(self) -> Sequence[int]: ...
+
+
+A = TypeVar("A", bound=_Sliceable)
+
+
+def edge_slices(edge: Vec3) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """Slices of the last three axes for the voxels v and for their partners v - edge."""
+    first = tuple(slice(d, None) if d > 0 else slice(None, d or None) for d in edge)
+    second = tuple(slice(None, -d) if d > 0 else slice(-d or None, None) for d in edge)
+    return first, second
+
+
+def edge_views(array: A, edge: Vec3) -> tuple[A, A]:
+    """Views (first, second) of a numpy array or tensor whose last three axes are (z, y, x).
+
+    Both have the same shape; where an edge is longer than the array they are empty.
+    """
+    size = tuple(array.shape[-3:])
+    if any(abs(d) >= n for d, n in zip(edge, size, strict=True)):
+        empty = array[(..., slice(0, 0), slice(0, 0), slice(0, 0))]
+        return empty, empty  # type: ignore[return-value]
+    first, second = edge_slices(edge)
+    return array[(..., *first)], array[(..., *second)]  # type: ignore[return-value]
+
+
+def parse_edge(text: str) -> Vec3:
+    """An edge from the command line, ``z,y,x``; ValueError unless three whole numbers, not all zero."""
+    edge = vec3(text.split(","))  # type: ignore[arg-type]
+    if edge == (0, 0, 0):
+        raise ValueError("an edge relates two voxels: 0,0,0 is not one")
+    return edge

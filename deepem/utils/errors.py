@@ -1,0 +1,17 @@
+"""The one kind of error that a user can cause."""
+
+
+class InputError(ValueError):
+    """Bad input: a flag, a file or an argument that cannot be used as given.
+
+    The command line catches it and prints its one line; anything else is a bug and keeps its traceback. The line
+    reads ``<flag or file>: got X, wants Y``.
+    """
+
+    def __init__(self, where: object, got: object, wants: object) -> None:
+        self.where, self.got, self.wants = str(where), str(got), str(wants)
+        super().__init__(f"{where}: got {got}, wants {wants}")
+
+    def __reduce__(self) -> tuple[type["InputError"], tuple[str, str, str]]:
+        """Pickle by the three parts, so that the error crosses from a worker whole."""
+        return type(self), (self.where, self.got, self.wants)

@@ -1,0 +1,84 @@
+"""Boxes and vectors in (z, y, x) voxels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+Vec3 = tuple[int, int, int]
+
+
+def vec3(values: Iterable[int]) -> Vec3:
+    """Three whole numbers as a (z, y, x) tuple; ValueError if there are not three."""
+    z, y, x = (int(v) for v in values)
+    return z, y, x
+
+
+@dataclass(frozen=True)
+class Box:
+    """A box of voxels, begin-inclusive and end-exclusive, (z, y, x).
+
+    Empty boxes do not exist: every side is at least one voxel, else ValueError.
+    """
+
+    begin: Vec3
+    end: Vec3
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "begin", vec3(self.begin))
+        object.__setattr__(self, "end", vec3(self.end))
+        if any(e <= b for b, e in zip(self.begin, self.end, strict=True)):
+            raise ValueError(f"empty box: begin {self.begin}, end {self.end}")
+
+    @classmethod
+    def of_size(cls, begin: Iterable[int], size: Iterable[int]) -> Box:
+        """The box of a given size that starts at begin."""
+        begin = vec3(begin)
+        return cls(begin, vec3(b + s for b, s in zip(begin, size, strict=True)))
+
+    @classmethod
+    def around(cls, centre: Iterable[int], size: Iterable[int]) -> Box:
+        """The box of a given size centred on a voxel: it starts at centre - size // 2."""
+        size = vec3(size)
+        return cls.of_size((c - s // 2 for c, s in zip(centre, size, strict=True)), size)
+
+    @property
+    def size(self) -> Vec3:
+        """Voxels along (z, y, x)."""
+        return vec3(e - b for b, e in zip(self.begin, self.end, strict=True))
+
+    @property
+    def voxels(self) -> int:
+        """Number of voxels."""
+        z, y, x = self.size
+        return z * y * x
+
+    def slices(self) -> tuple[slice, slice, slice]:
+        """Slices of an array whose first voxel is at (0, 0, 0)."""
+        z, y, x = (slice(b, e) for b, e in zip(self.begin, self.end, strict=True))
+        return z, y, x
+
+    def shift(self, by: Iterable[int]) -> Box:
+        """The box moved by a vector."""
+        by = vec3(by)
+        return Box(
+            vec3(b + d for b, d in zip(self.begin, by, strict=True)),
+            vec3(e + d for e, d in zip(self.end, by, strict=True)),
+        )
+
+    def contains(self, other: Box) -> bool:
+        """Whether the other box lies inside this one."""
+        return all(a <= b for a, b in zip(self.begin, other.begin, strict=True)) and all(
+            a >= b for a, b in zip(self.end, other.end, strict=True)
+        )
+
+    def intersect(self, other: Box) -> Box | None:
+        """The voxels that both boxes hold, or None."""
+        begin = vec3(max(a, b) for a, b in zip(self.begin, other.begin, strict=True))
+        end = vec3(min(a, b) for a, b in zip(self.end, other.end, strict=True))
+        return Box(begin, end) if all(b < e for b, e in zip(begin, end, strict=True)) else None
+
+    def __iter__(self) -> Iterator[Vec3]:
+        """Unpack as (begin, end)."""
+        yield self.begin
+        yield self.end
