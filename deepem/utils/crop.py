@@ -24,4 +24,7 @@ def centre_slices(size: Iterable[int], inner: Iterable[int]) -> tuple[slice, sli
 
 def centre_crop(array: A, size: Vec3) -> A:
     """View of the centre `size` voxels of the last three axes (numpy array or tensor)."""
-    return array[(..., *centre_slices(array.shape[-3:], size))]
+    whole: Any = array
+    inside = (..., *centre_slices(whole.shape[-3:], size))
+    cropped: A = whole[inside]
+    return cropped

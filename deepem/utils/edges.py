@@ -11,20 +11,11 @@ d < 0 swaps the two. An affinity of voxel v is stored at v, so it is `first` tha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol, TypeVar
+from typing import Any, TypeVar
 
 from deepem.utils.geometry import Vec3, vec3
 
-
-class _Sliceable(Protocol):
-    def __getitem__(self, index: object, /) -> object: ...
-
-    @property
-    def shape(self) -> Sequence[int]: ...
-
-
-A = TypeVar("A", bound=_Sliceable)
+A = TypeVar("A")
 
 
 def edge_slices(edge: Vec3) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
@@ -39,12 +30,12 @@ def edge_views(array: A, edge: Vec3) -> tuple[A, A]:
 
     Both have the same shape; where an edge is longer than the array they are empty.
     """
-    size = tuple(array.shape[-3:])
-    if any(abs(d) >= n for d, n in zip(edge, size, strict=True)):
-        empty = array[(..., slice(0, 0), slice(0, 0), slice(0, 0))]
-        return empty, empty  # type: ignore[return-value]
-    first, second = edge_slices(edge)
-    return array[(..., *first)], array[(..., *second)]  # type: ignore[return-value]
+    whole: Any = array
+    if any(abs(d) >= n for d, n in zip(edge, whole.shape[-3:], strict=True)):
+        empty = whole[..., 0:0, 0:0, 0:0]
+        return empty, empty
+    first, second = ((..., *slices) for slices in edge_slices(edge))
+    return whole[first], whole[second]
 
 
 def parse_edge(text: str) -> Vec3:

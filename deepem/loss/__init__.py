@@ -1,0 +1,7 @@
+"""What is minimised: pure functions of (input, target, mask) that give (loss, count)."""
+
+from deepem.loss.affinity import AffinityLoss
+from deepem.loss.kinds import criterion
+from deepem.loss.voxel import BCELoss, MSELoss
+
+__all__ = ["AffinityLoss", "BCELoss", "MSELoss", "criterion"]

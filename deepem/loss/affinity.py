@@ -1,0 +1,79 @@
+"""The loss of affinities along any edges, straight from instance ids."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from deepem.loss.voxel import averaged, full_precision
+from deepem.utils.edges import edge_slices, edge_views
+from deepem.utils.geometry import vec3
+
+
+class AffinityLoss(nn.Module):
+    """The sum of a voxel-wise criterion over edges; an edge (dz, dy, dx) relates voxel v to v - (dz, dy, dx).
+
+    An affinity is 1 where v and its partner have the same id and it is not 0. Its mask is the product of the
+    masks of both, and 0 where v has no partner: the first planes of a positive edge, the last of a negative.
+
+    Args:
+        edges: (dz, dy, dx) of every channel.
+        criterion: Called once with (logits, affinities, mask), all (N, E, Z, Y, X); it gives (sum, count), so
+            it is made with ``size_average=False``.
+        size_average: Divide by the count over all edges together.
+        class_balancing: Weigh the positive voxels of an edge by the share of the negative ones, and the
+            negative by that of the positive ones: shares of the summed mask, over the batch. An edge with one
+            class stays as it is.
+    """
+
+    def __init__(
+        self,
+        edges: Iterable[Iterable[int]],
+        criterion: nn.Module,
+        size_average: bool = False,
+        class_balancing: bool = False,
+    ) -> None:
+        super().__init__()
+        if getattr(criterion, "size_average", False):
+            raise ValueError("criterion: got size_average=True, wants False: all edges are averaged together")
+        self.edges = tuple(vec3(edge) for edge in edges)
+        self.criterion = criterion
+        self.size_average = size_average
+        self.class_balancing = class_balancing
+
+    def forward(self, input: Tensor, target: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """(loss, count) of logits (N, E, Z, Y, X) against ids and their mask, both (N, 1, Z, Y, X)."""
+        if input.shape[1] != len(self.edges):
+            raise ValueError(f"input: got {input.shape[1]} channels, wants {len(self.edges)}, one per edge")
+        input = full_precision(input)
+        with torch.no_grad():
+            affinity, weight = self._affinities(target, mask.to(input.dtype), len(input))
+        loss, count = self.criterion(input, affinity, weight)
+        return averaged(loss, count) if self.size_average else (loss, count)
+
+    def _affinities(self, ids: Tensor, mask: Tensor, batch: int) -> tuple[Tensor, Tensor]:
+        """Affinities and their mask, (N, E, Z, Y, X).
+
+        One tensor for all edges, with zero weight where an edge has no partner, lets the criterion and its
+        gradient pass over the logits once; slices of the logits would cost a full-size gradient per edge.
+        """
+        shape = (batch, len(self.edges), *ids.shape[2:])
+        affinity, weight = mask.new_zeros(shape), mask.new_zeros(shape)
+        for channel, edge in enumerate(self.edges):
+            a, b = edge_views(ids[:, 0], edge)
+            if a.numel() == 0:
+                continue
+            inside: tuple[slice | int, ...] = (slice(None), channel, *edge_slices(edge)[0])
+            affinity[inside] = (a == b) & (a != 0)
+            weight[inside] = torch.mul(*edge_views(mask[:, 0], edge))
+        return affinity, self._balanced(affinity, weight) if self.class_balancing else weight
+
+    def _balanced(self, affinity: Tensor, weight: Tensor) -> Tensor:
+        axes = (0, 2, 3, 4)
+        positive = (weight * affinity).sum(axes, keepdim=True)
+        every = weight.sum(axes, keepdim=True)
+        share = positive / every.clamp(min=torch.finfo(weight.dtype).tiny)
+        both = (positive > 0) & (positive < every)
+        return torch.where(both, weight * torch.where(affinity > 0, 1 - share, share), weight)
