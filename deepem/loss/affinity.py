@@ -71,9 +71,7 @@ class AffinityLoss(nn.Module):
         return affinity, self._balanced(affinity, weight) if self.class_balancing else weight
 
     def _balanced(self, affinity: Tensor, weight: Tensor) -> Tensor:
-        axes = (0, 2, 3, 4)
-        positive = (weight * affinity).sum(axes, keepdim=True)
-        every = weight.sum(axes, keepdim=True)
-        share = positive / every.clamp(min=torch.finfo(weight.dtype).tiny)
-        both = (positive > 0) & (positive < every)
-        return torch.where(both, weight * torch.where(affinity > 0, 1 - share, share), weight)
+        positive = (weight * affinity).sum((0, 2, 3, 4), keepdim=True)
+        negative = (weight * (1 - affinity)).sum((0, 2, 3, 4), keepdim=True)
+        share = torch.where(affinity > 0, negative, positive) / (positive + negative)
+        return torch.where((positive > 0) & (negative > 0), weight * share, weight)

@@ -41,5 +41,7 @@ def criterion(
         voxel = LOSSES[loss](size_average=False, margin0=margin0, margin1=margin1, inverse=inverse)
         return AffinityLoss(task.edges, voxel, size_average, class_balancing)
     if task.kind == "binary":
-        return BCELoss(size_average) if default_aux else BCELoss(size_average, margin0, margin1, inverse)
+        if default_aux:
+            margin0, margin1, inverse = 0, 0, False
+        return BCELoss(size_average, margin0, margin1, inverse)
     raise ValueError(f"no criterion for tasks of kind {task.kind!r}")
