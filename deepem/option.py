@@ -1,0 +1,82 @@
+"""The argument groups that train and forward share, and what they mean."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from deepem import tasks
+from deepem.utils import argv
+from deepem.utils.errors import InputError
+
+
+def add_model(parser: argv.Parser, model: str | None) -> None:
+    """The network and its sizes; `model` is the default."""
+    group = parser.add_argument_group("network")
+    group.add_argument("--model", default=model, metavar="MODULE", help="model module")
+    group.add_argument(
+        "--fov", type=argv.size, metavar="Z,Y,X", help="field of view of the network (default: 20,256,256)"
+    )
+    group.add_argument("--inputsz", type=argv.size, metavar="Z,Y,X", help="input patch (default: --fov)")
+    group.add_argument(
+        "--outputsz", type=argv.size, metavar="Z,Y,X", help="output patch (default: what the model gives)"
+    )
+
+
+def add_device(parser: argv.Parser, flag: str, **kwargs: Any) -> None:
+    """Which device to run on."""
+    group = parser.add_argument_group("device")
+    group.add_argument(
+        flag,
+        type=argv.natural,
+        metavar="GPU",
+        help="CUDA device by number (default: the first, if any)",
+        **kwargs,
+    )
+    group.add_argument("--cpu", action="store_true", help="run on the CPU")
+
+
+def add_tasks(parser: argv.Parser, *, weights: bool) -> None:
+    """One flag per task, a weight in training and a switch in inference, and what shapes their outputs."""
+    group = parser.add_argument_group("tasks" if weights else "tasks (default: those of the checkpoint)")
+    for task in tasks.TASKS:
+        if weights:
+            group.add_argument(f"--{task.flag}", type=argv.non_negative, default=0.0, metavar="WEIGHT", help=task.help)
+        elif task.kind == "affinity" and not task.edges:
+            group.add_argument(f"--{task.flag}", type=argv.natural, default=0, metavar="N", help=task.help)
+        else:
+            group.add_argument(f"--{task.flag}", action="store_true", help=task.help)
+        if task.settable:
+            group.add_argument(
+                f"--{task.flag}_num_channels", type=argv.counting, metavar="N",
+                help=f"output channels of --{task.flag} (default: {task.channels})",
+            )  # fmt: skip
+    group.add_argument("--edges", type=argv.edge, nargs="*", metavar="Z,Y,X", help="the edges of --long")
+
+
+def chosen_tasks(options: Mapping[str, Any]) -> tuple[tasks.Task, ...]:
+    """The rows that the options choose (a positive weight, or a switch that is on)."""
+    flags = [task.flag for task in tasks.TASKS if options.get(task.flag)]
+    channels = {t.flag: options[key] for t in tasks.TASKS if options.get(key := f"{t.flag}_num_channels")}
+    return tasks.choose(flags, options.get("edges") or (), channels)
+
+
+def device(gpu: int | None, cpu: bool) -> str:
+    """The torch device to use: the GPU asked for, else the first one, else the CPU with a line that says so."""
+    import torch
+
+    if cpu:
+        return "cpu"
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if gpu is not None:
+        if gpu >= there:
+            raise InputError(
+                "--gpu_ids",
+                gpu,
+                f"a CUDA device below {there}" if there else "no number: there is no CUDA device",
+            )
+        return f"cuda:{gpu}"
+    if not there:
+        sys.stderr.write("no CUDA device found: running on the CPU\n")
+    return "cuda:0" if there else "cpu"

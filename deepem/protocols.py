@@ -1,0 +1,102 @@
+"""What each plug-in module must offer, and the conventions that arrays and their users share.
+
+Arrays are (C, Z, Y, X) or (Z, Y, X); coordinates and sizes are (z, y, x) voxels; boxes are begin-inclusive and
+end-exclusive. Label 0 is background or unlabelled. An edge (dz, dy, dx) relates voxel v to v - (dz, dy, dx), and
+channel i of `affinity` is edge i of its row in `deepem.tasks`. Physical sizes carry their unit in the name.
+
+The keyword-only parameters of a plug-in's entry function are its command-line flags, except those that the machinery
+fills in (`class_keys`, `labels`, `in_spec`, `out_spec`, `cropsz`). A line ``name: text`` in the Args section of its
+docstring is the flag's help.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+Shape4 = tuple[int, int, int, int]
+Specs = Mapping[str, Shape4]
+"""Name -> (C, Z, Y, X), in table order, such as ``{"input": (1, 20, 256, 256)}``."""
+
+Arrays = Mapping[str, Any]
+"""One volume: ``img``; a label per key; ``msk``, or ``msk_train`` and ``msk_val``; ``<label>_msk``; ``loc``, true if
+patches are to be centred on voxels of the mask. A mapping of such mappings is a superset of volumes."""
+
+
+class DatasetModule(Protocol):
+    """A dataset: where volumes come from.
+
+    Optional attributes: ``splits = {"train": [ids], "val": [ids]}``, the default ids; ``hints = {label: text}``, what
+    to tell a user who asks for a label that is not there.
+    """
+
+    data_info: Mapping[str, Any] | Sequence[str]
+
+    def load_data(
+        self,
+        data_dir: Path,
+        data_ids: Sequence[str] | None = None,
+        *,
+        class_keys: Sequence[str] = (),
+        labels: Sequence[str] = (),
+    ) -> Mapping[str, Arrays]:
+        """Volumes by id. `class_keys` are the chosen tasks' flags, `labels` every label that they could use."""
+
+
+class Sampler(Protocol):
+    """Draws samples: a pure function of the generator's state."""
+
+    def __call__(self, rng: np.random.Generator) -> dict[str, NDArray[Any]]:
+        """One sample: ``input`` and masks float32 (C, Z, Y, X), instance ids still integers."""
+
+
+class SamplerModule(Protocol):
+    """A sampler: which patches are drawn, and how volumes become targets."""
+
+    def get_spec(self, in_spec: Specs, out_spec: Specs) -> Specs:
+        """What a sample holds."""
+
+    def Sampler(
+        self, data: Mapping[str, Arrays], spec: Specs, is_train: bool, aug: object, prob: Sequence[float] | None
+    ) -> Sampler:
+        """A sampler over volumes, drawn with the given probabilities."""
+
+
+class AugmentModule(Protocol):
+    """A recipe of augmentations."""
+
+    def get_augmentation(self, is_train: bool) -> object:
+        """One composed `deepem.data.transform` augmentation."""
+
+
+class ModifierModule(Protocol):
+    """A change of a whole batch on the device."""
+
+    def Modifier(self) -> Modifier:
+        """A batch modifier."""
+
+
+class Modifier(Protocol):
+    """Changes a batch, on the device."""
+
+    def __call__(self, batch: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+        """The batch to train on."""
+
+
+@runtime_checkable
+class HasOutputSize(Protocol):
+    """A model module that knows which patches fit its network."""
+
+    def output_size(self, input_size: tuple[int, int, int], **flags: Any) -> tuple[int, int, int]:
+        """The output patch of an input patch; InputError with the nearest sizes that work if it does not fit."""
+
+
+class ModelModule(Protocol):
+    """A network: (N, C, Z, Y, X) float -> {name: logits (N, C, Z, Y, X)}."""
+
+    def create_model(self, *, in_spec: Specs, out_spec: Specs) -> Any:
+        """An `nn.Module` with one head per output."""

@@ -1,0 +1,318 @@
+"""Command lines: typed values, flags of plug-ins, errors of one line.
+
+A command line is read twice. The first reading knows the machinery's flags and so learns which plug-ins are named; the
+second knows their flags too. Below the command line nobody sees the result as a whole: functions take plain values.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+import sys
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+from deepem.utils import modules
+from deepem.utils.edges import parse_edge
+from deepem.utils.errors import InputError
+
+PUBLIC = frozenset(
+    {
+        "recompute",
+        "flip",
+        "grayscale",
+        "warping",
+        "misalign",
+        "interp",
+        "missing",
+        "blur",
+        "box",
+        "mip",
+        "lost",
+        "random",
+    }
+    | {"glia_mask", "depth", "width", "group", "act", "no_autotune"}
+)
+"""Flags of public argument files that belong to plug-ins here, or to nobody: warned about where no module takes them."""
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line, whose files are read as a shell would, and which never abbreviates."""
+
+    def __init__(self, prog: str, description: str) -> None:
+        super().__init__(
+            prog=prog,
+            description=description,
+            allow_abbrev=False,
+            add_help=False,
+            fromfile_prefix_chars="@",
+            formatter_class=_Help,
+        )
+
+    def convert_arg_line_to_args(self, arg_line: str) -> list[str]:
+        """One line of an @file, split as a shell would, # for comments."""
+        return _shield(shlex.split(arg_line, comments=True))
+
+    def error(self, message: str) -> NoReturn:
+        """Argparse's words in the form of every other error."""
+        where, _, text = message.removeprefix("argument ").partition(": ")
+        known = re.match(r"expected (.+?) arguments?$", text)
+        if text.startswith("got "):
+            raise InputError(where, *text.removeprefix("got ").split(", wants ", 1))
+        if known:
+            raise InputError(
+                where,
+                "nothing" if known[1] in ("one", "at least one") else "another number",
+                f"{known[1]} value",
+            )
+        if unreadable := re.match(r"\[Errno \d+\] (.*): '(.*)'", message):
+            raise InputError(f"@{unreadable[2]}", unreadable[1], "a file of arguments")
+        raise InputError(where, text or message, "another value")
+
+    def switch(self, name: str, help: str, **more: Any) -> None:
+        """Add a flag that is off unless it is given."""
+        self.add_argument(name, action="store_true", help=help, **more)
+
+
+class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Help with defaults, except where there is none to tell."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        silent = action.default in (None, False, argparse.SUPPRESS, "", [])
+        return action.help if silent else super()._get_help_string(action)
+
+
+def _shield(words: Sequence[str]) -> list[str]:
+    """Words with negative numbers and vectors marked by a space in front, so that argparse takes them for values."""
+    return [f" {word}" if re.match(r"-[\d.]", word) else word for word in words]
+
+
+def value_of(wants: str, read: Callable[[str], Any]) -> Callable[[str], Any]:
+    """A reader of one word whose errors say what it got and what it wants."""
+
+    def convert(text: str) -> Any:
+        text = text.strip()
+        try:
+            return read(text)
+        except (ValueError, TypeError):
+            raise argparse.ArgumentTypeError(f"got {text}, wants {wants}") from None
+
+    return convert
+
+
+def _vector(kind: type, least: float | None = None) -> Callable[[str], Any]:
+    def read(text: str) -> Any:
+        values = tuple(kind(part) for part in text.split(","))
+        if len(values) != 3 or (least is not None and min(values) < least):
+            raise ValueError
+        return values
+
+    return read
+
+
+def _number(kind: type, least: float | None, above: float | None = None) -> Callable[[str], Any]:
+    def read(text: str) -> Any:
+        number = kind(text)
+        if (
+            not abs(number) < float("inf")
+            or (least is not None and number < least)
+            or (above is not None and number <= above)
+        ):
+            raise ValueError
+        return number
+
+    return read
+
+
+integer = value_of("a whole number", int)
+natural = value_of("a whole number, 0 or more", _number(int, 0))
+counting = value_of("a whole number, 1 or more", _number(int, 1))
+number = value_of("a number", _number(float, None))
+positive = value_of("a number above 0", _number(float, None, above=0))
+non_negative = value_of("a number, 0 or more", _number(float, 0))
+fraction = value_of("a number from 0 to 1", lambda t: _number(float, 0)(t) if float(t) <= 1 else float("no"))
+size = value_of("three sizes z,y,x of 1 or more", _vector(int, 1))
+vector = value_of("three whole numbers z,y,x", _vector(int))
+fractions = value_of("three numbers z,y,x", _vector(float))
+edge = value_of("an edge z,y,x such as 0,0,1", parse_edge)
+
+
+def one_of(*allowed: str) -> Callable[[str], Any]:
+    """A reader of one word out of several."""
+
+    def read(text: str) -> str:
+        if text not in allowed:
+            raise ValueError
+        return text
+
+    return value_of(f"one of {', '.join(allowed)}", read)
+
+
+def plug_in_words(options: argparse.Namespace, kinds: Mapping[str, str]) -> list[tuple[str, str]]:
+    """(kind, name) of every plug-in that the options name; `kinds` maps an option's name to the kind it names."""
+    found: list[tuple[str, str]] = []
+    for option, kind in kinds.items():
+        value = getattr(options, option)
+        found += [(kind, name) for name in ([value] if isinstance(value, str) else value or ())]
+    return found
+
+
+def parse(
+    parser: Parser,
+    argv: Sequence[str] | None,
+    kinds: Mapping[str, str],
+    finish: Callable[[argparse.Namespace], None],
+) -> argparse.Namespace:
+    """Read the command line, with the flags of the plug-ins that it names.
+
+    Args:
+        parser: Knows the machinery's flags.
+        argv: The words, or None for those of the process.
+        kinds: Option -> kind of plug-in it names.
+        finish: Fills in defaults that depend on other options (which model, say) after the first reading.
+
+    Raises:
+        InputError: anything on the command line that cannot be used.
+        SystemExit: after --help.
+    """
+    words = _shield(sys.argv[1:] if argv is None else argv)
+    parser.add_argument("-h", "--help", action="store_true", help="show this and end")
+    machinery = {action.dest: action for action in parser._actions}
+    first, _ = parser.parse_known_args(words)
+    if not first.help:
+        finish(first)
+    _add_plug_ins(parser, plug_in_words(first, kinds), machinery, loaded=not first.help)
+    if first.help:
+        parser.print_help()
+        raise SystemExit(0)
+    options, rest = parser.parse_known_args(words)
+    _refuse_unknown(rest)
+    finish(options)
+    del options.help
+    return options
+
+
+def _add_plug_ins(
+    parser: Parser,
+    named: Sequence[tuple[str, str]],
+    machinery: Mapping[str, argparse.Action],
+    *,
+    loaded: bool,
+) -> None:
+    taken: dict[str, modules.Flag] = {}
+    for kind, name in named:
+        found = modules.flags(kind, modules.load(kind, name)) if loaded else modules.flags_unloaded(kind, name)
+        group = parser.add_argument_group(f"{kind} {name}")
+        for flag in found:
+            if flag.name in machinery:
+                raise InputError(f"{flag.file}", f"the flag --{flag.name}", f"another name: {__file__} has it")
+            if other := taken.get(flag.name):
+                if (other.type, other.default) != (flag.type, flag.default):
+                    raise InputError(
+                        f"--{flag.name}",
+                        f"{_typed(other)} in {other.file} and {_typed(flag)} in {flag.file}",
+                        "one type and default",
+                    )
+                continue
+            taken[flag.name] = flag
+            _add_flag(group, flag)
+
+
+def _typed(flag: modules.Flag) -> str:
+    return f"{getattr(flag.type, '__name__', flag.type)} = {flag.default!r}"
+
+
+def _add_flag(group: argparse._ArgumentGroup, flag: modules.Flag) -> None:
+    """Add a plug-in's flag by the type of its parameter."""
+    kind = flag.type
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        inner = [t for t in typing.get_args(kind) if t is not type(None)]
+        kind = inner[0] if len(inner) == 1 else str
+    help_text = (flag.help or f"of {Path(flag.file).stem}").replace("%", "%%")
+    if kind is bool:
+        group.add_argument(
+            f"--{flag.name}", action=argparse.BooleanOptionalAction, default=flag.default, help=help_text
+        )
+        return
+    many: dict[str, Any] = {}
+    if typing.get_origin(kind) in (list, Sequence, typing.get_origin(Sequence[int])):
+        many, kind = {"nargs": "*"}, typing.get_args(kind)[0]
+    group.add_argument(f"--{flag.name}", type=_reader(flag, kind), default=flag.default, help=help_text, **many)
+
+
+def _reader(flag: modules.Flag, kind: Any) -> Callable[[str], Any]:
+    if typing.get_origin(kind) is typing.Literal:
+        return one_of(*typing.get_args(kind))
+    if typing.get_origin(kind) is tuple:
+        return {int: vector, float: fractions}[typing.get_args(kind)[0]]
+    readers: dict[Any, Callable[[str], Any]] = {int: integer, float: number, str: str.strip, Path: Path}
+    if kind not in readers:
+        allowed = "bool, int, float, str, Path, a Literal, a list of those or a tuple of three"
+        raise InputError(f"{flag.file}: parameter {flag.name}", f"the type {kind}", allowed)
+    return readers[kind]
+
+
+def _refuse_unknown(rest: Sequence[str]) -> None:
+    """Warn of public flags that no chosen module takes; refuse everything else that was not understood."""
+    names = [word for word in rest if word.startswith("-")]
+    if rest and not names:
+        raise InputError(rest[0].strip(), "a word that belongs to no flag", "--FLAG VALUE")
+    for word in names:
+        flag = word.split("=")[0].lstrip("-").replace("-", "_")
+        flag = flag.removeprefix("no_") if flag != "no_autotune" else flag
+        if flag in PUBLIC:
+            warn(f"{word}: no chosen module takes it; ignored")
+            continue
+        where = modules.takers(flag)
+        wants = f"with it {' or '.join(where[:4])}" if where else "a flag of --help"
+        raise InputError(word, "a flag that no chosen module takes" if where else "an unknown flag", wants)
+
+
+def in_words(options: Mapping[str, Any], parser: Parser) -> list[str]:
+    """The options as lines of an @file that give the same options again, defaults left out."""
+    lines = []
+    for action in parser._actions:
+        value = options.get(action.dest)
+        if not action.option_strings or value is None or value == action.default:
+            continue
+        name = max(action.option_strings, key=len) if action.nargs != 0 else action.option_strings[0]
+        if isinstance(value, bool):
+            lines.append(name if value else action.option_strings[-1])
+            continue
+        items = value if isinstance(action.nargs, str) else [value]
+        texts = [",".join(map(str, v)) if isinstance(v, (list, tuple)) else str(v) for v in items]
+        lines.append(shlex.join([name, *texts]))
+    return lines
+
+
+def warn(line: str) -> None:
+    """One line on stderr that does not end the run."""
+    sys.stderr.write(f"warning: {line}\n")
+    sys.stderr.flush()
+
+
+@contextmanager
+def one_line_errors(prog: str) -> Iterator[None]:
+    """Turn InputError into its one line on stderr and exit code 2; all else keeps its traceback."""
+    try:
+        yield
+    except InputError as error:
+        text = " ".join(str(error).split("\n"))
+        sys.stderr.write(f"{prog}: error: {text}\n")
+        sys.stderr.flush()
+        raise SystemExit(2) from None
+
+
+@contextmanager
+def plug_in(flag: str, name: str) -> Iterator[None]:
+    """Around a call into a plug-in: a file that it cannot read is bad input, named with the module."""
+    try:
+        yield
+    except OSError as error:
+        path = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        raise InputError(f"{flag} {name}", path, "a file that can be read") from error

@@ -1,0 +1,158 @@
+"""Checkpoint files: whole or not at all, read without running code, told apart when they fail.
+
+A checkpoint is one ``torch.save`` of tensors and plain Python values in ``models/model<N>.chkpt``, N the number of
+optimiser steps done. Keys: ``iter``, ``state_dict`` (of the inner network), ``optimizer``, ``options``, ``spec`` and
+what else exact resume needs. Checkpoints of the public DeepEM have the first three, or are a bare state dict.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+import shutil
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deepem.utils.argv import warn
+from deepem.utils.errors import InputError
+from deepem.utils.files import replacing
+
+if TYPE_CHECKING:
+    from torch import nn
+
+State = dict[str, Any]
+
+
+def path_of(folder: Path, number: int) -> Path:
+    """The file of a checkpoint."""
+    return folder / f"model{number}.chkpt"
+
+
+def numbers(folder: Path) -> list[int]:
+    """Numbers of the checkpoints in a folder, ascending; whether they can be read is not asked."""
+    found = (re.fullmatch(r"model(\d+)\.chkpt", path.name) for path in folder.glob("model*.chkpt"))
+    return sorted(int(match[1]) for match in found if match)
+
+
+def read(path: Path) -> State:
+    """The contents of a checkpoint on the CPU; a bare state dict comes back as ``{"state_dict": ...}``.
+
+    Raises:
+        InputError: the file is absent, truncated, damaged, or holds more than tensors and plain values.
+    """
+    import torch
+
+    wants = "a checkpoint written by this program or by DeepEM"
+    if not path.is_file():
+        there = numbers(path.parent)
+        raise InputError(path, "no such file", f"one of the checkpoints there: {_listed(there)}" if there else wants)
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                if (damaged := archive.testzip()) is not None:  # torch does not check every record's checksum
+                    raise InputError(path, f"a damaged file (checksum of {damaged})", wants)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, pickle.UnpicklingError, KeyError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        reason = str(error).strip().split("\n")[0][:120]
+        raise InputError(path, f"an unreadable or truncated file ({reason})", wants) from error
+    if not isinstance(state, dict):
+        raise InputError(path, f"a {type(state).__name__}", wants)
+    if "state_dict" in state:
+        return state
+    if all(isinstance(value, torch.Tensor) for value in state.values()):
+        return {"state_dict": state}
+    raise InputError(path, f"a dict of {', '.join(map(str, list(state)[:5]))}", wants)
+
+
+def _listed(there: list[int]) -> str:
+    return ", ".join(map(str, there if len(there) <= 6 else [*there[:2], "...", *there[-3:]]))
+
+
+def newest(folder: Path) -> tuple[int, State] | None:
+    """The newest checkpoint that can be read, with its number, or None; those passed over get a warning line each."""
+    for number in reversed(numbers(folder)):
+        try:
+            return number, read(path_of(folder, number))
+        except InputError as error:
+            warn(f"passed over: {error}")
+    return None
+
+
+def write(path: Path, state: Mapping[str, Any]) -> None:
+    """Write a checkpoint whole or not at all.
+
+    Raises:
+        InputError: the disk cannot take it; what was there before is untouched.
+    """
+    import torch
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as beside, open(beside, "wb") as file:
+            torch.save(dict(state), file)
+    except (OSError, RuntimeError) as error:  # torch's zip writer reports a full disk as RuntimeError
+        free = shutil.disk_usage(path.parent).free >> 20 if path.parent.is_dir() else 0
+        reason = str(error).strip().split("\n")[0][:120]
+        raise InputError(
+            path, f"a disk that cannot take it ({free} MiB free; {reason})", "room for a checkpoint"
+        ) from error
+
+
+def require_room(folder: Path, size: int) -> None:
+    """Refuse to go on if the disk cannot take a checkpoint of about `size` bytes."""
+    existing = next(parent for parent in (folder, *folder.resolve().parents) if parent.is_dir())
+    free = shutil.disk_usage(existing).free
+    if free < size:
+        raise InputError(folder, f"{free >> 20} MiB of free disk", f"{-(-size >> 20)} MiB for the next checkpoint")
+
+
+def load_weights(model: nn.Module, weights: Mapping[str, Any], where: object, *, matching: bool = False) -> list[str]:
+    """Load a state dict into a network and return the names of entries that were left as they were.
+
+    Args:
+        model: The inner network.
+        weights: The state dict.
+        where: What to name in an error, the checkpoint's path.
+        matching: Load only entries whose name and shape agree.
+
+    Raises:
+        InputError: the checkpoint is of another architecture; the keys that differ are listed.
+    """
+    own = model.state_dict()
+    absent = [key for key in own if key not in weights]
+    extra = [key for key in weights if key not in own]
+    other = [key for key in own if key in weights and own[key].shape != weights[key].shape]
+    if (absent or extra or other) and not matching:
+        parts = [
+            f"{len(keys)} {what} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
+            for what, keys in (("missing", absent), ("unknown", extra), ("of another shape", other))
+            if keys
+        ]
+        raise InputError(where, f"keys that differ from the network: {'; '.join(parts)}", "the same architecture")
+    left = set(absent) | set(other)
+    if left == set(own):
+        raise InputError(where, "no entry that matches the network", "the same architecture, at least in part")
+    model.load_state_dict({key: weights[key] for key in own if key not in left}, strict=not left)
+    return [key for key in own if key in left]
+
+
+def set_aside(folder: Path, after: int) -> list[Path]:
+    """Move checkpoints newer than `after` into a sub-folder of their own, and return where they went."""
+    moved = []
+    for number in numbers(folder):
+        if number > after:
+            target = _free_folder(folder, f"after{after}") if not moved else moved[0].parent
+            target.mkdir(exist_ok=True)
+            moved.append(path_of(target, number))
+            os.replace(path_of(folder, number), moved[-1])
+    return moved
+
+
+def _free_folder(folder: Path, name: str) -> Path:
+    tries = (folder / (name if i == 0 else f"{name}_{i}") for i in range(10**6))
+    return next(path for path in tries if not path.exists())

@@ -1,0 +1,51 @@
+"""Installation."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+EXTRAS = {
+    "eval": ["scikit-image>=0.24", "waterz>=0.10", "fastremap>=1.15"],
+    "viz": ["matplotlib>=3.9"],
+    "dist": ["task-queue>=2.14"],
+    "zarr": ["zarr>=3.0"],
+    "dev": [
+        "pytest>=8",
+        "pytest-xdist>=3.6",
+        "hypothesis>=6.100",
+        "ruff>=0.6",
+        "mypy>=1.11",
+        "tensorboard>=2.17",
+        "zarr>=3.0",
+        "matplotlib>=3.9",
+    ],
+}
+
+setup(
+    name="deepem",
+    version="0.1.0",
+    description="Iteration-based multi-task training and stitched inference for volume electron microscopy",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    packages=find_packages(include=["deepem", "deepem.*"]),
+    python_requires=">=3.10",
+    install_requires=[
+        "torch>=2.10",
+        "numpy>=2.0",
+        "scipy>=1.13",
+        "h5py>=3.11",
+        "tensorboardX>=2.6",
+        "cloud-volume>=12",
+        "tifffile>=2024.5",
+        "tqdm>=4.66",
+        "opencv-python-headless>=4.10,<5",
+    ],
+    extras_require=EXTRAS,
+    entry_points={
+        "console_scripts": [
+            "deepem-train = deepem.train.run:main",
+            "deepem-forward = deepem.test.forward:main",
+        ]
+    },
+)
