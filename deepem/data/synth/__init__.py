@@ -1,0 +1,1 @@
+"""Procedural electron microscopy: tissue with every label, made from a name."""

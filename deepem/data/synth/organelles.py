@@ -1,0 +1,148 @@
+"""What lies inside and between neurites: a blood vessel, mitochondria, microtubules, vesicles."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from deepem.data.synth.fields import Labels, Plane, scatter, texture
+from deepem.data.synth.neurites import Neurites
+from deepem.utils.geometry import Vec3
+
+
+@dataclass(frozen=True)
+class Vessel:
+    """A blood vessel that runs along z: centre (Z, 2) and outer radius (Z,) in voxels, and its wall.
+
+    It pushes the tissue aside, area kept: what would lie at distance r from its axis lies at sqrt(r^2 + radius^2).
+    """
+
+    centre: NDArray[np.float32]
+    radius: NDArray[np.float32]
+    wall: float
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator, size: Vec3) -> Vessel:
+        """A vessel somewhere in the outer part of the volume."""
+        side = min(size[1:])
+        radius = min(0.13 * side, 75.0)
+        start = np.array(size[1:]) * np.where(
+            rng.random(2) < 0.5, rng.uniform(0.14, 0.26, 2), rng.uniform(0.74, 0.86, 2)
+        )
+        sway = ndimage.gaussian_filter1d(rng.standard_normal((size[0], 2)), 6, axis=0, mode="nearest") * 4
+        swell = ndimage.gaussian_filter1d(rng.standard_normal(size[0]), 6, mode="nearest") * 0.15
+        centre = start + np.cumsum(sway, axis=0) * 0.5
+        return cls(centre.astype(np.float32), (radius * np.exp(swell)).astype(np.float32), max(2.0, 0.14 * radius))
+
+    def push(self, z: int, y: Plane, x: Plane) -> tuple[Plane, Plane, Plane]:
+        """Where the voxels of section z look up the tissue (y, x), and their depth inside the vessel (< 0: outside)."""
+        dy, dx = y - self.centre[z, 0], x - self.centre[z, 1]
+        square = dy**2 + dx**2 + np.float32(1e-3)
+        shrink = np.sqrt((square - self.radius[z] ** 2).clip(0) / square)
+        inside = self.radius[z] - np.sqrt(square)
+        return self.centre[z, 0] + dy * shrink, self.centre[z, 1] + dx * shrink, inside
+
+
+@dataclass(frozen=True)
+class Mitochondria:
+    """Mitochondria, each a sausage inside one neurite.
+
+    Attributes:
+        cell: (M,) id of the neurite.
+        middle: (M,) section of its centre.
+        reach: (M,) sections from there to its ends.
+        offset: (M, 2) voxels from the neurite's centre.
+        radius: (M, 2) voxels, along and across `angle`.
+        angle: (M,) direction of the long axis in the section.
+        stripe: (M,) direction of the cristae.
+    """
+
+    cell: NDArray[np.int32]
+    middle: NDArray[np.float64]
+    reach: NDArray[np.float64]
+    offset: NDArray[np.float64]
+    radius: NDArray[np.float64]
+    angle: NDArray[np.float64]
+    stripe: NDArray[np.float64]
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator, neurites: Neurites, size: Vec3) -> Mitochondria:
+        """Mitochondria in the neurites that are wide enough, about one to every twenty sections of each."""
+        typical = neurites.radius.mean(axis=0)
+        wide = np.flatnonzero(typical > 13)
+        often = rng.poisson((typical[wide] / 22).clip(0.3, 3) * max(size[0] / 24, 0.8))
+        cell = np.repeat(wide, often)
+        count = len(cell)
+        across = (typical[cell] * rng.uniform(0.32, 0.5, count)).clip(5, 22)
+        return cls(
+            cell=(cell + 1).astype(np.int32),
+            middle=rng.uniform(-4, size[0] + 4, count),
+            reach=rng.uniform(3, 14, count),
+            offset=rng.uniform(-0.35, 0.35, (count, 2)) * typical[cell][:, None],
+            radius=np.stack([across * rng.uniform(1.0, 1.9, count), across], axis=1),
+            angle=rng.uniform(0, np.pi, count),
+            stripe=rng.uniform(0, np.pi, count),
+        )
+
+    def paint(
+        self, rng: np.random.Generator, z: int, neurites: Neurites, seg: Labels, depth: Plane, at: tuple[Plane, Plane]
+    ) -> tuple[NDArray[np.uint8], Plane]:
+        """The mitochondria of section z: their label and their grey value, where they are (Y, X)."""
+        label = np.zeros(seg.shape, np.uint8)
+        grey = np.zeros(seg.shape, np.float32)
+        along = (z - self.middle) / self.reach
+        for m in np.flatnonzero(np.abs(along) < 1):
+            scale = (1 - along[m] ** 4) ** 0.5
+            centre = neurites.centre[z, self.cell[m] - 1] + self.offset[m]
+            window = _window(centre, float(self.radius[m].max()) + 14, seg.shape)
+            if window is None:
+                continue
+            dy, dx = at[0][window] - centre[0], at[1][window] - centre[1]
+            cos, sin = np.cos(self.angle[m]), np.sin(self.angle[m])
+            u = (dy * cos + dx * sin) / (self.radius[m, 0] * scale + 1e-3)
+            v = (dx * cos - dy * sin) / (self.radius[m, 1] * scale + 1e-3)
+            r = np.sqrt(u**2 + v**2)
+            inside = (r < 1) & (seg[window] == self.cell[m]) & (depth[window] > 4) & (label[window] == 0)
+            if not inside.any():
+                continue
+            rim = ndimage.distance_transform_edt(np.pad(inside, 1))[1:-1, 1:-1]
+            wave = (dy * np.sin(self.stripe[m]) + dx * np.cos(self.stripe[m])) * 0.75
+            wave = wave + 1.6 * texture(rng, inside.shape, 5.0)
+            cristae = np.exp(3.0 * (np.cos(wave) - 1))
+            value = 112 - 38 * cristae * (rim > 2) - 52 * np.exp(-(((rim - 1.0) / 1.4) ** 2))
+            grey[window] = np.where(inside, value, grey[window])
+            label[window] |= inside
+        return label, grey
+
+
+def _window(centre: NDArray[np.float32], reach: float, shape: tuple[int, ...]) -> tuple[slice, slice] | None:
+    """Slices of the square around a position, or None if it lies outside the section."""
+    low = [max(int(c - reach), 0) for c in centre]
+    high = [min(int(c + reach) + 1, n) for c, n in zip(centre, shape, strict=True)]
+    if low[0] >= high[0] or low[1] >= high[1]:
+        return None
+    return slice(low[0], high[0]), slice(low[1], high[1])
+
+
+def ring(radius: float, width: float) -> Plane:
+    """A stamp of a dark ring, value 1 on it: a vesicle cut through its middle."""
+    half = int(np.ceil(radius + 2 * width))
+    dy, dx = np.mgrid[-half : half + 1, -half : half + 1]
+    return np.asarray(np.exp(-(((np.hypot(dy, dx) - radius) / width) ** 2)), np.float32)
+
+
+def dot(width: float) -> Plane:
+    """A stamp of a dot, value 1 in its centre: a microtubule cut across."""
+    return ring(0.0, width)
+
+
+def microtubules(offsets: NDArray[np.float64], cells: NDArray[np.int64], centre: Plane, seg: Labels) -> Plane:
+    """Darkening by the microtubules of a section, (Y, X): each keeps its place in its neurite."""
+    at = centre[cells] + offsets
+    y, x = np.rint(at).astype(int).T
+    inside = (y >= 0) & (y < seg.shape[0]) & (x >= 0) & (x < seg.shape[1])
+    inside[inside] = seg[y[inside], x[inside]] == cells[inside] + 1
+    return scatter((seg.shape[0], seg.shape[1]), at[inside], dot(1.6))
