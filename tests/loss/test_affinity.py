@@ -19,7 +19,7 @@ NEAREST = ((0, 0, 1), (0, 1, 0), (1, 0, 0))
 FAR = ((0, 0, -3), (2, -1, 0), (-1, 2, -3), (-9, 0, 0))
 
 
-def batch(seed: int = 0, channels: int = 3, soft: bool = True) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def batch(seed: int = 0, channels: int = 3, soft: bool = True) -> tuple[torch.Tensor, ...]:
     """Logits (2, E, Z, Y, X), ids 0 to 3 and a mask with zeros, both (2, 1, Z, Y, X)."""
     rng = np.random.default_rng(seed)
     mask = rng.random((2, 1, *SHAPE)) * (rng.random((2, 1, *SHAPE)) > 0.3)

@@ -19,7 +19,7 @@ from deepem.loss import BCELoss, MSELoss
 SHAPE = (2, 2, 3, 4, 5)
 
 
-def batch(seed: int = 0, mask: str = "soft") -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def batch(seed: int = 0, mask: str = "soft") -> tuple[torch.Tensor, ...]:
     """Logits, targets of 0, 1 and in between, and a mask with zeros."""
     rng = np.random.default_rng(seed)
     logits = rng.normal(0, 3, SHAPE)
@@ -30,7 +30,7 @@ def batch(seed: int = 0, mask: str = "soft") -> tuple[torch.Tensor, torch.Tensor
         "binary": rng.integers(0, 2, SHAPE),
         "soft": rng.random(SHAPE) * rng.integers(0, 2, SHAPE),
     }
-    return tuple(torch.as_tensor(np.asarray(a, dtype=np.float32)) for a in (logits, target, masks[mask]))  # type: ignore[return-value]
+    return tuple(torch.as_tensor(np.asarray(a, dtype=np.float32)) for a in (logits, target, masks[mask]))
 
 
 def reference(name: str, kw: dict, logits, target, mask) -> tuple[float, int]:
