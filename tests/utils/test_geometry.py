@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from deepem.utils.geometry import Box, vec3
@@ -50,10 +50,9 @@ def test_a_patch_around_a_voxel_starts_half_its_size_before_it(centre, size):
     assert [c - b for c, b in zip(centre, box.begin, strict=True)] == [s // 2 for s in size]
 
 
-@given(BOX)
+@given(st.builds(Box.of_size, SIZE, SIZE))
 def test_slices_cut_those_voxels(box):
-    assume(min(box.begin) >= 0)
-    where = np.moveaxis(np.indices((9, 9, 9)), 0, -1)[box.slices()]
+    where = np.moveaxis(np.indices((10, 10, 10)), 0, -1)[box.slices()]
     assert {vec3(v) for v in where.reshape(-1, 3)} == voxels(box)
 
 
