@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Mapping
+from types import ModuleType
 from typing import Any
 
 from deepem import tasks
 from deepem.utils import argv
 from deepem.utils.errors import InputError
+from deepem.utils.geometry import Vec3
 
 
 def add_model(parser: argv.Parser, model: str | None) -> None:
@@ -80,3 +83,32 @@ def device(gpu: int | None, cpu: bool) -> str:
     if not there:
         sys.stderr.write("no CUDA device found: running on the CPU\n")
     return "cuda:0" if there else "cpu"
+
+
+def output_patch(
+    module: ModuleType, flags: Mapping[str, Any], inputsz: Vec3, outputsz: Vec3 | None
+) -> tuple[Vec3, tuple[float, float, float] | None]:
+    """The size of a model's output patch, and the fractions `cropsz` to create it with, if it is to crop.
+
+    Args:
+        module: The model module.
+        flags: The values of its flags.
+        inputsz: The input patch.
+        outputsz: The output patch asked for, or None for what the model gives.
+
+    Raises:
+        InputError: a patch that does not fit the network, or an output that it cannot give.
+    """
+    gives: Vec3 = module.output_size(inputsz, **flags) if hasattr(module, "output_size") else inputsz
+    if outputsz is None or outputsz == gives:
+        return gives, None
+    if "cropsz" not in inspect.signature(module.create_model).parameters:
+        raise InputError("--outputsz", _comma(outputsz), f"{_comma(gives)}, what the model gives for {_comma(inputsz)}")
+    if any(o > g for o, g in zip(outputsz, gives, strict=True)):
+        raise InputError("--outputsz", _comma(outputsz), f"at most {_comma(gives)}")
+    z, y, x = (o / i for o, i in zip(outputsz, inputsz, strict=True))
+    return outputsz, (z, y, x)
+
+
+def _comma(size: Vec3) -> str:
+    return ",".join(map(str, size))

@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 from deepem.utils import modules
 from deepem.utils.edges import parse_edge
-from deepem.utils.errors import InputError
+from deepem.utils.errors import InputError, warn
 
 PUBLIC = frozenset(
     {
@@ -38,11 +38,11 @@ PUBLIC = frozenset(
     }
     | {"glia_mask", "depth", "width", "group", "act", "no_autotune"}
 )
-"""Flags of public argument files that belong to plug-ins here, or to nobody: warned about where no module takes them."""
+"""Flags of public argument files that belong to plug-ins here, or to nobody: warned about where none takes them."""
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line, whose files are read as a shell would, and which never abbreviates."""
+    """An argument parser whose errors are one line, whose files are read as a shell would, that never abbreviates."""
 
     def __init__(self, prog: str, description: str) -> None:
         super().__init__(
@@ -73,10 +73,6 @@ class Parser(argparse.ArgumentParser):
         if unreadable := re.match(r"\[Errno \d+\] (.*): '(.*)'", message):
             raise InputError(f"@{unreadable[2]}", unreadable[1], "a file of arguments")
         raise InputError(where, text or message, "another value")
-
-    def switch(self, name: str, help: str, **more: Any) -> None:
-        """Add a flag that is off unless it is given."""
-        self.add_argument(name, action="store_true", help=help, **more)
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -288,12 +284,6 @@ def in_words(options: Mapping[str, Any], parser: Parser) -> list[str]:
         texts = [",".join(map(str, v)) if isinstance(v, (list, tuple)) else str(v) for v in items]
         lines.append(shlex.join([name, *texts]))
     return lines
-
-
-def warn(line: str) -> None:
-    """One line on stderr that does not end the run."""
-    sys.stderr.write(f"warning: {line}\n")
-    sys.stderr.flush()
 
 
 @contextmanager

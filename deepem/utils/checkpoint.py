@@ -16,8 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deepem.utils.argv import warn
-from deepem.utils.errors import InputError
+from deepem.utils.errors import InputError, warn
 from deepem.utils.files import replacing
 
 if TYPE_CHECKING:
@@ -143,7 +142,7 @@ def load_weights(model: nn.Module, weights: Mapping[str, Any], where: object, *,
 
 def set_aside(folder: Path, after: int) -> list[Path]:
     """Move checkpoints newer than `after` into a sub-folder of their own, and return where they went."""
-    moved = []
+    moved: list[Path] = []
     for number in numbers(folder):
         if number > after:
             target = _free_folder(folder, f"after{after}") if not moved else moved[0].parent

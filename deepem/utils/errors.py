@@ -1,4 +1,6 @@
-"""The one kind of error that a user can cause."""
+"""What a user is told: errors that they can mend, and warnings."""
+
+import sys
 
 
 class InputError(ValueError):
@@ -15,3 +17,9 @@ class InputError(ValueError):
     def __reduce__(self) -> tuple[type["InputError"], tuple[str, str, str]]:
         """Pickle by the three parts, so that the error crosses from a worker whole."""
         return type(self), (self.where, self.got, self.wants)
+
+
+def warn(line: str) -> None:
+    """One line on stderr that does not end the run."""
+    sys.stderr.write(f"warning: {line}\n")
+    sys.stderr.flush()

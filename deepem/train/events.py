@@ -1,0 +1,84 @@
+"""The log files of a run, cut back to the iteration that it resumes from: what is newer is moved aside, never lost."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+from deepem.utils.files import replacing, write_text
+
+
+def set_aside(logs: Path, after: int) -> list[Path]:
+    """Cut metrics.jsonl and the TensorBoard files back to iteration `after`.
+
+    A file that holds anything newer is moved, whole, into a sub-folder; what is not newer is written in its place.
+    Returns where files went.
+    """
+    moved: list[Path] = []
+    for path in sorted(logs.glob("*")):
+        cut = _cut_rows if path.name == "metrics.jsonl" else _cut_events if "tfevents" in path.name else None
+        kept = cut(path, after) if cut else None
+        if kept is None:
+            continue
+        aside = _free(logs / f"after{after}") if not moved else moved[0].parent
+        aside.mkdir(exist_ok=True)
+        moved.append(aside / path.name)
+        with replacing(path) as beside:
+            beside.write_bytes(kept)
+            path.rename(moved[-1])
+    return moved
+
+
+def _free(folder: Path) -> Path:
+    tries = (folder.with_name(f"{folder.name}_{i}" if i else folder.name) for i in range(10**6))
+    return next(path for path in tries if not path.exists())
+
+
+def _cut_rows(path: Path, after: int) -> bytes | None:
+    """The rows up to an iteration, or None if the file has no others."""
+    rows = path.read_text().splitlines()
+    kept = [row for row in rows if _iteration(row) <= after]
+    return None if len(kept) == len(rows) else "".join(f"{row}\n" for row in kept).encode()
+
+
+def _iteration(row: str) -> float:
+    try:
+        return int(json.loads(row)["iter"])
+    except (ValueError, KeyError, TypeError):
+        return float("inf")  # a row that was cut off by a crash
+
+
+def _cut_events(path: Path, after: int) -> bytes | None:
+    """The records up to an iteration, or None if the file has no others."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    data = path.read_bytes()
+    kept, whole = [], 0
+    for record in _records(data):
+        whole += len(record)
+        if Event.FromString(record[12:-4]).step <= after:
+            kept.append(record)
+    cut = b"".join(kept)
+    return None if len(cut) == len(data) == whole else cut
+
+
+def _records(data: bytes) -> Iterator[bytes]:
+    """The whole records of a TFRecord file: length (8 bytes), checksum (4), event, checksum (4)."""
+    start = 0
+    while start + 12 <= len(data):
+        (length,) = struct.unpack_from("<Q", data, start)
+        end = start + 12 + length + 4
+        if end > len(data):
+            return
+        yield data[start:end]
+        start = end
+
+
+def append_row(path: Path, row: dict[str, object]) -> None:
+    """Add one row to a file of JSON lines."""
+    if not path.exists():
+        write_text(path, "")
+    with open(path, "a") as file:
+        file.write(json.dumps(row) + "\n")

@@ -1,0 +1,86 @@
+"""The folder of a run: its options, its checkpoints, and the rules by which it resumes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from deepem.train import events
+from deepem.train.option import FREE
+from deepem.utils import checkpoint
+from deepem.utils.checkpoint import State
+from deepem.utils.errors import InputError, warn
+from deepem.utils.files import write_text
+
+
+class Experiment:
+    """A run's folder. Nothing is written before `begin`, so that bad input leaves no trace."""
+
+    def __init__(self, folder: Path, options: Mapping[str, Any]) -> None:
+        self.folder, self.models, self.logs = folder, folder / "models", folder / "logs"
+        self.options = plain(options)
+
+    def resume(self, number: int) -> State | None:
+        """The checkpoint to go on from, or None for a new run.
+
+        Args:
+            number: The checkpoint that was asked for, or 0 for the newest that can be read.
+
+        Raises:
+            InputError: the checkpoint asked for cannot be read, or was made with other options.
+        """
+        if number:
+            state: State | None = checkpoint.read(checkpoint.path_of(self.models, number))
+        else:
+            found = checkpoint.newest(self.models)
+            state = found[1] if found else None
+            if found is None and (there := checkpoint.numbers(self.models)):
+                raise InputError(self.models, f"{len(there)} checkpoints, none readable", "one, or another --exp_name")
+        if state is not None:
+            self._require_same(state.get("options"))
+        return state
+
+    def _require_same(self, before: Mapping[str, Any] | None) -> None:
+        if before is None:
+            warn(f"{self.models}: a checkpoint without options; resuming with those of the command line")
+            return
+        now = self.options
+        differ = [
+            f"--{name} was {before.get(name)}, is {now.get(name)}"
+            for name in sorted(set(before) | set(now))
+            if name not in FREE and before.get(name) != now.get(name)
+        ]
+        if differ:
+            raise InputError(
+                self.folder,
+                f"other options than the run there ({'; '.join(differ)})",
+                "the same, or another --exp_name",
+            )
+        if before.get("data_dir") != now.get("data_dir"):
+            warn(f"--data_dir was {before.get('data_dir')}, is {now.get('data_dir')}")
+
+    def begin(self, iteration: int, lines: Sequence[str], checkpoint_size: int) -> None:
+        """Set aside what is newer than the iteration to go on from, and write down the options."""
+        checkpoint.require_room(self.models, checkpoint_size)
+        self.models.mkdir(parents=True, exist_ok=True)
+        for path in [*checkpoint.set_aside(self.models, iteration), *events.set_aside(self.logs, iteration)]:
+            warn(f"newer than iteration {iteration}, moved to {path}")
+        write_text(self.folder / "options.json", json.dumps(self.options, indent=2) + "\n")
+        write_text(self.folder / "options.args", "\n".join(lines) + "\n")
+
+    def save(self, iteration: int, state: Mapping[str, Any]) -> Path:
+        """Write the checkpoint of an iteration, whole or not at all."""
+        path = checkpoint.path_of(self.models, iteration)
+        checkpoint.write(path, {"iter": iteration, **state, "options": self.options})
+        return path
+
+
+def plain(value: Any) -> Any:
+    """A value in plain JSON types, as it comes back from a file."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(inner) for inner in value]
+    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)

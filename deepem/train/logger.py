@@ -1,0 +1,128 @@
+"""What a run tells: averages on the screen, in TensorBoard and as JSON lines, and pictures."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+
+from deepem.train import events
+from deepem.train.render import Picture
+from deepem.train.step import Parts
+
+
+class Averages:
+    """Sums of losses and counts since the last row, kept on the device so that adding never waits for it."""
+
+    def __init__(self, state: Mapping[str, list[float]] | None = None) -> None:
+        self.sums = {name: torch.tensor(pair, dtype=torch.float64) for name, pair in (state or {}).items()}
+
+    def add(self, parts: Parts) -> None:
+        """Add the losses of one step."""
+        for name, (loss, count) in parts.items():
+            pair = torch.stack([loss.detach().double(), torch.as_tensor(count, device=loss.device).double()])
+            self.sums[name] = self.sums[name].to(pair.device) + pair if name in self.sums else pair
+
+    def state(self) -> dict[str, list[float]]:
+        """The sums as plain numbers, for a checkpoint."""
+        return {name: pair.tolist() for name, pair in self.sums.items()}
+
+    def take(self) -> dict[str, float]:
+        """sum(loss) / sum(count) of each head since the last take; a head whose masks were all empty is left out."""
+        values = {name: (pair[0] / pair[1]).item() for name, pair in self.sums.items() if pair[1] > 0}
+        self.sums = {}
+        return values
+
+
+class Logger:
+    """Writes the rows of a run; a context manager, which writes out what is buffered at the end.
+
+    Args:
+        folder: `logs/` of the run.
+        start: The iteration that the run starts from.
+        stop: The last iteration, for the time left.
+        averages: The state of the averages to go on from.
+    """
+
+    def __init__(self, folder: Path, start: int, stop: int, averages: Mapping[str, list[float]]) -> None:
+        from tensorboardX import SummaryWriter
+        from tqdm import tqdm
+
+        self.rows = folder / "metrics.jsonl"
+        self.board = SummaryWriter(str(folder), flush_secs=30)
+        self.bar = tqdm(total=stop, initial=start, unit="it", dynamic_ncols=True) if sys.stderr.isatty() else None
+        self.stop = stop
+        self.train = Averages(averages)
+        self.waited = 0.0
+        self.row_time, self.row_iteration = perf_counter(), start
+
+    def step(self, parts: Parts, waited: float) -> None:
+        """Take in one training step and the seconds that it waited for its batch."""
+        self.train.add(parts)
+        self.waited += waited
+        if self.bar is not None:
+            self.bar.update()
+
+    def train_row(self, iteration: int, lr: float, drawn: Mapping[str, float]) -> None:
+        """Write the averages of the training steps since the last row, and the share of each volume in the samples."""
+        now, steps = perf_counter(), iteration - self.row_iteration
+        speed = steps / max(now - self.row_time, 1e-9)
+        waited = self.waited / max(steps, 1)
+        self.row_time, self.row_iteration, self.waited = now, iteration, 0.0
+        losses = self.train.take()
+        self._write(iteration, "train", losses, {"lr": lr, "it_per_s": speed, "data_wait": waited, **drawn})
+        left = (self.stop - iteration) / speed
+        self._say(iteration, "train", losses, f"{speed:.3g} it/s, waited {waited * speed:.0%}, {_clock(left)} left")
+
+    def test_row(self, iteration: int, losses: Mapping[str, float], seconds: float) -> None:
+        """Write the averages of an evaluation; its time does not count as training time."""
+        self.row_time += seconds
+        self._write(iteration, "test", losses, {})
+        self._say(iteration, "test", losses, f"{seconds:.1f} s")
+
+    def pictures(self, iteration: int, phase: str, rows: Mapping[str, Picture]) -> None:
+        """Write one picture per task."""
+        for name, picture in rows.items():
+            self.board.add_image(f"{phase}/images/{name}", picture, iteration)
+
+    def line(self, text: str) -> None:
+        """Show one line, above the progress bar where there is one."""
+        if self.bar is not None:
+            self.bar.write(text)
+        else:
+            sys.stdout.write(text + "\n")
+            sys.stdout.flush()
+
+    def __enter__(self) -> Logger:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.board.close()
+        if self.bar is not None:
+            self.bar.close()
+
+    def _write(self, iteration: int, phase: str, losses: Mapping[str, float], more: Mapping[str, float]) -> None:
+        row: dict[str, Any] = {"iter": iteration, "phase": phase, **losses, **more}
+        events.append_row(self.rows, row)
+        for name, value in losses.items():
+            self.board.add_scalar(f"{phase}/{name}", value, iteration)
+        for name, value in more.items():
+            self.board.add_scalar(name, value, iteration)
+
+    def _say(self, iteration: int, phase: str, losses: Mapping[str, float], rest: str) -> None:
+        values = "  ".join(f"{name} {value:.4f}" for name, value in losses.items())
+        if self.bar is not None and phase == "train":
+            self.bar.set_postfix_str(values)
+        self.line(
+            f"{phase:>5} {iteration:>{len(str(self.stop))}}/{self.stop}  {values or 'no labelled voxels'}  ({rest})"
+        )
+
+
+def _clock(seconds: float) -> str:
+    minutes, s = divmod(round(seconds), 60)
+    hours, m = divmod(minutes, 60)
+    return f"{hours // 24}d {hours % 24:02}:{m:02}" if hours >= 24 else f"{hours}:{m:02}:{s:02}"

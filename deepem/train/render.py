@@ -1,0 +1,76 @@
+"""Pictures of a batch for the log: input, target, mask and prediction of every task, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from deepem.tasks import Task
+from deepem.utils.crop import centre_crop
+from deepem.utils.edges import edge_slices
+from deepem.utils.geometry import vec3
+
+Picture = NDArray[np.float32]
+"""(3, Y, X) float32 in [0, 1]."""
+
+GAP = 2
+"""Voxels of white between the pictures of a row."""
+
+
+def _affinity_target(task: Task, ids: Tensor) -> Tensor:
+    """(E, Z, Y, X): 1 where the two voxels of an edge are of one instance, at v; 0 where the edge leaves the patch."""
+    target = torch.zeros((len(task.edges), *ids.shape[-3:]), device=ids.device)
+    for channel, edge in zip(target, task.edges, strict=True):
+        first, second = edge_slices(edge)
+        a, b = ids[0][first], ids[0][second]
+        channel[first] = ((a == b) & (a != 0)).to(channel.dtype)
+    return target
+
+
+TARGETS: dict[str, Callable[[Task, Tensor], Tensor]] = {
+    "affinity": _affinity_target,
+    "binary": lambda task, target: target,
+}
+"""How a target is drawn, by kind of task: (C, Z, Y, X) in [0, 1], one picture channel per output channel."""
+
+
+@torch.no_grad()
+def pictures(tasks: Iterable[Task], batch: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> dict[str, Picture]:
+    """One row of pictures per task: the middle section of the batch's first sample.
+
+    Returns:
+        Output name -> (3, Y, X'): the input, the target, the mask and the prediction from left to right; up to three
+        channels of target and prediction as red, green and blue, more as further pictures.
+    """
+    rows: dict[str, Picture] = {}
+    for task in tasks:
+        prediction = outputs[task.name][0].float().sigmoid()
+        image = centre_crop(batch["input"][0, :1], vec3(prediction.shape[-3:])).float()
+        target = TARGETS[task.kind](task, batch[task.name][0]).float()
+        mask = batch[f"{task.name}_mask"][0, :1].float()
+        middle = prediction.shape[-3] // 2
+        sections = [part[:, middle].cpu().numpy() for part in (image, target, mask, prediction)]
+        rows[task.name] = beside([colour for section in sections for colour in colours(section)])
+    return rows
+
+
+def colours(section: NDArray[np.float32]) -> list[Picture]:
+    """A section (C, Y, X) as pictures of up to three channels each: one channel in grey, two or three as colours."""
+    if len(section) == 1:
+        return [np.repeat(section, 3, axis=0)]
+    found = []
+    for start in range(0, len(section), 3):
+        part = section[start : start + 3]
+        found.append(np.concatenate([part, np.zeros((3 - len(part), *part.shape[1:]), part.dtype)]))
+    return found
+
+
+def beside(parts: Sequence[Picture]) -> Picture:
+    """Pictures of one height in a row, white between them."""
+    gap = np.ones((3, parts[0].shape[1], GAP), np.float32)
+    row = [piece for part in parts for piece in (part, gap)]
+    return np.concatenate(row[:-1], axis=2).clip(0, 1)
