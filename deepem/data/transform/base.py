@@ -7,31 +7,41 @@ is kept on the augmentation between the two halves, so one instance serves any n
 
     network's request --prepare--> larger request --prepare--> ... --> one crop from the volume
     sample            <--apply---  larger sample  <--apply---  ... <--
+
+Positions are given relative to the centre voxel (size // 2), which all arrays of a sample share, whatever their sizes:
+that is what keeps an image of 20x160x160 and a label of 17x128x129 together. Arrays that grow by an even number of
+voxels keep the same margin on both sides, whether their sizes are odd or even.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deepem.utils.geometry import Vec3
+from deepem.utils.geometry import Vec3, vec3
 
-Sample = dict[str, NDArray[np.generic]]
+Array = NDArray[Any]
+
+Sample = dict[str, Array]
 """Arrays (C, Z, Y, X) by key. Images are uint8 or float32 in [0, 1], instance ids int32 or int64, other labels and
 masks any integer or float type."""
 
 Apply = Callable[[Sample], Sample]
 """Turns the larger sample into the requested one. It may write into the arrays it is given: they are the sample's own
-copies, never views of a volume."""
+copies, never views of a volume. What it returns may be views with any strides, so that a sample is copied once, at the
+end, by whoever needs contiguous arrays."""
 
 
 @dataclass(frozen=True)
 class Spec:
-    """A request: which arrays, how large, and what they hold. All arrays of a sample share their centre voxel (size // 2).
+    """A request: which arrays, how large, and what they hold.
+
+    All arrays of a sample share their centre voxel, size // 2.
 
     Attributes:
         size: (z, y, x) per key.
@@ -51,15 +61,46 @@ class Spec:
         """Every array larger by the same number of voxels per axis."""
         return self.resized({k: (z + by[0], y + by[1], x + by[2]) for k, (z, y, x) in self.size.items()})
 
+    def of(self, key: str) -> Vec3:
+        """The size of an array of the sample; one that an operation has added, `seg_split`, is as large as `seg`."""
+        return self.size[key] if key in self.size else self.size[key.removesuffix(SPLIT)]
+
+    def frame(self, keys: Iterable[str] | None = None) -> Vec3:
+        """The smallest size that every array (or those of some keys) fits into: what is drawn once for all of them."""
+        sizes = [self.size[k] for k in (self.size if keys is None else keys)]
+        return vec3(max(axis) for axis in zip(*sizes, strict=True)) if sizes else (0, 0, 0)
+
+
+SPLIT = "_split"
+"""What `Label(vec=True)` appends to the key of a segmentation for its connected components."""
+
 
 class Augment(ABC):
-    """An augmentation: stateless, random only through the generator it is given."""
+    """An augmentation: stateless, random only through the generator it is given. Its repr is a tree of its parts."""
 
     @abstractmethod
     def prepare(self, spec: Spec, rng: np.random.Generator) -> tuple[Spec, Apply]:
         """The request to read for `spec`, and the function that makes the sample `spec` asks for from it."""
 
+    def lines(self) -> list[str]:
+        """The lines of the repr: the name with its arguments, and below it the parts, if it is made of others."""
+        return [f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in vars(self).items() if v is not None)})"]
+
+    def __repr__(self) -> str:
+        return "\n".join(self.lines())
+
 
 def keep(sample: Sample) -> Sample:
     """The Apply that does nothing."""
     return sample
+
+
+def even(n: int) -> int:
+    """The smallest even number that is not below n: a growth by it leaves n // 2 or more on either side."""
+    return n + n % 2
+
+
+def probability(name: str, value: float) -> None:
+    """ValueError unless the value is a probability."""
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name}: got {value}, wants a probability in [0, 1]")

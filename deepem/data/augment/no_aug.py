@@ -1,0 +1,15 @@
+"""No augmentation in training; validation sees flipped and rotated patches."""
+
+from __future__ import annotations
+
+from deepem.data.transform import Augment, Compose, FlipRotate, Label
+
+
+def get_augmentation(is_train: bool, *, recompute: bool = False) -> Augment:
+    """Patches as they are.
+
+    Args:
+        is_train: training or validation
+        recompute: give pieces of an instance that the patch cuts apart ids of their own
+    """
+    return Compose([Label() if recompute else None, None if is_train else FlipRotate()])

@@ -1,0 +1,80 @@
+"""Augmentations made of others: one after the other, or one of several."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from deepem.data.transform.base import Apply, Augment, Sample, Spec, keep
+
+
+class Compose(Augment):
+    """One augmentation after the other; without any, nothing happens.
+
+    The last one sees the network's request, each earlier one the request as enlarged by those after it.
+    """
+
+    def __init__(self, augments: Sequence[Augment | None]) -> None:
+        self.augments = tuple(a for a in augments if a is not None)
+
+    def prepare(self, spec: Spec, rng: np.random.Generator) -> tuple[Spec, Apply]:
+        """Ask in reverse order, to be applied in order."""
+        steps = []
+        for augment in reversed(self.augments):
+            spec, step = augment.prepare(spec, rng)
+            steps.append(step)
+        if not steps:
+            return spec, keep
+
+        def apply(sample: Sample) -> Sample:
+            for step in reversed(steps):
+                sample = step(sample)
+            return sample
+
+        return spec, apply
+
+    def lines(self) -> list[str]:
+        """Its parts from first to last."""
+        return ["Compose", *_branches([a.lines() for a in self.augments])]
+
+
+class Blend(Augment):
+    """One of several augmentations per sample, drawn by weight.
+
+    Args:
+        augments: The choices; None is the choice to do nothing.
+        props: Their weights, of any sum; equal by default.
+    """
+
+    def __init__(self, augments: Sequence[Augment | None], props: Sequence[float] | None = None) -> None:
+        weights = np.ones(len(augments)) if props is None else np.asarray(props, float)
+        if not len(augments) or len(weights) != len(augments):
+            raise ValueError(f"Blend: got {len(weights)} weights for {len(augments)} augmentations, wants one each")
+        if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.sum() > 0):
+            raise ValueError(f"Blend: got weights {weights.tolist()}, wants non-negative ones that are not all zero")
+        self.augments = tuple(augments)
+        self.props: tuple[float, ...] = tuple((weights / weights.sum()).tolist())
+
+    def prepare(self, spec: Spec, rng: np.random.Generator) -> tuple[Spec, Apply]:
+        """Draw one and let it answer."""
+        chosen = self.augments[rng.choice(len(self.augments), p=self.props)]
+        return (spec, keep) if chosen is None else chosen.prepare(spec, rng)
+
+    def lines(self) -> list[str]:
+        """Its choices with their probabilities."""
+        parts = [["nothing"] if a is None else a.lines() for a in self.augments]
+        return [
+            "Blend",
+            *_branches([[f"{p:.3g}  {first}", *rest] for p, (first, *rest) in zip(self.props, parts, strict=True)]),
+        ]
+
+
+def _branches(parts: list[list[str]]) -> list[str]:
+    """The lines of several subtrees, drawn as branches of one stem."""
+    drawn = []
+    for i, (first, *rest) in enumerate(parts):
+        last = i == len(parts) - 1
+        drawn.append(("└─ " if last else "├─ ") + first)
+        drawn.extend(("   " if last else "│  ") + line for line in rest)
+    return drawn

@@ -1,0 +1,79 @@
+"""Reading sections at given positions: images bilinearly, labels and masks at the nearest voxel.
+
+A field holds, for each voxel of a section to be made, where it is read from, as offsets from the centre voxel. One
+field serves every array of a sample, whatever their sizes: smaller ones use its centre::
+
+    voxel (v, u) relative to the centre of the result  --field-->  (y, x) relative to the centre of what was read
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from deepem.data.transform.base import Array
+from deepem.utils.crop import centre_slices
+
+F32 = NDArray[np.float32]
+
+
+def offsets(n: int) -> F32:
+    """Positions of the voxels of an axis of size n relative to its centre voxel n // 2."""
+    return np.arange(-(n // 2), n - n // 2, dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class Field:
+    """Where the voxels of a section are read from, relative to the centre voxel: y and x, each (Y, X) float32."""
+
+    y: F32
+    x: F32
+
+    def centre(self, size: tuple[int, int]) -> Field:
+        """The part of the field for a smaller section with the same centre voxel."""
+        _, y, x = centre_slices((1, *self.y.shape), (1, *size))
+        return Field(self.y[y, x], self.x[y, x])
+
+    def reach(self) -> tuple[int, int]:
+        """The smallest even size (y, x) whose sections hold every voxel that is read."""
+        y, x = (2 * max(-int(np.floor(f.min())), int(np.ceil(f.max())) + 1) for f in (self.y, self.x))
+        return y, x
+
+
+class Reader:
+    """A field made ready for sections of one size: it is converted to positions in the array once.
+
+    Args:
+        field: One per size of result.
+        size: (y, x) of the sections to be read; they must hold `field.reach()`.
+    """
+
+    def __init__(self, field: Field, size: tuple[int, int]) -> None:
+        self._field, self._centre = field, (size[0] // 2, size[1] // 2)
+        self._maps: tuple[Array, Array] | None = None
+        self._nearest: tuple[int, Array] | None = None
+
+    def linear(self, plane: Array, out: Array) -> None:
+        """Bilinear reading of a section (Y, X), uint8 or float32, into `out`. Rows must lie forwards in memory."""
+        if self._maps is None:
+            y, x = self._field.y + np.float32(self._centre[0]), self._field.x + np.float32(self._centre[1])
+            self._maps = cv2.convertMaps(x, y, cv2.CV_16SC2)
+        cv2.remap(plane, *self._maps, cv2.INTER_LINEAR, dst=out, borderMode=cv2.BORDER_REPLICATE)
+
+    def nearest(self, plane: Array, out: Array) -> None:
+        """The nearest voxels of a section (Y, X) of any type, into `out`. Rows must lie forwards in memory."""
+        rows, cols = plane.shape
+        pitch = plane.strides[0] // plane.itemsize  # voxels from row to row: more than a row where the array is a view
+        if self._nearest is None or self._nearest[0] != pitch:
+            # offsets are rounded, not positions: those of two arrays differ by their centres, and ties would part them
+            index = np.rint(self._field.y).astype(np.intp)
+            index *= pitch
+            index += np.rint(self._field.x).astype(np.intp)
+            index += self._centre[0] * pitch + self._centre[1]
+            self._nearest = pitch, index
+        flat = np.lib.stride_tricks.as_strided(plane, ((rows - 1) * pitch + cols,), (plane.itemsize,), writeable=False)
+        # "clip" only because it writes into `out` directly: the index is inside by construction
+        np.take(flat, self._nearest[1], out=out, mode="clip")

@@ -1,0 +1,107 @@
+"""Mirroring and exchanging axes: views, no copies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from deepem.data.transform.base import Apply, Augment, Sample, Spec, keep, probability
+from deepem.utils.crop import centre_crop
+from deepem.utils.geometry import Vec3, vec3
+
+
+def _spatial(axis: int) -> int:
+    """0, 1, 2 for z, y, x from an axis of (C, Z, Y, X): -3, -2, -1 or 1, 2, 3."""
+    if axis not in (-3, -2, -1, 1, 2, 3):
+        raise ValueError(f"axis: got {axis}, wants an axis of (C, Z, Y, X) other than C: -3, -2, -1 or 1, 2, 3")
+    return axis + 3 if axis < 0 else axis - 1
+
+
+def _oriented(spec: Spec, flips: tuple[bool, bool, bool], order: Vec3) -> tuple[Spec, Apply]:
+    """Mirror axes, then put them into another order.
+
+    Two arrays of even size mirror about the same plane, and so do two of odd size, but an even and an odd one do not::
+
+        even  0 1 2 3      mirrored  3 2 1 0      the centre voxel, 2, was at index 2 of both: now they are
+        odd   0 1 2 3 4              4 3 2 1 0    one voxel apart
+
+    So where parities differ along a mirrored axis, even ones are read with an odd number of voxels.
+    """
+    inverse = vec3(np.argsort(order))
+    sizes = {k: vec3(size[i] for i in inverse) for k, size in spec.size.items()}
+    mixed = [f and len({s[a] % 2 for s in sizes.values()}) == 2 for a, f in enumerate(flips)]
+    request = spec.resized(
+        {k: vec3(n + (m and n % 2 == 0) for n, m in zip(s, mixed, strict=True)) for k, s in sizes.items()}
+    )
+    mirror = (slice(None), *(slice(None, None, -1 if f else 1) for f in flips))
+    axes = (0, *(a + 1 for a in order))
+
+    def apply(sample: Sample) -> Sample:
+        turned = {k: a[mirror].transpose(axes) for k, a in sample.items()}
+        return {k: centre_crop(a, spec.of(k)) for k, a in turned.items()} if any(mixed) else turned
+
+    return request, apply
+
+
+@dataclass(frozen=True, repr=False)
+class Flip(Augment):
+    """Mirror one axis of every array.
+
+    Attributes:
+        axis: Axis of (C, Z, Y, X), as -3, -2, -1 or 1, 2, 3.
+        prob: How often.
+    """
+
+    axis: int
+    prob: float = 0.5
+
+    def __post_init__(self) -> None:
+        _spatial(self.axis)
+        probability("prob", self.prob)
+
+    def prepare(self, spec: Spec, rng: np.random.Generator) -> tuple[Spec, Apply]:
+        """Draw whether; the request grows only where odd and even sizes meet."""
+        if rng.random() >= self.prob:
+            return spec, keep
+        z, y, x = (a == _spatial(self.axis) for a in range(3))
+        return _oriented(spec, (z, y, x), (0, 1, 2))
+
+
+@dataclass(frozen=True, repr=False)
+class Transpose(Augment):
+    """Exchange axes of every array.
+
+    Attributes:
+        axes: The order of (C, Z, Y, X) afterwards, C first, as in numpy: (0, 1, 3, 2) exchanges y and x. By default
+            z, y, x are reversed.
+        prob: How often.
+    """
+
+    axes: Sequence[int] | None = None
+    prob: float = 0.5
+
+    def __post_init__(self) -> None:
+        probability("prob", self.prob)
+        axes = [0, 3, 2, 1] if self.axes is None else [a % 4 for a in self.axes]
+        if sorted(axes) != [0, 1, 2, 3] or axes[0] != 0:
+            raise ValueError(f"axes: got {self.axes}, wants an order of (C, Z, Y, X) with C first: 0, then 1, 2, 3")
+        object.__setattr__(self, "axes", tuple(axes))
+
+    def prepare(self, spec: Spec, rng: np.random.Generator) -> tuple[Spec, Apply]:
+        """Draw whether; the request has its axes exchanged."""
+        assert self.axes is not None
+        if rng.random() >= self.prob:
+            return spec, keep
+        return _oriented(spec, (False, False, False), vec3(a - 1 for a in self.axes[1:]))
+
+
+@dataclass(frozen=True, repr=False)
+class FlipRotate(Augment):
+    """Mirror x, y and z and exchange y and x, each half of the time: the 16 poses of an anisotropic volume."""
+
+    def prepare(self, spec: Spec, rng: np.random.Generator) -> tuple[Spec, Apply]:
+        """Draw a pose."""
+        z, y, x, exchange = (bool(c) for c in rng.random(4) < 0.5)
+        return _oriented(spec, (z, y, x), (0, 2, 1) if exchange else (0, 1, 2))

@@ -1,0 +1,90 @@
+"""Contrast, brightness and gamma of images, drawn for the whole patch or for each section."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from deepem.data.transform.base import Apply, Augment, Sample, Spec, keep, probability
+from deepem.data.transform.perturb import Grayscale, in_rows
+from deepem.data.transform.section import MixedSection, PartialSection, Section
+
+
+@dataclass(frozen=True, repr=False)
+class Grayscale3D(Augment):
+    """One draw of contrast, brightness and gamma for all of the images (see `perturb.Grayscale`); labels stay.
+
+    Attributes:
+        contrast_factor: Contrast varies by this factor at most half up and half down.
+        brightness_factor: Brightness likewise, of a range of 1.
+        skip: How often nothing happens.
+    """
+
+    contrast_factor: float = 0.3
+    brightness_factor: float = 0.3
+    skip: float = 0.3
+
+    def __post_init__(self) -> None:
+        probability("skip", self.skip)
+
+    def prepare(self, spec: Spec, rng: np.random.Generator) -> tuple[Spec, Apply]:
+        """Draw the curve; the request stays as it is."""
+        if rng.random() < self.skip:
+            return spec, keep
+        change = Grayscale(self.contrast_factor, self.brightness_factor).draw(rng)
+
+        def apply(sample: Sample) -> Sample:
+            for key in spec.images:
+                sample[key] = in_rows(sample[key])
+                change(sample[key])
+            return sample
+
+        return spec, apply
+
+
+class Grayscale2D(Section):
+    """Contrast, brightness and gamma drawn for each section; arguments of `Section`, every section by default."""
+
+    def __init__(
+        self, contrast_factor: float = 0.3, brightness_factor: float = 0.3, prob: float | None = 1, **section: Any
+    ) -> None:
+        prob = None if section.get("maxsec") else prob
+        super().__init__(
+            Grayscale, contrast_factor=contrast_factor, brightness_factor=brightness_factor, prob=prob, **section
+        )
+
+
+class PartialGrayscale2D(PartialSection):
+    """Contrast, brightness and gamma of quadrants of sections; arguments of `Section`."""
+
+    def __init__(self, contrast_factor: float = 0.3, brightness_factor: float = 0.3, **section: Any) -> None:
+        super().__init__(Grayscale, contrast_factor=contrast_factor, brightness_factor=brightness_factor, **section)
+
+
+class MixedGrayscale2D(MixedSection):
+    """Contrast, brightness and gamma of sections or quadrants of them; arguments of `Section`."""
+
+    def __init__(self, contrast_factor: float = 0.3, brightness_factor: float = 0.3, **section: Any) -> None:
+        super().__init__(Grayscale, contrast_factor=contrast_factor, brightness_factor=brightness_factor, **section)
+
+
+@dataclass(frozen=True, repr=False)
+class GrayscaleMixed(Augment):
+    """`Grayscale3D` or `Grayscale2D` of every section, half of the time each.
+
+    Attributes:
+        contrast_factor: As for both.
+        brightness_factor: As for both.
+        skip: How often nothing happens.
+    """
+
+    contrast_factor: float = 0.3
+    brightness_factor: float = 0.3
+    skip: float = 0.3
+
+    def prepare(self, spec: Spec, rng: np.random.Generator) -> tuple[Spec, Apply]:
+        """Draw one of the two and let it answer."""
+        kind = Grayscale3D if rng.random() < 0.5 else Grayscale2D
+        return kind(self.contrast_factor, self.brightness_factor, skip=self.skip).prepare(spec, rng)
