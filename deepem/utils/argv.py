@@ -79,6 +79,9 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpF
     """Help with defaults, except where there is none to tell."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
+        if isinstance(action.default, (tuple, list)) and action.default:
+            apart = "," if isinstance(action.default, tuple) else " "
+            return f"{action.help} (default: {apart.join(map(str, action.default))})"
         silent = action.default in (None, False, argparse.SUPPRESS, "", [])
         return action.help if silent else super()._get_help_string(action)
 
@@ -238,6 +241,9 @@ def _add_flag(group: argparse._ArgumentGroup, flag: modules.Flag) -> None:
     many: dict[str, Any] = {}
     if typing.get_origin(kind) in (list, Sequence, typing.get_origin(Sequence[int])):
         many, kind = {"nargs": "*"}, typing.get_args(kind)[0]
+    many["metavar"] = {int: "N", float: "X", str: "TEXT", Path: "FILE"}.get(kind, "Z,Y,X")
+    if typing.get_origin(kind) is typing.Literal:
+        many["metavar"] = "{" + ",".join(typing.get_args(kind)) + "}"
     group.add_argument(f"--{flag.name}", type=_reader(flag, kind), default=flag.default, help=help_text, **many)
 
 

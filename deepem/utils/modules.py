@@ -199,14 +199,9 @@ def _stub(source: str, entry: str) -> Callable[..., object] | None:
         assert isinstance(node, ast.FunctionDef)
         doc = ast.get_docstring(node, clean=False) or ""
         node.name, node.body, node.decorator_list = entry, [ast.Expr(ast.Constant(doc)), ast.Pass()], []
-        node.returns = None
+        _forget(node)
         future = ast.parse("from __future__ import annotations").body
-        names: dict[str, Any] = {
-            "Literal": typing.Literal,
-            "Sequence": typing.Sequence,
-            "Mapping": typing.Mapping,
-        }
-        names["Any"] = names["Spec"] = Any
+        names: dict[str, Any] = {"Literal": typing.Literal, "Path": Path}
         try:
             code = compile(ast.fix_missing_locations(ast.Module([*future, node], [])), "<signature>", "exec")
             exec(code, names)
@@ -215,6 +210,19 @@ def _stub(source: str, entry: str) -> Callable[..., object] | None:
             return None
         return typing.cast("Callable[..., object]", names[entry])
     return None
+
+
+def _forget(function: ast.FunctionDef) -> None:
+    """Drop the annotations and defaults of a signature that are no flag's: they may need the module's names."""
+    arguments = function.args
+    function.returns = None
+    for argument in [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]:
+        if argument not in arguments.kwonlyargs or argument.arg in FILLED_IN:
+            argument.annotation = None
+    arguments.defaults = [ast.Constant(None) for _ in arguments.defaults]
+    for i, argument in enumerate(arguments.kwonlyargs):
+        if argument.arg in FILLED_IN:
+            arguments.kw_defaults[i] = ast.Constant(None)
 
 
 def _flags_of(function: Callable[..., object], file: str) -> Iterator[Flag]:

@@ -1,0 +1,118 @@
+"""Command lines: negative vectors, files of arguments, flags of plug-ins, errors of one line."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from deepem.utils import argv
+from deepem.utils.errors import InputError
+
+RECIPE = "def get_augmentation(is_train, *, {}):\n    return None\n"
+
+
+def parse(words: list[str]) -> argparse.Namespace:
+    parser = argv.Parser("run.py", "")
+    parser.add_argument("--edges", type=argv.edge, nargs="*")
+    parser.add_argument("--lr", type=argv.positive, default=0.1)
+    parser.add_argument("--box", type=argv.size)
+    parser.add_argument("--augment", nargs="*")
+    return argv.parse(parser, words, {"augment": "augment"}, lambda options: None)
+
+
+def test_negative_vectors_are_values() -> None:
+    assert parse(["--edges", "0,0,1", "-1,0,0"]).edges == [(0, 0, 1), (-1, 0, 0)]
+
+
+def test_a_file_of_arguments_is_split_as_a_shell_would(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("# comment\n--edges 0,0,1 -1,0,0 # more\n\n--lr '0.5'\n")
+    options = parse([f"@{tmp_path / 'a'}"])
+    assert (options.edges, options.lr) == ([(0, 0, 1), (-1, 0, 0)], 0.5)
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["--lr", "x"], "--lr: got x, wants a number above 0"),
+        (["--lr", "nan"], "--lr: got nan, wants a number above 0"),
+        (["--lr"], "--lr: got nothing, wants one value"),
+        (["--box", "1,2"], "--box: got 1,2, wants three sizes z,y,x of 1 or more"),
+        (["--edges", "0,0,0"], "--edges: got 0,0,0, wants an edge z,y,x such as 0,0,1"),
+        (["--nosuch", "1"], "--nosuch: got an unknown flag, wants a flag of --help"),
+        (["--edge", "0,0,1"], "--edge: got an unknown flag, wants a flag of --help"),
+        (["@nowhere"], "@nowhere: got No such file or directory, wants a file of arguments"),
+        (["word"], "word: got a word that belongs to no flag, wants --FLAG VALUE"),
+    ],
+)
+def test_bad_words_are_one_line(words: list[str], line: str) -> None:
+    with pytest.raises(InputError) as caught:
+        parse(words)
+    assert str(caught.value) == line
+
+
+def test_a_flag_of_a_module_that_is_not_chosen_says_which_take_it() -> None:
+    with pytest.raises(InputError, match="wants with it .*--data synthetic"):
+        parse(["--synth_size", "1,2,3"])
+
+
+def test_public_flags_that_nothing_takes_are_a_warning(capsys: pytest.CaptureFixture[str]) -> None:
+    parse(["--lost", "--missing", "7"])
+    assert capsys.readouterr().err.splitlines() == [
+        "warning: --lost: no chosen module takes it; ignored",
+        "warning: --missing: no chosen module takes it; ignored",
+    ]
+
+
+def test_plug_in_flags_follow_their_types(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.py"
+    path.write_text(
+        RECIPE.format("on: bool = True, size: tuple[int, int, int] = (1, 2, 3), names: list[str] | None = None")
+    )
+    options = parse(["--augment", str(path), "--no-on", "--size", "-4,5,6", "--names", "a", "b"])
+    assert (options.on, options.size, options.names) == (False, (-4, 5, 6), ["a", "b"])
+
+
+def test_two_plug_ins_may_share_a_flag_only_if_it_is_the_same(tmp_path: Path) -> None:
+    files = [tmp_path / f"r{i}.py" for i in range(3)]
+    for path, text in zip(files, ("x: int = 1", "x: int = 1", "x: int = 2"), strict=True):
+        path.write_text(RECIPE.format(text))
+    assert parse(["--augment", str(files[0]), str(files[1]), "--x", "5"]).x == 5
+    with pytest.raises(InputError, match=r"--x: got int = 1 in .*r0.py and int = 2 in .*r2.py"):
+        parse(["--augment", str(files[0]), str(files[2])])
+
+
+def test_a_plug_in_cannot_take_a_name_of_the_machinery(tmp_path: Path) -> None:
+    path = tmp_path / "r.py"
+    path.write_text(RECIPE.format("lr: float = 1.0"))
+    with pytest.raises(InputError, match="the flag --lr"):
+        parse(["--augment", str(path)])
+
+
+def test_options_written_down_give_the_same_options_again(tmp_path: Path) -> None:
+    path = tmp_path / "r.py"
+    path.write_text(RECIPE.format("on: bool = True, texts: list[str] | None = None"))
+    words = ["--augment", str(path), "--edges", "0,0,1", "-1,0,0", "--no-on", "--texts", "a b", "#c"]
+    parser = argv.Parser("run.py", "")
+    parser.add_argument("--edges", type=argv.edge, nargs="*")
+    parser.add_argument("--lr", type=argv.positive, default=0.1)
+    parser.add_argument("--box", type=argv.size)
+    parser.add_argument("--augment", nargs="*")
+    options = argv.parse(parser, words, {"augment": "augment"}, lambda options: None)
+    (tmp_path / "again").write_text("\n".join(argv.in_words(vars(options), parser)))
+    assert parse([f"@{tmp_path / 'again'}"]) == options
+
+
+def test_help_imports_nothing_heavy(root: Path) -> None:
+    code = (
+        "import sys; sys.argv = ['run.py', '--help', '--data', 'synthetic', '--augment', 'grayscale_warping']\n"
+        "from deepem.train.run import main\n"
+        "try: main()\n"
+        "except SystemExit: print(sorted({'torch', 'cv2', 'numpy', 'scipy', 'h5py'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert all(flag in done.stdout for flag in ("--width", "--synth_size", "--warping", "--max_iter"))

@@ -1,0 +1,107 @@
+"""Plug-ins: found by three kinds of name, told apart when they fail, asked for their flags without being imported."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from deepem.utils import byfile, modules
+from deepem.utils.errors import InputError
+
+DATASET = """
+from typing import Literal
+
+data_info = ["a"]
+
+def load_data(data_dir, data_ids=None, *, class_keys=(), labels=(), blur: int = 3, how: Literal["x", "y"] = "x"):
+    '''Volumes.
+
+    Args:
+        blur: how much
+            to blur
+    '''
+    return {}
+
+class Thing:
+    pass
+"""
+
+
+@pytest.fixture
+def plug_in(tmp_path: Path) -> Path:
+    path = tmp_path / "my dataset.py"
+    path.write_text(DATASET)
+    return path
+
+
+@pytest.mark.parametrize(
+    "name", ["rsunet", "deepem.models.rsunet", "deepem/models/rsunet.py", "/old/DeepEM/deepem/models/rsunet.py"]
+)
+def test_short_dotted_and_public_paths_name_one_module(name: str) -> None:
+    assert modules.load("model", name).__name__ == "deepem.models.rsunet"
+
+
+def test_short_names_of_datasets_may_have_dots() -> None:
+    assert modules.load("dataset", "flyem.cremi_b").__name__ == "deepem.data.dataset.flyem.cremi_b"
+
+
+@pytest.mark.parametrize(
+    "name", ["aff_mit", "deepem.data.sampler.pinky_basil.aff", "/home/x/DeepEM/deepem/data/sampler/flyem/default.py"]
+)
+def test_public_sampler_names_mean_basic(name: str) -> None:
+    assert modules.load("sampler", name).__name__ == "deepem.data.sampler.basic"
+
+
+def test_a_misspelt_sampler_is_an_error_that_lists_siblings() -> None:
+    with pytest.raises(InputError, match=r"--sampler basik: got no such module, wants one of basic, or a file"):
+        modules.load("sampler", "basik")
+
+
+def test_a_file_can_be_pickled_into_a_process_that_knows_only_the_package(plug_in: Path) -> None:
+    thing = modules.load("dataset", str(plug_in)).Thing()
+    code = "import pickle, sys; print(type(pickle.load(sys.stdin.buffer)).__name__)"
+    done = subprocess.run([sys.executable, "-c", code], input=pickle.dumps(thing), capture_output=True, check=True)
+    assert done.stdout.split() == [b"Thing"]
+
+
+def test_a_file_of_this_package_is_not_imported_twice() -> None:
+    assert modules.load("model", str(modules.ROOT / "models" / "rsunet.py")) is modules.load("model", "rsunet")
+
+
+def test_a_module_without_a_function_is_told_its_signature(plug_in: Path) -> None:
+    plug_in.write_text("data_info = {}")
+    with pytest.raises(InputError, match=r"got a module without load_data, wants load_data\(data_dir, data_ids=None"):
+        modules.load("dataset", str(plug_in))
+
+
+def test_a_module_that_fails_inside_keeps_its_exception_but_a_missing_file_is_bad_input(plug_in: Path) -> None:
+    plug_in.write_text("1 / 0")
+    with pytest.raises(ZeroDivisionError):
+        modules.load("dataset", str(plug_in))
+    plug_in.with_name("b.py").write_text("open('nowhere/at/all')")
+    with pytest.raises(InputError, match="nowhere/at/all"):
+        modules.load("dataset", str(plug_in.with_name("b.py")))
+
+
+def test_flags_are_the_keyword_only_parameters(plug_in: Path) -> None:
+    loaded = modules.flags("dataset", modules.load("dataset", str(plug_in)))
+    assert [(flag.name, flag.default, flag.help) for flag in loaded] == [
+        ("blur", 3, "how much to blur"),
+        ("how", "x", ""),
+    ]
+    assert modules.flags_unloaded("dataset", str(plug_in)) == loaded
+
+
+@pytest.mark.parametrize("kind", modules.KINDS)
+def test_flags_read_from_the_source_are_those_of_the_module(kind: str) -> None:
+    for name in modules.siblings(kind):
+        assert modules.flags_unloaded(kind, name) == modules.flags(kind, modules.load(kind, name)), name
+
+
+def test_the_import_name_holds_the_path(plug_in: Path) -> None:
+    name = byfile.import_name(plug_in)
+    assert bytes.fromhex(name.rpartition(".")[2]).decode() == str(plug_in)
