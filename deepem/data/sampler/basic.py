@@ -1,0 +1,200 @@
+"""Samples for every combination of tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepem.data import target
+from deepem.data.provider import DataProvider, Dataset, DataSuperset
+from deepem.data.transform.base import Augment, Sample
+from deepem.data.volume import ID_LABELS, Array
+from deepem.tasks import TASKS, Task, by_output
+from deepem.utils.crop import centre_crop
+from deepem.utils.errors import InputError
+from deepem.utils.geometry import Vec3, vec3
+
+Shape4 = tuple[int, int, int, int]
+
+
+def get_spec(in_spec: Mapping[str, Sequence[int]], out_spec: Mapping[str, Sequence[int]]) -> dict[str, Shape4]:
+    """The shape of everything that a sample holds: the inputs, and per output its target and its mask.
+
+    An affinity's target is the instance ids, one channel: affinities are computed from them on the device.
+
+    Raises:
+        InputError: an output that is no task's.
+    """
+    spec = {name: _shape(shape) for name, shape in in_spec.items()}
+    rows = by_output(out_spec)
+    for name, shape in out_spec.items():
+        if name not in rows:
+            outputs = ", ".join(dict.fromkeys(task.name for task in TASKS))
+            raise InputError("sampler", f"the output {name}", f"one of {outputs}")
+        channels, *size = _shape(shape)
+        one: Shape4 = (1, *vec3(size))
+        spec[name] = one if rows[name].kind == "affinity" else (channels, *vec3(size))
+        spec[f"{name}_mask"] = one
+    return spec
+
+
+def _shape(shape: Sequence[int]) -> Shape4:
+    channels, z, y, x = (int(n) for n in shape)
+    return channels, z, y, x
+
+
+@dataclass(frozen=True)
+class _Output:
+    """How one output of one volume is made: from which label and mask, where the volume has them."""
+
+    name: str
+    task: Task
+    label: str | None
+    mask: str | None
+    touching: bool
+
+
+class Sampler:
+    """Draws samples for any set of tasks. Each array of a volume is read and augmented once, whoever uses it.
+
+    Called with a generator, it gives the arrays of `get_spec`: images and masks float32, instance ids int32 or
+    int64. Outputs made from the same label or mask share one array. A task whose label a volume lacks gets zeros and
+    a zero mask; a volume without mask counts everywhere.
+
+    Args:
+        data: Volumes by id, from `deepem.data.volume.compact`.
+        spec: From `get_spec`.
+        is_train: Not used: volumes and augmentation already belong to a phase.
+        aug: The augmentation, or None.
+        prob: The chance of each id, by id or in their order; by number of locations if None.
+    """
+
+    def __init__(
+        self,
+        data: Mapping[str, Mapping[str, Any]],
+        spec: Mapping[str, Sequence[int]],
+        is_train: bool = True,
+        aug: Augment | None = None,
+        prob: Mapping[str, float] | Sequence[float] | None = None,
+    ) -> None:
+        self.spec = {name: _shape(shape) for name, shape in spec.items()}
+        names = by_output(self.spec)
+        self.inputs = [n for n in self.spec if n not in names and n.removesuffix("_mask") not in names]
+        self._outputs: dict[str, list[_Output]] = {}
+        self.provider = DataProvider({})
+        self.provider.set_augment(aug)
+        self.provider.set_imgs(["img"])
+        self.provider.set_segs(sorted(ID_LABELS))
+        for id, volume in data.items():
+            self.provider.add_dataset(self._dataset(id, volume))
+        if isinstance(prob, Mapping):
+            if lacking := [id for id in data if id not in prob]:
+                raise InputError("sampling probabilities", f"none for {lacking[0]}", "one per id")
+            prob = [prob[id] for id in data]
+        self.provider.set_sampling_weights(prob)
+
+    @property
+    def probabilities(self) -> dict[str, float]:
+        """The chance of each id."""
+        return self.provider.probabilities
+
+    def which(self, rng: np.random.Generator) -> str:
+        """The id that the sample of this generator is drawn from."""
+        return self.provider.which(rng)
+
+    def locate(self, rng: np.random.Generator) -> tuple[str, Vec3]:
+        """The volume (``id``, or ``id/name`` in a superset) and the (z, y, x) that the sample is cut around."""
+        return self.provider.locate(rng)
+
+    def __call__(self, rng: np.random.Generator) -> dict[str, Array]:
+        """One sample."""
+        dataset, patch = self.provider.draw(rng)
+        image = _grey(patch["img"])
+        sample: dict[str, Array] = {name: centre_crop(image, self._size(name)) for name in self.inputs}
+        masks: dict[str, Array] = {}
+        for output in self._outputs[dataset.tag]:
+            sample[output.name] = self._target(output, patch)
+            sample[f"{output.name}_mask"] = self._mask(output, patch, masks)
+        return sample
+
+    def _size(self, name: str) -> Vec3:
+        return vec3(self.spec[name][-3:])
+
+    def _target(self, output: _Output, patch: Sample) -> Array:
+        shape = self.spec[output.name]
+        if output.label is None:
+            dtype = np.int32 if output.task.kind == "affinity" else np.float32
+            return _constant(dtype(0), shape)
+        label = centre_crop(patch[output.label], self._size(output.name))
+        if output.task.kind == "affinity":
+            return np.ascontiguousarray(label)
+        if output.label in ID_LABELS:
+            return target.boundary(label, output.touching)
+        return target.binary(label, shape[0])
+
+    def _mask(self, output: _Output, patch: Sample, made: dict[str, Array]) -> Array:
+        shape = (1, *self._size(output.name))
+        if output.label is None:
+            return _constant(np.float32(0), shape)
+        if output.mask is None:
+            return _constant(np.float32(1), shape)
+        if output.mask not in made:
+            made[output.mask] = patch[output.mask].astype(np.float32, order="C", copy=False)
+        return centre_crop(made[output.mask], vec3(shape[1:]))
+
+    def _dataset(self, tag: str, volume: Mapping[str, Any]) -> Dataset | DataSuperset:
+        """One volume's arrays, those that its outputs need; or a superset of volumes."""
+        if "img" not in volume:
+            superset = DataSuperset(tag)
+            for name, part in volume.items():
+                superset.add_dataset(self._dataset(f"{tag}/{name}", part))
+            return superset
+        outputs = [self._output(tag, name, volume) for name in by_output(self.spec)]
+        self._outputs[tag] = outputs
+        sizes: dict[str, Vec3] = {}
+        for name in self.inputs:
+            _grow(sizes, "img", self._size(name))
+            if self.spec[name][0] != len(volume["img"]):
+                wants = f"{self.spec[name][0]}, as the network's {name} has"
+                raise InputError(f"{tag} img", f"{len(volume['img'])} channels", wants)
+        for output in outputs:
+            for key in (output.label, output.label and output.mask):
+                if key is not None:
+                    _grow(sizes, key, self._size(output.name))
+        dataset = Dataset(sizes, tag)
+        for key in dict.fromkeys([*sizes, *(["msk"] if volume.get("loc") and "msk" in volume else [])]):
+            dataset.add_mask(key, volume[key], loc=key == "msk" and bool(volume.get("loc")))
+        return dataset
+
+    def _output(self, tag: str, name: str, volume: Mapping[str, Any]) -> _Output:
+        task = by_output([name], present=volume)[name]
+        label = next((source for source in task.sources if source in volume), None)
+        mask = next((key for key in (f"{label}_msk", "msk") if key in volume), None)
+        touching = False
+        if label is not None:
+            target.check(tag, task, self.spec[name][0], volume[label])
+            touching = task.kind == "binary" and label in ID_LABELS and target.instances_touch(volume[label])
+        return _Output(name, task, label, mask, touching)
+
+
+def _grow(sizes: dict[str, Vec3], key: str, size: Vec3) -> None:
+    """Enlarge what is read of a key to hold one more patch."""
+    old = sizes.get(key, size)
+    sizes[key] = vec3(max(a, b) for a, b in zip(old, size, strict=True))
+
+
+def _grey(image: Array) -> NDArray[np.float32]:
+    """Grey values as float32 in [0, 1]; uint8 is divided by 255."""
+    grey = image.astype(np.float32, order="C", copy=image.dtype == np.uint8)
+    if image.dtype == np.uint8:
+        grey /= np.float32(255)
+    return np.ascontiguousarray(grey)
+
+
+def _constant(value: np.generic, shape: tuple[int, ...]) -> Array:
+    """An array of one value, read-only, which takes no memory."""
+    return np.broadcast_to(value, shape)

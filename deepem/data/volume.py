@@ -1,0 +1,216 @@
+"""Volumes in memory: checked, as small as their content allows, and shared between workers."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import tempfile
+from collections.abc import Iterable, Mapping
+from multiprocessing.context import get_spawning_popen
+from multiprocessing.reduction import DupFd
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepem.tasks import TASKS
+from deepem.utils.errors import InputError
+
+Array = NDArray[Any]
+
+ID_LABELS = frozenset(task.source for task in TASKS if task.kind == "affinity")
+"""Labels whose numbers are instance ids; of all others only 0, 1, 2, ... up to the number of channels matter."""
+
+TOP_CLASS = 255
+"""Class labels above this one are stored as this one, in one byte: no head has that many channels."""
+
+
+def compact(where: str, arrays: Mapping[str, Any], labels: Iterable[str], phase: str) -> dict[str, Any]:
+    """Check what a dataset module gave for one id, and keep what is needed of it, as small as it goes.
+
+    Args:
+        where: Names the volume in errors, such as ``cremi_b``'s module and id.
+        arrays: `img`, labels, `msk` (or `msk_train`, `msk_val`), `<label>_msk`, each (Z, Y, X) or (C, Z, Y, X), and
+            `loc`. A mapping of such mappings is a superset.
+        labels: The labels that the chosen tasks could use; others are dropped.
+        phase: ``train`` or ``val``, which decides between `msk_train` and `msk_val`.
+
+    Returns:
+        `img` uint8 or float32 in [0, 1]; id labels int32, or int64 where they do not fit; class labels uint8; masks
+        uint8 if they hold only 0 and 1, else float32; all (C, Z, Y, X) and C-ordered, the array itself where it is so
+        already. `loc`: whether patches are centred on voxels of `msk`. Absent masks stay absent. A superset gives a
+        mapping of such mappings.
+
+    Raises:
+        InputError: an array that is none of this, or of another size than the image.
+    """
+    if "img" not in arrays and arrays and all(isinstance(part, Mapping) for part in arrays.values()):
+        labels = tuple(labels)
+        return {name: compact(f"{where}/{name}", part, labels, phase) for name, part in arrays.items()}
+    if arrays.get("img") is None:
+        raise InputError(where, f"the keys {', '.join(map(str, arrays)) or 'none'}", "an image under the key img")
+    image = _image(f"{where} img", arrays["img"])
+    out: dict[str, Any] = {"img": image}
+    for label in labels:
+        if arrays.get(label) is not None:
+            make = _ids if label in ID_LABELS else _classes
+            out[label] = make(f"{where} {label}", arrays[label])
+        if arrays.get(f"{label}_msk") is not None:
+            out[f"{label}_msk"] = _mask(f"{where} {label}_msk", arrays[f"{label}_msk"])
+    if key := _mask_key(where, arrays, phase):
+        out["msk"] = _mask(f"{where} {key}", arrays[key])
+    for key, array in out.items():
+        if array.shape[1:] != image.shape[1:]:
+            raise InputError(f"{where} {key}", f"shape {array.shape[1:]}", f"the image's, {image.shape[1:]}")
+    return out | {"loc": bool(arrays.get("loc", False))}
+
+
+def _mask_key(where: str, arrays: Mapping[str, Any], phase: str) -> str | None:
+    """The mask of a phase. One that has a mask for the other phase only must not be used unmasked in this one."""
+    if phase not in ("train", "val"):
+        raise ValueError(f"no such phase: {phase}")
+    for key in (f"msk_{phase}", "msk"):
+        if arrays.get(key) is not None:
+            return key
+    other = "msk_val" if phase == "train" else "msk_train"
+    if arrays.get(other) is not None:
+        raise InputError(where, f"{other} but no msk_{phase}", f"msk_{phase} or msk, for use in this phase")
+    return None
+
+
+def _four(where: str, given: Any) -> Array:
+    array: Array = np.asarray(given)
+    if array.ndim not in (3, 4) or array.size == 0:
+        raise InputError(where, f"shape {array.shape}", "(Z, Y, X) or (C, Z, Y, X), not empty")
+    return array if array.ndim == 4 else array[None]
+
+
+def _image(where: str, array: Any) -> Array:
+    array = _four(where, array)
+    if array.dtype == np.uint8:
+        return np.ascontiguousarray(array)
+    if array.dtype.kind != "f":
+        raise InputError(where, f"{array.dtype} grey values", "uint8, or float in [0, 1]")
+    low, high = float(array.min()), float(array.max())
+    if np.isnan(low):
+        raise InputError(where, "NaN", "a grey value at every voxel")
+    if low < 0 or high > 1:
+        raise InputError(where, f"float grey values from {low:g} to {high:g}", "uint8, or float in [0, 1]")
+    return np.ascontiguousarray(array, dtype=np.float32)
+
+
+def _ids(where: str, array: Any) -> Array:
+    array = _four(where, array)
+    wants = "instance ids: whole numbers from 0 (background)"
+    if array.dtype.kind not in "iu":
+        raise InputError(where, f"{array.dtype} labels", wants)
+    if array.shape[0] != 1:
+        raise InputError(where, f"{array.shape[0]} channels", "one channel of instance ids")
+    low, high = int(array.min()), int(array.max())
+    if low < 0:
+        raise InputError(where, f"the negative label {low}", wants)
+    if high > np.iinfo(np.int64).max:
+        raise InputError(where, f"the label {high}", "ids below 2**63")
+    return np.ascontiguousarray(array, dtype=np.int32 if high <= np.iinfo(np.int32).max else np.int64)
+
+
+def _classes(where: str, array: Any) -> Array:
+    array = _four(where, array)
+    wants = "class labels: whole numbers from 0 (background)"
+    if array.dtype.kind not in "biuf":
+        raise InputError(where, f"{array.dtype} labels", wants)
+    low = array.min()
+    if not low >= 0:  # NaN is not
+        raise InputError(where, f"the label {low:g}", wants)
+    if array.dtype.kind == "f" and not all(bool((part == np.trunc(part)).all()) for part in _sections(array)):
+        raise InputError(where, f"fractions ({array.dtype})", wants)
+    if array.dtype.itemsize == 1:
+        return np.ascontiguousarray(array).view(np.uint8)
+    return _by_section(array, lambda part: np.minimum(part, TOP_CLASS).astype(np.uint8), np.uint8)
+
+
+def _mask(where: str, array: Any) -> Array:
+    array = _four(where, array)
+    if array.shape[0] != 1:
+        raise InputError(where, f"{array.shape[0]} channels", "one channel")
+    if array.dtype.kind not in "biuf":
+        raise InputError(where, f"a mask of {array.dtype}", "numbers")
+    low, high = array.min(), array.max()
+    if not (low >= 0 and np.isfinite(high)):
+        raise InputError(where, f"mask values from {low:g} to {high:g}", "finite weights of 0 or more")
+    if array.dtype.kind == "b":
+        return np.ascontiguousarray(array).view(np.uint8)
+    whole = array.dtype.kind != "f" or all(bool(((part == 0) | (part == 1)).all()) for part in _sections(array))
+    return np.ascontiguousarray(array, dtype=np.uint8 if whole and high <= 1 else np.float32)
+
+
+def _sections(array: Array) -> Iterable[Array]:
+    """The (Y, X) sections one by one: temporaries of a check stay small."""
+    return (section for channel in array for section in channel)
+
+
+def _by_section(array: Array, make: Any, dtype: Any) -> Array:
+    out = np.empty(array.shape, dtype)
+    for source, target in zip(_sections(array), _sections(out), strict=True):
+        target[...] = make(source)
+    return out
+
+
+class Shared:
+    """An array whose memory workers share: forked ones by inheritance, spawned ones through a file in memory.
+
+    The move into that file happens when the first worker is spawned, one array at a time. It needs no room under
+    /dev/shm. `array` is the array to read, before and after; keep no other reference, or its old memory stays too.
+    """
+
+    def __init__(self, array: Array) -> None:
+        self.array = array
+        self._file: IO[bytes] | None = None
+
+    @classmethod
+    def zeros(cls, shape: tuple[int, ...], dtype: Any) -> Shared:
+        """Memory that this process and its workers, of either kind, all see and can write."""
+        shared = cls(np.zeros(shape, dtype))
+        shared._move()
+        return shared
+
+    def _move(self) -> IO[bytes]:
+        if self._file is None:
+            file = memory_file(self.array.nbytes)
+            mapped = map_file(file.fileno(), self.array.shape, self.array.dtype)
+            mapped[...] = self.array
+            mapped.flags.writeable = self.array.flags.writeable
+            self.array, self._file = mapped, file
+        return self._file
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """To a spawned worker goes the file; a plain pickle carries the array."""
+        if get_spawning_popen() is None:
+            return Shared, (self.array,)
+        handle = DupFd(self._move().fileno())
+        return _attach, (handle, self.array.shape, self.array.dtype, self.array.flags.writeable)
+
+
+def map_file(fd: int, shape: tuple[int, ...], dtype: Any) -> Array:
+    """A writable array over the bytes of an open file, shared with every process that maps it."""
+    count = int(np.prod(shape, dtype=np.int64))
+    memory = mmap.mmap(fd, max(1, count * np.dtype(dtype).itemsize))
+    return np.frombuffer(memory, dtype, count).reshape(shape)
+
+
+def memory_file(size: int) -> IO[bytes]:
+    """An anonymous file that lives in memory where the system has such files, else on disk."""
+    file: IO[bytes]
+    if hasattr(os, "memfd_create"):
+        file = os.fdopen(os.memfd_create("deepem"), "r+b")
+    else:
+        file = tempfile.TemporaryFile()  # noqa: SIM115 - stays open as long as the array
+    os.ftruncate(file.fileno(), max(1, size))
+    return file
+
+
+def _attach(handle: Any, shape: tuple[int, ...], dtype: Any, writable: bool) -> Shared:
+    with os.fdopen(handle.detach(), "r+b") as file:
+        array = map_file(file.fileno(), shape, dtype)
+    array.flags.writeable = writable
+    return Shared(array)

@@ -1,0 +1,232 @@
+"""The half of the loader that makes batches: in worker processes, or, without any, where it is called.
+
+It needs no torch, so that spawned workers start quickly and stay small.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import pickle
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from multiprocessing import reduction
+from multiprocessing.connection import Connection
+from typing import Any
+
+import cv2
+import numpy as np
+
+from deepem.data.volume import Array, Shared, map_file, memory_file
+from deepem.utils.allocator import keep_memory
+from deepem.utils.errors import InputError
+
+PHASES = {"train": 0, "val": 1, "modifier": 2}
+"""The number by which each stream of random numbers is seeded."""
+
+ALIGNMENT = 64
+POLL_S = 1.0
+
+
+def generator(seed: int, phase: str, index: int) -> np.random.Generator:
+    """The random numbers of one sample: a pure function of the run's seed, the phase and the sample's index."""
+    return np.random.default_rng([seed, PHASES[phase], index])
+
+
+@dataclass(frozen=True)
+class Stream:
+    """An endless sequence of samples, each of which can be made alone."""
+
+    sampler: Callable[[np.random.Generator], Mapping[str, Array]]
+    seed: int
+    phase: str
+
+    def name(self, index: int) -> str:
+        """How a sample is called in errors: with this it can be made again."""
+        return f"{self.phase} sample {index} of seed {self.seed}"
+
+    def sample(self, index: int) -> Mapping[str, Array]:
+        """One sample; errors name it."""
+        try:
+            return self.sampler(generator(self.seed, self.phase, index))
+        except InputError as error:
+            raise InputError(f"{error.where} ({self.name(index)})", error.got, error.wants) from error
+        except Exception as error:
+            _note(error, f"in {self.name(index)}")
+            raise
+
+
+def _note(error: Exception, text: str) -> None:
+    """Add a line to what an error prints."""
+    if hasattr(error, "add_note"):
+        error.add_note(text)
+    elif error.__cause__ is None:  # Python 3.10
+        error.__cause__ = RuntimeError(text)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Where one array of a batch lies: at an offset of the batch's memory, or nowhere if it is one value throughout."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    offset: int = 0
+    value: float | int | None = None
+
+
+def collate(samples: list[Mapping[str, Array]], allocate: Callable[[int], Array]) -> dict[str, Part]:
+    """Write samples as one batch, (N, C, Z, Y, X) by key, into one piece of memory; say where its arrays lie.
+
+    An array that is one value in all samples, of strides 0, is not written.
+
+    Args:
+        samples: Of equal keys and shapes. Integers of several sizes become the largest.
+        allocate: Gives an array of at least so many bytes.
+    """
+    parts: dict[str, Part] = {}
+    end = 0
+    for key, first in samples[0].items():
+        arrays = [sample[key] for sample in samples]
+        if any(array.shape != first.shape for array in arrays):
+            raise ValueError(f"{key}: the samples of a batch differ in shape: {sorted({a.shape for a in arrays})}")
+        shape, dtype = (len(arrays), *first.shape), np.result_type(*arrays)
+        value = _one_value(arrays)
+        parts[key] = Part(shape, dtype, end, value)
+        if value is None:
+            end += -(-int(np.prod(shape)) * dtype.itemsize // ALIGNMENT) * ALIGNMENT
+    memory = allocate(end)
+    for key, part in parts.items():
+        if part.value is None:
+            target = view(memory, part)
+            for i, sample in enumerate(samples):
+                target[i] = sample[key]
+    return parts
+
+
+def _one_value(arrays: Iterable[Array]) -> Any:
+    """The value that constant arrays share, or None."""
+    values = {array.flat[0].item() if array.size and not any(array.strides) else None for array in arrays}
+    return values.pop() if len(values) == 1 else None
+
+
+def view(memory: Array, part: Part) -> Array:
+    """One array of a batch, in the batch's memory."""
+    size = int(np.prod(part.shape)) * part.dtype.itemsize
+    return memory[part.offset : part.offset + size].view(part.dtype).reshape(part.shape)
+
+
+@dataclass(frozen=True)
+class Order:
+    """What the loader asks of a worker: a batch, and the slots whose earlier batches are no longer in use."""
+
+    number: int
+    indices: range
+    freed: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Done:
+    """A batch in a slot. `fresh` is its size where the slot is new: its file follows."""
+
+    number: int
+    parts: dict[str, Part]
+    slot: int
+    fresh: int | None
+
+
+@dataclass(frozen=True)
+class Failed:
+    """What a worker sends in place of a batch."""
+
+    number: int
+    error: Exception
+    trace: str
+
+
+class _Slots:
+    """Shared memory that batches are written into, used again when the loader hands it back.
+
+    Made when it is needed, so that nobody has to know the size of a batch, and there is always room.
+    """
+
+    def __init__(self) -> None:
+        self.memory: list[Array] = []
+        self.files: dict[int, Any] = {}
+        self.free: set[int] = set()
+        self.last = -1
+
+    def take(self, size: int) -> Array:
+        """A free slot of at least so many bytes."""
+        fits = (slot for slot in sorted(self.free) if len(self.memory[slot]) >= size)
+        self.last = next(fits, len(self.memory))
+        self.free.discard(self.last)
+        if self.last == len(self.memory):
+            file = memory_file(size)
+            self.files[self.last] = file
+            self.memory.append(map_file(file.fileno(), (max(1, size),), np.uint8))
+        return self.memory[self.last]
+
+
+def work(stream: Stream, loader: Connection, beats: Shared, rank: int) -> None:
+    """Make the batches that the loader asks for until it stops asking or is gone.
+
+    Before each sample its index is written down, beside a count that thereby changes: the heartbeat.
+    """
+    _settle()
+    parent = os.getppid()
+    beat = beats.array[rank]
+    beat[0] += 1
+    slots = _Slots()
+    while True:
+        while not loader.poll(POLL_S):
+            if os.getppid() != parent:
+                return
+        try:
+            order: Order | None = loader.recv()
+        except EOFError:
+            return
+        if order is None:
+            return
+        slots.free.update(order.freed)
+        answer = _make(stream, order, slots, beat)
+        loader.send(answer)
+        if isinstance(answer, Done) and answer.fresh is not None:
+            with slots.files.pop(answer.slot) as file:
+                reduction.send_handle(loader, file.fileno(), parent)
+
+
+def _make(stream: Stream, order: Order, slots: _Slots, beat: Array) -> Done | Failed:
+    try:
+        samples = []
+        for index in order.indices:
+            beat[:] = beat[0] + 1, index
+            samples.append(stream.sample(index))
+        parts = collate(samples, slots.take)
+        fresh = len(slots.memory[slots.last]) if slots.last in slots.files else None
+        return Done(order.number, parts, slots.last, fresh)
+    except Exception as error:  # noqa: BLE001 - it is raised again by the loader
+        return Failed(order.number, _portable(error), traceback.format_exc())
+
+
+def _portable(error: Exception) -> Exception:
+    """The error if it survives the way to another process, else its last line."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # noqa: BLE001 - whatever an exception's own pickling raises
+        return RuntimeError("".join(traceback.format_exception_only(type(error), error)).strip())
+    return error
+
+
+def _settle() -> None:
+    """Set up a worker process: one thread, memory kept, signals left to the loader's process, which stops it."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    cv2.setNumThreads(0)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
+    keep_memory()
+    for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(ignored, signal.SIG_IGN)
+    faulthandler.register(signal.SIGUSR2, all_threads=True)
