@@ -1,0 +1,97 @@
+"""Which patch sizes a U-shaped network takes, and what it gives back.
+
+Every axis stands alone. A convolution with padding leaves the size, one without takes voxels away; a pooling divides,
+its partner multiplies again; a skip is cropped to what comes up from below::
+
+    n - down[0] ------------- crop -------------> n * f[0] - up[0]
+         | / f[0]                                     ^ * f[0]
+         n - down[1] -- crop --> n * f[1] - up[1] ----'
+              | / f[1]                ^ * f[1]
+              n - down[2] ------------'
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+
+from deepem.utils.errors import InputError
+from deepem.utils.geometry import Vec3, vec3
+
+AXES = "zyx"
+
+
+@dataclass(frozen=True)
+class UShape:
+    """What a U-shaped network does to the size of a patch.
+
+    Attributes:
+        factors: Pooling per level, finest first.
+        down: Voxels that the convolutions on the way down take from each level, both ends together; one more than
+            factors. Empty: none.
+        up: The same for the way up, one per pooling.
+        stem: Pooling before, and upsampling after, the whole network.
+    """
+
+    factors: tuple[Vec3, ...]
+    down: tuple[Vec3, ...] = ()
+    up: tuple[Vec3, ...] = ()
+    stem: Vec3 = (1, 1, 1)
+
+    def along(self, axis: int, size: int) -> int | None:
+        """Voxels out for `size` voxels in along one axis, None where the network cannot take them."""
+        if size < 1 or size % self.stem[axis]:
+            return None
+        size //= self.stem[axis]
+        skips = []
+        for level in range(len(self.factors) + 1):
+            size -= self.down[level][axis] if self.down else 0
+            skips.append(size)
+            if level < len(self.factors):
+                if size < 1 or size % self.factors[level][axis]:
+                    return None
+                size //= self.factors[level][axis]
+        for level in reversed(range(len(self.factors))):
+            size *= self.factors[level][axis]
+            margin = skips[level] - size
+            if size < 1 or margin < 0 or margin % 2:  # an odd margin would shift the skip by half a voxel
+                return None
+            size -= self.up[level][axis] if self.up else 0
+        return size * self.stem[axis] if size > 0 else None
+
+    def nearest(self, axis: int, size: int) -> list[int]:
+        """The closest size below and the closest above that the network takes along one axis."""
+        reach = range(1, 4 * self.period[axis] + self.least[axis] + 1)
+        below = next((size - d for d in reach if self.along(axis, size - d)), None)
+        above = next((max(size, 0) + d for d in reach if self.along(axis, max(size, 0) + d)), None)
+        return [n for n in (below, above) if n is not None]
+
+    @property
+    def period(self) -> Vec3:
+        """Step between the sizes that work."""
+        return vec3(prod(f[a] for f in (self.stem, *self.factors)) for a in range(3))
+
+    @property
+    def least(self) -> Vec3:
+        """An upper bound on the smallest size that works."""
+        lost = [sum(v[a] for v in (*self.down, *self.up)) for a in range(3)]
+        return vec3((1 + lost[a]) * self.period[a] for a in range(3))
+
+    def output_size(self, size: Sequence[int], where: str = "--fov (or --inputsz)") -> Vec3:
+        """Size (z, y, x) of the output for an input of `size`.
+
+        Raises:
+            InputError: a size that cannot be pooled evenly or is too small; it names each such axis with the nearest
+                sizes that work.
+        """
+        size = vec3(size)
+        out = [self.along(axis, n) for axis, n in enumerate(size)]
+        wrong = [
+            f"{AXES[a]} = {' or '.join(map(str, self.nearest(a, size[a])))} instead of {size[a]}"
+            for a, n in enumerate(out)
+            if n is None
+        ]
+        if wrong:
+            raise InputError(where, ",".join(map(str, size)), f"a size the network can pool: {'; '.join(wrong)}")
+        return vec3(n for n in out if n is not None)

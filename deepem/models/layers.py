@@ -1,0 +1,249 @@
+"""What stands between patches and a network of feature maps: input, heads, scaling, cropping.
+
+    (N, C, Z, Y, X) - scale down - "in" conv - core - "out", one conv per head - scale up - crop -> {head: logits}
+
+Scaling and cropping are there only where a model asks for them. The children `in`, `core` and `out` and their order are
+those of the public checkpoints.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import wraps
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from deepem.models.emvision.rsu import WIDTH, u_shape
+from deepem.models.emvision.sizes import UShape
+from deepem.models.emvision.utils import Triple, pad_size, triple
+from deepem.utils.crop import centre_crop
+from deepem.utils.errors import InputError
+from deepem.utils.geometry import Vec3, vec3
+
+Spec = Mapping[str, Sequence[int]]
+"""Name -> (C, Z, Y, X) of an input or output."""
+
+IO_KERNEL = (1, 5, 5)
+
+
+class Core(Protocol):
+    """A module from feature maps of width[0] channels to feature maps of width[0] channels."""
+
+    width: tuple[int, ...]
+    shape: UShape
+
+    __call__: Any
+
+
+class Conv(nn.Module):
+    """A convolution that keeps the size, He-initialised, its bias at zero."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: Triple = IO_KERNEL, bias: bool = False
+    ) -> None:
+        super().__init__()
+        kernel = triple(kernel_size)
+        self.conv = nn.Conv3d(in_channels, out_channels, kernel, padding=pad_size(kernel, "same"), bias=bias)
+        nn.init.kaiming_normal_(self.conv.weight, nonlinearity="relu")
+        if self.conv.bias is not None:
+            nn.init.zeros_(self.conv.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, in_channels, Z, Y, X) -> (N, out_channels, Z, Y, X)."""
+        out: Tensor = self.conv(x)
+        return out
+
+
+class Scale(nn.Module):
+    """Resolution changed by a factor per axis: by averaging where it falls, trilinear where it rises.
+
+    Args:
+        factor: (z, y, x): 2 doubles the voxels of an axis, 0.5 halves them.
+    """
+
+    def __init__(self, factor: Sequence[float]) -> None:
+        super().__init__()
+        down, up = [f < 1 for f in factor], [f > 1 for f in factor]
+        if len(factor) != 3 or (any(down) and any(up)) or min(factor) <= 0:
+            raise ValueError(f"factors z, y, x that all raise or all lower the resolution, not {tuple(factor)}")
+        self.factor = tuple(float(f) for f in factor)
+        self.pool = vec3(round(1 / f) for f in factor) if any(down) else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, Z, Y, X) at the other resolution."""
+        if self.pool is not None:
+            return F.avg_pool3d(x, self.pool)
+        return F.interpolate(x, scale_factor=self.factor, mode="trilinear", align_corners=False)
+
+
+class Crop(nn.Module):
+    """The centre of a patch, as a fraction of its size, rounded to whole voxels.
+
+    It shares the voxel size // 2 with the patch, so that it lies on labels cut around the same location.
+
+    Args:
+        cropsz: Fraction kept per axis, z, y, x, each in (0, 1].
+    """
+
+    def __init__(self, cropsz: Sequence[float]) -> None:
+        super().__init__()
+        if len(cropsz) != 3 or not all(0 < f <= 1 for f in cropsz):
+            raise InputError("--outputsz", f"{tuple(cropsz)} of the patch", "at most the patch, along each axis")
+        self.cropsz = tuple(float(f) for f in cropsz)
+
+    def forward(self, x: Tensor, patch: Sequence[int] | None = None) -> Tensor:
+        """View (N, C, z, y, x) of the centre; the fractions are those of `patch` (z, y, x), or of x itself."""
+        size = x.shape[-3:] if patch is None else patch
+        return centre_crop(x, vec3(round(n * f) for n, f in zip(size, self.cropsz, strict=True)))
+
+
+class OutputBlock(nn.Module):
+    """One convolution per head.
+
+    Args:
+        in_channels: Channels of the core's output.
+        out_spec: The heads, in the order of their parameters.
+        kernel_size: Of each head's convolution.
+    """
+
+    def __init__(self, in_channels: int, out_spec: Spec, kernel_size: Triple = IO_KERNEL) -> None:
+        super().__init__()
+        for name, shape in out_spec.items():
+            self.add_module(name, Conv(in_channels, shape[-4], kernel_size, bias=True))
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """{head: logits (N, C, Z, Y, X)}."""
+        return {name: head(x) for name, head in self.named_children()}
+
+
+class Model(nn.Module):
+    """A network of feature maps between an input convolution and the heads.
+
+    In training mode, and only there, the result may hold auxiliary outputs besides the heads: `head@which` is one more
+    prediction of `head`, of the same shape and meant for the same target and loss.
+
+    Args:
+        core: Network from width[0] to width[0] channels.
+        in_spec: One input.
+        out_spec: The heads.
+        cropsz: Fraction of the patch (z, y, x) that the output keeps.
+        deep_supervision: Loss weight of an auxiliary prediction from each coarser level of the way up, finest first.
+
+    Attributes:
+        auxiliary: Loss weight of each auxiliary output, relative to its head's own; empty where there are none.
+        shape: Which patch sizes fit.
+    """
+
+    def __init__(
+        self,
+        core: Core,
+        in_spec: Spec,
+        out_spec: Spec,
+        *,
+        cropsz: Sequence[float] | None = None,
+        deep_supervision: Sequence[float] | None = None,
+    ) -> None:
+        super().__init__()
+        if len(in_spec) != 1:
+            raise ValueError(f"a model has one input, not {list(in_spec)}")
+        (shape,) = in_spec.values()
+        width, weights = core.width, tuple(deep_supervision or ())
+        if len(weights) >= len(width):
+            raise InputError("--deep_supervision", f"{len(weights)} weights", f"at most {len(width) - 1}")
+        self.shape = core.shape
+        self.down: nn.Module = nn.Identity()
+        self.add_module("in", nn.Sequential(OrderedDict(conv=Conv(shape[-4], width[0]))))
+        self.core: Any = core
+        self.out = OutputBlock(width[0], out_spec)
+        self.up: nn.Module = nn.Identity()
+        self.crop = None if cropsz is None else Crop(cropsz)
+        self.auxiliary = {f"{head}@level{d}": w for d, w in enumerate(weights, 1) for head in out_spec}
+        if weights:
+            self.aux = nn.ModuleList(OutputBlock(c, out_spec, 1) for c in width[1 : len(weights) + 1])
+
+    def scaled(self, factor: Vec3) -> Model:
+        """This model on patches averaged over `factor` voxels (z, y, x); its logits are brought back, trilinearly."""
+        self.down, self.up = Scale([1 / f for f in factor]), Scale(factor)
+        self.shape = replace(self.shape, stem=factor)
+        return self
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """(N, C, Z, Y, X) in [0, 1] -> {head: logits (N, C, Z, Y, X)}, with auxiliary outputs in training mode.
+
+        Raises:
+            InputError: a size that the poolings do not fit.
+        """
+        patch = x.shape[-3:]
+        self.shape.output_size(patch, "network input")
+        outputs = self.outputs(getattr(self, "in")(self.down(x)))
+        outputs = {name: self.up(logits) for name, logits in outputs.items()}
+        return outputs if self.crop is None else {name: self.crop(y, patch) for name, y in outputs.items()}
+
+    def outputs(self, x: Tensor) -> dict[str, Tensor]:
+        """Logits of the core's input, heads first, before they are scaled and cropped."""
+        if not (self.auxiliary and self.training):
+            return self.out(self.core(x))  # type: ignore[no-any-return]
+        finest, *maps = self.core.maps(x, coarsest=len(self.aux))
+        outputs: dict[str, Tensor] = self.out(finest)
+        for level, (head, coarse) in enumerate(zip(self.aux, maps, strict=True), 1):
+            for name, logits in head(coarse).items():
+                fine = F.interpolate(logits, size=finest.shape[-3:], mode="trilinear", align_corners=False)
+                outputs[f"{name}@level{level}"] = fine
+        return outputs
+
+
+class Unrolled(Model):
+    """A model whose core is fed its own output again, `unroll` times; the heads read every pass.
+
+    The last pass is the result. The earlier ones are auxiliary outputs `head@pass1`, ... of full weight.
+    """
+
+    def __init__(self, core: Core, in_spec: Spec, out_spec: Spec, unroll: int, **options: Any) -> None:
+        super().__init__(core, in_spec, out_spec, **options)
+        self.unroll = unroll
+        self.auxiliary = {f"{head}@pass{k}": 1.0 for k in range(1, unroll) for head in out_spec}
+
+    def outputs(self, x: Tensor) -> dict[str, Tensor]:
+        """Logits of the last pass, then, in training mode, those of the passes before."""
+        earlier: dict[str, Tensor] = {}
+        for k in range(1, self.unroll):
+            x = self.core(x, unroll=k)
+            if self.training:
+                earlier.update((f"{name}@pass{k}", logits) for name, logits in self.out(x).items())
+        return {**self.out(self.core(x, unroll=self.unroll)), **earlier}
+
+
+def scaled(create_model: Callable[..., Model], factor: Vec3) -> Callable[..., Model]:
+    """The entry function of another model, with its flags, working at a lower resolution."""
+
+    @wraps(create_model)
+    def create(**flags: Any) -> Model:
+        return create_model(**flags).scaled(factor)
+
+    return create
+
+
+def widths(depth: int, width: Sequence[int] | None, default: Sequence[int] = WIDTH) -> tuple[int, ...]:
+    """Channels per level: `width` as given, else the first `depth` of the default ones."""
+    if width:
+        return tuple(width)
+    if not 1 <= depth <= len(default):
+        raise InputError("--depth", depth, f"1 to {len(default)}, or the channels of each level as --width")
+    return tuple(default[:depth])
+
+
+def same_size(
+    input_size: Vec3,
+    *,
+    depth: int = 4,
+    width: Sequence[int] | None = None,
+    zfactor: Sequence[int] | None = None,
+    stem: Vec3 = (1, 1, 1),
+    **_: object,
+) -> Vec3:
+    """`input_size`, if a padded network of these flags can pool it, else an InputError with the nearest that work."""
+    return u_shape(len(widths(depth, width)) - 1, zfactor, stem=stem).output_size(input_size)

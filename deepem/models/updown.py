@@ -1,0 +1,11 @@
+"""`rsunet` at half the resolution in y and x: patches are averaged 1x2x2, logits brought back. Takes its flags."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from deepem.models import rsunet
+from deepem.models.layers import same_size, scaled
+
+create_model = scaled(rsunet.create_model, (1, 2, 2))
+output_size = partial(same_size, stem=(1, 2, 2))
