@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from deepem import option, tasks
-from deepem.data.loader import batches
+from deepem.data.loader import batches, generator
 from deepem.train import volumes
 from deepem.train.experiment import Experiment
 from deepem.train.option import Options, folder, own
@@ -25,9 +25,6 @@ from deepem.utils.errors import InputError, warn
 
 Shape4 = tuple[int, int, int, int]
 
-
-TRAIN, VAL, MODIFY = 0, 1, 2
-"""Phases: (seed, phase, index) decides a sample, (seed, MODIFY, iteration) the random numbers of a modifier."""
 
 LOSS = ("loss", "size_average", "margin0", "margin1", "inverse", "class_balancing", "default_aux")
 OPTIMISER = ("lr", "betas", "eps", "amsgrad", "momentum")
@@ -45,8 +42,8 @@ class Data:
         channels: Channels of the images.
     """
 
-    train: Callable[..., Any]
-    val: Callable[..., Any] | None
+    train: Any
+    val: Any
     train_ids: list[str]
     val_ids: list[str]
     channels: int
@@ -111,7 +108,7 @@ class Run:
 
     def modifier_rng(self, iteration: int) -> np.random.Generator:
         """The random numbers of the modifier in an iteration."""
-        return np.random.default_rng([self.options["seed"], MODIFY, iteration])
+        return generator(self.options["seed"], "modifier", iteration)
 
     def drawn(self, iteration: int) -> dict[str, float]:
         """Share of the samples up to an iteration that came from each volume; nothing if the sampler cannot tell.
@@ -122,14 +119,13 @@ class Run:
             return {}
         size, seed = self.options["batch_size"], self.options["seed"]
         for index in range(sum(self._drawn.values()), iteration * size):
-            self._drawn[self.data.train.which(np.random.default_rng([seed, TRAIN, index]))] += 1
+            self._drawn[self.data.train.which(generator(seed, "train", index))] += 1
         return {f"drawn/{name}": count / (iteration * size) for name, count in sorted(self._drawn.items())}
 
-    def batches(self, phase: int, first: int, last: int) -> Iterator[dict[str, Tensor]]:
-        """Batches on the device, from sample `first` up to `last` of a phase."""
-        sampler = self.data.train if phase == TRAIN else self.data.val
+    def batches(self, phase: str, first: int, last: int) -> Iterator[dict[str, Tensor]]:
+        """Batches first, ..., last - 1 of 'train' or 'val', on the device."""
         for batch in batches(
-            sampler,
+            self.data.train if phase == "train" else self.data.val,
             seed=self.options["seed"],
             phase=phase,
             start=first,

@@ -30,15 +30,15 @@ def main(words: Sequence[str] | None = None) -> None:
 
 def train(options: Options, lines: Sequence[str]) -> None:
     """Train until `max_iter`, from the newest checkpoint of the run if it has one."""
-    from deepem.train.assemble import TRAIN, Run
+    from deepem.train.assemble import Run
     from deepem.train.logger import Logger
     from deepem.train.render import pictures
     from deepem.utils.allocator import keep_memory
 
     keep_memory()
     run = Run(options)
-    size, stop = options["batch_size"], options["max_iter"]
-    stream = run.batches(TRAIN, run.start * size, stop * size)
+    stop = options["max_iter"]
+    stream = run.batches("train", run.start, stop)
     first = next(stream, None)  # a sample that cannot be made is bad input, and must leave no trace
     run.experiment.begin(run.start, lines, run.checkpoint_size())
     with Logger(run.experiment.logs, run.start, stop, run.averages) as log:
@@ -61,9 +61,9 @@ def train(options: Options, lines: Sequence[str]) -> None:
             due = {name for name in ("avgs", "imgs", "eval", "chkpt") if iteration % options[f"{name}_intv"] == 0}
             if "avgs" in due or iteration <= options["warm_up"] or iteration == stop:
                 log.train_row(iteration, run.optimizer.param_groups[0]["lr"], run.drawn(iteration))
-            if "imgs" in due or iteration == stop:
+            if "imgs" in due:
                 log.pictures(iteration, "train", pictures(run.tasks, batch, outputs))
-            if "eval" in due or iteration == stop:
+            if "eval" in due:
                 evaluate(run, log, iteration)
             if "chkpt" in due or iteration == stop:
                 save(run, log, iteration)
@@ -73,7 +73,6 @@ def evaluate(run: Run, log: Logger, iteration: int) -> None:
     """Log the losses on the evaluation set, if there is one: the same samples every time."""
     import torch
 
-    from deepem.train.assemble import VAL
     from deepem.train.logger import Averages
     from deepem.train.render import pictures
 
@@ -82,7 +81,7 @@ def evaluate(run: Run, log: Logger, iteration: int) -> None:
     began, averages = perf_counter(), Averages()
     run.model.train(run.options["no_eval"])
     with torch.no_grad():
-        for batch in run.batches(VAL, 0, run.options["eval_iter"]):
+        for batch in run.batches("val", 0, -(-run.options["eval_iter"] // run.options["batch_size"])):
             outputs = run.model(batch["input"])
             averages.add(run.objective.parts(outputs, batch))
     run.model.train()

@@ -11,6 +11,7 @@ import os
 import pickle
 import re
 import shutil
+import struct
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +24,12 @@ if TYPE_CHECKING:
     from torch import nn
 
 State = dict[str, Any]
+
+UNREADABLE = (
+    *(OSError, EOFError, RuntimeError, zipfile.BadZipFile, pickle.UnpicklingError, struct.error),
+    *(LookupError, ValueError, TypeError, AttributeError, AssertionError),
+)
+"""What torch raises on a damaged file, which depends on where the damage is."""
 
 
 def path_of(folder: Path, number: int) -> Path:
@@ -54,7 +61,7 @@ def read(path: Path) -> State:
                 if (damaged := archive.testzip()) is not None:  # torch does not check every record's checksum
                     raise InputError(path, f"a damaged file (checksum of {damaged})", wants)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, pickle.UnpicklingError, KeyError, ValueError) as error:
+    except UNREADABLE as error:
         if isinstance(error, InputError):
             raise
         reason = str(error).strip().split("\n")[0][:120]
