@@ -108,23 +108,26 @@ def segments(affinity: Array, edges: Sequence[Vec3], threshold: float) -> NDArra
     return ids.reshape(shape)
 
 
-def grown(ids: Array, smallest: int, voxel_size: Sequence[float] = (1, 1, 1)) -> Array:
-    """Segments of fewer than `smallest` voxels dissolved, and every free voxel given to the nearest segment."""
+def grown(ids: Array, smallest: int, reach: float, voxel_size: Sequence[float] = (1, 1, 1)) -> Array:
+    """Segments of fewer than `smallest` voxels dissolved, and every free voxel given to the nearest one in reach.
+
+    `reach` counts voxels along the finest axis.
+    """
     kept = np.where((np.bincount(ids.ravel()) >= smallest)[ids], ids, 0)
     if not kept.any():
         return kept
-    nearest = ndimage.distance_transform_edt(
-        kept == 0, sampling=voxel_size, return_distances=False, return_indices=True
+    distance, nearest = ndimage.distance_transform_edt(
+        kept == 0, sampling=np.divide(voxel_size, min(voxel_size)), return_indices=True
     )
-    return kept[tuple(nearest)]
+    return np.where(distance <= reach, kept[tuple(nearest)], 0)
 
 
 def by_components(
     affinity: Array, edges: Sequence[Vec3], thresholds: Iterable[float], voxel_size: Sequence[float] = (1, 1, 1)
 ) -> Iterator[tuple[float, Array]]:
-    """(threshold, segments) from connected components: tiny ones dissolved, the rest grown until they touch."""
+    """(threshold, segments) from connected components: tiny ones dissolved, the rest grown a little."""
     for threshold in thresholds:
-        yield threshold, grown(segments(affinity, edges, threshold), 50, voxel_size)
+        yield threshold, grown(segments(affinity, edges, threshold), 50, 10, voxel_size)
 
 
 def by_waterz(affinity: Array, edges: Sequence[Vec3], thresholds: Sequence[float]) -> list[tuple[float, Array]]:

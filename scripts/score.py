@@ -228,15 +228,19 @@ def score(prediction: Prediction, truth: Path, mask: Path | None, method: str) -
     """Everything that is measured on one prediction."""
     volume, label, file = truth_of(prediction, truth)
     counts = None if mask is None else prediction.crop(emio.imread(mask), mask)
-    task, channels = prediction.task, len(prediction.array)
-    if task.kind == "affinity":
+    if prediction.task.kind == "affinity":
         of_kind = score_affinity(prediction, volume[0], counts, method)
-    elif label == task.fallback:
-        of_kind = score_binary(prediction, target.boundary(volume, target.instances_touch(volume)), counts)
     else:
-        target.check(str(file), task, channels, volume)
-        of_kind = score_binary(prediction, target.binary(volume, channels), counts)
-    return {"file": str(prediction.file), "output": task.name, "truth": str(file), **of_kind}
+        of_kind = score_binary(prediction, events(prediction, volume, label), counts)
+    return {"file": str(prediction.file), "output": prediction.task.name, "truth": str(file), **of_kind}
+
+
+def events(prediction: Prediction, volume: scoring.Array, label: str) -> scoring.Array:
+    """What the channels of a binary output should call, (C, Z, Y, X), made from a label as in training."""
+    if label == prediction.task.fallback:
+        return target.boundary(volume, target.instances_touch(volume))
+    target.check(str(prediction.file), prediction.task, len(prediction.array), volume)
+    return target.binary(volume, len(prediction.array))
 
 
 if __name__ == "__main__":

@@ -128,11 +128,19 @@ class TestSegments:
     def test_tiny_ones_dissolve_into_the_nearest(self):
         ids = np.zeros((1, 4, 9), int)
         ids[:, :, :3], ids[:, :, 7:], ids[0, 0, 5] = 1, 2, 3
-        found = scoring.grown(ids, 5)
+        found = scoring.grown(ids, 5, 10)
         assert np.unique(found).tolist() == [1, 2]
         assert (found[..., :4] == 1).all()
         assert (found[..., 6:] == 2).all()
-        assert not scoring.grown(ids, 50).any()
+        assert (scoring.grown(ids, 5, 1)[0, 1] == [1, 1, 1, 1, 0, 0, 2, 2, 2]).all()
+        assert not scoring.grown(ids, 50, 10).any()
+
+    def test_they_grow_through_thick_sections_later(self):
+        ids = np.zeros((3, 1, 5), int)
+        ids[1, 0, 2] = 7
+        found = scoring.grown(ids, 1, 2, (40, 4, 4))
+        assert found.any((1, 2)).tolist() == [False, True, False]
+        assert found[1].all()
 
     @pytest.mark.parametrize("edges", [NEAREST, BACK])
     def test_waterz_gets_the_axes_and_directions_it_wants(self, edges):
