@@ -6,11 +6,14 @@ is no cell, in the lumen of the blood vessel and in myelin.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from deepem.data.synth.volume import make_volume
+from deepem.utils.errors import InputError
 
 data_info = {f"{kind}{n}": "made from its id" for kind in "vt" for n in range(1, 10)}
 splits = {"train": ["v1", "v2"], "val": ["v3"]}
@@ -22,7 +25,7 @@ def load_data(
     *,
     class_keys: Sequence[str] = (),
     labels: Sequence[str] = (),
-    synth_size: tuple[int, int, int] = (40, 512, 512),
+    synth_size: tuple[int, int, int] = (32, 512, 512),
 ) -> Mapping[str, Any]:
     """Volumes by id: the image and those of the labels that are asked for.
 
@@ -31,11 +34,14 @@ def load_data(
         data_ids: Ids v1 to v9 and t1 to t9, by default those of `splits`.
         class_keys: Not used.
         labels: Label keys, such as seg and mit.
-        synth_size: Size of each synthetic volume, z,y,x voxels
+        synth_size: size of each synthetic volume, z,y,x voxels
     """
+    if min(synth_size) < 1:
+        raise InputError("--synth_size", ",".join(map(str, synth_size)), "z,y,x of one voxel or more each")
+
+    def make(word: str) -> Mapping[str, Any]:
+        return {key: array for key, array in make_volume(word, synth_size).items() if key in ("img", *labels)}
+
     ids = data_ids or [*splits["train"], *splits["val"]]
-    volumes = {}
-    for word in ids:
-        volume = make_volume(word, synth_size)
-        volumes[word] = {key: array for key, array in volume.items() if key == "img" or key in labels}
-    return volumes
+    with ThreadPoolExecutor(min(len(ids), os.cpu_count() or 1)) as pool:
+        return dict(zip(ids, pool.map(make, ids), strict=True))

@@ -49,18 +49,20 @@ class Field:
     def section(self, z: int) -> Plane:
         """The field in section z, (Y, X)."""
         _, height, width = self.size
-        fine = cv2.resize(self.coarse[z], None, fx=self.step, fy=self.step, interpolation=cv2.INTER_CUBIC)
+        fine: Plane = cv2.resize(self.coarse[z], None, fx=self.step, fy=self.step, interpolation=cv2.INTER_CUBIC)
         return np.asarray(fine[self.step : self.step + height, self.step : self.step + width])
 
 
-def texture(rng: np.random.Generator, shape: tuple[int, int], sigma: float) -> Plane:
-    """Normal noise of standard deviation 1 in one section, correlated over `sigma` voxels."""
-    noise = rng.standard_normal(shape, dtype=np.float32)
-    if sigma <= 0:
-        return noise
-    blurred = np.asarray(cv2.GaussianBlur(noise, (0, 0), sigma, borderType=cv2.BORDER_REFLECT))
+def white(rng: np.random.Generator, shape: tuple[int, int]) -> Plane:
+    """Normal noise of standard deviation 1 in one section, every voxel by itself."""
+    return rng.standard_normal(shape, dtype=np.float32)
+
+
+def grain(noise: Plane, sigma: float) -> Plane:
+    """White noise blurred over `sigma` voxels and brought back to a standard deviation of 1."""
+    blurred: Plane = cv2.GaussianBlur(noise, (0, 0), sigma, borderType=cv2.BORDER_REFLECT)
     # A blurred white noise keeps 1 / (4 pi sigma^2) of its variance.
-    return blurred * np.float32(2 * np.sqrt(np.pi) * sigma)
+    return np.asarray(blurred * np.float32(2 * np.sqrt(np.pi) * sigma))
 
 
 def boundary(labels: Labels) -> NDArray[np.uint8]:
@@ -84,7 +86,8 @@ def depth(labels: Labels) -> Plane:
     edge = boundary(labels)
     if not edge.any():
         return np.full(labels.shape, max(labels.shape), np.float32)
-    return np.asarray(cv2.distanceTransform(1 - edge, cv2.DIST_L2, 5)) + np.float32(0.5)
+    far: Plane = cv2.distanceTransform(1 - edge, cv2.DIST_L2, 5)
+    return np.asarray(far + np.float32(0.5))
 
 
 def scatter(shape: tuple[int, int], at: NDArray[Any], stamp: Plane) -> Plane:
@@ -99,3 +102,12 @@ def scatter(shape: tuple[int, int], at: NDArray[Any], stamp: Plane) -> Plane:
     values = np.broadcast_to(stamp.ravel(), y.shape)[inside]
     np.add.at(canvas, (y[inside], x[inside]), values)
     return canvas
+
+
+def window(centre: Any, reach: float, shape: tuple[int, ...]) -> tuple[slice, slice] | None:
+    """Slices of the square of a section within `reach` of a position, or None if it lies outside the section."""
+    low = [max(int(c - reach), 0) for c in centre]
+    high = [min(int(c + reach) + 1, n) for c, n in zip(centre, shape[-2:], strict=True)]
+    if low[0] >= high[0] or low[1] >= high[1]:
+        return None
+    return slice(low[0], high[0]), slice(low[1], high[1])

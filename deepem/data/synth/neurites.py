@@ -44,7 +44,7 @@ class Neurites:
     @property
     def count(self) -> int:
         """Number of neurites, those that never enter the volume included."""
-        return self.centre.shape[1]
+        return int(self.centre.shape[1])
 
     def discs(self, z: int) -> Discs:
         """The discs of section z, a neurite's chain of them where it runs within the section."""
@@ -60,7 +60,7 @@ class Neurites:
         return Discs(chain.astype(np.float32), radius[cell], (cell + 1).astype(np.int32))
 
 
-def grow(rng: np.random.Generator, size: Vec3, calibre: float = 21.0) -> Neurites:
+def grow(rng: np.random.Generator, size: Vec3, calibre: float = 17.0) -> Neurites:
     """Fill a volume with neurites.
 
     Args:
@@ -92,7 +92,7 @@ def grow(rng: np.random.Generator, size: Vec3, calibre: float = 21.0) -> Neurite
 def _radii(rng: np.random.Generator, area: float, calibre: float) -> NDArray[np.float64]:
     """Log-normal radii, largest first, whose discs cover the area."""
     count = int(area / (np.pi * calibre**2)) + 8
-    radius = np.exp(rng.normal(np.log(calibre), 0.5, count)).clip(0.35 * calibre, 3.2 * calibre)
+    radius = np.exp(rng.normal(np.log(calibre), 0.6, count)).clip(0.35 * calibre, 3.6 * calibre)
     enough = int(np.searchsorted(np.cumsum(np.pi * radius**2), area)) + 1
     return np.asarray(radius[:enough])
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from deepem.data.synth.fields import Labels, Plane, scatter, texture
+from deepem.data.synth.fields import Labels, Plane, depth, grain, white
 from deepem.data.synth.neurites import Neurites
 from deepem.utils.geometry import Vec3
 
@@ -58,6 +58,7 @@ class Mitochondria:
         radius: (M, 2) voxels, along and across `angle`.
         angle: (M,) direction of the long axis in the section.
         stripe: (M,) direction of the cristae.
+        grey: (M,) grey value of the matrix.
     """
 
     cell: NDArray[np.int32]
@@ -67,64 +68,64 @@ class Mitochondria:
     radius: NDArray[np.float64]
     angle: NDArray[np.float64]
     stripe: NDArray[np.float64]
+    grey: NDArray[np.float64]
 
     @classmethod
     def draw(cls, rng: np.random.Generator, neurites: Neurites, size: Vec3) -> Mitochondria:
-        """Mitochondria in the neurites that are wide enough, about one to every twenty sections of each."""
+        """Mitochondria in the neurites that are wide enough, one after another along each."""
         typical = neurites.radius.mean(axis=0)
-        wide = np.flatnonzero(typical > 13)
-        often = rng.poisson((typical[wide] / 22).clip(0.3, 3) * max(size[0] / 24, 0.8))
-        cell = np.repeat(wide, often)
+        cell, middle, reach = [], [], []
+        for n in np.flatnonzero(typical > 12):
+            z = rng.uniform(-30, 8)
+            while z < size[0] + 12:
+                half = rng.uniform(3, 13)
+                cell.append(n)
+                middle.append(z + half)
+                reach.append(half)
+                z += 2 * half + rng.exponential(26)
         count = len(cell)
-        across = (typical[cell] * rng.uniform(0.32, 0.5, count)).clip(5, 22)
+        room = typical[np.array(cell, int)]
+        across = (room * rng.uniform(0.34, 0.56, count)).clip(5, 22)
         return cls(
-            cell=(cell + 1).astype(np.int32),
-            middle=rng.uniform(-4, size[0] + 4, count),
-            reach=rng.uniform(3, 14, count),
-            offset=rng.uniform(-0.35, 0.35, (count, 2)) * typical[cell][:, None],
-            radius=np.stack([across * rng.uniform(1.0, 1.9, count), across], axis=1),
+            cell=np.array(cell, np.int32) + 1,
+            middle=np.array(middle),
+            reach=np.array(reach),
+            offset=rng.uniform(-0.4, 0.4, (count, 2)) * room[:, None],
+            radius=np.stack([across * rng.uniform(1.0, 2.0, count), across], axis=1),
             angle=rng.uniform(0, np.pi, count),
             stripe=rng.uniform(0, np.pi, count),
+            grey=rng.normal(100, 10, count).clip(78, 122),
         )
 
     def paint(
-        self, rng: np.random.Generator, z: int, neurites: Neurites, seg: Labels, depth: Plane, at: tuple[Plane, Plane]
-    ) -> tuple[NDArray[np.uint8], Plane]:
-        """The mitochondria of section z: their label and their grey value, where they are (Y, X)."""
-        label = np.zeros(seg.shape, np.uint8)
+        self, rng: np.random.Generator, z: int, neurites: Neurites, seg: Labels, at: tuple[Plane, Plane]
+    ) -> Plane:
+        """Grey values of the mitochondria of section z, 0 where there is none, (Y, X)."""
         grey = np.zeros(seg.shape, np.float32)
+        deep = depth(seg)
+        boxes = ndimage.find_objects(seg, max_label=neurites.count)
         along = (z - self.middle) / self.reach
         for m in np.flatnonzero(np.abs(along) < 1):
             scale = (1 - along[m] ** 4) ** 0.5
             centre = neurites.centre[z, self.cell[m] - 1] + self.offset[m]
-            window = _window(centre, float(self.radius[m].max()) + 14, seg.shape)
-            if window is None:
+            where = boxes[self.cell[m] - 1]
+            if where is None:
                 continue
-            dy, dx = at[0][window] - centre[0], at[1][window] - centre[1]
+            dy, dx = at[0][where] - centre[0], at[1][where] - centre[1]
             cos, sin = np.cos(self.angle[m]), np.sin(self.angle[m])
             u = (dy * cos + dx * sin) / (self.radius[m, 0] * scale + 1e-3)
             v = (dx * cos - dy * sin) / (self.radius[m, 1] * scale + 1e-3)
             r = np.sqrt(u**2 + v**2)
-            inside = (r < 1) & (seg[window] == self.cell[m]) & (depth[window] > 4) & (label[window] == 0)
+            inside = (r**4 + (5 / deep[where]) ** 4 < 1) & (seg[where] == self.cell[m])
             if not inside.any():
                 continue
-            rim = ndimage.distance_transform_edt(np.pad(inside, 1))[1:-1, 1:-1]
+            rim = depth(inside.astype(np.int32))
             wave = (dy * np.sin(self.stripe[m]) + dx * np.cos(self.stripe[m])) * 0.75
-            wave = wave + 1.6 * texture(rng, inside.shape, 5.0)
+            wave = wave + 1.6 * grain(white(rng, inside.shape), 5.0)
             cristae = np.exp(3.0 * (np.cos(wave) - 1))
-            value = 112 - 38 * cristae * (rim > 2) - 52 * np.exp(-(((rim - 1.0) / 1.4) ** 2))
-            grey[window] = np.where(inside, value, grey[window])
-            label[window] |= inside
-        return label, grey
-
-
-def _window(centre: NDArray[np.float32], reach: float, shape: tuple[int, ...]) -> tuple[slice, slice] | None:
-    """Slices of the square around a position, or None if it lies outside the section."""
-    low = [max(int(c - reach), 0) for c in centre]
-    high = [min(int(c + reach) + 1, n) for c, n in zip(centre, shape, strict=True)]
-    if low[0] >= high[0] or low[1] >= high[1]:
-        return None
-    return slice(low[0], high[0]), slice(low[1], high[1])
+            value = self.grey[m] - 26 * cristae * (rim > 2) - 34 * np.exp(-(((rim - 0.5) / 1.5) ** 2))
+            grey[where] = np.where(inside, value, grey[where])
+        return grey
 
 
 def ring(radius: float, width: float) -> Plane:
@@ -137,12 +138,3 @@ def ring(radius: float, width: float) -> Plane:
 def dot(width: float) -> Plane:
     """A stamp of a dot, value 1 in its centre: a microtubule cut across."""
     return ring(0.0, width)
-
-
-def microtubules(offsets: NDArray[np.float64], cells: NDArray[np.int64], centre: Plane, seg: Labels) -> Plane:
-    """Darkening by the microtubules of a section, (Y, X): each keeps its place in its neurite."""
-    at = centre[cells] + offsets
-    y, x = np.rint(at).astype(int).T
-    inside = (y >= 0) & (y < seg.shape[0]) & (x >= 0) & (x < seg.shape[1])
-    inside[inside] = seg[y[inside], x[inside]] == cells[inside] + 1
-    return scatter((seg.shape[0], seg.shape[1]), at[inside], dot(1.6))
