@@ -7,215 +7,21 @@ the augmentation's request and a location at which it fits.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from deepem.data.patch import Dataset, Sizes, sizes_of
 from deepem.data.transform.base import Apply, Augment, Sample, Spec
-from deepem.data.volume import Array, Shared
 from deepem.utils.errors import InputError
-from deepem.utils.geometry import Box, Vec3, vec3
+from deepem.utils.geometry import Vec3
+
+__all__ = ["DataProvider", "DataSuperset", "Dataset"]
 
 REDRAWS = 100
 """How often a request that does not fit its volume is drawn again before it counts as bad input."""
-
-Sizes = Mapping[str, Sequence[int]]
-"""Patch sizes by key, (z, y, x) or (c, z, y, x)."""
-
-
-def _sizes(spec: Sizes) -> dict[str, Vec3]:
-    return {key: vec3(size[-3:]) for key, size in spec.items()}
-
-
-class _Locations:
-    """The non-zero voxels of a mask, drawn uniformly from any box of it.
-
-    A dense mask is its own list: voxels of the box are tried, some at a time. Of a sparse one the flat indices are
-    kept, which take less memory than the mask. When a handful of tries all miss, the box is searched exactly, so a
-    draw ends, and fails only where the box holds no voxel.
-    """
-
-    TRIES = 32
-    SPARSE = 1 / 32
-
-    def __init__(self, mask: Shared) -> None:
-        array = mask.array[0]
-        self.count = sum(int(np.count_nonzero(section)) for section in array)
-        self.size = vec3(array.shape)
-        self._mask = mask
-        self._flat: Shared | None = None
-        if self.count < self.SPARSE * array.size:
-            dtype = np.int32 if array.size <= np.iinfo(np.int32).max else np.int64
-            self._flat = Shared(np.flatnonzero(array).astype(dtype))
-
-    def draw(self, box: Box, rng: np.random.Generator) -> Vec3 | None:
-        """One of the mask's voxels in the box, or None."""
-        if self.count == 0:
-            return None
-        if self._flat is None:
-            tried = rng.integers(box.begin, box.end, size=(self.TRIES, 3))
-            hits = np.flatnonzero(self._mask.array[0][tuple(tried.T)])
-        else:
-            tried = self._unravel(self._flat.array[rng.integers(self.count, size=self.TRIES)])
-            hits = np.flatnonzero(_inside(tried, box))
-        if len(hits):
-            return vec3(tried[hits[0]])
-        found = self._search(box)
-        return vec3(found[rng.integers(len(found))]) if len(found) else None
-
-    def _search(self, box: Box) -> NDArray[np.int64]:
-        """All voxels of the mask in the box, (N, 3)."""
-        if self._flat is None:
-            return np.argwhere(self._mask.array[0][box.slices()]) + box.begin
-        every = self._unravel(self._flat.array)
-        return every[_inside(every, box)]
-
-    def _unravel(self, flat: Array) -> NDArray[np.int64]:
-        return np.stack(np.unravel_index(flat, self.size), axis=-1)
-
-
-def _inside(points: Array, box: Box) -> NDArray[np.bool_]:
-    inside: NDArray[np.bool_] = np.all((points >= box.begin) & (points < box.end), axis=-1)
-    return inside
-
-
-class Dataset:
-    """The arrays of one volume, and the patches that can be cut from them.
-
-    Args:
-        spec: Patch size by key; a key without one is never read.
-        tag: Its name, in errors and logs.
-    """
-
-    def __init__(self, spec: Sizes | None = None, tag: str = "") -> None:
-        self.tag = tag
-        self.spec: dict[str, Vec3] | None = None
-        self._arrays: dict[str, tuple[Shared, Vec3]] = {}
-        self._locations: tuple[_Locations, Vec3] | None = None
-        if spec is not None:
-            self.set_spec(spec)
-
-    def set_spec(self, spec: Sizes) -> None:
-        """Set the patch size of each key to read."""
-        self.spec = _sizes(spec)
-
-    def add_data(self, key: str, data: Array | Shared, offset: Sequence[int] = (0, 0, 0)) -> None:
-        """Add an array (Z, Y, X) or (C, Z, Y, X) whose first voxel is at `offset` (z, y, x)."""
-        shared = data if isinstance(data, Shared) else Shared(_read_only(data))
-        self._arrays[key] = shared, vec3(offset)
-
-    def add_mask(self, key: str, data: Array | Shared, offset: Sequence[int] = (0, 0, 0), loc: bool = False) -> None:
-        """Add a mask; with `loc`, patches are centred on its non-zero voxels."""
-        self.add_data(key, data, offset)
-        if loc:
-            self._locations = _Locations(self._arrays[key][0]), vec3(offset)
-
-    def array(self, key: str) -> Array:
-        """A whole array (C, Z, Y, X), read-only."""
-        return self._arrays[key][0].array
-
-    @property
-    def num_samples(self) -> int:
-        """Its weight among datasets without given ones: mask voxels if they are the locations, else its volume."""
-        if self._locations is not None:
-            return self._locations[0].count
-        return min(int(np.prod(shared.array.shape[-3:])) for shared, _ in self._arrays.values())
-
-    def valid_range(self, spec: Sizes | None = None) -> Box | None:
-        """The positions at which every patch lies in its array; None where there are none.
-
-        A patch starts at pos - size // 2::
-
-            array   [b                     e)        size 4: pos - 2 ... pos + 1
-            patch   |--o-|             |--o-|        from b + 2 to e - 2, included
-            pos        b + size//2 ... e - (size - size//2 - 1), excluded
-        """
-        sizes = self._own_spec() if spec is None else _sizes(spec)
-        begin, end = [-np.inf] * 3, [np.inf] * 3
-        for key, size in sizes.items():
-            shared, offset = self._arrays[key]
-            for axis in range(3):
-                half = size[axis] // 2
-                begin[axis] = max(begin[axis], offset[axis] + half)
-                length = shared.array.shape[axis - 3]
-                end[axis] = min(end[axis], offset[axis] + length - (size[axis] - half - 1))
-        if any(e <= b for b, e in zip(begin, end, strict=True)):
-            return None
-        return Box(vec3(begin), vec3(end))  # type: ignore[arg-type]
-
-    def random_location(self, spec: Sizes | None, rng: np.random.Generator) -> Vec3 | None:
-        """A position at which the patches fit, uniform over the mask's voxels or over the valid range; or None."""
-        box = self.valid_range(spec)
-        if box is None:
-            return None
-        if self._locations is None:
-            return vec3(rng.integers(box.begin, box.end))
-        locations, offset = self._locations
-        mask_box = Box.of_size(offset, locations.size)
-        if (inner := box.intersect(mask_box)) is None:
-            return None
-        found = locations.draw(inner.shift(-o for o in offset), rng)
-        return None if found is None else vec3(f + o for f, o in zip(found, offset, strict=True))
-
-    def get_patch(self, key: str, pos: Sequence[int], dim: Sequence[int]) -> Array:
-        """A copy (C, z, y, x) of the voxels around a position; IndexError where they leave the array."""
-        shared, offset = self._arrays[key]
-        box = Box.around((p - o for p, o in zip(pos, offset, strict=True)), dim)
-        if not Box((0, 0, 0), vec3(shared.array.shape[-3:])).contains(box):
-            raise IndexError(f"dataset {self.tag}: {key} {tuple(dim)} around {tuple(pos)} leaves the volume")
-        z, y, x = box.slices()
-        patch: Array = shared.array[:, z, y, x].copy()
-        return patch
-
-    def get_sample(self, pos: Sequence[int], spec: Sizes | None = None) -> Sample:
-        """The patches of all keys around a position."""
-        sizes = self._own_spec() if spec is None else _sizes(spec)
-        return {key: self.get_patch(key, pos, size) for key, size in sizes.items()}
-
-    def random_sample(self, rng: np.random.Generator, spec: Sizes | None = None) -> Sample:
-        """The patches around a location drawn at random."""
-        self.check(spec)
-        pos = self.random_location(spec, rng)
-        assert pos is not None
-        return self.get_sample(pos, spec)
-
-    def check(self, spec: Sizes | None = None) -> None:
-        """Refuse patches that fit nowhere in the volume, and keys that it lacks."""
-        sizes = self._own_spec() if spec is None else _sizes(spec)
-        where = f"dataset {self.tag}" if self.tag else "dataset"
-        for key, size in sizes.items():
-            if key not in self._arrays:
-                raise InputError(where, f"no array {key}", f"one of {', '.join(sorted(self._arrays))}")
-            shape = self._arrays[key][0].array.shape[-3:]
-            if any(s > n for s, n in zip(size, shape, strict=True)):
-                raise InputError(where, f"a patch of {size}", f"one that fits its volume, {shape}")
-        if self.random_location(sizes, np.random.default_rng(0)) is None:
-            patch = " and ".join(str(size) for size in sorted(set(sizes.values())))
-            raise InputError(where, "no voxel of the mask", f"at least one around which a patch of {patch} fits")
-
-    def leaves(self) -> list[Dataset]:
-        """Itself."""
-        return [self]
-
-    def pick(self, rng: np.random.Generator) -> tuple[str, Dataset]:
-        """Its tag and itself; no draw."""
-        return self.tag, self
-
-    def _own_spec(self) -> dict[str, Vec3]:
-        if self.spec is None:
-            raise ValueError(f"dataset {self.tag} has no spec yet")
-        return self.spec
-
-
-def _read_only(data: Array) -> Array:
-    """A view (C, Z, Y, X) of an array that is not to be written through."""
-    view = data[None] if data.ndim == 3 else data.view()
-    if view.ndim != 4:
-        raise ValueError(f"shape {data.shape} is neither (Z, Y, X) nor (C, Z, Y, X)")
-    view.flags.writeable = False
-    return view
 
 
 class DataSuperset:
@@ -288,11 +94,10 @@ class DataProvider(DataSuperset):
 
     def __init__(self, spec: Sizes) -> None:
         super().__init__()
-        self.spec = _sizes(spec)
+        self.spec = sizes_of(spec)
         self._augment: Augment | None = None
         self._images: tuple[str, ...] = ()
         self._segs: tuple[str, ...] = ()
-        self._requests: dict[int, Spec] = {}
 
     def add_dataset(self, dataset: Dataset | DataSuperset) -> None:
         """Add a dataset.
@@ -357,7 +162,7 @@ class DataProvider(DataSuperset):
         raise _too_large(dataset, spec, request)
 
     def _request(self, dataset: Dataset) -> Spec:
-        size = dataset._own_spec()
+        size = dataset.own_spec()
         images = tuple(key for key in self._images if key in size)
         return Spec(size, images, tuple(key for key in self._segs if key in size))
 

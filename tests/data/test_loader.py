@@ -1,0 +1,200 @@
+"""Batches: the same for any number of workers, and never silence when one fails."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from deepem.data.loader import WorkerError, batches, generator
+from deepem.data.sampler.basic import Sampler, get_spec
+from deepem.data.transform import FlipRotate
+from deepem.data.volume import compact
+from deepem.utils.errors import InputError
+
+SHAPE = (6, 14, 16)
+
+
+def real_sampler() -> Sampler:
+    rng = np.random.default_rng(0)
+    data = {}
+    for name, ids in (("a", np.uint32), ("b", np.int64)):
+        image = rng.integers(0, 256, SHAPE, dtype=np.uint8)
+        seg = rng.integers(2**24, 2**24 + 9, SHAPE).astype(ids)
+        msk = rng.random(SHAPE) < 0.5
+        data[name] = compact(f"m {name}", {"img": image, "seg": seg, "msk": msk, "loc": True}, ("seg", "mit"), "train")
+    spec = get_spec({"input": (1, 4, 8, 8)}, {"affinity": (3, 4, 8, 8), "mitochondria": (1, 4, 8, 8)})
+    return Sampler(data, spec, True, FlipRotate())
+
+
+def numbers(rng: np.random.Generator) -> dict[str, Any]:
+    """A sample that tells which one it is."""
+    return {"input": rng.random((1, 2, 3, 4)), "ones": np.broadcast_to(np.float32(1), (1, 2, 3, 4))}
+
+
+def load(sampler: Any, **options: Any) -> list[dict[str, torch.Tensor]]:
+    given = {"seed": 3, "phase": "train", "start": 0, "stop": 6, "batch_size": 1, "num_workers": 0} | options
+    return list(batches(sampler, **given))
+
+
+def assert_same(ones: list[dict[str, torch.Tensor]], others: list[dict[str, torch.Tensor]]) -> None:
+    assert len(ones) == len(others) > 0
+    for one, other in zip(ones, others, strict=True):
+        assert one.keys() == other.keys()
+        for key in one:
+            assert one[key].dtype == other[key].dtype
+            assert torch.equal(one[key], other[key])
+
+
+@pytest.mark.parametrize(("workers", "context"), [(1, "fork"), (2, "fork"), (3, "fork"), (1, "spawn"), (2, "spawn")])
+def test_the_stream_does_not_depend_on_the_workers(workers: int, context: str):
+    made = real_sampler()
+    alone = load(made, batch_size=2, stop=9)
+    assert_same(alone, load(made, batch_size=2, stop=9, num_workers=workers, context=context))
+
+
+def test_a_batch_holds_its_samples():
+    made = real_sampler()
+    for i, batch in enumerate(load(made, start=5, stop=8, batch_size=3), start=5):
+        for j in range(3):
+            sample = made(generator(3, "train", 3 * i + j))
+            for key, array in sample.items():
+                assert torch.equal(batch[key][j], torch.from_numpy(np.array(array)))
+
+
+def test_the_stream_goes_on_from_any_batch():
+    assert_same(load(numbers, stop=8, num_workers=2)[5:], load(numbers, start=5, stop=8, num_workers=1))
+    assert not torch.equal(load(numbers, stop=1)[0]["input"], load(numbers, stop=1, phase="val")[0]["input"])
+    assert load(numbers, start=4, stop=4, num_workers=2) == []
+
+
+def test_ranks_take_turns():
+    whole = load(numbers, batch_size=4)
+    ranks = [load(numbers, batch_size=4, rank=rank, world=2, num_workers=rank) for rank in (0, 1)]
+    for batch, even, odd in zip(whole, *ranks, strict=True):
+        assert torch.equal(batch["input"][0::2], even["input"])
+        assert torch.equal(batch["input"][1::2], odd["input"])
+    with pytest.raises(InputError, match=r"--batch_size: got 3, wants a positive multiple .* 2"):
+        load(numbers, batch_size=3, world=2)
+
+
+def test_ids_of_two_sizes_share_a_batch():
+    def mixed(rng: np.random.Generator) -> dict[str, Any]:
+        return {"seg": np.full((1, 1, 1, 1), 2**31 - 1, rng.choice([np.int32, np.int64]))}  # type: ignore[arg-type]
+
+    for batch in load(mixed, batch_size=8):
+        assert batch["seg"].dtype == torch.int64
+        assert (batch["seg"] == 2**31 - 1).all()
+
+
+def test_memory_is_used_again_once_a_batch_is_dropped():
+    held = load(numbers, stop=20, num_workers=1)
+    assert len({batch["input"].data_ptr() for batch in held}) == 20
+    stream = batches(numbers, seed=3, phase="train", start=0, stop=40, batch_size=1, num_workers=1)
+    where = [next(stream)["input"].data_ptr() for _ in range(40)]
+    assert len(set(where)) < 10
+
+
+def failing(kind: str) -> Any:
+    def sampler(rng: np.random.Generator) -> dict[str, Any]:
+        sample = numbers(rng)
+        if sample["input"][0, 0, 0, 0] == numbers(generator(3, "train", 4))["input"][0, 0, 0, 0]:
+            _fail(kind)
+        return sample
+
+    return sampler
+
+
+class Unpicklable(Exception):
+    def __init__(self, first: str, second: str) -> None:
+        super().__init__(first)
+
+
+def _fail(kind: str) -> None:
+    if kind == "input":
+        raise InputError("dataset a", "nothing", "something")
+    if kind == "value":
+        raise ValueError("out of paper")
+    if kind == "unpicklable":
+        raise Unpicklable("one", "two")
+    if kind == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if kind == "exit":
+        os._exit(3)
+    threading.Event().wait()
+
+
+def until_failure(kind: str, workers: int, **options: Any) -> tuple[int, Exception]:
+    stream = batches(
+        failing(kind), seed=3, phase="train", start=0, stop=9, batch_size=1, num_workers=workers, **options
+    )
+    count = 0
+    try:
+        for _ in stream:
+            count += 1
+    except (ValueError, RuntimeError) as error:
+        assert not [p for p in multiprocessing.active_children() if p.name.startswith("deepem")]
+        return count, error
+    raise AssertionError("no error")
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_an_error_arrives_as_itself_when_its_batch_is_due(workers: int):
+    count, error = until_failure("input", workers)
+    assert count == 4
+    assert type(error) is InputError
+    assert str(error) == "dataset a (train sample 4 of seed 3): got nothing, wants something"
+    count, error = until_failure("value", workers)
+    assert count == 4
+    assert type(error) is ValueError
+    assert error.args == ("out of paper",)
+    told = [*getattr(error, "__notes__", []), str(error.__cause__)]
+    assert any("train sample 4 of seed 3" in line for line in told)
+    if workers:
+        assert "_fail" in str(error.__cause__)  # the worker's own traceback
+
+
+def test_an_error_that_cannot_travel_is_told():
+    _, error = until_failure("unpicklable", 1)
+    assert type(error) is RuntimeError
+    assert "Unpicklable: one" in str(error)
+
+
+@pytest.mark.parametrize(("kind", "told"), [("killed", "SIGKILL"), ("exit", "exit code 3")])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_dead_worker_ends_the_stream(kind: str, told: str, workers: int):
+    _, error = until_failure(kind, workers)
+    assert type(error) is WorkerError
+    assert told in str(error)
+    assert "train sample 4 of seed 3" in str(error)
+
+
+@pytest.mark.slow
+def test_a_hanging_worker_ends_the_stream(capfd: pytest.CaptureFixture[str]):
+    _, error = until_failure("hang", 2, worker_timeout=2)
+    assert type(error) is WorkerError
+    assert "hangs" in str(error)
+    assert "train sample 4 of seed 3" in str(error)
+    assert "_fail" in capfd.readouterr().err  # where it hangs
+
+
+def test_workers_end_with_the_stream():
+    stream = batches(numbers, seed=3, phase="train", start=0, stop=9, batch_size=1, num_workers=2)
+    next(stream)
+    assert len([p for p in multiprocessing.active_children() if p.name.startswith("deepem")]) == 2
+    del stream
+    assert not [p for p in multiprocessing.active_children() if p.name.startswith("deepem")]
+
+
+def test_a_batch_can_be_used_after_its_stream():
+    kept = [
+        batch["input"]
+        for batch in batches(numbers, seed=3, phase="train", start=0, stop=3, batch_size=1, num_workers=2)
+    ]
+    assert_same([{"input": tensor} for tensor in kept], [{"input": b["input"]} for b in load(numbers, stop=3)])
