@@ -1,6 +1,15 @@
 """Augmentations of samples: what is read, and how it becomes what the network asked for."""
 
 from deepem.data.transform.base import Apply, Augment, Sample, Spec, keep
+from deepem.data.transform.blurry import (
+    BlurrySection,
+    MixedBlurrySection,
+    MixedMotionBlur,
+    MotionBlur,
+    PartialBlurrySection,
+    PartialMotionBlur,
+)
+from deepem.data.transform.box import BlurBox, FillBox, NoiseBox
 from deepem.data.transform.compose import Blend, Compose
 from deepem.data.transform.flip import Flip, FlipRotate, Transpose
 from deepem.data.transform.grayscale import (
@@ -11,27 +20,50 @@ from deepem.data.transform.grayscale import (
     PartialGrayscale2D,
 )
 from deepem.data.transform.label import Label
+from deepem.data.transform.lost import LostPlusMissing, LostSection
+from deepem.data.transform.misalign import Misalign, MisalignPlusMissing, MisalignTrackMissing, SlipMisalign
+from deepem.data.transform.missing import MissingSection, MixedMissingSection, PartialMissingSection
 from deepem.data.transform.section import MixedSection, PartialSection, Section
+from deepem.data.transform.track import Track
 from deepem.data.transform.warp import Warp
 
 __all__ = [
     "Apply",
     "Augment",
     "Blend",
+    "BlurBox",
+    "BlurrySection",
     "Compose",
+    "FillBox",
     "Flip",
     "FlipRotate",
     "Grayscale2D",
     "Grayscale3D",
     "GrayscaleMixed",
     "Label",
+    "LostPlusMissing",
+    "LostSection",
+    "Misalign",
+    "MisalignPlusMissing",
+    "MisalignTrackMissing",
+    "MissingSection",
+    "MixedBlurrySection",
     "MixedGrayscale2D",
+    "MixedMissingSection",
+    "MixedMotionBlur",
     "MixedSection",
+    "MotionBlur",
+    "NoiseBox",
+    "PartialBlurrySection",
     "PartialGrayscale2D",
+    "PartialMissingSection",
+    "PartialMotionBlur",
     "PartialSection",
     "Sample",
     "Section",
+    "SlipMisalign",
     "Spec",
+    "Track",
     "Transpose",
     "Warp",
     "keep",

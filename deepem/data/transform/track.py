@@ -1,0 +1,95 @@
+"""Tracks that the electron beam left behind: bright, blotchy bands across neighbouring sections of an image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from deepem.data.transform.base import Apply, Array, Augment, Sample, Spec, keep, probability
+from deepem.data.transform.field import F32
+from deepem.data.transform.perturb import Change, in_rows, planes, round_to
+from deepem.data.transform.region import cut, extent
+from deepem.utils.geometry import Vec3
+
+
+@dataclass(frozen=True, repr=False)
+class Track(Augment):
+    """Paint two neighbouring sections of the images towards white, within a band along y. Labels stay.
+
+    Each section has a stencil of its own: normal noise, blurred, cut at a threshold, its edges blurred again.
+
+    Attributes:
+        width: Width of the band along x, in voxels; its middle lies between 25 and 75 % of the image.
+        margin: Over so many voxels at either side of the band the stencil fades out.
+        sigma: Blur of the noise along y and along x, and of the edges, in voxels.
+        thresh: Where the noise, in standard deviations, is above this, there is paint: half of the band at 0.
+        skip: How often nothing happens.
+    """
+
+    width: int = 120
+    margin: int = 20
+    sigma: tuple[float, float, float] = (15, 10, 3)
+    thresh: float = 0
+    skip: float = 0
+
+    def __post_init__(self) -> None:
+        probability("skip", self.skip)
+        if not 0 <= 2 * self.margin < self.width:
+            raise ValueError(f"width: got {self.width}, wants more than two margins of {self.margin} voxels")
+        if min(self.sigma) <= 0:
+            raise ValueError(f"sigma: got {self.sigma}, wants three positive numbers of voxels")
+
+    def prepare(self, spec: Spec, rng: np.random.Generator) -> tuple[Spec, Apply]:
+        """Draw the sections and their stencils; the request stays as it is."""
+        if not spec.images or rng.random() < self.skip:
+            return spec, keep
+        frame = spec.frame(spec.images)
+        first = int(rng.integers(max(frame[0] - 1, 1))) - frame[0] // 2
+        changes = self.draw(frame, rng)
+        (_, y0, x0), (_, y1, x1) = extent(frame)
+
+        def apply(sample: Sample) -> Sample:
+            for key in spec.images:
+                image = sample[key] = in_rows(sample[key])
+                for z, change in enumerate(changes, first):
+                    change(cut(image, (z, y0, x0), (z + 1, y1, x1)))
+            return sample
+
+        return spec, apply
+
+    def draw(self, frame: Vec3, rng: np.random.Generator) -> list[Change]:
+        """The painting of two sections with the same band and stencils of their own."""
+        middle = rng.uniform(0.25, 0.75)
+        strength = rng.uniform(0.3, 0.8)
+        return [_paint(np.float32(strength) * self._stencil(frame, middle, rng)) for _ in range(2)]
+
+    def _stencil(self, frame: Vec3, middle: float, rng: np.random.Generator) -> F32:
+        """How much paint each voxel of a section gets, 0 to 1."""
+        _, rows, cols = frame
+        along_y, along_x, edge = self.sigma
+        noise = rng.standard_normal((rows, self.width), np.float32)
+        noise = cv2.GaussianBlur(noise, (0, 0), sigmaX=along_x, sigmaY=along_y)
+        blotches = (noise > self.thresh * noise.std()).astype(np.float32)
+        blotches = cv2.GaussianBlur(blotches, (0, 0), edge)
+        inside = np.minimum(np.arange(self.width), np.arange(self.width)[::-1])
+        band = blotches * (inside / max(self.margin, 1)).clip(0, 1).astype(np.float32)
+        stencil = np.zeros((rows, cols), np.float32)
+        left = round(middle * cols) - self.width // 2
+        lo, hi = max(left, 0), min(left + self.width, cols)
+        stencil[:, lo:hi] = band[:, lo - left : hi - left]
+        return stencil
+
+
+def _paint(stencil: F32) -> Change:
+    """Move grey values towards white by the fraction in a stencil of the frame."""
+
+    def change(block: Array) -> None:
+        (_, y0, x0), (_, y1, x1) = extent((1, *block.shape[-2:]))
+        own = cut(stencil[None, None], (0, y0, x0), (1, y1, x1))[0, 0]
+        white = 255 if block.dtype == np.uint8 else 1
+        for plane in planes(block):
+            plane[...] = round_to(plane + own * (white - plane.astype(np.float32)), plane.dtype)
+
+    return change
