@@ -221,7 +221,8 @@ def scale_bar(axes: Any, height: int, width: int, voxel_nm: float) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Read the command line and draw."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    as_written = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("figure.py", description=__doc__, formatter_class=as_written)
     parser.add_argument("predictions", nargs="+", type=Path, metavar="PREDICTION", help="HDF5 output of forward.py")
     parser.add_argument("--image", required=True, type=Path, help="the volume that was predicted")
     parser.add_argument("--truth", required=True, type=Path, help="folder with seg.h5, mit.h5, ...")

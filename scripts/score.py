@@ -50,6 +50,7 @@ class Prediction:
     def read(cls, file: Path) -> Prediction:
         """Read a file, and refuse one whose attributes do not describe it."""
         array, held = emio.imread(file), attributes(file)
+        array = array / np.float32(255) if array.dtype == np.uint8 else array
         for name in ("axes", "offset", "tasks"):
             if name not in held:
                 raise InputError(file, f"no attribute {name}", "an output of forward.py")
@@ -200,7 +201,8 @@ def without_nan(value: Any) -> Any:
 
 def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """Score every file, print a table each, and give back what --json writes."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    as_written = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("score.py", description=__doc__, formatter_class=as_written)
     parser.add_argument("predictions", nargs="+", type=Path, metavar="PREDICTION", help="HDF5 output of forward.py")
     parser.add_argument("--truth", required=True, type=Path, help="label volume, or folder with seg.h5, mit.h5, ...")
     parser.add_argument("--mask", type=Path, help="volume that is 0 where nothing counts")
