@@ -1,0 +1,115 @@
+"""What a lab does: its own dataset by file path, from its own folder, trained, resumed and used."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from lab import Lab
+
+from deepem.data.emio import imread, imsave
+from deepem.test.forward import main as forward
+from deepem.train.run import main as train
+from deepem.utils import checkpoint
+
+AUGMENT = ["--augment", "grayscale_warping", "--grayscale", "--warping"]
+
+
+def weights(folder: Path, number: int) -> dict[str, Any]:
+    state: dict[str, Any] = checkpoint.read(checkpoint.path_of(folder / "models", number))
+    return state
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two nested values are equal bit for bit."""
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, (list, tuple)):
+        return len(one) == len(other) and all(map(same, one, other))
+    return bool(one == other)
+
+
+def losses(folder: Path) -> list[dict[str, float]]:
+    rows = [json.loads(line) for line in (folder / "logs" / "metrics.jsonl").read_text().splitlines()]
+    return [{key: row[key] for key in ("iter", "affinity", "mitochondria")} for row in rows if row["phase"] == "train"]
+
+
+def test_the_command_line_from_another_folder(lab: Lab, root: Path) -> None:
+    """Two commands as a user types them: train by file path, then predict, each in a process of its own."""
+    run = [sys.executable, str(root / "deepem" / "train" / "run.py")]
+    done = subprocess.run([*run, *lab.words("--max_iter", 4)], cwd=lab.cwd, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    folder = lab.cwd / "experiments" / "cortex_aff_mit"
+    assert {path.name for path in folder.iterdir()} == {"models", "logs", "options.json", "options.args"}
+    assert [row["iter"] for row in losses(folder)] == [2, 4]
+
+    image = np.load(lab.data / "c" / "img.npy")
+    imsave(image, lab.data / "c" / "img.h5")
+    words = ["--exp_name", "cortex_aff_mit", "--data_dir", str(lab.data), "--test_ids", "c", "--cpu"]
+    run = [sys.executable, "-m", "deepem.test.forward"]
+    env = {"PYTHONPATH": str(root), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*run, *words], cwd=lab.cwd, capture_output=True, text=True, env=env)
+    assert done.returncode == 0, done.stderr
+    affinity = imread(folder / "forward" / "c_affinity_4.h5")
+    assert affinity.shape == (3, *image.shape)
+    assert affinity.dtype == np.float32
+    assert 0 < affinity.min() <= affinity.max() < 1
+    assert imread(folder / "forward" / "c_mitochondria_4.h5").shape == (1, *image.shape)
+
+
+def test_the_stream_does_not_depend_on_workers_and_resume_is_exact(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(lab.cwd)
+    train(lab.words(*AUGMENT, "--max_iter", 6, "--exp_name", "whole", "--num_workers", 0))
+    for workers in (0, 1, 2):
+        name = f"parts{workers}"
+        for stop in (3, 6):
+            train(lab.words(*AUGMENT, "--max_iter", stop, "--exp_name", name, "--num_workers", workers))
+        for key in ("state_dict", "optimizer", "averages"):
+            whole, parts = (weights(Path("experiments") / n, 6)[key] for n in ("whole", name))
+            assert same(whole, parts), key
+    # iteration 3 ends the first part, so that it writes a row of its own there
+    assert losses(Path("experiments/whole"))[-1] == losses(Path("experiments/parts2"))[-1]
+
+
+def test_the_written_options_run_again(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(lab.cwd)
+    train(lab.words(*AUGMENT, "--max_iter", 2, "--exp_name", "one", "--long", 1, "--edges", "0,0,3", "-1,0,0"))
+    before = weights(Path("experiments/one"), 2)["state_dict"]
+    train(["@experiments/one/options.args", "--exp_name", "two"])
+    assert same(before, weights(Path("experiments/two"), 2)["state_dict"])
+
+
+def test_the_loss_falls(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(lab.cwd)
+    train(lab.words("--max_iter", 60, "--avgs_intv", 10, "--lr", 0.01, "--exp_name", "falls"))
+    rows = losses(Path("experiments/falls"))
+    assert rows[-1]["affinity"] < 0.8 * rows[0]["affinity"]
+    assert rows[-1]["mitochondria"] < 0.8 * rows[0]["mitochondria"]
+
+
+def test_forward_agrees_with_predict(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    from deepem.models.rsunet import create_model
+    from deepem.test.forward import predict
+
+    monkeypatch.chdir(lab.cwd)
+    train(lab.words("--max_iter", 2, "--exp_name", "run"))
+    image = np.load(lab.data / "c" / "img.npy")
+    imsave(image, lab.data / "c" / "img.h5")
+    forward(["--exp_name", "run", "--data_dir", str(lab.data), "--test_ids", "c", "--cpu"])
+    model = create_model(
+        in_spec={"input": (1, 8, 32, 32)},
+        out_spec={"affinity": (3, 8, 32, 32), "mitochondria": (1, 8, 32, 32)},
+        width=[4, 8],
+    )
+    model.load_state_dict(weights(Path("experiments/run"), 2)["state_dict"])
+    found = predict(model.eval(), image, patch_size=(8, 32, 32), device="cpu")
+    for name, array in found.items():
+        np.testing.assert_allclose(imread(f"experiments/run/forward/c_{name}_2.h5"), array, atol=1e-6)
