@@ -92,7 +92,7 @@ class Box(Augment):
 
     def lines(self) -> list[str]:
         """All arguments."""
-        given = {f.name: getattr(self.perturb, f.name) for f in fields(self.perturb)}  # type: ignore[arg-type]
+        given = {f.name: getattr(self.perturb, f.name) for f in fields(self.perturb) if f.repr}  # type: ignore[arg-type]
         given |= {k: v for k, v in vars(self).items() if k != "perturb"}
         return [f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in given.items())})"]
 

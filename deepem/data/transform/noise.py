@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
@@ -27,7 +27,7 @@ class Noise(Perturb):
     """
 
     sigma: tuple[float, float] = (2, 5)
-    side: int = 64
+    side: int = field(default=64, repr=False)
 
     def __post_init__(self) -> None:
         if not 0 < self.sigma[0] <= self.sigma[1]:

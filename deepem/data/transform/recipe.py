@@ -6,7 +6,9 @@ from deepem.data.transform.base import Augment
 from deepem.data.transform.blurry import MixedBlurrySection
 from deepem.data.transform.box import FillBox, NoiseBox
 from deepem.data.transform.compose import Blend, Compose
+from deepem.data.transform.flip import FlipRotate
 from deepem.data.transform.grayscale import MixedGrayscale2D
+from deepem.data.transform.label import Label
 from deepem.data.transform.lost import LostPlusMissing, LostSection
 from deepem.data.transform.misalign import Misalign, MisalignPlusMissing, SlipMisalign
 from deepem.data.transform.missing import MissingSection, MixedMissingSection
@@ -27,13 +29,15 @@ def warp(scale_max: float = 1.1) -> Augment:
     return Warp(skip=0.3, do_twist=False, rot_max=45.0, scale_max=scale_max)
 
 
-def boxes(kind: str | None, dims: tuple[int, int] = (5, 25), margin: Vec3 = (1, 5, 5)) -> Augment | None:
+def boxes(
+    kind: str | None, dims: tuple[int, int] = (5, 25), margin: Vec3 = (1, 5, 5), aniso: float = 10
+) -> Augment | None:
     """Boxes of noise or of one grey value, or none."""
+    if kind is None:
+        return None
     if kind == "noise":
-        return NoiseBox(dims, sigma=(1, 3), margin=margin, density=0.3, skip=0.1)
-    if kind == "fill":
-        return FillBox(dims, margin=margin, density=0.3, skip=0.1)
-    return None
+        return NoiseBox(dims, sigma=(1, 3), margin=margin, aniso=aniso, density=0.3, skip=0.1)
+    return FillBox(dims, margin=margin, aniso=aniso, density=0.3, skip=0.1)
 
 
 def blurry(maxsec: int) -> Augment | None:
@@ -102,3 +106,83 @@ def lost_three_ways(random: bool, value: float = 0) -> Augment:
 def lost_twice(random: bool) -> Augment:
     """A section lost at two places, or two lost with one missing."""
     return Blend([Compose([LostSection(1), LostSection(1)]), LostPlusMissing(random=random)])
+
+
+def defects(
+    is_train: bool,
+    shift: Augment,
+    *,
+    missing: int = 0,
+    absent: Augment | None = None,
+    lost: bool,
+    random: bool,
+    value: float = 0,
+    factor: int = 1,
+) -> Augment:
+    """One of up to four defects: `shift`, a shift with missing sections, missing sections, lost sections.
+
+    Missing sections come three ways, or as `absent` says; in validation they have a fixed grey value and none are lost.
+    """
+    choices = [shift, shift_with_missing(random and is_train, value, factor)]
+    if missing > 0:
+        plain = MixedMissingSection(missing, value, random=False, individual=True)
+        choices.append(missing_three_ways(missing, random, value) if is_train else plain)
+    if absent is not None:
+        choices.append(absent)
+    if lost and is_train:
+        choices.append(lost_three_ways(random, value))
+    return Blend(choices)
+
+
+def early_defects(interp: bool, absent: Augment | None, random: bool) -> Augment:
+    """One of four defects as in the first recipes: missing sections have any grey value if `random`."""
+    shift = shift_or_slip_thrice(interp)
+    plus = MisalignPlusMissing((3, 15), random=random)
+    return Blend([a for a in (shift, plus, absent, lost_twice(random)) if a is not None])
+
+
+def pinky(is_train: bool, box: Augment | None, defect: Augment, blur: int) -> Augment:
+    """Boxes (in training), grey values, a defect, blur, warp (in training), poses."""
+    return Compose(
+        [box if is_train else None, grey(), defect, blurry(blur), warp() if is_train else None, FlipRotate()]
+    )
+
+
+def kasthuri(
+    is_train: bool,
+    *,
+    recompute: bool,
+    grayscale: bool,
+    missing: int,
+    blur: int,
+    warping: bool,
+    misalign: int,
+    box: str | None,
+    mip: int,
+    random: bool,
+    in_validation: bool = False,
+    interp: bool = True,
+) -> Augment:
+    """Grey values, a shift or missing sections, boxes, blur, warp: those asked for. Only poses in validation, or, with
+    `in_validation`, all but boxes and warp.
+    """
+    acts = is_train or in_validation
+    choices: list[Augment] = []
+    if misalign > 0:
+        disp = (0, misalign)
+        choices.append(Blend([Misalign(disp), SlipMisalign(disp, interp=interp), None], [0.5, 0.2, 0.3]))
+    if missing > 0:
+        choices.append(MixedMissingSection(missing, individual=True, random=random, skip=0.1))
+    level = 2**mip
+    dims, margin = (max(6 // level, 1), max(30 // level, 1)), (1, 6 // level, 6 // level)
+    return Compose(
+        [
+            grey() if acts and grayscale else None,
+            Blend(choices) if acts and choices else None,
+            boxes(box, dims, margin, aniso=30 / (6 * level)) if is_train else None,
+            blurry(blur) if acts else None,
+            warp() if is_train and warping else None,
+            FlipRotate(),
+            Label() if recompute else None,
+        ]
+    )

@@ -1,0 +1,33 @@
+"""As `aug_mip1_v3`, with white missing sections and each of three displacements a misalignment or a slip."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from deepem.data.transform import Augment, recipe
+
+
+def get_augmentation(
+    is_train: bool,
+    *,
+    missing: int = 0,
+    blur: int = 0,
+    box: Literal["noise", "fill"] | None = None,
+    lost: bool = False,
+    random: bool = False,
+    interp: bool = False,
+) -> Augment:
+    """Boxes, grey values, one defect of four, blur, warp.
+
+    Args:
+        is_train: training or validation
+        missing: at most so many missing sections; 0 for none
+        blur: at most so many blurry sections; 0 for none
+        box: boxes of noise, or of one grey value
+        lost: lose sections
+        random: missing sections have any grey value instead of a fixed one
+        interp: a section that slips leaves its label where it was
+    """
+    shift = recipe.shift_or_slip_thrice(interp)
+    defects = recipe.defects(is_train, shift, missing=missing, lost=lost, random=random, value=1)
+    return recipe.pinky(is_train, recipe.boxes(box), defects, blur)

@@ -1,0 +1,30 @@
+"""As `flyem.aug_mip1`, with the boxes first: defects act on them too."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from deepem.data.transform import Augment, recipe
+
+
+def get_augmentation(
+    is_train: bool,
+    *,
+    missing: int = 0,
+    blur: int = 0,
+    box: Literal["noise", "fill"] | None = None,
+    lost: bool = False,
+    random: bool = False,
+) -> Augment:
+    """Boxes, grey values, one defect of four, blur, warp.
+
+    Args:
+        is_train: training or validation
+        missing: at most so many missing sections; 0 for none
+        blur: at most so many blurry sections; 0 for none
+        box: boxes of noise, or of one grey value
+        lost: lose sections
+        random: missing sections have any grey value instead of a fixed one
+    """
+    defects = recipe.defects(is_train, recipe.shifts_or_slips(), missing=missing, lost=lost, random=random)
+    return recipe.pinky(is_train, recipe.boxes(box), defects, blur)
