@@ -105,7 +105,7 @@ def _finish(options: argparse.Namespace) -> None:
             "--data", "nothing", f"a dataset module: one of {', '.join(modules.siblings('dataset'))}, or a file"
         )
     chosen = option.chosen_tasks(vars(options))
-    names = [Path(name).stem.rsplit(".", 1)[-1] for name in options.data]
+    names = [modules.short_name(name) for name in options.data]
     options.exp_name = options.exp_name or "_".join(names + [task.flag for task in chosen])
     options.fov = options.fov or (20, 256, 256)
     options.inputsz = options.inputsz or options.fov

@@ -28,7 +28,7 @@ class DataSet:
     @property
     def name(self) -> str:
         """The last part of the module's name, which qualifies ids: ``name/id``."""
-        return Path(self.word).stem.rsplit(".", 1)[-1] if "/" in self.word else self.word.rsplit(".", 1)[-1]
+        return modules.short_name(self.word)
 
     @property
     def ids(self) -> list[str]:

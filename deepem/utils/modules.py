@@ -146,6 +146,11 @@ def _exists(dotted: str) -> bool:
     return spec is not None and (spec.submodule_search_locations is None or bool(spec.origin))
 
 
+def short_name(name: str) -> str:
+    """The last part of a short name, dotted path or file path."""
+    return re.split(r"[./]", name.removesuffix(".py"))[-1]
+
+
 def siblings(kind: str) -> list[str]:
     """Short names of the modules of a kind that come with deepem."""
     folder = ROOT.joinpath(*KINDS[kind].package.split(".")[1:])

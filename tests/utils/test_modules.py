@@ -105,3 +105,10 @@ def test_flags_read_from_the_source_are_those_of_the_module(kind: str) -> None:
 def test_the_import_name_holds_the_path(plug_in: Path) -> None:
     name = byfile.import_name(plug_in)
     assert bytes.fromhex(name.rpartition(".")[2]).decode() == str(plug_in)
+
+
+@pytest.mark.parametrize(
+    "name", ["cremi_b", "flyem.cremi_b", "deepem.data.dataset.flyem.cremi_b", "my/cremi_b.py", "cremi_b.py"]
+)
+def test_the_short_name_is_the_last_part(name: str) -> None:
+    assert modules.short_name(name) == "cremi_b"
