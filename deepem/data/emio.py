@@ -11,7 +11,7 @@ import errno
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepem.utils.errors import InputError
+from deepem.utils.files import replacing
 
 Array = NDArray[Any]
 
@@ -31,6 +32,9 @@ SUFFIXES = {
     "npy": (".npy",),
 }
 MAIN = "main"
+
+ALWAYS = ("img", "msk", "msk_train", "msk_val")
+"""Keys of a volume that are read whatever the labels wanted."""
 
 _INSIDE = re.compile(r"^(?P<file>.*\.(?:h5|hdf5|hdf|zarr)):(?P<key>[^:]+)$", re.IGNORECASE)
 
@@ -70,13 +74,50 @@ def imsave(array: Array, path: str | os.PathLike[str], *, compress: bool = False
     array = np.asarray(array)
     array = array.astype(np.uint8) if array.dtype == bool else array
     file.parent.mkdir(parents=True, exist_ok=True)
-    beside = file.with_name(f".{file.stem}.{os.getpid()}{file.suffix}")
-    try:
+    with _replacing_folder(file) if _format(file) == "zarr" else replacing(file) as beside:
         write(beside, key, array, compress)
-        _settle(beside)
-        _replace(beside, file)
-    finally:
-        _remove(beside)
+
+
+def load_files(
+    table: Mapping[str, Mapping[str, Any]],
+    data_dir: str | os.PathLike[str],
+    data_ids: Iterable[str] | None = None,
+    labels: Iterable[str] = (),
+    *,
+    optional: Iterable[str] = (),
+    remedy: str = "",
+) -> dict[str, dict[str, Any]]:
+    """Volumes by id, read as a table of files says: what the `load_data` of most dataset modules comes to.
+
+    Args:
+        table: Id -> row. A row gives the file of each array, under the key that `load_data` gives it (``img``,
+            labels, ``msk`` or ``msk_train`` and ``msk_val``, ``<label>_msk``), and ``loc``. Files are relative to the
+            row's ``dir``, and that to `data_dir`; a row without it lies in `data_dir` itself.
+        data_dir: The folder that ``--data_dir`` names.
+        data_ids: The ids to read, by default all.
+        labels: The labels that are wanted: of the others and their masks nothing is read.
+        optional: Keys whose file may be absent: the volume then comes without. Every other one must be there.
+        remedy: What a user who lacks files is told to do.
+
+    Raises:
+        InputError: files that must be there are not; all of them are named.
+    """
+    labels, optional = set(labels), set(optional)
+    volumes: dict[str, dict[str, Any]] = {}
+    for id in table if data_ids is None else data_ids:
+        row = {key: value for key, value in table[id].items() if key not in ("dir", "loc")}
+        folder = Path(data_dir, table[id].get("dir", ""))
+        files = {
+            key: os.path.join(folder, name)
+            for key, name in row.items()
+            if key in ALWAYS or key.removesuffix("_msk") in labels
+        }
+        absent = {key for key, file in files.items() if not _split(file)[0].exists()}
+        if lacking := [row[key] for key in files if key in absent - optional]:
+            raise InputError(folder, f"no {', '.join(lacking)}", remedy or "these files")
+        volumes[id] = {key: imread(file) for key, file in files.items() if key not in absent}
+        volumes[id]["loc"] = bool(table[id].get("loc", False))
+    return volumes
 
 
 def _split(path: str | os.PathLike[str]) -> tuple[Path, str | None]:
@@ -181,33 +222,22 @@ def _write_tiff(file: Path, key: str | None, array: Array, compress: bool) -> No
 
 
 def _write_npy(file: Path, key: str | None, array: Array, compress: bool) -> None:
-    np.save(file, array)
+    with file.open("wb") as handle:  # given a name, numpy would add its suffix
+        np.save(handle, array)
 
 
-def _settle(path: Path) -> None:
-    """Have every byte under a path on the disk before the name changes."""
-    files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
-    for file in files:
-        with file.open("rb") as handle:
-            os.fsync(handle.fileno())
-
-
-def _replace(new: Path, file: Path) -> None:
-    """Give the new file its name; a folder (zarr) cannot take the place of another, so that steps aside."""
-    if file.is_dir():
-        aside = file.with_name(f".{file.stem}.{os.getpid()}.old")
-        file.rename(aside)
-        new.rename(file)
-        shutil.rmtree(aside)
-    else:
-        new.replace(file)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+@contextmanager
+def _replacing_folder(folder: Path) -> Iterator[Path]:
+    """As `replacing`, for a folder. It cannot be renamed over another, so that one steps aside at the last moment."""
+    beside, aside = (folder.with_name(f".{folder.name}.{os.getpid()}.{word}") for word in ("part", "old"))
+    try:
+        yield beside
+        if folder.exists():
+            folder.rename(aside)
+        beside.rename(folder)
+    finally:
+        for left in (beside, aside):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 _READERS: dict[str, Callable[[Path, str | None], Array]] = {
