@@ -9,15 +9,13 @@ those of the public checkpoints.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import wraps
 from typing import Any, Protocol
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deepem.models.emvision.rsu import WIDTH, u_shape
 from deepem.models.emvision.sizes import UShape
 from deepem.models.emvision.utils import Triple, pad_size, triple
 from deepem.utils.crop import centre_crop
@@ -35,6 +33,8 @@ class Core(Protocol):
 
     width: tuple[int, ...]
     shape: UShape
+    supervisable: bool
+    """Whether `maps(x, coarsest=n)` gives the maps of n coarser levels too, covering the whole patch."""
 
     __call__: Any
 
@@ -152,8 +152,9 @@ class Model(nn.Module):
             raise ValueError(f"a model has one input, not {list(in_spec)}")
         (shape,) = in_spec.values()
         width, weights = core.width, tuple(deep_supervision or ())
-        if len(weights) >= len(width):
-            raise InputError("--deep_supervision", f"{len(weights)} weights", f"at most {len(width) - 1}")
+        if weights and not (core.supervisable and len(weights) < len(width)):
+            most = f"at most {len(width) - 1}" if core.supervisable else "none for this network"
+            raise InputError("--deep_supervision", f"{len(weights)} weights", most)
         self.shape = core.shape
         self.down: nn.Module = nn.Identity()
         self.add_module("in", nn.Sequential(OrderedDict(conv=Conv(shape[-4], width[0]))))
@@ -197,15 +198,15 @@ class Model(nn.Module):
 
 
 class Unrolled(Model):
-    """A model whose core is fed its own output again, `unroll` times; the heads read every pass.
+    """A model whose core is fed its own output again, `core.unroll` times; the heads read every pass.
 
     The last pass is the result. The earlier ones are auxiliary outputs `head@pass1`, ... of full weight.
     """
 
-    def __init__(self, core: Core, in_spec: Spec, out_spec: Spec, unroll: int, **options: Any) -> None:
+    def __init__(self, core: Core, in_spec: Spec, out_spec: Spec, **options: Any) -> None:
         super().__init__(core, in_spec, out_spec, **options)
-        self.unroll = unroll
-        self.auxiliary = {f"{head}@pass{k}": 1.0 for k in range(1, unroll) for head in out_spec}
+        self.unroll: int = self.core.unroll
+        self.auxiliary = {f"{head}@pass{k}": 1.0 for k in range(1, self.unroll) for head in out_spec}
 
     def outputs(self, x: Tensor) -> dict[str, Tensor]:
         """Logits of the last pass, then, in training mode, those of the passes before."""
@@ -215,35 +216,3 @@ class Unrolled(Model):
             if self.training:
                 earlier.update((f"{name}@pass{k}", logits) for name, logits in self.out(x).items())
         return {**self.out(self.core(x, unroll=self.unroll)), **earlier}
-
-
-def scaled(create_model: Callable[..., Model], factor: Vec3) -> Callable[..., Model]:
-    """The entry function of another model, with its flags, working at a lower resolution."""
-
-    @wraps(create_model)
-    def create(**flags: Any) -> Model:
-        return create_model(**flags).scaled(factor)
-
-    return create
-
-
-def widths(depth: int, width: Sequence[int] | None, default: Sequence[int] = WIDTH) -> tuple[int, ...]:
-    """Channels per level: `width` as given, else the first `depth` of the default ones."""
-    if width:
-        return tuple(width)
-    if not 1 <= depth <= len(default):
-        raise InputError("--depth", depth, f"1 to {len(default)}, or the channels of each level as --width")
-    return tuple(default[:depth])
-
-
-def same_size(
-    input_size: Vec3,
-    *,
-    depth: int = 4,
-    width: Sequence[int] | None = None,
-    zfactor: Sequence[int] | None = None,
-    stem: Vec3 = (1, 1, 1),
-    **_: object,
-) -> Vec3:
-    """`input_size`, if a padded network of these flags can pool it, else an InputError with the nearest that work."""
-    return u_shape(len(widths(depth, width)) - 1, zfactor, stem=stem).output_size(input_size)

@@ -1,9 +1,10 @@
-"""Residual symmetric U-Net with ReLU: the default network."""
+"""Residual symmetric U-Net with ReLU: the default network, written out so that --help need not import torch."""
 
 from __future__ import annotations
 
 from deepem.models.emvision import RSUNet
-from deepem.models.layers import Model, Spec, same_size, widths
+from deepem.models.entry import same_size, widths
+from deepem.models.layers import Model, Spec
 from deepem.utils.errors import InputError
 
 output_size = same_size

@@ -100,6 +100,7 @@ class DynamicRSUNet(RSUNet):
 
     def __init__(self, width: Sequence[int] = WIDTH, unroll: int = 1, act: str = "ReLU", **options: Any) -> None:
         super().__init__(width, act=act, turns=unroll, layout="norm_act", names=("down", "conv"), **options)
+        self.unroll = unroll
 
     def forward(self, x: Tensor, unroll: int = 1) -> Tensor:
         """Pass number `unroll`, counted from 1: only its batch norms get statistics and gradients."""

@@ -75,8 +75,7 @@ class Turns(nn.Module):
 
     def forward(self, x: Tensor, turn: int = 0) -> Tensor:
         """Only the batch norm of this pass sees x: its statistics, its gradient."""
-        out: Tensor = self.act(self.bn[turn](x))
-        return out
+        return self.act(self.bn[turn](x))  # type: ignore[no-any-return]
 
 
 class Residual(nn.Module):
@@ -89,8 +88,7 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor, turn: int = 0) -> Tensor:
         """Sum of x and conv2(conv1(x))."""
-        out: Tensor = x + self.conv2(self.conv1(x, turn), turn)
-        return out
+        return self.conv2(self.conv1(x, turn), turn).add_(x)  # type: ignore[no-any-return]
 
 
 def norm_act(channels: int, style: Style) -> Steps | Turns:
@@ -134,22 +132,28 @@ def block(in_channels: int, out_channels: int, kernel: Triple, style: Style) -> 
 
 
 class Up(nn.Module):
-    """Upsampling to the channels of the skip, and their sum."""
+    """Upsampling to the channels of the skip, and their sum.
+
+    Upsampling treats all channels alike, the 1x1x1 convolution all voxels: they commute. The convolution goes first
+    where it leaves fewer channels, on a quarter of the voxels.
+    """
 
     def __init__(self, in_channels: int, out_channels: int, factor: Triple, style: Style) -> None:
         super().__init__()
         if style.up not in UPSAMPLING:
             raise InputError("upsampling", style.up, f"one of {', '.join(UPSAMPLING)}")
         self.up = nn.Sequential(UPSAMPLING[style.up](in_channels, factor), conv(in_channels, out_channels, 1, style))
+        self.mix_first = out_channels <= in_channels
         self.gate = AttentionGate(out_channels, style) if style.gates else None
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         """The coarse map upsampled, plus the centre of the skip."""
-        x = self.up(x)
+        upsample, mix = self.up
+        x = upsample(mix(x)) if self.mix_first else mix(upsample(x))
         skip = crop3d_center(skip, x)
         if self.gate is not None:
             skip = self.gate(skip, x)
-        return x + skip
+        return x.add_(skip)
 
 
 class UpLevel(nn.Module):

@@ -8,16 +8,24 @@ from torch import Tensor, nn
 
 from deepem.models.emvision.blocks import Steps, Style, layer
 from deepem.models.emvision.sizes import UShape
-from deepem.models.emvision.utils import Triple, crop3d, div3, mul3, sum3, triple
+from deepem.models.emvision.utils import Triple, crop3d, mul3, sum3, triple
 from deepem.utils.errors import InputError
-from deepem.utils.geometry import Vec3
+
+WIDTH = (12, 72, 432, 2592)
+KERNELS = ((1, 3, 3), (1, 3, 3), (3, 3, 3), (3, 3, 3))
+FACTORS = ((1, 3, 3), (1, 3, 3), (3, 3, 3))
+
+
+def dtu_shape(levels: int, kszs: Sequence[Triple] = KERNELS, factors: Sequence[Triple] = FACTORS) -> UShape:
+    """Sizes of a network of so many levels: one convolution on either way of the finest one, two on all others."""
+    if not 1 <= levels <= min(len(kszs), len(factors) + 1):
+        raise InputError("--width", f"{levels} levels", f"1 to {len(kszs)}, a kernel size for each, a pooling between")
+    lost = tuple(mul3(sum3(k, -1), 2 if level else 1) for level, k in enumerate(kszs[:levels]))
+    return UShape(tuple(map(triple, factors[: levels - 1])), lost, lost[:-1])
 
 
 class DTU2(nn.Module):
     """Valid U-Net: act - conv with bias, max pooling, transposed convolution, skips cropped and summed.
-
-    Level 0 has one convolution on either way, every other level two. A skip loses half of what the levels below take
-    from the map that it is added to.
 
     Args:
         width: Channels per level, finest first; also those of the input and of the output.
@@ -30,28 +38,24 @@ class DTU2(nn.Module):
         shape: Which patch sizes fit, and the size of the output.
     """
 
+    supervisable = False
+
     def __init__(
         self,
-        width: Sequence[int] = (12, 72, 432, 2592),
-        kszs: Sequence[Triple] = ((1, 3, 3), (1, 3, 3), (3, 3, 3), (3, 3, 3)),
-        factors: Sequence[Triple] = ((1, 3, 3), (1, 3, 3), (3, 3, 3)),
+        width: Sequence[int] = WIDTH,
+        kszs: Sequence[Triple] = KERNELS,
+        factors: Sequence[Triple] = FACTORS,
         act: str = "ReLU",
     ) -> None:
         super().__init__()
-        levels = len(width)
-        if levels < 1 or len(kszs) < levels or len(factors) < levels - 1:
-            raise InputError("--width", " ".join(map(str, width)) or "nothing", f"1 to {len(kszs)} numbers of channels")
         self.width = tuple(width)
+        self.shape = dtu_shape(len(width), kszs, factors)
+        self.skip_crops = self.shape.crops()
         style = Style(norm=None, act=act, layout="", bias=True)
-        scales = [triple(f) for f in factors[: levels - 1]]
-        loss = [sum3(k, -1) for k in kszs[:levels]]  # what one convolution takes, per level
-        lost = [mul3(loss[d], 1 if d == 0 else 2) for d in range(levels)]
-        self.shape = UShape(tuple(scales), tuple(lost), tuple(lost[:-1]))
-        self.skip_crops = _skip_crops(scales, lost)
 
         self.iconv = layer(width[0], width[0], kszs[0], style, "valid")
         self.dconvs, self.uconvs = nn.ModuleList(), nn.ModuleList()
-        for d, factor in enumerate(scales):
+        for d, factor in enumerate(self.shape.factors):
             fine, coarse = width[d : d + 2]
             down = [layer(fine if i == 0 else coarse, coarse, kszs[d + 1], style, "valid") for i in range(2)]
             up = [layer(fine, fine, kszs[d], style, "valid") for _ in range(1 if d == 0 else 2)]
@@ -74,22 +78,6 @@ class DTU2(nn.Module):
         for up, crop in reversed(list(zip(self.uconvs, self.skip_crops, strict=True))):
             x = up["convmod"](up["upsample"](x) + crop3d(skips.pop(), crop))  # type: ignore[index]
         return x
-
-
-def _skip_crops(factors: Sequence[Vec3], lost: Sequence[Vec3]) -> list[Vec3]:
-    """What both ways of the levels below take, in voxels of each level, halved.
-
-    With the default kernels the deepest level takes 4 of its voxels in y, 12 of the level above: 6 at either end.
-    """
-    crops: list[Vec3] = []
-    below = lost[len(factors)]
-    for level in reversed(range(len(factors))):
-        below = mul3(below, factors[level])
-        if any(n % 2 for n in below):
-            raise InputError("kszs", f"kernels that take {below} voxels below level {level}", "even numbers of them")
-        crops.insert(0, div3(below, 2))
-        below = sum3(below, lost[level], lost[level])
-    return crops
 
 
 def _numbered(layers: Sequence[Steps]) -> Steps:

@@ -53,8 +53,10 @@ class BilinearUp(nn.Module):
         self.padding = tuple(math.ceil((f - 1) / 2) for f in self.factor)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, Z, Y, X) -> (N, C, fz*Z, fy*Y, fx*X)."""
-        return F.conv_transpose3d(x, self.weight, stride=self.factor, padding=self.padding, groups=self.weight.shape[0])
+        """(N, C, Z, Y, X) -> (N, C, fz*Z, fy*Y, fx*X); fewer channels than C are upsampled alike."""
+        channels = x.shape[1]
+        weight = self.weight[:channels]
+        return F.conv_transpose3d(x, weight, stride=self.factor, padding=self.padding, groups=channels)
 
 
 class Interpolate(nn.Module):

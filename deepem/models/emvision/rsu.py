@@ -66,6 +66,7 @@ class RSUNet(nn.Module):
 
     Attributes:
         shape: Which patch sizes fit, and the size of the output.
+        supervisable: Coarser levels cover the same patch: there may be heads on them.
     """
 
     def __init__(
@@ -92,6 +93,7 @@ class RSUNet(nn.Module):
         super().__init__()
         self.width = tuple(width)
         self.checkpointing = checkpointing
+        self.supervisable = not (valid or turns)
         poolings = len(self.width) - 1
         if poolings < 0 or min(self.width) < 1:
             raise InputError("--width", " ".join(map(str, width)) or "nothing", "a number of channels for each level")

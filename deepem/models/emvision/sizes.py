@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
+from deepem.models.emvision.utils import div3, mul3, sum3
 from deepem.utils.errors import InputError
 from deepem.utils.geometry import Vec3, vec3
 
@@ -66,6 +67,24 @@ class UShape:
         below = next((size - d for d in reach if self.along(axis, size - d)), None)
         above = next((max(size, 0) + d for d in reach if self.along(axis, max(size, 0) + d)), None)
         return [n for n in (below, above) if n is not None]
+
+    def crops(self) -> list[Vec3]:
+        """Voxels to crop from either end of each skip, finest level first: half of what the levels below take.
+
+        Raises:
+            ValueError: an odd number of voxels, which has no halves.
+        """
+        crops: list[Vec3] = []
+        levels = len(self.factors)
+        below = self.down[levels] if self.down else (0, 0, 0)
+        for level in reversed(range(levels)):
+            below = mul3(below, self.factors[level])
+            if any(n % 2 for n in below):
+                raise ValueError(f"convolutions below level {level} take {below} of its voxels: wants even numbers")
+            crops.insert(0, div3(below, 2))
+            if self.down and self.up:
+                below = sum3(below, self.down[level], self.up[level])
+        return crops
 
     @property
     def period(self) -> Vec3:
