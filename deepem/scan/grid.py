@@ -1,0 +1,170 @@
+"""Where patches lie: a regular grid anchored at the volume's corner, the last patch of each axis flush with its end.
+
+One axis of a volume of 13 voxels, patch 6, output 4, stride 3::
+
+    voxel   0 1 2 3 4 5 6 7 8 9 . . 12
+    patch 0 f[o o o o]r                    start 1        f, r: the border that the
+    patch 1       f[o o o o]r              start 4        network needs but does not give
+    patch 2             f[o o o o]r        start 7
+    patch 3               f[o o o o]r      start 8        flush with the end, off the stride
+    covered   1 . . . . . . . . . 11
+
+The grid depends on the volume alone, never on the part of it that is computed: every part finds the same patches.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from deepem.utils.errors import InputError
+from deepem.utils.geometry import Box, Vec3, vec3
+
+Layers = tuple[range, range, range]
+"""Patch indices along (z, y, x)."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """The patches along one axis, in voxels.
+
+    Attributes:
+        size: Length of the volume.
+        patch: Length of the input patch.
+        output: Length of the output patch, in the middle of the input patch.
+        stride: From one patch to the next, at most `output`.
+        front: Voxels of a patch in front of its output.
+    """
+
+    size: int
+    patch: int
+    output: int
+    stride: int
+    front: int
+
+    @property
+    def end(self) -> int:
+        """End of the voxels that some patch's output covers; they begin at `front`."""
+        return self.size - (self.patch - self.output - self.front)
+
+    @property
+    def count(self) -> int:
+        """Number of patches."""
+        return -(-(self.size - self.patch) // self.stride) + 1
+
+    def start(self, index: int) -> int:
+        """First output voxel of a patch."""
+        return self.front + min(index * self.stride, self.size - self.patch)
+
+    def touching(self, begin: int, end: int) -> range:
+        """The patches whose outputs share a voxel with [begin, end)."""
+        begin, end = max(begin, self.front), min(end, self.end)
+        first = max(0, (begin - self.front - self.output) // self.stride + 1)
+        last = min((end - self.front - 1) // self.stride, self.count - 1)
+        if self.start(self.count - 1) < end:
+            last = self.count - 1
+        return range(min(first, self.count - 1), last + 1)
+
+    def neighbours(self, index: int) -> tuple[int, ...]:
+        """Starts of all patches that overlap a patch, itself included, relative to its own start."""
+        own = self.start(index)
+        return tuple(self.start(i) - own for i in self.touching(own, own + self.output))
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The patches of a volume, all sizes (z, y, x) voxels.
+
+    Attributes:
+        size: Of the volume.
+        patch: Of the input patch.
+        output: Of the output patch.
+        stride: From one patch to the next.
+        front: Voxels of a patch in front of its output, by default (patch - output) // 2. A network that crops around
+            the patch's centre voxel, as `deepem.utils.crop` does, has patch // 2 - output // 2: one more where an even
+            patch gives an odd output.
+
+    Raises:
+        InputError: the volume is smaller than a patch, or patches leave gaps between them.
+    """
+
+    size: Vec3
+    patch: Vec3
+    output: Vec3
+    stride: Vec3
+    front: Vec3 | None = None
+
+    def __post_init__(self) -> None:
+        if self.front is None:
+            halves = vec3((p - o) // 2 for p, o in zip(self.patch, self.output, strict=True))
+            object.__setattr__(self, "front", halves)
+        for name in ("size", "patch", "output", "stride", "front"):
+            object.__setattr__(self, name, vec3(getattr(self, name)))
+        if any(n < p for n, p in zip(self.size, self.patch, strict=True)):
+            raise InputError("image", f"a volume of {self.size}", f"at least one patch, {self.patch}")
+        if any(not 1 <= o <= p for o, p in zip(self.output, self.patch, strict=True)):
+            raise InputError("output size", self.output, f"1 to the patch size {self.patch} on every axis")
+        if any(not 1 <= s <= o for s, o in zip(self.stride, self.output, strict=True)):
+            raise InputError("stride", self.stride, f"1 to the output size {self.output} on every axis")
+
+    @cached_property
+    def axes(self) -> tuple[Axis, Axis, Axis]:
+        """The three axes, z, y, x."""
+        assert self.front is not None
+        sizes = zip(self.size, self.patch, self.output, self.stride, self.front, strict=True)
+        z, y, x = (Axis(*n) for n in sizes)
+        return z, y, x
+
+    @cached_property
+    def covered(self) -> Box:
+        """The voxels of the volume that the output covers."""
+        return Box(vec3(a.front for a in self.axes), vec3(a.end for a in self.axes))
+
+    def touching(self, box: Box) -> Layers:
+        """Indices of the patches whose outputs share a voxel with the box."""
+        z, y, x = (a.touching(b, e) for a, b, e in zip(self.axes, *box, strict=True))
+        return z, y, x
+
+    def output_box(self, index: Sequence[int]) -> Box:
+        """The output voxels of a patch."""
+        return Box.of_size((a.start(i) for a, i in zip(self.axes, index, strict=True)), self.output)
+
+    def input_box(self, layers: Layers) -> Box:
+        """The input voxels that patches need together."""
+        begin = vec3(a.start(r[0]) - a.front for a, r in zip(self.axes, layers, strict=True))
+        end = vec3(a.start(r[-1]) - a.front + a.patch for a, r in zip(self.axes, layers, strict=True))
+        return Box(begin, end)
+
+    def count(self, box: Box) -> int:
+        """Number of patches that a box takes."""
+        return math.prod(len(r) for r in self.touching(box))
+
+
+def resolve_stride(
+    output: Vec3, overlap: Sequence[float] = (0.5, 0.5, 0.5), stride: Sequence[float] | None = None
+) -> Vec3:
+    """The stride in voxels.
+
+    An overlap between 0 and 1 is a fraction, floor(fraction * output), else voxels; a stride between 0 and 1 is a
+    fraction, rounded up, else voxels, and wins over the overlap.
+
+    Raises:
+        InputError: the patches would leave gaps, or not move.
+    """
+    if stride is not None:
+        found = vec3(math.ceil(s * o) if 0 < s < 1 else int(s) for s, o in zip(stride, output, strict=True))
+        if any(not 1 <= s <= o for s, o in zip(found, output, strict=True)):
+            raise InputError("--stride", tuple(stride), f"1 to {output} voxels, or a fraction")
+        return found
+    shared = vec3(math.floor(v * o) if 0 < v < 1 else int(v) for v, o in zip(overlap, output, strict=True))
+    if any(not 0 <= v < o for v, o in zip(shared, output, strict=True)):
+        raise InputError("--overlap", tuple(overlap), f"0 or more and less than the output patch {output}")
+    return vec3(o - v for v, o in zip(shared, output, strict=True))
+
+
+def runs(layers: range, depth: int | None) -> Iterator[range]:
+    """Consecutive runs of at most `depth` layers (None: all of them)."""
+    step = len(layers) if depth is None else depth
+    yield from (layers[i : i + step] for i in range(0, len(layers), step))

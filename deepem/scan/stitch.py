@@ -1,0 +1,208 @@
+"""The scan: patches through the network into one running sum per output, finished planes out as they are done.
+
+Patches go z slowest, then y, then x. A run of layers adds to a sum that reaches from the run's first output plane to
+its last; planes that no later layer touches are final and are handed over, the rest is carried into the next run::
+
+    z  ->   |--- run 0 ---|
+            |== final ==|carry|
+                        |--- run 1 ---|
+                        |== final ==|carry|
+
+Any box of the covered voxels can be scanned alone. It takes all patches that touch it, in the order of the whole, so
+that every voxel gets the same terms in the same order: the result is the same bit for bit however a volume is cut.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import torch
+
+from deepem.scan.grid import Grid, Layers, runs
+from deepem.scan.weights import Blend, Weights
+from deepem.utils.errors import InputError
+from deepem.utils.geometry import Box, Vec3, vec3
+
+Infer = Callable[[torch.Tensor], Mapping[str, torch.Tensor]]
+"""(N, C, Z, Y, X) float32 patches -> {name: (N, C, Z, Y, X) values to blend}, valid until the next call."""
+
+Read = Callable[[Box], torch.Tensor]
+"""A box of the input volume -> (C, Z, Y, X) uint8 or float32, on the device."""
+
+Finished = tuple[Box, dict[str, torch.Tensor]]
+
+
+@dataclass
+class Scan:
+    """What a scan needs, whichever part of the volume it computes.
+
+    Attributes:
+        grid: Where patches lie.
+        infer: The network.
+        blend: How each output is blended; outputs that are not named take `default`.
+        default: See `blend`.
+        device: Where the sums live.
+        batch_size: Patches per call of the network. A call always gets that many, so that it computes each of them
+            alike; the last ones may be leftovers whose results are dropped.
+        channels: Channels of each output, needed where no patch may reach the network.
+        skip_background: Patches of zeros only are not computed; they count as probability 0.
+        dtype: Number type of the sums.
+        done: Called with the number of patches after each batch.
+    """
+
+    grid: Grid
+    infer: Infer
+    blend: Mapping[str, Blend] = field(default_factory=dict)
+    default: Blend = field(default_factory=Blend)
+    device: torch.device | str = "cpu"
+    batch_size: int = 1
+    channels: Mapping[str, int] = field(default_factory=dict)
+    skip_background: bool = False
+    dtype: torch.dtype = torch.float32
+    done: Callable[[int], object] | None = None
+
+    def __post_init__(self) -> None:
+        self._weights: dict[Blend, Weights] = {}
+        self._buffer: torch.Tensor | None = None
+
+    def run(self, read: Read, box: Box | None = None, depth: int | None = None) -> Iterator[Finished]:
+        """Compute a box (None: all that is covered) and yield it in parts, z ascending.
+
+        Args:
+            read: The input. It is called from a thread of its own, one run ahead.
+            box: Voxels of the volume, within `grid.covered`.
+            depth: Layers of patches per run: fewer take less memory. None: all, and one part.
+
+        Yields:
+            (box, {name: (C, Z, Y, X) sums}); the tensors are the caller's to keep.
+        """
+        box = self.grid.covered if box is None else box
+        if not self.grid.covered.contains(box):
+            raise ValueError(f"{box} is not within {self.grid.covered}")
+        z, y, x = self.grid.touching(box)
+        parts = list(runs(z, depth))
+        sums = _Sums(box, self.dtype, self.device)
+        with ThreadPoolExecutor(1, "read") as pool:
+            windows = _windows(pool, read, [self.grid.input_box((part, y, x)) for part in parts])
+            for part, (corner, window), after in zip(parts, windows, [*parts[1:], None], strict=True):
+                first, last = self.grid.axes[0].start(part[0]), self.grid.axes[0].start(part[-1]) + self.grid.output[0]
+                sums.reach(max(first, box.begin[0]), min(last, box.end[0]))
+                self._add_layers(sums, (part, y, x), corner, window)
+                end = box.end[0] if after is None else max(self.grid.axes[0].start(after[0]), box.begin[0])
+                if (final := sums.take(end)) is not None:
+                    yield final
+
+    def _add_layers(self, sums: _Sums, layers: Layers, corner: Vec3, window: torch.Tensor) -> None:
+        if not sums.values and self.channels:
+            sums.make(self.channels)
+        indices: Iterable[Vec3] = itertools.product(*layers)
+        for batch in _batched(indices, self.batch_size):
+            boxes = [self._input_slices(index, corner) for index in batch]
+            if self.skip_background:
+                kept = [i for i, box in enumerate(boxes) if bool(window[box].any())]
+            else:
+                kept = list(range(len(batch)))
+            if kept:
+                self._infer_and_add(sums, [batch[i] for i in kept], [window[boxes[i]] for i in kept])
+            if self.done is not None:
+                self.done(len(batch))
+
+    def _infer_and_add(self, sums: _Sums, batch: Sequence[Vec3], patches: Sequence[torch.Tensor]) -> None:
+        shape = (self.batch_size, *patches[0].shape)
+        if self._buffer is None or self._buffer.shape != shape:
+            self._buffer = torch.zeros(shape, device=self.device)
+        for row, patch in zip(self._buffer, patches, strict=False):
+            row.copy_(patch)
+        if patches[0].dtype == torch.uint8:
+            self._buffer[: len(patches)].div_(255)
+        outputs = self.infer(self._buffer)
+        if not sums.values:
+            sums.make({name: value.shape[1] for name, value in outputs.items()})
+        for n, index in enumerate(batch):
+            where = self.grid.output_box(index)
+            for name, value in outputs.items():
+                sums.add(name, where, value[n], self._weights_of(name).of(index))
+
+    def _weights_of(self, name: str) -> Weights:
+        blend = self.blend.get(name, self.default)
+        if blend not in self._weights:
+            self._weights[blend] = Weights(self.grid, blend, self.device)
+        return self._weights[blend]
+
+    def _input_slices(self, index: Vec3, corner: Vec3) -> tuple[slice, ...]:
+        begin = vec3(a.start(i) - a.front - c for a, i, c in zip(self.grid.axes, index, corner, strict=True))
+        return (slice(None), *Box.of_size(begin, self.grid.patch).slices())
+
+
+class _Sums:
+    """The running sums of a box over the planes that are being worked on."""
+
+    def __init__(self, box: Box, dtype: torch.dtype, device: torch.device | str) -> None:
+        self.box, self.dtype, self.device = box, dtype, device
+        self.values: dict[str, torch.Tensor] = {}
+        self.begin = self.end = box.begin[0]
+
+    def make(self, channels: Mapping[str, int]) -> None:
+        """Begin the sums, once the outputs are known."""
+        self.values = {name: self._zeros(count) for name, count in channels.items()}
+
+    def _zeros(self, channels: int) -> torch.Tensor:
+        size = (channels, self.end - self.begin, *self.box.size[1:])
+        return torch.zeros(size, dtype=self.dtype, device=self.device)
+
+    def reach(self, begin: int, end: int) -> None:
+        """Work on planes [begin, end) from now on; what is there of them is kept."""
+        kept, self.end = max(self.end - begin, 0), end
+        self.begin = begin
+        for name, old in self.values.items():
+            self.values[name] = self._zeros(old.shape[0])
+            self.values[name][:, :kept] = old[:, old.shape[1] - kept :]
+
+    def add(self, name: str, where: Box, value: torch.Tensor, weights: torch.Tensor) -> None:
+        """Add a patch's weighted output; what lies outside is dropped."""
+        window = self._planes(self.end)
+        if not window.contains(where):
+            inner = window.intersect(where)
+            assert inner is not None
+            z, y, x = inner.shift(-b for b in where.begin).slices()
+            value, weights, where = value[:, z, y, x], weights[:, z, y, x], inner
+        z, y, x = where.shift(-b for b in window.begin).slices()
+        self.values[name][:, z, y, x].addcmul_(value, weights)
+
+    def _planes(self, end: int) -> Box:
+        (_, *begin), (_, *stop) = self.box
+        return Box((self.begin, begin[0], begin[1]), (end, stop[0], stop[1]))
+
+    def take(self, end: int) -> Finished | None:
+        """The planes up to `end`, which are final; None if there are none."""
+        planes = end - self.begin
+        if planes <= 0:
+            return None
+        return self._planes(end), {name: value[:, :planes] for name, value in self.values.items()}
+
+
+def _windows(pool: ThreadPoolExecutor, read: Read, boxes: Sequence[Box]) -> Iterator[tuple[Vec3, torch.Tensor]]:
+    """The input of each run with its corner, read one run ahead; planes that two runs share are read once."""
+    news = [boxes[0]]
+    for before, box in itertools.pairwise(boxes):
+        news.append(Box((max(before.end[0], box.begin[0]), box.begin[1], box.begin[2]), box.end))
+    following: Future[torch.Tensor] | None = pool.submit(read, news[0])
+    window: torch.Tensor | None = None
+    for i, box in enumerate(boxes):
+        assert following is not None
+        fresh = following.result()
+        if fresh.shape[1:] != news[i].size:
+            raise InputError("image", f"{tuple(fresh.shape[1:])} voxels where {news[i].size} were asked for", "all")
+        shared = box.size[0] - fresh.shape[1]
+        window = fresh if window is None or not shared else torch.cat([window[:, -shared:], fresh], 1)
+        following = pool.submit(read, news[i + 1]) if i + 1 < len(news) else None
+        yield box.begin, window
+
+
+def _batched(items: Iterable[Vec3], size: int) -> Iterator[list[Vec3]]:
+    iterator = iter(items)
+    while batch := list(itertools.islice(iterator, size)):
+        yield batch

@@ -1,0 +1,149 @@
+"""Blend weights: separable, and of all patches that cover a voxel summing to 1.
+
+A bump is a product of one factor per axis, and so is its sum over a grid of patches. Each axis is therefore normalised
+on its own, w_i(x) = f(x - s_i) / sum_j f(x - s_j) over the patches j that cover x, and the weight of a patch is the
+product of its three axes. Factors are as small as exp(-4000), so this happens in log space and float64. With weights
+that sum to 1 the output is one running sum: no normalisation volume, no division at the end.
+
+A mask (the crust of ``wu_no_crust``, the planes of an edge without partner inside the patch) is a factor of zero on one
+axis, and normalised alike. Voxels that a mask leaves without any weight take the unmasked weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from deepem.scan.grid import Grid
+from deepem.utils.errors import InputError
+from deepem.utils.geometry import Vec3
+
+BUMPS = ("zung", "wu", "wu_no_crust")
+BLENDS = ("bump", "mean", "precomputed", "none")
+
+
+@dataclass(frozen=True)
+class Blend:
+    """How patches are blended.
+
+    Attributes:
+        profile: One of BUMPS, ``mean`` (all alike), or ``last`` (the last patch that covers a voxel counts alone).
+        edges: For each channel of an output, the edge whose partnerless planes carry no weight.
+    """
+
+    profile: str = "zung"
+    edges: tuple[Vec3, ...] | None = None
+
+    @property
+    def masked(self) -> bool:
+        """Whether some voxels of a patch carry no weight."""
+        return self.edges is not None or self.profile == "wu_no_crust"
+
+
+def choose_profile(blend: str | None, bump: str, grid: Grid) -> str:
+    """The profile of a ``blend`` and ``bump`` as named on the command line.
+
+    ``precomputed`` is the exact bump. ``none`` (or an empty word) averages where patches overlap by design; without an
+    overlap the last patch wins where the flush one laps over.
+    """
+    blend = blend or "none"
+    if blend not in BLENDS:
+        raise InputError("--blend", blend, f"one of {', '.join(BLENDS)}")
+    if bump not in BUMPS:
+        raise InputError("--bump", bump, f"one of {', '.join(BUMPS)}")
+    if blend == "none":
+        return "last" if grid.stride == grid.output else "mean"
+    return "mean" if blend == "mean" else bump
+
+
+def log_profile(length: int, profile: str) -> NDArray[np.float64]:
+    """Log of one axis' factor at each voxel of a patch.
+
+    zung: -(t (1 - t))^-1.5, t = (i + 1) / (n + 1). wu: -1 / (1 - s^2), s = 2 t - 1. wu_no_crust: wu, its first and
+    last voxel zero. mean: 1 everywhere.
+    """
+    t = np.arange(1, length + 1) / (length + 1)
+    if profile == "zung":
+        return np.asarray(-((t * (1 - t)) ** -1.5))
+    if profile in ("wu", "wu_no_crust"):
+        log = -1 / (1 - (2 * t - 1) ** 2)
+        if profile == "wu_no_crust":
+            log[[0, -1]] = -np.inf
+        return log
+    return np.zeros(length)
+
+
+@lru_cache(maxsize=4096)
+def axis_weights(
+    neighbours: tuple[int, ...], length: int, profile: str, edge: int = 0
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Weights of one patch along one axis, and where any patch has weight at all.
+
+    Args:
+        neighbours: Starts of all patches that overlap it, itself included, relative to its own.
+        length: Length of a patch.
+        profile: As in `Blend`.
+        edge: Component of the channel's edge: a positive one takes the first voxels' weight, a negative one the last's.
+    """
+    if profile == "last":
+        last = np.ones(length, bool)
+        for start in neighbours:
+            if start > 0:
+                last[start:] = False
+        return last.astype(np.float32), np.ones(length, bool)
+    own = log_profile(length, profile)
+    own[slice(None, edge) if edge >= 0 else slice(max(length + edge, 0), None)] = -np.inf
+    every = np.full((len(neighbours), length), -np.inf)
+    for row, start in zip(every, neighbours, strict=True):
+        row[max(start, 0) : length + min(start, 0)] = own[max(-start, 0) : length - max(start, 0)]
+    highest = every.max(0)
+    alive = np.isfinite(highest)
+    highest[~alive] = 0
+    total = np.exp(every - highest).sum(0)
+    weights = np.where(alive, np.exp(own - highest) / np.where(alive, total, 1), 0)
+    return weights.astype(np.float32), alive
+
+
+class Weights:
+    """The weights of each patch of a grid, on a device; the last ones are kept, since neighbours often share them."""
+
+    def __init__(self, grid: Grid, blend: Blend, device: torch.device | str = "cpu") -> None:
+        self.grid, self.blend, self.device = grid, blend, torch.device(device)
+        self.channels = len(blend.edges) if blend.edges is not None else 1
+        self._made: torch.Tensor | None = None
+        self._key: object = None
+
+    def of(self, index: Sequence[int]) -> torch.Tensor:
+        """(1 or C, Z, Y, X) float32 weights of the patch at (z, y, x) on the grid, valid until the next call."""
+        key = tuple(a.neighbours(i) for a, i in zip(self.grid.axes, index, strict=True))
+        if key != self._key or self._made is None:
+            if self._made is None:
+                self._made = torch.empty(self.channels, *self.grid.output, device=self.device)
+            for channel, edge in zip(self._made, self.blend.edges or [(0, 0, 0)], strict=True):
+                self._fill(channel, key, edge)
+            self._key = key
+        return self._made
+
+    def _fill(self, out: torch.Tensor, key: tuple[tuple[int, ...], ...], edge: Vec3) -> None:
+        found = [
+            axis_weights(near, axis.output, self.blend.profile, component)
+            for near, axis, component in zip(key, self.grid.axes, edge, strict=True)
+        ]
+        self._outer(out, [weights for weights, _ in found])
+        if all(alive.all() for _, alive in found):
+            return
+        profile = "wu" if self.blend.profile == "wu_no_crust" else self.blend.profile
+        plain = torch.empty_like(out)
+        axes = zip(key, self.grid.axes, strict=True)
+        self._outer(plain, [axis_weights(near, axis.output, profile)[0] for near, axis in axes])
+        z, y, x = (torch.from_numpy(alive).to(self.device) for _, alive in found)
+        torch.where(z[:, None, None] & y[:, None] & x, out, plain, out=out)
+
+    def _outer(self, out: torch.Tensor, axes: Sequence[NDArray[np.float32]]) -> None:
+        z, y, x = (torch.from_numpy(axis).to(self.device) for axis in axes)
+        torch.mul(z[:, None, None], y[:, None] * x, out=out)

@@ -1,0 +1,80 @@
+"""A network as the scan wants it: patches in, probabilities of the output patch out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from deepem.utils.errors import InputError
+from deepem.utils.geometry import Box, Vec3
+
+Model = Callable[[torch.Tensor], Any]
+"""(N, C, Z, Y, X) float32 in [0, 1] -> {name: logits (N, C, Z, Y, X)}."""
+
+
+class Network:
+    """Calls a model and turns logits into probabilities, in buffers of its own that are reused from call to call.
+
+    Args:
+        model: Gives the output patch, or the whole input patch, of which the middle is cut out.
+        output: Size of the output patch.
+        front: Voxels of the input patch in front of it.
+        temperature: Logits are divided by max(temperature, 1).
+        amp: Run the model in mixed precision (bfloat16); the probabilities are float32 in any case.
+    """
+
+    def __init__(
+        self, model: Model, output: Vec3, front: Vec3, temperature: float | None = None, amp: bool = False
+    ) -> None:
+        self.model, self.output, self.front, self.amp = model, output, front, amp
+        self.temperature = max(temperature or 1.0, 1.0)
+        self._buffers: dict[str, torch.Tensor] = {}
+
+    @torch.no_grad()
+    def __call__(self, patches: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Probabilities {name: (N, C, Z, Y, X) float32} of a batch, valid until the next call."""
+        with torch.autocast(patches.device.type, torch.bfloat16, enabled=self.amp):
+            outputs = self.model(patches)
+        if not isinstance(outputs, Mapping):
+            raise InputError("model", f"an output of type {type(outputs).__name__}", "a dict of name -> logits")
+        return {name: self._probabilities(name, logits, patches) for name, logits in outputs.items()}
+
+    def _probabilities(self, name: str, logits: torch.Tensor, patches: torch.Tensor) -> torch.Tensor:
+        size = tuple(logits.shape[2:])
+        if size != self.output:
+            if size != tuple(patches.shape[2:]):
+                wants = f"the output size {self.output}, or the whole patch {tuple(patches.shape[2:])}"
+                raise InputError(f"model output {name}", f"size {size}", wants)
+            z, y, x = Box.of_size(self.front, self.output).slices()
+            logits = logits[..., z, y, x]
+        buffer = self._buffers.get(name)
+        if buffer is None or buffer.shape != logits.shape:
+            buffer = self._buffers[name] = torch.empty(logits.shape, device=logits.device)
+        if logits.dtype == torch.float32 and self.temperature == 1:
+            return torch.sigmoid(logits, out=buffer)
+        return buffer.copy_(logits).div_(self.temperature).sigmoid_()
+
+
+def device_of(model: object) -> torch.device:
+    """Where a model's parameters are; the CPU if it has none."""
+    tensors: list[torch.Tensor] = []
+    if isinstance(model, nn.Module):
+        tensors = [*list(model.parameters())[:1], *list(model.buffers())[:1]]
+    return tensors[0].device if tensors else torch.device("cpu")
+
+
+@contextmanager
+def evaluating(model: object) -> Iterator[None]:
+    """Put a module into eval mode, and each of its parts back into the mode it was in."""
+    parts = [(part, part.training) for part in model.modules()] if isinstance(model, nn.Module) else []
+    for part, _ in parts[:1]:
+        part.eval()
+    try:
+        yield
+    finally:
+        for part, training in parts:
+            part.training = training

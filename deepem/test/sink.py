@@ -1,0 +1,112 @@
+"""Output volumes: HDF5 files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from deepem.utils.errors import InputError
+from deepem.utils.files import replacing
+from deepem.utils.geometry import Box, Vec3
+
+Array = NDArray[Any]
+
+
+class Hdf5Sink:
+    """One HDF5 file per output, dataset ``/main`` (C, Z, Y, X), written box by box.
+
+    The files get their names when the block ends without an exception; until then nothing of that name is touched.
+
+    Args:
+        paths: Output name -> file.
+        channels: Output name -> number of channels.
+        covered: The voxels of the input volume that the outputs cover.
+        dtype: float32, or uint8 for probabilities times 255, rounded.
+        attributes: Output name -> attributes of the dataset.
+    """
+
+    def __init__(
+        self,
+        paths: Mapping[str, Path],
+        channels: Mapping[str, int],
+        covered: Box,
+        dtype: str = "float32",
+        attributes: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        self.paths, self.channels, self.covered = paths, channels, covered
+        self.dtype, self.attributes = np.dtype(dtype), attributes or {}
+        self._stack = ExitStack()
+        self._data: dict[str, h5py.Dataset] = {}
+
+    def __enter__(self) -> Hdf5Sink:
+        with ExitStack() as stack:
+            for name, path in self.paths.items():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                beside = stack.enter_context(replacing(path))
+                file = stack.enter_context(h5py.File(beside, "w"))
+                shape = (self.channels[name], *self.covered.size)
+                self._data[name] = file.create_dataset("main", shape, self.dtype)
+                self._data[name].attrs.update(self.attributes.get(name, {}))
+            self._stack = stack.pop_all()
+        return self
+
+    def write(self, box: Box, values: Mapping[str, Array]) -> None:
+        """Write a box, in voxels of the input volume, of every output: (C, Z, Y, X) float32."""
+        where = (slice(None), *box.shift(-b for b in self.covered.begin).slices())
+        for name, value in values.items():
+            try:
+                self._data[name][where] = as_stored(value, self.dtype)
+            except OSError as error:
+                raise unwritable(self.paths[name], error) from error
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._stack.__exit__(kind, error, trace)
+        except (OSError, RuntimeError) as failure:
+            if kind is not None:
+                return
+            raise unwritable(next(iter(self.paths.values())), failure) from failure
+
+
+def as_stored(value: Array, dtype: np.dtype[Any]) -> Array:
+    """Probabilities as they are stored: float32, or uint8 of probability * 255, rounded."""
+    if dtype != np.uint8:
+        return value
+    return np.asarray(np.rint(value * 255), np.uint8)
+
+
+def unwritable(path: object, error: Exception) -> InputError:
+    """What to say when a disk cannot take an output."""
+    full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
+    reason = "a full disk" if full else f"a file that cannot be written ({' '.join(str(error).split())[:120]})"
+    return InputError(path, reason, "room for the output")
+
+
+def attributes_of(
+    task: str, edges: Sequence[Vec3], offset: Vec3, voxel_size_nm: Sequence[float] | None
+) -> dict[str, Any]:
+    """The attributes that tell a reader what an output is; sizes and offsets are z, y, x.
+
+    Args:
+        task: The flag of the output's row in `deepem.tasks`.
+        edges: The edge of each channel; none unless the output is affinities.
+        offset: Of the output's first voxel in the input volume.
+        voxel_size_nm: Left out where the input does not say.
+    """
+    known = {} if voxel_size_nm is None else {"voxel_size_nm": np.asarray(voxel_size_nm, np.float64)}
+    return known | {
+        "axes": "czyx",
+        "offset": np.asarray(offset, np.int64),
+        "edges": np.asarray(edges, np.int64).reshape(-1, 3),
+        "tasks": [task],
+    }

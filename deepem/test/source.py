@@ -1,0 +1,157 @@
+"""Input volumes, read box by box: HDF5, zarr, TIFF and numpy files, and arrays in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from deepem.data import emio
+from deepem.utils.errors import InputError
+from deepem.utils.geometry import Box, Vec3, vec3
+
+Array = NDArray[Any]
+
+
+@dataclass
+class Source:
+    """An image volume whose boxes can be read.
+
+    Attributes:
+        name: What an error names: the file.
+        data: Anything with ``shape``, ``dtype`` and slices: (Z, Y, X) or (C, Z, Y, X).
+        attributes: What the file says about itself.
+    """
+
+    name: str
+    data: Any
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(self.data.shape) not in (3, 4):
+            raise InputError(self.name, f"an array of shape {tuple(self.data.shape)}", "(Z, Y, X) or (C, Z, Y, X)")
+        dtype = np.dtype(self.data.dtype)
+        if dtype != np.uint8 and dtype.kind != "f":
+            raise InputError(self.name, f"an image of {dtype}", "uint8, or floats from 0 to 1")
+
+    @property
+    def size(self) -> Vec3:
+        """(z, y, x) voxels."""
+        return vec3(self.data.shape[-3:])
+
+    @property
+    def channels(self) -> int:
+        """Number of channels."""
+        return int(self.data.shape[0]) if len(self.data.shape) == 4 else 1
+
+    def read(self, box: Box) -> Array:
+        """The box as (C, Z, Y, X) uint8 or float32.
+
+        Raises:
+            InputError: the file cannot be read there, or holds a value that is not a finite number.
+        """
+        z, y, x = box.slices()
+        try:
+            array = np.asarray(self.data[..., z, y, x])
+        except (OSError, RuntimeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:120]
+            raise InputError(
+                self.name, f"unreadable voxels {box.begin} to {box.end} ({reason})", "a whole volume"
+            ) from error
+        array = array if array.ndim == 4 else array[None]
+        if array.dtype == np.uint8:
+            return array
+        if not np.isfinite(array).all():
+            raise InputError(self.name, f"values that are no numbers within {box.begin} to {box.end}", "finite values")
+        return array.astype(np.float32, copy=False)
+
+    @property
+    def voxel_size_nm(self) -> tuple[float, float, float] | None:
+        """(z, y, x) nanometres, if the file says so."""
+        for key in ("voxel_size_nm", "resolution"):
+            value = np.ravel(self.attributes.get(key, ()))
+            if value.size == 3:
+                return float(value[0]), float(value[1]), float(value[2])
+        return None
+
+
+@contextmanager
+def opened(path: str | Path) -> Iterator[Source]:
+    """A volume on disk, opened for reading; TIFF is read by pages, the others in boxes.
+
+    Raises:
+        InputError: there is no such file, or it cannot be read.
+    """
+    file, key = emio._split(path)
+    form = emio._format(file)
+    if not file.exists():
+        raise InputError(path, "no such file", "an image volume")
+    with ExitStack() as stack:
+        if form == "hdf5":
+            yield _hdf5(stack, file, key)
+        elif form == "zarr":
+            yield _zarr(file, key)
+        elif form == "npy":
+            yield Source(str(file), _checked(file, lambda: np.load(file, mmap_mode="r", allow_pickle=False)))
+        else:
+            yield Source(str(file), _checked(file, lambda: Pages(stack, file)))
+
+
+def _checked(file: Path, read: Any) -> Any:
+    try:
+        return read()
+    except InputError:
+        raise
+    except (OSError, RuntimeError, ValueError, KeyError, EOFError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise InputError(file, f"a file that cannot be read ({reason})", "a whole file") from error
+
+
+def _hdf5(stack: ExitStack, file: Path, key: str | None) -> Source:
+    top = stack.enter_context(_checked(file, lambda: h5py.File(file, "r")))
+    item = top.get(key or emio.MAIN)
+    if not isinstance(item, h5py.Dataset):
+        held: list[str] = []
+        top.visititems(lambda name, what: held.append(name) if isinstance(what, h5py.Dataset) else None)
+        there = ", ".join(held) or "none"
+        raise InputError(
+            file, f"no dataset '{key or emio.MAIN}'", f"FILE:DATASET with a dataset that is there: {there}"
+        )
+    return Source(str(file), item, {**top.attrs, **item.attrs})
+
+
+def _zarr(file: Path, key: str | None) -> Source:
+    import zarr
+
+    top = _checked(file, lambda: zarr.open(str(file), mode="r"))
+    item = top.get(key or emio.MAIN) if isinstance(top, zarr.Group) else top
+    if not isinstance(item, zarr.Array):
+        raise InputError(file, f"no array '{key or emio.MAIN}'", "FILE:ARRAY with one that is there")
+    return Source(str(file), item, dict(item.attrs))
+
+
+class Pages:
+    """A TIFF stack as an array: the pages along z are read as they are asked for."""
+
+    def __init__(self, stack: ExitStack, file: Path) -> None:
+        import tifffile
+
+        self.file = stack.enter_context(_checked(file, lambda: tifffile.TiffFile(file)))
+        self.series = self.file.series[0]
+        self.shape, self.dtype = self.series.shape, self.series.dtype
+
+    def __getitem__(self, where: tuple[Any, ...]) -> Array:
+        _, z, y, x = where
+        planes = self.shape[-3]
+        volumes = self.shape[0] if len(self.shape) == 4 else 1
+        if len(self.series.pages) != volumes * planes:  # one page holds several planes
+            return np.asarray(self.series.asarray()[where])
+        pages = [c * planes + k for c in range(volumes) for k in range(z.start, z.stop)]
+        read = [self.series.pages[p].asarray()[y, x] for p in pages]
+        return np.asarray(np.reshape(read, (*self.shape[:-3], z.stop - z.start, *read[0].shape)))
