@@ -152,6 +152,14 @@ class TestSegments:
         assert np.array_equal(along[0, 1:], (ids[1:] == ids[:-1]).astype(np.float32))
         assert np.array_equal(along[2, ..., 1:], (ids[..., 1:] == ids[..., :-1]).astype(np.float32))
 
+    def test_every_waterz_threshold_has_segments_of_its_own(self):
+        pytest.importorskip("waterz", reason="needs the extra eval")
+        ids = np.ones((4, 16, 16), int)
+        ids[..., 8:] = 2
+        affinity = np.where(oracle(ids, NEAREST) == 0, np.float32(0.4), np.float32(1))
+        swept = scoring.by_waterz(affinity, NEAREST, [0.1, 0.9])
+        assert [(t, len(np.unique(found))) for t, found in swept] == [(0.1, 2), (0.9, 1)]
+
 
 class TestAgreement:
     @settings(max_examples=50)
