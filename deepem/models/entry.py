@@ -17,7 +17,6 @@ from deepem.models.layers import Core, Model, Spec
 from deepem.utils.errors import InputError
 from deepem.utils.geometry import Vec3
 
-
 EVERY = {"group": 0, "act": "ReLU"}
 """What public scripts hand to every model; those that have no choice of it take this value of it."""
 

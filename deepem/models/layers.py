@@ -31,12 +31,17 @@ IO_KERNEL = (1, 5, 5)
 class Core(Protocol):
     """A module from feature maps of width[0] channels to feature maps of width[0] channels."""
 
-    width: tuple[int, ...]
-    shape: UShape
-    supervisable: bool
-    """Whether `maps(x, coarsest=n)` gives the maps of n coarser levels too, covering the whole patch."""
+    @property
+    def width(self) -> tuple[int, ...]:
+        """Channels per level, finest first."""
 
-    __call__: Any
+    @property
+    def shape(self) -> UShape:
+        """Which patch sizes fit."""
+
+    @property
+    def supervisable(self) -> bool:
+        """Whether `maps(x, coarsest=n)` gives the maps of n coarser levels too, covering the whole patch."""
 
 
 class Conv(nn.Module):
