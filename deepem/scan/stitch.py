@@ -95,6 +95,10 @@ class Scan:
                 if (final := sums.take(end)) is not None:
                     yield final
 
+    def count(self, box: Box) -> int:
+        """Number of patches that a box takes."""
+        return self.grid.count(box)
+
     def _add_layers(self, sums: _Sums, layers: Layers, corner: Vec3, window: torch.Tensor) -> None:
         if not sums.values and self.channels:
             sums.make(self.channels)

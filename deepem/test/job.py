@@ -107,7 +107,7 @@ class Job:
         """Read, compute and write at the same time: input one run ahead, output one run behind."""
 
         def read(box: Box) -> torch.Tensor:
-            return torch.from_numpy(source.read(box)).to(self.device)
+            return source.tensor(box, self.device)
 
         def write(finished: Finished) -> None:
             box, sums = finished

@@ -43,6 +43,10 @@ class Network:
             raise InputError("model", f"an output of type {type(outputs).__name__}", "a dict of name -> logits")
         return {name: self._probabilities(name, logits, patches) for name, logits in outputs.items()}
 
+    def channels(self, patches: torch.Tensor) -> dict[str, int]:
+        """Name and channels of each output, from a trial on a batch."""
+        return {name: int(value.shape[1]) for name, value in self(patches).items()}
+
     def _probabilities(self, name: str, logits: torch.Tensor, patches: torch.Tensor) -> torch.Tensor:
         size = tuple(logits.shape[2:])
         if size != self.output:

@@ -10,6 +10,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from deepem.data import emio
@@ -70,6 +71,13 @@ class Source:
         if not np.isfinite(array).all():
             raise InputError(self.name, f"values that are no numbers within {box.begin} to {box.end}", "finite values")
         return array.astype(np.float32, copy=False)
+
+    def tensor(self, box: Box, device: torch.device | str = "cpu") -> torch.Tensor:
+        """The box as a tensor on a device."""
+        array = self.read(box)
+        if not array.flags.writeable or min(array.strides) < 0:  # torch takes no such views
+            array = array.copy()
+        return torch.from_numpy(array).to(device)
 
     @property
     def voxel_size_nm(self) -> tuple[float, float, float] | None:

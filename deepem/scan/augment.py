@@ -1,0 +1,132 @@
+"""Test-time augmentation: the mean over flips of a volume, and its variance, both in place.
+
+Each flip's prediction is that of the flipped volume: stitched on the flipped volume's own grid, then taken back. Values
+that a flip does not know (planes that an affinity's shift leaves, borders that its crop leaves, channels whose edge it
+turns into one that is not predicted) carry no weight, so that the mean and the variance are over the known values::
+
+    n += 1;  d = value - mean;  mean += d / n;  m2 += d (value - mean)        (Welford 1962)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from deepem.scan.flips import Flip
+from deepem.scan.stitch import Finished, Read, Scan
+from deepem.utils.geometry import Box, Vec3, vec3
+
+VARIANCE = "_var"
+"""What the name of an output's variance ends in."""
+
+
+@dataclass
+class Augmented:
+    """The mean over flips of a scan; runs as a `Scan` does.
+
+    Attributes:
+        scan_of: The scan of a volume of a given size: a transposed volume has another.
+        size: The volume's.
+        flips: What to average over.
+        edges: The edges of each affinity output's channels.
+        variance: Whether to give `<name>_var` too.
+    """
+
+    scan_of: Callable[[Vec3], Scan]
+    size: Vec3
+    flips: Sequence[Flip]
+    edges: Mapping[str, Sequence[Vec3]] = field(default_factory=dict)
+    variance: bool = False
+
+    def __post_init__(self) -> None:
+        self.scans = {size: self.scan_of(size) for size in dict.fromkeys(flip.size(self.size) for flip in self.flips)}
+        self.covered = self.scan_of(self.size).grid.covered
+
+    def count(self, box: Box) -> int:
+        """Number of patches that a box takes."""
+        needed = [(flip, self._needed(flip, box)) for flip in self.flips]
+        return sum(
+            self.scans[flip.size(self.size)].grid.count(flip.box(part, self.size)) for flip, part in needed if part
+        )
+
+    def run(self, read: Read, box: Box | None = None, planes: int | None = None) -> Iterator[Finished]:
+        """Compute a box and yield it in parts of at most so many planes, z ascending; see `Scan.run`."""
+        box = self.covered if box is None else box
+        step = planes or box.size[0]
+        for z in range(box.begin[0], box.end[0], step):
+            (_, *begin), (_, *end) = box
+            part = Box((z, begin[0], begin[1]), (min(z + step, box.end[0]), end[0], end[1]))
+            yield part, self._average(read, part)
+
+    def _average(self, read: Read, box: Box) -> dict[str, torch.Tensor]:
+        means: dict[str, Mean] = {}
+        for flip in self.flips:
+            part = self._needed(flip, box)
+            if part is None:
+                continue
+
+            def flipped(inner: Box, flip: Flip = flip) -> torch.Tensor:
+                return flip.apply(read(flip.unbox(inner, self.size)))
+
+            scan = self.scans[flip.size(self.size)]
+            ((_, values),) = scan.run(flipped, flip.box(part, self.size))
+            for name in list(values):
+                value = flip.revert(values.pop(name))
+                if name not in means:
+                    means[name] = Mean(value.shape[0], box, self.variance, value.device)
+                for channel, (source, shift) in self._origins(flip, name, value.shape[0]):
+                    means[name].add(channel, value[source], part.shift(shift))
+        return {
+            **{name: mean.mean for name, mean in means.items()},
+            **{f"{name}{VARIANCE}": mean.variance() for name, mean in means.items() if self.variance},
+        }
+
+    def _origins(self, flip: Flip, name: str, channels: int) -> Iterator[tuple[int, tuple[int, Vec3]]]:
+        edges = self.edges.get(name)
+        if edges is None:
+            yield from ((c, (c, (0, 0, 0))) for c in range(channels))
+            return
+        for channel, origin in enumerate(flip.origins(edges)):
+            if origin is not None:
+                yield channel, origin
+
+    def _needed(self, flip: Flip, box: Box) -> Box | None:
+        """The voxels of a flip's prediction that a box takes values from, or None if it knows none of them."""
+        shifts = {(0, 0, 0)}
+        for edges in self.edges.values():
+            shifts |= {origin[1] for origin in flip.origins(edges) if origin is not None}
+        begin = vec3(b - max(d) for b, d in zip(box.begin, zip(*shifts, strict=True), strict=True))
+        end = vec3(e - min(d) for e, d in zip(box.end, zip(*shifts, strict=True), strict=True))
+        known = flip.unbox(self.scans[flip.size(self.size)].grid.covered, self.size)
+        return Box(begin, end).intersect(known)
+
+
+class Mean:
+    """Running mean and sum of squared deviations of an output over a box, voxel by voxel over what is known there."""
+
+    def __init__(self, channels: int, box: Box, variance: bool, device: torch.device) -> None:
+        self.box = box
+        self.mean = torch.zeros(channels, *box.size, device=device)
+        self.count = torch.zeros(channels, *box.size, dtype=torch.uint8, device=device)
+        self._squares = torch.zeros_like(self.mean) if variance else None
+
+    def add(self, channel: int, value: torch.Tensor, where: Box) -> None:
+        """Add values (Z, Y, X) of one channel, known at the voxels `where`."""
+        both = self.box.intersect(where)
+        if both is None:
+            return
+        value = value[both.shift(-b for b in where.begin).slices()]
+        inside = (channel, *both.shift(-b for b in self.box.begin).slices())
+        mean, count = self.mean[inside], self.count[inside]
+        count += 1
+        deviation = value - mean
+        mean.addcdiv_(deviation, count)
+        if self._squares is not None:
+            self._squares[inside].addcmul_(deviation, value - mean)
+
+    def variance(self) -> torch.Tensor:
+        """The population variance; 0 where nothing is known."""
+        assert self._squares is not None
+        return self._squares.div_(self.count.clamp(min=1))
