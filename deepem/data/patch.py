@@ -17,6 +17,7 @@ Sizes = Mapping[str, Sequence[int]]
 
 
 def sizes_of(spec: Sizes) -> dict[str, Vec3]:
+    """Patch sizes (z, y, x) by key."""
     return {key: vec3(size[-3:]) for key, size in spec.items()}
 
 

@@ -14,6 +14,7 @@ from deepem.data.provider import DataProvider, Dataset, DataSuperset
 from deepem.data.transform.base import Augment, Sample
 from deepem.data.volume import ID_LABELS, Array
 from deepem.tasks import TASKS, Task, by_output
+from deepem.utils.contiguous import contiguous
 from deepem.utils.crop import centre_crop
 from deepem.utils.errors import InputError
 from deepem.utils.geometry import Vec3, vec3
@@ -112,7 +113,8 @@ class Sampler:
 
     def __call__(self, rng: np.random.Generator) -> dict[str, Array]:
         """One sample."""
-        dataset, patch = self.provider.draw(rng)
+        dataset, augmented = self.provider.draw(rng)
+        patch = {key: contiguous(array) for key, array in augmented.items()}
         image = _grey(patch["img"])
         sample: dict[str, Array] = {name: centre_crop(image, self._size(name)) for name in self.inputs}
         masks: dict[str, Array] = {}
@@ -143,7 +145,7 @@ class Sampler:
         if output.mask is None:
             return _constant(np.float32(1), shape)
         if output.mask not in made:
-            made[output.mask] = patch[output.mask].astype(np.float32, order="C", copy=False)
+            made[output.mask] = patch[output.mask].astype(np.float32, copy=False)
         return centre_crop(made[output.mask], vec3(shape[1:]))
 
     def _dataset(self, tag: str, volume: Mapping[str, Any]) -> Dataset | DataSuperset:
@@ -189,10 +191,10 @@ def _grow(sizes: dict[str, Vec3], key: str, size: Vec3) -> None:
 
 def _grey(image: Array) -> NDArray[np.float32]:
     """Grey values as float32 in [0, 1]; uint8 is divided by 255."""
-    grey = image.astype(np.float32, order="C", copy=image.dtype == np.uint8)
+    grey: NDArray[np.float32] = image.astype(np.float32, copy=False)
     if image.dtype == np.uint8:
         grey /= np.float32(255)
-    return np.ascontiguousarray(grey)
+    return grey
 
 
 def _constant(value: np.generic, shape: tuple[int, ...]) -> Array:

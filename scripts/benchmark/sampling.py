@@ -1,0 +1,307 @@
+#!/usr/bin/env python
+"""How fast samples are drawn and augmented, what each operation costs, how the loader scales, what it holds in memory.
+
+Patch 20x256x256, tasks aff + mit, volumes of 64x768x768, on one pinned core, in its processor time. Every round times
+the recipe and, right beside it, a fixed numpy/scipy workload (`--control`), whose recorded ratio to the public
+DataProvider3 + Augmentor tells what that stack would reach on this machine at this moment::
+
+    python scripts/benchmark/sampling.py                 # recipes
+    python scripts/benchmark/sampling.py operations      # ms per operation
+    python scripts/benchmark/sampling.py loader memory   # workers: rate, and proportional set size
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import importlib
+import importlib.util
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+import cv2  # noqa: E402
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+
+from deepem.data import transform  # noqa: E402
+from deepem.data.loader import batches, generator  # noqa: E402
+from deepem.data.sampler.basic import Sampler, get_spec  # noqa: E402
+from deepem.data.volume import compact  # noqa: E402
+from deepem.utils.allocator import keep_memory  # noqa: E402
+
+PATCH = (20, 256, 256)
+FULL = {"missing": 7, "blur": 7, "lost": True, "random": True}
+RECIPES: dict[str, tuple[str, dict[str, Any], str | None]] = {
+    "none": ("no_aug", {}, "none"),
+    "flip_rotate": ("flip_rotate", {}, "flip_rotate"),
+    "grayscale_warping": ("grayscale_warping", {"grayscale": True, "warping": True}, "grayscale_warping"),
+    "flyem.aug_mip1, no box": ("flyem.aug_mip1", {**FULL, "box": None}, "flyem.aug_mip1, no box"),
+    "flyem.aug_mip1, noise box": ("flyem.aug_mip1", {**FULL, "box": "noise"}, "flyem.aug_mip1, noise box"),
+}
+"""Recipe -> module, flags, and its name in the control's table."""
+
+PEERS = {"none": 463, "flip_rotate": 157}
+"""The fastest peer's samples/s where the public stack reached PUBLIC; it is carried over by that ratio."""
+PUBLIC = {"none": 400.0, "flip_rotate": 120.0}
+
+OPERATIONS: dict[str, tuple[str, dict[str, Any]]] = {
+    "FlipRotate": ("FlipRotate", {}),
+    "Grayscale2D": ("Grayscale2D", {"contrast_factor": 0.5, "brightness_factor": 0.5, "prob": 1}),
+    "Grayscale3D": ("Grayscale3D", {"contrast_factor": 0.5, "brightness_factor": 0.5, "skip": 0}),
+    "MixedGrayscale2D": ("MixedGrayscale2D", {"contrast_factor": 0.5, "brightness_factor": 0.5, "prob": 1, "skip": 0}),
+    "Warp": ("Warp", {"skip": 0, "do_twist": False, "rot_max": 45, "scale_max": 1.1}),
+    "Misalign 0-15": ("Misalign", {"disp": (0, 15), "margin": 1}),
+    "SlipMisalign 0-15": ("SlipMisalign", {"disp": (0, 15), "margin": 1, "interp": True}),
+    "MisalignPlusMissing": ("MisalignPlusMissing", {"disp": (3, 15), "value": 0}),
+    "MixedMissingSection": ("MixedMissingSection", {"maxsec": 7, "individual": True, "value": 0}),
+    "MixedBlurrySection": ("MixedBlurrySection", {"maxsec": 7}),
+    "LostSection": ("LostSection", {"nsec": 1}),
+    "LostPlusMissing": ("LostPlusMissing", {}),
+    "NoiseBox": ("NoiseBox", {"sigma": (1, 3), "dims": (5, 25), "margin": (1, 5, 5), "density": 0.3}),
+    "FillBox": ("FillBox", {"dims": (5, 25), "margin": (1, 5, 5), "density": 0.3}),
+    "BlurBox": ("BlurBox", {"dims": (5, 25), "margin": (1, 5, 5), "density": 0.3}),
+    "Track": ("Track", {}),
+    "Label": ("Label", {}),
+}
+
+
+def volume(shape: tuple[int, int, int]) -> dict[str, Any]:
+    """Random grey values, and labels in blocks as large as cells."""
+    rng = np.random.default_rng(0)
+    blocks = rng.integers(0, 5000, [-(-n // b) for n, b in zip(shape, (4, 48, 48), strict=True)], dtype=np.int32)
+    seg = blocks.repeat(4, 0).repeat(48, 1).repeat(48, 2)[: shape[0], : shape[1], : shape[2]]
+    return {"img": rng.integers(0, 256, shape, dtype=np.uint8), "seg": seg, "mit": seg % 8 == 0}
+
+
+def make_sampler(augment: Any, shape: tuple[int, int, int] = (64, 768, 768)) -> Sampler:
+    """A sampler for aff + mit."""
+    spec = get_spec({"input": (1, *PATCH)}, {"affinity": (3, *PATCH), "mitochondria": (1, *PATCH)})
+    return Sampler({"v": compact("v", volume(shape), ("seg", "mit"), "train")}, spec, True, augment)
+
+
+def recipe(name: str) -> Any:
+    """The augmentation of a recipe; ModuleNotFoundError if there is none."""
+    module, flags, _ = RECIPES[name]
+    return importlib.import_module(f"deepem.data.augment.{module}").get_augmentation(True, **flags)
+
+
+class Control:
+    """The workload that carries recorded speeds from one machine to another; absent, no ratios are given."""
+
+    def __init__(self, path: Path) -> None:
+        self.module: ModuleType | None = None
+        if path.is_file():
+            spec = importlib.util.spec_from_file_location("control", path)
+            assert spec is not None
+            assert spec.loader is not None
+            self.module = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(self.module)
+            rng = np.random.default_rng(0)
+            grey = rng.random((64, 768, 768), dtype=np.float32)
+            ids = rng.integers(0, 500, grey.shape, dtype=np.uint32)
+            y, x = np.meshgrid(np.arange(256.0) - 128, np.arange(256.0) - 128, indexing="ij")
+            yy = np.rint(np.cos(0.5) * y - np.sin(0.5) * x + 170).astype(int).clip(0, 339)
+            xx = np.rint(np.sin(0.5) * y + np.cos(0.5) * x + 170).astype(int).clip(0, 339)
+            self.arguments = grey, ids, yy, xx
+
+    def ms(self, runs: int) -> float | None:
+        """Median of some runs."""
+        if self.module is None:
+            return None
+        workload = self.module.workload
+        return statistics.median(clock(lambda: workload(*self.arguments)) for _ in range(runs))
+
+    def public(self, name: str, ms: float | None) -> float | None:
+        """Samples/s of the public stack where the control takes so long."""
+        if ms is None or self.module is None:
+            return None
+        return float(1e3 / (self.module.RATIO[name] * ms))
+
+
+def clock(function: Callable[[], object]) -> float:
+    """Milliseconds of processor time of one call: all is in one thread, and other processes do not count."""
+    start = time.process_time()
+    function()
+    return (time.process_time() - start) * 1e3
+
+
+def rate(sampler: Sampler, count: int, first: int) -> float:
+    """Samples per second of processor time, over so many samples in a row."""
+    return 1e3 * count / sum(clock(lambda i=i: sampler(generator(0, "train", i))) for i in range(first, first + count))
+
+
+def wall_rate(sampler: Sampler, count: int, first: int) -> float:
+    """Samples per second of the clock on the wall, which batches are measured by too."""
+    start = time.perf_counter()
+    for index in range(first, first + count):
+        sampler(generator(0, "train", index))
+    return count / (time.perf_counter() - start)
+
+
+def show_recipes(args: argparse.Namespace) -> dict[str, Any]:
+    """Samples/s per recipe beside the public stack's."""
+    control, sampler, out = Control(args.control), make_sampler(None), {}
+    print(f"{'recipe':28}{'samples/s':>11}{'public':>9}{'ratio':>8}{'spread':>14}   fastest peer")
+    for name, (_, _, key) in RECIPES.items():
+        if args.recipe and name not in args.recipe:
+            continue
+        try:
+            sampler.provider.set_augment(recipe(name))
+        except ModuleNotFoundError:
+            print(f"{name:28}{'no such recipe':>11}")
+            continue
+        rates, ratios = [], []
+        rate(sampler, args.samples // 2 + 1, 10**6)
+        for turn in range(args.rounds):
+            rates.append(rate(sampler, args.samples, turn * args.samples))
+            public = control.public(str(key), control.ms(5))
+            if public is not None:
+                ratios.append(rates[-1] / public)
+        row: dict[str, Any] = {"samples_per_s": statistics.median(rates)}
+        line = f"{name:28}{row['samples_per_s']:11.1f}"
+        if ratios:
+            row |= {"ratio": statistics.median(ratios), "ratios": [round(r, 3) for r in ratios]}
+            spread = f"{min(ratios):.2f}-{max(ratios):.2f}"
+            line += f"{row['samples_per_s'] / row['ratio']:9.1f}{row['ratio']:7.2f}x{spread:>14}"
+            if name in PEERS:
+                line += f"   {row['ratio'] * PUBLIC[name] / PEERS[name]:.2f}x"
+        print(line)
+        out[name] = row
+    return out
+
+
+def show_operations(args: argparse.Namespace) -> dict[str, Any]:
+    """Milliseconds per sample that each operation adds, when it is applied."""
+    sampler, out = make_sampler(None), {}
+
+    def median_ms(augment: Any) -> float:
+        sampler.provider.set_augment(augment)
+        samples = range(args.samples + 3)
+        return statistics.median([clock(lambda i=i: sampler(generator(0, "train", i))) for i in samples][3:])
+
+    bare = median_ms(None)
+    print(f"{'bare sample':28}{bare:8.2f} ms\n{'adds':28}")
+    for name, (cls, arguments) in OPERATIONS.items():
+        if not hasattr(transform, cls):
+            print(f"{name:28}{'none':>8}")
+            continue
+        out[name] = median_ms(getattr(transform, cls)(**arguments)) - bare
+        print(f"{name:28}{out[name]:8.2f} ms")
+    return {"bare": bare, **out}
+
+
+def show_loader(args: argparse.Namespace) -> dict[str, Any]:
+    """Batches/s with workers, over the rate of the sampler alone on one core."""
+    sampler, out = make_sampler(None), {}
+    cores = sorted(args.cores)
+    print(
+        f"loader on {len(cores)} cores\n{'recipe':28}{'one core':>10}{'0 workers':>11}{'1':>9}{'2':>9}"
+        "   2 workers over one core"
+    )
+    for name in RECIPES:
+        if args.recipe and name not in args.recipe:
+            continue
+        try:
+            sampler.provider.set_augment(recipe(name))
+        except ModuleNotFoundError:
+            continue
+        rounds: list[list[float]] = []
+        for turn in range(args.rounds):
+            os.sched_setaffinity(0, {cores[0]})
+            row = [wall_rate(sampler, args.samples, turn * args.samples)]
+            for workers in (0, 1, 2):
+                os.sched_setaffinity(0, {cores[0]} if workers < 2 else set(cores))
+                row.append(batch_rate(sampler, workers, args.samples * max(1, workers)))
+            rounds.append(row)
+        medians = [statistics.median(column) for column in zip(*rounds, strict=True)]
+        speedup = statistics.median(row[3] / row[0] for row in rounds)
+        print(f"{name:28}{medians[0]:10.1f}{medians[1]:11.1f}{medians[2]:9.1f}{medians[3]:9.1f}   {speedup:.2f}x")
+        out[name] = {"one_core": medians[0], "workers": medians[1:], "speedup": speedup}
+    os.sched_setaffinity(0, set(cores))
+    return out
+
+
+def batch_rate(sampler: Sampler, workers: int, count: int) -> float:
+    """Batches/s in the steady state: the clock starts when what was made ahead is used up once."""
+    ahead = 4 * workers + 2
+    stream = batches(sampler, seed=0, phase="train", start=0, stop=count + 2 * ahead, batch_size=1, num_workers=workers)
+    for _ in range(ahead):
+        next(stream)
+    start = time.perf_counter()
+    for _ in range(count):
+        next(stream)
+    return count / (time.perf_counter() - start)
+
+
+def show_memory(args: argparse.Namespace) -> dict[str, Any]:
+    """Proportional set size of this process and its workers, which counts each shared page once."""
+    out: dict[str, Any] = {}
+    print(f"{'workers':>8}{'start':>8}{'total MiB':>11}{'workers MiB, each':>19}")
+    sampler = make_sampler(None, args.volume)
+    held = sum(sampler.provider.leaves()[0].array(key).nbytes for key in ("img", "seg", "mit"))
+    for context in ("fork", "spawn"):
+        for workers in (0, 2, 8):
+            gc.collect()
+            stream = batches(
+                sampler, seed=0, phase="train", start=0, stop=1000, batch_size=1, num_workers=workers, context=context
+            )
+            for _ in range(10 * max(1, workers)):
+                next(stream)
+            import multiprocessing
+
+            each = [pss(child.pid) for child in multiprocessing.active_children()]
+            total = pss(os.getpid()) + sum(each)
+            print(f"{workers:8}{context:>8}{total:11.0f}{statistics.mean(each) if each else 0:19.0f}")
+            out[f"{context} {workers}"] = {"total_mib": total, "worker_mib": each}
+            del stream
+    print(f"volumes: {held / 2**20:.0f} MiB")
+    return {"volumes_mib": held / 2**20, **out}
+
+
+def pss(pid: int | None) -> float:
+    """Proportional set size of a process in MiB."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
+
+
+PARTS = {"recipes": show_recipes, "operations": show_operations, "loader": show_loader, "memory": show_memory}
+
+
+def main() -> None:
+    """Run the chosen parts."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", default=["recipes"], help=f"of {', '.join(PARTS)} (default: recipes)")
+    parser.add_argument("--recipe", nargs="*", help="only these recipes")
+    parser.add_argument("--rounds", type=int, default=7, help="rounds, of which the median is shown")
+    parser.add_argument("--samples", type=int, default=40, help="samples per round")
+    parser.add_argument("--core", type=int, help="core to pin to (default: the first allowed one)")
+    parser.add_argument("--default_allocator", action="store_true", help="leave glibc's allocator as it is")
+    parser.add_argument("--volume", type=int, nargs=3, default=(64, 1536, 1536), help="volume of the memory part")
+    parser.add_argument("--control", type=Path, default=ROOT.parent / "shared" / "tools" / "sampling_control.py")
+    parser.add_argument("--json", type=Path, help="also write the figures here")
+    args = parser.parse_args()
+    if unknown := set(args.parts) - set(PARTS):
+        parser.error(f"parts: got {', '.join(unknown)}, wants some of {', '.join(PARTS)}")
+    args.cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(args.cores) if args.core is None else args.core})
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
+    if not args.default_allocator:
+        keep_memory()
+    figures = {part: PARTS[part](args) for part in args.parts}
+    if args.json:
+        args.json.write_text(json.dumps(figures, indent=2))
+
+
+if __name__ == "__main__":
+    main()
