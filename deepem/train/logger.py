@@ -31,9 +31,13 @@ class Averages:
         """The sums as plain numbers, for a checkpoint."""
         return {name: pair.tolist() for name, pair in self.sums.items()}
 
-    def take(self) -> dict[str, float]:
+    def values(self) -> dict[str, float]:
         """sum(loss) / sum(count) of each head since the last take; a head whose masks were all empty is left out."""
-        values = {name: (pair[0] / pair[1]).item() for name, pair in self.sums.items() if pair[1] > 0}
+        return {name: (pair[0] / pair[1]).item() for name, pair in self.sums.items() if pair[1] > 0}
+
+    def take(self) -> dict[str, float]:
+        """The values, and begin anew."""
+        values = self.values()
         self.sums = {}
         return values
 
@@ -69,14 +73,21 @@ class Logger:
 
     def train_row(self, iteration: int, lr: float, drawn: Mapping[str, float]) -> None:
         """Write the averages of the training steps since the last row, and the share of each volume in the samples."""
-        now, steps = perf_counter(), iteration - self.row_iteration
-        speed = steps / max(now - self.row_time, 1e-9)
-        waited = self.waited / max(steps, 1)
-        self.row_time, self.row_iteration, self.waited = now, iteration, 0.0
-        losses = self.train.take()
-        self._write(iteration, "train", losses, {"lr": lr, "it_per_s": speed, "data_wait": waited, **drawn})
-        left = (self.stop - iteration) / speed
-        self._say(iteration, "train", losses, f"{speed:.3g} it/s, waited {waited * speed:.0%}, {_clock(left)} left")
+        self.show(iteration)
+        speed, waited = self._pace(iteration)
+        self.row_time, self.row_iteration, self.waited = perf_counter(), iteration, 0.0
+        self._write(iteration, "train", self.train.take(), {"lr": lr, "it_per_s": speed, "data_wait": waited, **drawn})
+
+    def show(self, iteration: int) -> None:
+        """Show the averages since the last row, and leave them to go into the next."""
+        speed, waited = self._pace(iteration)
+        left = _clock((self.stop - iteration) / speed)
+        self._say(iteration, "train", self.train.values(), f"{speed:.3g} it/s, waited {waited * speed:.0%}, {left} left")
+
+    def _pace(self, iteration: int) -> tuple[float, float]:
+        """Steps per second, and seconds waited for data per step, since the last row."""
+        steps = iteration - self.row_iteration
+        return max(steps, 1) / max(perf_counter() - self.row_time, 1e-9), self.waited / max(steps, 1)
 
     def test_row(self, iteration: int, losses: Mapping[str, float], seconds: float) -> None:
         """Write the averages of an evaluation; its time does not count as training time."""

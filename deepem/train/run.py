@@ -59,8 +59,10 @@ def train(options: Options, lines: Sequence[str]) -> None:
 
             log.step(parts, waited)
             due = {name for name in ("avgs", "imgs", "eval", "chkpt") if iteration % options[f"{name}_intv"] == 0}
-            if "avgs" in due or iteration <= options["warm_up"] or iteration == stop:
+            if "avgs" in due or iteration <= options["warm_up"]:
                 log.train_row(iteration, run.optimizer.param_groups[0]["lr"], run.drawn(iteration))
+            elif iteration == stop:
+                log.show(iteration)
             if "imgs" in due:
                 log.pictures(iteration, "train", pictures(run.tasks, batch, outputs))
             if "eval" in due:

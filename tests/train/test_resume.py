@@ -1,0 +1,81 @@
+"""A run that is cut in two is the run that was not: the same weights, optimiser and log, to the bit."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+
+import pytest
+
+EVERY_2 = ("--chkpt_intv", 2)
+
+
+@pytest.mark.parametrize(
+    ("workers", "more"),
+    [
+        (0, ()),
+        (2, ("--norm", "group", "--dropout", 0.3)),
+        pytest.param(4, ("--dropout", 0.3, "--optim", "SGD"), marks=pytest.mark.slow),
+    ],
+)
+def test_resuming_changes_nothing(lab, equal_runs, workers, more):
+    lab.train("whole", "--max_iter", 7, *more)
+    lab.train("parts", "--max_iter", 4, *more)
+    lab.train("parts", "--max_iter", 5, "--num_workers", workers, *more)
+    lab.train("parts", "--max_iter", 7, "--num_workers", workers, *more)
+    equal_runs("whole", "parts", 7)
+    assert [row["iter"] for row in lab.rows("whole", "train")] == [1, 2, 3, 6]
+    assert [row["iter"] for row in lab.rows("whole", "test")] == [4]
+
+
+def test_nothing_happens_to_a_run_that_is_complete(lab):
+    lab.train("run", "--max_iter", 3)
+    before = {path: path.read_bytes() for path in lab.models("run").iterdir()}
+    lab.train("run", "--max_iter", 3)
+    assert {path: path.read_bytes() for path in lab.models("run").iterdir()} == before
+
+
+def test_a_killed_run_goes_on_from_its_last_checkpoint(lab, equal_runs):
+    kill = lab.mishap("kill", 6, "os.kill(os.getpid(), signal.SIGKILL)")
+    child = os.fork()
+    if child == 0:
+        try:
+            lab.train("run", *EVERY_2, "--max_iter", 8, "--num_workers", 1, "--modifier", kill)
+        finally:
+            os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert sorted(os.listdir(lab.models("run"))) == ["model2.chkpt", "model4.chkpt"]
+    lab.calm()
+    lab.train("run", *EVERY_2, "--max_iter", 8, "--modifier", kill)
+    lab.train("whole", *EVERY_2, "--max_iter", 8, "--modifier", kill)
+    equal_runs("run", "whole", 8)
+
+
+def test_a_truncated_checkpoint_is_passed_over(lab, equal_runs, capsys):
+    lab.train("whole", *EVERY_2, "--max_iter", 6)
+    lab.train("run", *EVERY_2, "--max_iter", 4)
+    newest = lab.models("run") / "model4.chkpt"
+    newest.write_bytes(newest.read_bytes()[:-100])
+    lab.train("run", *EVERY_2, "--max_iter", 6)
+    assert "warning: passed over: " in capsys.readouterr().err
+    equal_runs("whole", "run", 6)
+    aside = lab.models("run") / "after2" / "model4.chkpt"
+    assert aside.is_file()
+
+
+def test_a_full_disk_leaves_the_checkpoints_whole(lab, equal_runs, capsys):
+    lab.train("whole", *EVERY_2, "--max_iter", 6)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    full = lab.mishap("full", 4, f"resource.setrlimit(resource.RLIMIT_FSIZE, (6000, {limits[1]}))")
+    try:
+        code = lab.fails("run", *EVERY_2, "--max_iter", 6, "--modifier", full)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    lines = capsys.readouterr().err.splitlines()
+    assert code == 2
+    assert lines[-1].startswith("run.py: error: experiments/run/models/model4.chkpt: got a disk that cannot take it")
+    assert os.listdir(lab.models("run")) == ["model2.chkpt"]
+    lab.calm()
+    lab.train("run", *EVERY_2, "--max_iter", 6, "--modifier", full)
+    equal_runs("whole", "run", 6)
