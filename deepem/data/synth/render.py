@@ -54,8 +54,12 @@ class Renderer:
         image = self.grey[seg] + self.grain[seg] * (0.75 * grain(self.noise, 1.4) + 0.65 * grain(self.noise, 4.5))
         # Reticulum: thin contour lines of a smooth field, dark like a membrane, away from the real ones.
         line = np.exp(-(((np.abs(self.reticulum.section(z)) - 1.0) / 0.17) ** 2))
-        image -= self.tubes[seg] * line * (deep > 5)
+        image -= self.tubes[seg] * line * self._shade(seg) * (deep > 5)
         return np.asarray(image, np.float32)
+
+    def _shade(self, seg: Labels) -> Plane:
+        """How much what is dark darkens each cell: less where the cell is dark itself."""
+        return ((self.grey - 58) / 90).clip(0.3, 1.1)[seg]
 
     def _organelles(self, z: int, seg: Labels, deep: Plane, image: Plane) -> Plane:
         cell, offset = self.spots
@@ -63,12 +67,13 @@ class Renderer:
         y, x = np.rint(at).astype(int).T
         inside = (y >= 0) & (y < seg.shape[0]) & (x >= 0) & (x < seg.shape[1])
         inside[inside] = seg[y[inside], x[inside]] == cell[inside] + 1
-        image -= 30 * scatter(seg.shape, at[inside], dot(1.6))
+        dark = 30 * scatter(seg.shape, at[inside], dot(1.6))
         stray = self.rng.uniform((0, 0), seg.shape, (seg.size // 2600, 2))
         near = self.synapses.cloud.get(z, [])
         rings = scatter(seg.shape, stray, ring(3.3, 1.3)) * (deep > 6)
         rings += scatter(seg.shape, np.concatenate([*near, np.zeros((0, 2))]), ring(3.3, 1.4)) * (deep > 2.5)
-        image -= 42 * rings.clip(0, 1.3) * (seg < self.tissue.wall)
+        dark += 42 * rings.clip(0, 1.3) * (seg < self.tissue.wall)
+        image -= dark * self._shade(seg)
         paint = self.tissue.organelle[z]
         image = np.where(paint > 0, paint + 7 * grain(self.noise, 1.6), image)
         lumen = self.tissue.blv[z] == 1
