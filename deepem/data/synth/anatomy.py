@@ -124,7 +124,7 @@ class _Sections:
             if axon.any():
                 rim = min(float(self.sheath[cell - 1]), 0.45 * float(deep[axon].max()))
                 inside: Plane = cv2.GaussianBlur((axon & (deep > rim)).astype(np.float32), (0, 0), 3.5)
-                sheath |= axon & ((inside < 0.5) | (deep <= 0.6 * rim))
+                sheath |= axon & ((inside < 0.5 * inside[axon].max()) | (deep <= 0.6 * rim))
         return sheath
 
     def _bent(self, z: int) -> tuple[Plane, Plane]:

@@ -8,6 +8,7 @@ import pytest
 from deepem.data.dataset import fib25
 from deepem.data.dataset.flyem import cremi_b
 from deepem.data.emio import imread, imsave
+from deepem.utils import modules
 from deepem.utils.errors import InputError
 
 SHAPE = (4, 6, 8)
@@ -81,3 +82,31 @@ def test_the_real_fib25_is_what_the_module_says(shared):
     volume = fib25.load_data(shared / "data", ["all"], labels=("seg",))["all"]
     assert volume["img"].shape == volume["seg"].shape == (140, 250, 250)
     assert volume["img"].dtype == np.uint8
+
+
+LAB = '''"""Two cut-outs of a lab."""
+
+from deepem.data.emio import load_files
+
+data_info = {
+    "cut1": {"dir": "fly/cut1", "img": "em.tif", "seg": "neurons.h5", "mit": "mito.npy", "msk": "known.h5"},
+    "cut2": {"dir": "fly/cut2", "img": "all.h5:volumes/raw", "seg": "ids.zarr"},
+}
+splits = {"train": ["cut1"], "val": ["cut2"]}
+
+
+def load_data(data_dir, data_ids=None, *, class_keys=(), labels=()):
+    """Volumes by id."""
+    return load_files(data_info, data_dir, data_ids, labels)
+'''
+
+
+def test_a_lab_adds_a_dataset_with_a_table_and_a_call(tmp_path):
+    (tmp_path / "lab.py").write_text(LAB)
+    for name in ("cut1/em.tif", "cut1/neurons.h5", "cut1/mito.npy", "cut1/known.h5", "cut2/ids.zarr"):
+        imsave(np.ones(SHAPE, np.uint8), tmp_path / "fly" / name)
+    imsave(np.ones(SHAPE, np.uint8), f"{tmp_path}/fly/cut2/all.h5:volumes/raw")
+    module = modules.load("dataset", str(tmp_path / "lab.py"))
+    volumes = module.load_data(tmp_path, ["cut1", "cut2"], labels=("seg", "mit"))
+    assert [set(volume) for volume in volumes.values()] == [{"img", "seg", "mit", "msk", "loc"}, {"img", "seg", "loc"}]
+    assert len(LAB.splitlines()) <= 15
