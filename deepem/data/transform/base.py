@@ -32,9 +32,9 @@ Sample = dict[str, Array]
 masks any integer or float type."""
 
 Apply = Callable[[Sample], Sample]
-"""Turns the larger sample into the requested one. It may write into the arrays it is given: they are the sample's own
-copies, never views of a volume. What it returns may be views with any strides, so that a sample is copied once, at the
-end, by whoever needs contiguous arrays."""
+"""Turns the larger sample into the requested one. Arrays come as the sample's own copies or as read-only views of a
+volume: whoever changes voxels in place takes `owned(array)` first. What is returned may be views too, with any strides,
+so that voxels which only move are copied once, at the end, by whoever needs contiguous arrays of their own."""
 
 
 @dataclass(frozen=True)
@@ -95,9 +95,9 @@ def keep(sample: Sample) -> Sample:
     return sample
 
 
-def even(n: int) -> int:
-    """The smallest even number that is not below n: a growth by it leaves n // 2 or more on either side."""
-    return n + n % 2
+def owned(array: Array) -> Array:
+    """The array itself if it may be written into, else a copy, in the order of C."""
+    return array if array.flags.writeable else array.copy()
 
 
 def probability(name: str, value: float) -> None:

@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deepem.data.transform.base import Apply, Augment, Sample, Spec, keep, probability
+from deepem.data.transform.base import Apply, Augment, Sample, Spec, keep, owned, probability
 from deepem.data.transform.noise import Noise
-from deepem.data.transform.perturb import Blur, Change, Fill, Perturb, in_rows
-from deepem.data.transform.region import cut
+from deepem.data.transform.perturb import Blur, Fill, Perturb, in_rows
 from deepem.utils.geometry import Vec3
 
 
@@ -61,13 +60,16 @@ class Box(Augment):
         begin, end = self.boxes(frame, rng)
 
         def apply(sample: Sample) -> Sample:
-            changes = self.changes(len(begin), rng) if self.individual else self.changes(1, rng) * len(begin)
+            change = self.perturb.draw_many(len(begin) if self.individual else 1, rng)
             for key in spec.images:
-                image = sample[key] = in_rows(sample[key])
-                for b, e, change in zip(begin.tolist(), end.tolist(), changes, strict=True):
-                    block = cut(image, b, e)
-                    if block.size:
-                        change(block)
+                image = sample[key] = in_rows(owned(sample[key]))
+                size = np.array(image.shape[1:])
+                low, high = (begin + size // 2).clip(0), np.minimum(end + size // 2, size)
+                inside = np.flatnonzero((low < high).all(1))
+                for i, (z, y, x), (z1, y1, x1) in zip(
+                    inside.tolist(), low[inside].tolist(), high[inside].tolist(), strict=True
+                ):
+                    change(i if self.individual else 0, image[:, z:z1, y:y1, x:x1])
             return sample
 
         return spec, apply
@@ -85,10 +87,6 @@ class Box(Augment):
         margin = np.minimum(self.margin, (size - 1) // 2)
         begin = rng.integers(margin, size - margin, sides.shape) - sides // 2 - size // 2
         return begin, begin + sides
-
-    def changes(self, n: int, rng: np.random.Generator) -> list[Change]:
-        """Draw what happens in each of n boxes."""
-        return [self.perturb.draw(rng) for _ in range(n)]
 
     def lines(self) -> list[str]:
         """All arguments."""
@@ -121,8 +119,3 @@ class NoiseBox(Box):
 
     def __init__(self, dims: tuple[int, int] = (10, 30), sigma: tuple[float, float] = (2, 5), **box: Any) -> None:
         super().__init__(Noise, dims, sigma=sigma, side=dims[1], **box)
-
-    def changes(self, n: int, rng: np.random.Generator) -> list[Change]:
-        """Draw the noise images, and a window of them for each box."""
-        assert isinstance(self.perturb, Noise)
-        return self.perturb.windows(n, rng)

@@ -52,9 +52,9 @@ class Reader:
     """
 
     def __init__(self, field: Field, size: tuple[int, int]) -> None:
-        self._field, self._centre = field, (size[0] // 2, size[1] // 2)
+        self._field, self._size, self._centre = field, size, (size[0] // 2, size[1] // 2)
         self._maps: tuple[Array, Array] | None = None
-        self._nearest: tuple[int, Array] | None = None
+        self._nearest: Array | None = None
 
     def linear(self, plane: Array, out: Array) -> None:
         """Bilinear reading of a section (Y, X), uint8 or float32, into `out`. Rows must lie forwards in memory."""
@@ -64,16 +64,14 @@ class Reader:
         cv2.remap(plane, *self._maps, cv2.INTER_LINEAR, dst=out, borderMode=cv2.BORDER_REPLICATE)
 
     def nearest(self, plane: Array, out: Array) -> None:
-        """The nearest voxels of a section (Y, X) of any type, into `out`. Rows must lie forwards in memory."""
-        rows, cols = plane.shape
-        pitch = plane.strides[0] // plane.itemsize  # voxels from row to row: more than a row where the array is a view
-        if self._nearest is None or self._nearest[0] != pitch:
+        """The nearest voxels of a section (Y, X) of any type, into `out`."""
+        if self._nearest is None:
             # offsets are rounded, not positions: those of two arrays differ by their centres, and ties would part them
             index = np.rint(self._field.y).astype(np.intp)
-            index *= pitch
+            index *= self._size[1]
             index += np.rint(self._field.x).astype(np.intp)
-            index += self._centre[0] * pitch + self._centre[1]
-            self._nearest = pitch, index
-        flat = np.lib.stride_tricks.as_strided(plane, ((rows - 1) * pitch + cols,), (plane.itemsize,), writeable=False)
+            index += self._centre[0] * self._size[1] + self._centre[1]
+            self._nearest = index
+        # a section that is part of a larger one is copied: reading it once in order is cheaper than all over the place;
         # "clip" only because it writes into `out` directly: the index is inside by construction
-        np.take(flat, self._nearest[1], out=out, mode="clip")
+        np.take(np.ascontiguousarray(plane).reshape(-1), self._nearest, out=out, mode="clip")

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from deepem.data.transform.base import Apply, Augment, Sample, Spec, keep, probability
+from deepem.data.transform.base import Apply, Augment, Sample, Spec, keep, owned, probability
 from deepem.data.transform.perturb import Grayscale, in_rows
 from deepem.data.transform.section import MixedSection, PartialSection, Section
 
@@ -37,7 +37,7 @@ class Grayscale3D(Augment):
 
         def apply(sample: Sample) -> Sample:
             for key in spec.images:
-                sample[key] = in_rows(sample[key])
+                sample[key] = in_rows(owned(sample[key]))
                 change(sample[key])
             return sample
 

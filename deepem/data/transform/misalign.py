@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from deepem.data.transform.base import Apply, Augment, Sample, Spec, keep
+from deepem.data.transform.base import Apply, Augment, Sample, Spec, keep, owned
 from deepem.data.transform.perturb import Change, Fill, in_rows
 from deepem.data.transform.region import cut, extent
 from deepem.data.transform.slide import Pose, between, slide
@@ -184,7 +184,7 @@ def change_sections(sample: Sample, spec: Spec, changes: dict[int, Change]) -> S
     """Change sections of the images, given relative to the centre voxel, in place."""
     (_, y0, x0), (_, y1, x1) = extent(spec.frame(spec.images))
     for key in spec.images:
-        image = sample[key] = in_rows(sample[key])
+        image = sample[key] = in_rows(owned(sample[key]))
         for z, change in changes.items():
             block = cut(image, (z, y0, x0), (z + 1, y1, x1))
             if block.size:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from deepem.data.transform.base import Array
 from deepem.data.transform.field import F32
@@ -35,19 +35,26 @@ class Noise(Perturb):
 
     def draw(self, rng: np.random.Generator) -> Change:
         """Draw noise images and a window of them."""
-        return self.windows(1, rng)[0]
+        change = self.draw_many(1, rng)
+        return lambda block: change(0, block)
 
-    def windows(self, n: int, rng: np.random.Generator) -> list[Change]:
+    def draw_many(self, n: int, rng: np.random.Generator) -> Callable[[int, Array], None]:
         """Draw noise images, and for each of n blocks which of them it shows, and where."""
         images = self._images(min(n, WIDTHS), rng)
         as_bytes = round_to(images * 255, np.dtype(np.uint8))
-        which = rng.integers(len(images), size=n).tolist()
-        corners = rng.integers(self._places, size=(n, 2)).tolist()
-        return [self._window(images[i], as_bytes[i], *corner) for i, corner in zip(which, corners, strict=True)]
+        which, side = rng.integers(len(images), size=n).tolist(), self.side
+        places = (ROOM - 1) * side + 1
+        tops, lefts = rng.integers(places, size=(2, n)).tolist()
 
-    @property
-    def _places(self) -> int:
-        return (ROOM - 1) * self.side + 1
+        def change(i: int, block: Array) -> None:
+            image = (as_bytes if block.dtype == np.uint8 else images)[which[i]]
+            top, left = tops[i], lefts[i]
+            _, depth, rows, cols = block.shape
+            for z in range(depth):
+                block[:, z] = image[top : top + rows, left : left + cols]
+                top = (top + side) % places  # each section of the block shows another part
+
+        return change
 
     def _images(self, n: int, rng: np.random.Generator) -> F32:
         """Noise images (n, Y, X) in [0, 1], each of another width."""
@@ -59,13 +66,3 @@ class Noise(Perturb):
             image *= 0.25 * 2 * np.pi**0.5 * sigma  # white noise is left with a deviation of 1 / (2 sqrt(pi) sigma)
         noise += 0.5
         return noise.clip(0, 1, out=noise)
-
-    def _window(self, image: F32, as_bytes: NDArray[np.uint8], y: int, x: int) -> Change:
-        def change(block: Array) -> None:
-            source: Array = as_bytes if block.dtype == np.uint8 else image
-            rows, cols = block.shape[-2:]
-            for z in range(block.shape[1]):
-                top = (y + z * self.side) % self._places  # each section of the block shows another part
-                block[:, z] = source[top : top + rows, x : x + cols]
-
-        return change

@@ -33,11 +33,16 @@ class Perturb(ABC):
     def draw(self, rng: np.random.Generator) -> Change:
         """Draw the parameters; the result changes a block (C, Z, Y, X) in place."""
 
+    def draw_many(self, n: int, rng: np.random.Generator) -> Callable[[int, Array], None]:
+        """Draw the parameters for each of n blocks; the result changes block i in place."""
+        changes = [self.draw(rng) for _ in range(n)]
+        return lambda i, block: changes[i](block)
+
 
 def in_rows(image: Array) -> Array:
-    """The array itself if its rows lie forwards in memory, as OpenCV needs them, else a copy that does."""
-    z, y, x = image.strides[-3:]
-    return image if x == image.itemsize and y >= x * image.shape[-1] and z > 0 else np.ascontiguousarray(image)
+    """The array itself if its rows lie forwards in memory, as OpenCV needs them, else a copy of which that is true."""
+    _, y, x = image.strides[-3:]
+    return image if x == image.itemsize and y >= x * image.shape[-1] else np.ascontiguousarray(image)
 
 
 def planes(block: Array) -> Iterator[Array]:
@@ -118,6 +123,15 @@ class Fill(Perturb):
 
         def change(block: Array) -> None:
             block[...] = grey(value, block.dtype)
+
+        return change
+
+    def draw_many(self, n: int, rng: np.random.Generator) -> Callable[[int, Array], None]:
+        """Draw all values at once: there may be a thousand."""
+        values = rng.random(n).tolist() if self.random else [self.value] * n
+
+        def change(i: int, block: Array) -> None:
+            block[...] = grey(values[i], block.dtype)
 
         return change
 

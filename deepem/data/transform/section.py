@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from deepem.data.transform.base import Apply, Augment, Sample, Spec, keep, probability
+from deepem.data.transform.base import Apply, Augment, Sample, Spec, keep, owned, probability
 from deepem.data.transform.perturb import Change, Perturb, in_rows
 from deepem.data.transform.region import cut, extent
 from deepem.utils.errors import InputError
@@ -61,7 +61,7 @@ class Section(Augment):
 
         def apply(sample: Sample) -> Sample:
             for key in spec.images:
-                image = sample[key] = in_rows(sample[key])
+                image = sample[key] = in_rows(owned(sample[key]))
                 for (begin, end), change in plan:
                     block = cut(image, begin, end)
                     if block.size:

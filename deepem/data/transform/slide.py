@@ -9,7 +9,8 @@ Every section of a sample has a position (y, x), where its centre is read relati
         [          ====== ]          [   ======        ]
         a misalignment: from a section on, all
 
-What was read is shifted in place, only the sections that do not lie where most do, and the result is a view.
+Only the sections that do not lie where most do are moved, in place if the array is the sample's own, and the result
+is a view.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from deepem.data.transform.base import Apply, Array, Sample, Spec
+from deepem.data.transform.base import Apply, Array, Sample, Spec, owned
 from deepem.data.transform.field import F32, Field, Reader, offsets
 from deepem.data.transform.perturb import in_rows
 from deepem.utils.geometry import Vec3, vec3
@@ -78,6 +79,9 @@ def slide(spec: Spec, images: Sequence[Pose], labels: Sequence[Pose]) -> tuple[S
         usual = Counter(p for p in own if not p.rot).most_common(1)
         rest = usual[0][0] if usual else Pose()
         view = _window(array, rest, n)
+        if all(pose == rest for pose in own):
+            return view
+        view = owned(view)
         for z, pose in enumerate(own):
             if pose.rot:
                 if (pose, n) not in readers:
@@ -117,6 +121,8 @@ def _close_gap(array: Array, size: Vec3, nsec: int, at: int, before: int) -> Arr
     low = array.shape[1] // 2 - depth // 2 - before
     high = low + nsec
     gap = min(max(at + depth // 2, 0), depth)
+    if not array.flags.writeable:
+        return np.concatenate([array[:, low : low + gap], array[:, high + gap : high + depth]], axis=1)
     if gap < depth - gap:
         for z in reversed(range(gap)):
             array[:, high + z] = array[:, low + z]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from deepem.data.transform.base import Apply, Array, Augment, Sample, Spec, keep, probability
+from deepem.data.transform.base import Apply, Array, Augment, Sample, Spec, keep, owned, probability
 from deepem.data.transform.field import F32
 from deepem.data.transform.perturb import Change, in_rows, planes, round_to
 from deepem.data.transform.region import cut, extent
@@ -52,7 +52,7 @@ class Track(Augment):
 
         def apply(sample: Sample) -> Sample:
             for key in spec.images:
-                image = sample[key] = in_rows(sample[key])
+                image = sample[key] = in_rows(owned(sample[key]))
                 for z, change in enumerate(changes, first):
                     change(cut(image, (z, y0, x0), (z + 1, y1, x1)))
             return sample
