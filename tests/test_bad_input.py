@@ -312,7 +312,11 @@ TRAIN = {
         "--train_ids a b --chkpt_num 2 --max_iter 4", CHECKPOINT, "damaged", "a checkpoint", corrupt(CHECKPOINT)
     ),
     "no readable checkpoint": Case(
-        "--train_ids a b --max_iter 4", "experiments/run/models", "none readable", "--exp_name", replace(CHECKPOINT, "no")
+        "--train_ids a b --max_iter 4",
+        "experiments/run/models",
+        "none readable",
+        "--exp_name",
+        replace(CHECKPOINT, "no"),
     ),
     "no such weights to start from": Case(NEW + "--pretrain no.chkpt", "no.chkpt", "no such file", "a checkpoint"),
     "too little disk": Case(NEW, "experiments/new/models", "0 MiB", "for the next checkpoint", free=1000),
