@@ -27,6 +27,7 @@ POSITIONAL = {
     "Modifier": [],
     "create_model": [],
 }
+HELPERS = {"deepem.models.layers": "what networks of others import", "deepem.models.entry": "what create_model shares"}
 FILLED_IN = {"class_keys", "labels", "in_spec", "out_spec", "cropsz"}
 
 
@@ -35,8 +36,9 @@ def plug_ins() -> list[tuple[str, str]]:
     found = []
     for kind, (folder, _) in PROMISES.items():
         for path in sorted((ROOT / folder).glob("*.py" if kind == "model" else "**/*.py")):
-            if not path.name.startswith("_"):
-                found.append((kind, ".".join(path.relative_to(ROOT).with_suffix("").parts)))
+            name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+            if not path.name.startswith("_") and name not in HELPERS:
+                found.append((kind, name))
     return found
 
 
