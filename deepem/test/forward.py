@@ -6,6 +6,7 @@ flags.
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,13 +30,18 @@ def main(words: Sequence[str] | None = None) -> None:
     """Read the command line and predict."""
     with one_line_errors("forward.py"):
         options, number, state = parse(words)
+        from deepem.test.batch import predict_batch
         from deepem.test.job import Job
+        from deepem.test.volumes import predict_all
         from deepem.utils.allocator import keep_memory
 
         keep_memory()
-        job = Job(options, number, state)
-        for name in options["test_ids"]:
-            job.predict(name)
+        if options["spec"]:
+            summaries = predict_batch(options, sys.argv[1:] if words is None else list(words))
+        else:
+            summaries = predict_all(Job(options, number, state))
+        if options["json"]:
+            sys.stdout.write(json.dumps({"checkpoint": number, "volumes": summaries}) + "\n")
 
 
 def predict(

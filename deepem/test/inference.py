@@ -18,6 +18,7 @@ from deepem.test.heads import Edges, blends, edges_of
 from deepem.test.network import Network, device_of, evaluating
 from deepem.test.progress import Progress
 from deepem.test.source import Source
+from deepem.test.view import tensor
 from deepem.utils.errors import InputError
 from deepem.utils.geometry import Box, Vec3, vec3
 
@@ -59,7 +60,7 @@ def predict(
         raise InputError("variance", "no test_aug", "the flips to take it over")
 
     def read(box: Box) -> torch.Tensor:
-        return source.tensor(box, target)
+        return tensor(source, box, target)
 
     with evaluating(model):
         own: Edges = {}

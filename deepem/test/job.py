@@ -1,25 +1,27 @@
-"""From options and a checkpoint to output files: the network, and one volume after the other through it."""
+"""A trained network, ready to be slid over volumes, and one volume after the other through it."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from deepem import option, tasks
+from deepem.scan.augment import VARIANCE, Augmented
+from deepem.scan.flips import Flip
 from deepem.scan.grid import Grid, resolve_stride
-from deepem.scan.stitch import Finished, Scan
+from deepem.scan.memory import Cost, Cut, available, cut, in_words, trial
+from deepem.scan.stitch import Scan
 from deepem.scan.weights import Blend, choose_profile
+from deepem.test.heads import blends
 from deepem.test.network import Network
 from deepem.test.option import Options, folder
-from deepem.test.progress import Progress
-from deepem.test.sink import Hdf5Sink, attributes_of
-from deepem.test.source import Source, opened
+from deepem.test.progress import Progress, tell
+from deepem.test.stream import Sink, largest_that_fits, stream
+from deepem.test.view import Volume
 from deepem.utils import checkpoint, modules
 from deepem.utils.argv import plug_in
 from deepem.utils.checkpoint import State
@@ -36,94 +38,154 @@ class Job:
         patch: The input patch, (z, y, x).
         output: The output patch.
         front: Voxels of the patch in front of the output, as the network was trained to crop.
+        channels: Channels of the image.
+        outputs: Name of each output -> number of channels, variances included.
     """
 
-    def __init__(self, options: Options, number: int, state: State) -> None:
+    def __init__(self, options: Options, number: int, state: State | None) -> None:
         self.options, self.number = options, number
         self.device = torch.device(option.device(options["gpu_id"], options["cpu"]))
         self.tasks = option.chosen_tasks(options)
         self.patch = vec3(options["inputsz"])
-        self.channels = _input_channels(state)
-        module = modules.load("model", options["model"])
-        flags = {flag.name: options[flag.name] for flag in modules.flags("model", module)}
-        croppable = "cropsz" in inspect.signature(module.create_model).parameters
-        gives, cropsz = option.output_patch(module, flags, self.patch, options["outputsz"] if croppable else None)
-        self.output = vec3(options["outputsz"] or gives)
+        self.channels = _input_channels(state or {})
+        self.model, gives = self._build(state)
+        self.output = vec3(options["force_crop"] or options["outputsz"] or gives)
         if any(o > g for o, g in zip(self.output, gives, strict=True)):
             raise InputError("--outputsz", self.output, f"at most {gives}, what the model gives")
         self.front = vec3(s.start for s in centre_slices(self.patch, self.output))
         self.stride = resolve_stride(self.output, options["overlap"], options["stride"])
-        filled: dict[str, Any] = {
-            "in_spec": {"input": (self.channels, *self.patch)},
-            "out_spec": tasks.out_spec(self.tasks, gives),
-        }
-        if croppable:
-            filled["cropsz"] = cropsz
+        self.flips = [Flip.of(k) for k in options["test_aug"] or ()]
+        self.edges = {task.name: task.edges for task in self.tasks if task.edges}
+        heads = {task.name: task.channels for task in self.tasks}
+        variances = {f"{name}{VARIANCE}": count for name, count in heads.items() if options["variance"]}
+        self.heads, self.outputs = heads, heads | variances
+        self.network = Network(self.model, self.output, self.front, options["temperature"], options["amp"])
+        self._cost: Cost | None = None
+
+    def _build(self, state: State | None) -> tuple[nn.Module, Vec3]:
+        """The network on the device, and the size of its output patch."""
+        options = self.options
+        module = modules.load("model", options["model"])
+        flags = {flag.name: options[flag.name] for flag in modules.flags("model", module)}
+        croppable = "cropsz" in inspect.signature(module.create_model).parameters
+        gives, cropsz = option.output_patch(module, flags, self.patch, options["outputsz"] if croppable else None)
+        filled: dict[str, Any] = {"cropsz": cropsz} if croppable else {}
+        filled["in_spec"] = {"input": (self.channels, *self.patch)}
+        filled["out_spec"] = tasks.out_spec(self.tasks, gives)
         with plug_in("--model", options["model"]):
             model: nn.Module = module.create_model(**filled, **flags)
-        where = checkpoint.path_of(folder(options["exp_name"]) / "models", number)
-        weights = _without_other_heads(state["state_dict"], self.tasks)
-        left = checkpoint.load_weights(model, weights, where, matching=options["pretrain"])
-        if left:
-            warn(f"{where}: not in it, or of another shape: {', '.join(left)}")
-        self.model = model.to(self.device).train(options["no_eval"])
+        if state is not None:
+            where = checkpoint.path_of(folder(options["exp_name"]) / "models", self.number)
+            weights = _without_other_heads(state["state_dict"], self.tasks)
+            left = checkpoint.load_weights(model, weights, where, matching=options["pretrain"])
+            if left:
+                warn(f"{where}: not in it, or of another shape: {', '.join(left)}")
+        return model.to(self.device).train(options["no_eval"]), gives
 
-    def scan(self, size: Vec3, bar: Progress | None = None) -> Scan:
-        """The scan of a volume of a given size."""
-        grid = Grid(size, self.patch, self.output, self.stride, self.front)
+    def covered(self, volume: Volume) -> Box:
+        """The voxels of a volume that are predicted: what the patches cover, less what is cropped away.
+
+        Raises:
+            InputError: the volume is smaller than a patch, or less than nothing is left of it.
+        """
+        if any(n < p for n, p in zip(volume.size, self.patch, strict=True)):
+            wants = f"at least one patch, {self.patch}, or --pad_small"
+            raise InputError(volume.name, f"a volume of {volume.size}", wants)
+        (begin, end) = self._grid(volume.size).covered
+        if (border := self.options["crop_border"]) is not None:
+            begin = vec3(b + c // 2 for b, c in zip(begin, border, strict=True))
+            end = vec3(e - c // 2 for e, c in zip(end, border, strict=True))
+        if (centre := self.options["crop_center"]) is not None:
+            begin = vec3(b + (e - b) // 2 - c // 2 for b, e, c in zip(begin, end, centre, strict=True))
+            end = vec3(b + c for b, c in zip(begin, centre, strict=True))
+        whole = self._grid(volume.size).covered
+        if any(b >= e or b < f or e > t for b, e, f, t in zip(begin, end, *whole, strict=True)):
+            raise InputError(
+                "--crop_border, --crop_center", f"{begin} to {end}", f"a part of {whole.begin} to {whole.end}"
+            )
+        return Box(begin, end)
+
+    def run(
+        self, volume: Volume, box: Box, sink: Sink, align: Vec3 = (1, 1, 1), label: str = "forward"
+    ) -> dict[str, Any]:
+        """Predict a box of a volume into a sink, and return figures about it.
+
+        Raises:
+            InputError: memory does not suffice; what would fit is said.
+        """
+        engine = self._engine(volume.size)
+        found = self._cut(engine, volume, box, align, label)
+        with Progress(found.patches, box.voxels, label=label) as bar:
+            for scan in [engine] if isinstance(engine, Scan) else engine.scans.values():
+                scan.done = bar.add
+            try:
+                stream(engine, found, volume, sink, self.device)
+            except torch.OutOfMemoryError as error:
+                raise self._too_little(available(self.device)) from error
+        return {
+            "voxels": box.voxels,
+            "patches": found.patches,
+            "columns": len(found.boxes),
+            "seconds": round(bar.seconds, 3),
+            "voxels_per_s": round(box.voxels / bar.seconds, 1),
+            "memory_estimate": found.need,
+        }
+
+    def _grid(self, size: Vec3) -> Grid:
+        return Grid(size, self.patch, self.output, self.stride, self.front)
+
+    def _scan(self, size: Vec3) -> Scan:
+        grid, options = self._grid(size), self.options
+        profile = choose_profile(options["blend"], options["bump"], grid)
         return Scan(
             grid,
-            Network(self.model, self.output, self.front, self.options["temperature"], self.options["amp"]),
-            default=Blend(choose_profile(self.options["blend"], self.options["bump"], grid)),
-            device=self.device,
-            batch_size=self.options["batch_size"],
-            channels={task.name: task.channels for task in self.tasks},
-            done=None if bar is None else bar.add,
+            self.network,
+            blends(profile, options["mask_edges"], self.heads, self.edges),
+            Blend(profile),
+            self.device,
+            options["batch_size"],
+            self.heads,
+            options["skip_background"],
+            getattr(torch, options["acc_dtype"]),
         )
 
-    def paths(self, name: str) -> dict[str, Path]:
-        """The file of each output: experiments/<exp>/forward/[<prefix>_]<id>_<output>_<N>[_<tag>].h5."""
-        prefix = f"{self.options['out_prefix']}_" if self.options["out_prefix"] else ""
-        tag = f"_{self.options['out_tag']}" if self.options["out_tag"] else ""
-        stem = f"{prefix}{name.replace('/', '_')}"
-        where = folder(self.options["exp_name"]) / "forward"
-        return {task.name: where / f"{stem}_{task.name}_{self.number}{tag}.h5" for task in self.tasks}
+    def _engine(self, size: Vec3) -> Scan | Augmented:
+        if not self.flips:
+            return self._scan(size)
+        return Augmented(self._scan, size, self.flips, self.edges, self.options["variance"])
 
-    def predict(self, name: str) -> None:
-        """Predict the volume of an id, and write a file per output."""
-        with opened(Path(self.options["data_dir"]) / name / self.options["input_name"]) as source:
-            if source.channels != self.channels:
-                raise InputError(source.name, f"{source.channels} channels", f"{self.channels}, as in training")
-            covered = self.scan(source.size).grid.covered
-            attributes = {
-                task.name: attributes_of(task.flag, task.edges, covered.begin, source.voxel_size_nm)
-                for task in self.tasks
-            }
-            channels = {task.name: task.channels for task in self.tasks}
-            with Hdf5Sink(self.paths(name), channels, covered, attributes=attributes) as sink:
-                self._stream(source, sink, name)
+    def cost(self, volume: Volume) -> Cost:
+        """What takes memory; found by a trial of the network the first time."""
+        if self._cost is None:
+            try:
+                size = (self.options["batch_size"], self.channels, *self.patch)
+                taken = trial(lambda: self.network(torch.zeros(size, device=self.device)), self.device)
+            except torch.OutOfMemoryError as error:
+                raise self._too_little(available(self.device)) from error
+            one = volume.read(Box((0, 0, 0), (1, 1, 1))).dtype.itemsize
+            self._cost = Cost(one * self.channels, 4 * sum(self.heads.values()), taken)
+        return self._cost
 
-    def _stream(self, source: Source, sink: Hdf5Sink, name: str) -> None:
-        """Read, compute and write at the same time: input one run ahead, output one run behind."""
+    def _cut(self, engine: Scan | Augmented, volume: Volume, box: Box, align: Vec3, label: str) -> Cut:
+        cost = self.cost(volume)
+        limit = (self.options["max_memory"] or 0) * (1 << 20) or available(self.device)
+        grid = self._grid(volume.size)
+        found = cut(engine, grid, box, cost, limit, align)
+        if found is None:
+            raise self._too_little(limit)
+        more = found.patches / engine.count(box) - 1
+        tell(
+            f"{label}: about {in_words(found.need)} of memory (network {in_words(cost.network)}; at most "
+            f"{in_words(limit)}), {len(found.boxes)} columns, {found.patches} patches"
+            + (f", {more:.1%} of them more than uncut" if more > 0 else "")
+        )
+        return found
 
-        def read(box: Box) -> torch.Tensor:
-            return source.tensor(box, self.device)
-
-        def write(finished: Finished) -> None:
-            box, sums = finished
-            sink.write(box, {key: value.cpu().numpy() for key, value in sums.items()})
-
-        scan = self.scan(source.size)
-        patches, voxels = scan.grid.count(scan.grid.covered), scan.grid.covered.voxels
-        with Progress(patches, voxels, label=name) as bar, ThreadPoolExecutor(1, "write") as pool:
-            scan.done = bar.add
-            behind: Future[None] | None = None
-            for finished in scan.run(read):
-                if behind is not None:
-                    behind.result()
-                behind = pool.submit(write, finished)
-            if behind is not None:
-                behind.result()
+    def _too_little(self, limit: float) -> InputError:
+        """What to say when memory does not suffice."""
+        network = self._cost.network if self._cost else int(limit)
+        wants = largest_that_fits(limit, network, self.options["batch_size"], self.patch)
+        return InputError("--max_memory", f"{in_words(limit)}, the network alone takes {in_words(network)}", wants)
 
 
 def _without_other_heads(weights: Mapping[str, Any], chosen: Sequence[tasks.Task]) -> dict[str, Any]:
@@ -136,8 +198,7 @@ def _without_other_heads(weights: Mapping[str, Any], chosen: Sequence[tasks.Task
 
 def _input_channels(state: State) -> int:
     """Channels of the image: as in training, else those of the public network's first convolution, else one."""
-    spec = state.get("spec")
-    if spec:
+    if spec := state.get("spec"):
         return int(spec[0]["input"][0])
-    first = state["state_dict"].get("in.conv.weight")
+    first = state.get("state_dict", {}).get("in.conv.weight")
     return 1 if first is None else int(first.shape[1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -100,8 +101,16 @@ def _complete(options: argparse.Namespace) -> None:
     if options.long and options.long is not True and options.long != len(options.edges or ()):
         raise InputError("--long", options.long, f"{len(options.edges)}, the number of --edges")
     options.test_ids = options.test_ids or options.data_names
-    if not (chosen and options.test_ids):
-        raise InputError("--test_ids", "nothing", "the volumes under --data_dir to predict")
+    if not (chosen and (options.test_ids or options.gs_input or options.dummy or options.spec)):
+        raise InputError(
+            "--test_ids", "nothing", "the volumes under --data_dir to predict (or --gs_input, --spec, --dummy)"
+        )
+    if options.variance and not options.test_aug:
+        raise InputError("--variance", "no --test_aug", "the flips to take it over")
+    if options.mask_edges == []:
+        options.mask_edges = True
+    if options.pad_small and options.crop_center:
+        raise InputError("--pad_small", "--crop_center", "one of them")
 
 
 def _parser() -> Parser:
@@ -114,10 +123,40 @@ def _parser() -> Parser:
 
     option.add_model(p, None)
     option.add_device(p, "--gpu_id")
+    option.add_tasks(p, weights=False)
+    _add_speed(p)
+    _add_files(p)
+    _add_cloud(p)
+    _add_patches(p)
+    return p
+
+
+def _add_speed(p: Parser) -> None:
     group = p.add_argument_group("speed and memory")
     group.add_argument("--batch_size", type=argv.counting, default=1, metavar="N", help="patches per network call")
     group.add_argument("--amp", action="store_true", help="mixed precision (bfloat16)")
-    option.add_tasks(p, weights=False)
+    group.add_argument(
+        "--max_memory", type=argv.counting, metavar="MIB", help="at most so much (default: half of what is free)"
+    )
+    group.add_argument(
+        "--acc_dtype",
+        type=argv.one_of("float32", "float16", "bfloat16"),
+        default="float32",
+        help="number type of the running sums; half precision loses digits",
+    )
+    group.add_argument("--skip_background", action="store_true", help="patches of zeros only are 0, not computed")
+    group.add_argument("--dummy", action="store_true", help="a benchmark: predict noise, write nothing")
+    group.add_argument(
+        "--dummy_inputsz", type=argv.counting, nargs=3, default=[128, 1024, 1024], metavar="N", help="z y x"
+    )
+    group.add_argument("--spec", metavar="FILE", help="a batch of cut-outs: JSON list of flags and values")
+    group.add_argument(
+        "--processes", type=argv.counting, metavar="N", help="processes for --spec (default: one per GPU)"
+    )
+    group.add_argument("--json", action="store_true", help="print a summary at the end")
+
+
+def _add_files(p: Parser) -> None:
 
     group = p.add_argument_group("volumes on disk")
     group.add_argument("--data_dir", default="", metavar="DIR", help="reads DIR/ID/INPUT_NAME")
@@ -126,7 +165,50 @@ def _parser() -> Parser:
     group.add_argument("--input_name", default="img.h5", metavar="FILE", help="HDF5, zarr, TIFF or numpy file")
     group.add_argument("--out_prefix", default="", metavar="TEXT", help="in front of the output's name")
     group.add_argument("--out_tag", default="", metavar="TEXT", help="behind the output's name")
+    group.add_argument(
+        "--out_dtype", type=argv.one_of("float32", "uint8"), default="float32", help="uint8: probability * 255"
+    )
 
+
+def _add_cloud(p: Parser) -> None:
+    group = p.add_argument_group("volumes behind cloud-volume (x,y,z)")
+    group.add_argument(
+        "--gs_input", default="", metavar="PATH", help="file://, gs://, s3://; {} is filled with --keywords"
+    )
+    group.add_argument("--gs_input_mask", default="", metavar="PATH", help="the image is 0 where this volume is not")
+    group.add_argument(
+        "--gs_input_norm",
+        type=argv.fraction,
+        nargs=2,
+        metavar="P",
+        help="stretch each section, clipping the darkest and the brightest share",
+    )
+    group.add_argument("--in_mip", type=argv.natural, default=0, metavar="N", help="level to read")
+    group.add_argument("--cache", action="store_true", help="keep chunks that were read on disk")
+    group.add_argument("-b", "--begin", type=xyz, metavar="X,Y,Z", help="first voxel, at mip 0")
+    group.add_argument("-e", "--end", type=xyz, metavar="X,Y,Z", help="end, at mip 0")
+    group.add_argument("-c", "--center", type=xyz, metavar="X,Y,Z", help="centre, at mip 0; with --size")
+    group.add_argument("-s", "--size", type=xyz, metavar="X,Y,Z", help="size, at mip 0")
+    group.add_argument("--gs_output", default="", metavar="PATH", help="folder of the output volumes")
+    group.add_argument("--tags", type=_tags, metavar="JSON", help="output name -> folder name")
+    group.add_argument("--keywords", nargs="*", default=[], metavar="WORD", help="fill each {} of the paths")
+    group.add_argument(
+        "-p",
+        "--parallel",
+        type=argv.counting,
+        default=16,
+        metavar="N",
+        help="accepted, without effect: reading and writing go on beside the network",
+    )
+    group.add_argument("-d", "--downsample", action="store_true", help="add levels of lower resolution")
+    group.add_argument("-r", "--resolution", type=_resolution, metavar="X,Y,Z", help="nm (default: the input's)")
+    group.add_argument(
+        "-o", "--offset", type=xyz, metavar="X,Y,Z", help="where the input's first voxel is in the output, at mip 0"
+    )
+    group.add_argument("--chunk_size", type=xyz, default=(64, 64, 16), metavar="X,Y,Z", help="of new output volumes")
+
+
+def _add_patches(p: Parser) -> None:
     group = p.add_argument_group("patches and blending")
     group.add_argument(
         "--overlap", type=argv.fractions, default=(0.5,) * 3, metavar="Z,Y,X", help="below 1: a fraction"
@@ -134,5 +216,47 @@ def _parser() -> Parser:
     group.add_argument("--stride", type=argv.fractions, metavar="Z,Y,X", help="in place of --overlap")
     group.add_argument("--blend", default="bump", help="bump, mean, precomputed (as bump), or '' for none")
     group.add_argument("--bump", default="zung", help="zung, wu or wu_no_crust")
+    group.add_argument(
+        "--mask_edges",
+        type=argv.edge,
+        nargs="*",
+        metavar="Z,Y,X",
+        help="no weight for planes without partner; without a value: of the outputs' own edges",
+    )
     group.add_argument("--temperature", type=argv.positive, metavar="T", help="divide logits by max(T, 1)")
-    return p
+    group.add_argument(
+        "--test_aug",
+        type=argv.natural,
+        nargs="+",
+        metavar="K",
+        help="average over these of the 16 flips: bits z, y, x, transpose",
+    )
+    group.add_argument("--variance", action="store_true", help="write the variance over --test_aug too")
+    group.add_argument(
+        "--force_crop", type=argv.size, metavar="Z,Y,X", help="keep only the centre of each output patch"
+    )
+    group.add_argument("--mirror", type=argv.vector, metavar="Z,Y,X", help="pad the input by half of this on each side")
+    group.add_argument("--pad_small", action="store_true", help="pad volumes smaller than a patch, by reflection")
+    group.add_argument(
+        "--crop_border", type=argv.vector, metavar="Z,Y,X", help="cut half of this off each side of the output"
+    )
+    group.add_argument("--crop_center", type=argv.size, metavar="Z,Y,X", help="keep the centre of the output")
+
+
+def _three(text: str, kind: type) -> tuple[Any, Any, Any]:
+    x, y, z = (kind(part) for part in text.split(","))
+    return x, y, z
+
+
+xyz = argv.value_of("three whole numbers x,y,z", lambda text: _three(text, int))
+_resolution = argv.value_of("three numbers x,y,z", lambda text: _three(text, float))
+
+
+def _tags(text: str) -> dict[str, str]:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise argparse.ArgumentTypeError(f'got {text}, wants JSON such as {{"affinity": "aff"}}')
+    return {str(name): str(tag) for name, tag in found.items()}

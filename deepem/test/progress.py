@@ -68,6 +68,12 @@ class Progress:
             )
 
 
+def tell(line: str) -> None:
+    """One line on stderr."""
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
+
+
 def _rate(voxels_per_s: float) -> str:
     for unit, name in ((1e6, "M"), (1e3, "k")):
         if voxels_per_s >= unit:

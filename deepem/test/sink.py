@@ -58,7 +58,7 @@ class Hdf5Sink:
             self._stack = stack.pop_all()
         return self
 
-    def write(self, box: Box, values: Mapping[str, Array]) -> None:
+    def write(self, box: Box, values: Mapping[str, Array], last: bool = True) -> None:
         """Write a box, in voxels of the input volume, of every output: (C, Z, Y, X) float32."""
         where = (slice(None), *box.shift(-b for b in self.covered.begin).slices())
         for name, value in values.items():

@@ -10,7 +10,6 @@ from typing import Any
 
 import h5py
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from deepem.data import emio
@@ -28,11 +27,13 @@ class Source:
         name: What an error names: the file.
         data: Anything with ``shape``, ``dtype`` and slices: (Z, Y, X) or (C, Z, Y, X).
         attributes: What the file says about itself.
+        origin: Where its first voxel lies: at zero.
     """
 
     name: str
     data: Any
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    origin: Vec3 = (0, 0, 0)
 
     def __post_init__(self) -> None:
         if len(self.data.shape) not in (3, 4):
@@ -71,13 +72,6 @@ class Source:
         if not np.isfinite(array).all():
             raise InputError(self.name, f"values that are no numbers within {box.begin} to {box.end}", "finite values")
         return array.astype(np.float32, copy=False)
-
-    def tensor(self, box: Box, device: torch.device | str = "cpu") -> torch.Tensor:
-        """The box as a tensor on a device."""
-        array = self.read(box)
-        if not array.flags.writeable or min(array.strides) < 0:  # torch takes no such views
-            array = array.copy()
-        return torch.from_numpy(array).to(device)
 
     @property
     def voxel_size_nm(self) -> tuple[float, float, float] | None:

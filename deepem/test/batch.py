@@ -1,0 +1,108 @@
+"""A batch of cut-outs from a JSON file, one after the other, or shared out over several GPUs.
+
+The file is a list of cut-outs, or ``{"defaults": {...}, "cutouts": [...]}``. A cut-out is flags of the command line
+without their dashes, which win over the defaults, and both over the command line::
+
+    {"defaults": {"gs_input": "gs://lab/em", "gs_output": "gs://lab/out/{}"},
+     "cutouts": [{"center": [5000, 6000, 700], "size": [1024, 1024, 128]},
+                 {"begin": [0, 0, 0], "end": [512, 512, 64], "keywords": ["corner"]}]}
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from deepem.test.option import Options, parse
+from deepem.utils.errors import InputError
+
+Words = list[str]
+
+
+def predict_batch(options: Options, words: Sequence[str]) -> list[dict[str, Any]]:
+    """Predict each cut-out, and return their figures in the order of the file.
+
+    Raises:
+        InputError: the file cannot be used, or a cut-out cannot be predicted; the others are predicted all the same.
+    """
+    cutouts = read(Path(options["spec"]), _without(list(words), {"--spec", "--processes"}))
+    gpus = 0 if options["cpu"] or options["gpu_id"] is not None else torch.cuda.device_count()
+    count = min(options["processes"] or max(gpus, 1), len(cutouts))
+    for number, line in enumerate(cutouts):  # bad input is found before the first cut-out is begun
+        try:
+            parse(line)
+        except InputError as error:
+            raise InputError(f"{options['spec']}: cut-out {number}: {error.where}", error.got, error.wants) from error
+    if gpus > 1 or count > 1:
+        cutouts = [[*line, *(["--gpu_id", str(n % gpus)] if gpus else [])] for n, line in enumerate(cutouts)]
+    if count == 1:
+        return [_predict(line) for line in cutouts]
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(count, context) as pool:
+        done = {pool.submit(_predict, line): number for number, line in enumerate(cutouts)}
+        for future in as_completed(done):
+            if (failure := future.exception()) is not None:
+                raise InputError(f"{options['spec']}: cut-out {done[future]}", failure, "one that can be predicted")
+        return [future.result() for future in done]
+
+
+def read(file: Path, words: Words) -> list[Words]:
+    """The command line of each cut-out of a file.
+
+    Raises:
+        InputError: it is no JSON of the form above.
+    """
+    wants = 'a JSON list of cut-outs, or {"defaults": {...}, "cutouts": [...]}'
+    try:
+        held = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"--spec {file}", error, wants) from error
+    defaults = held.get("defaults", {}) if isinstance(held, dict) else {}
+    cutouts = held.get("cutouts") if isinstance(held, dict) else held
+    if not isinstance(cutouts, list) or not cutouts or not all(isinstance(c, dict) for c in [defaults, *cutouts]):
+        raise InputError(f"--spec {file}", "something else", wants)
+    return [[*words, *_words({**defaults, **cutout})] for cutout in cutouts]
+
+
+VECTORS = frozenset({"begin", "end", "center", "size", "resolution", "offset", "chunk_size", "overlap", "stride"})
+
+
+def _words(flags: dict[str, Any]) -> Words:
+    words: Words = []
+    for name, value in flags.items():
+        flag = f"--{name.lstrip('-')}"
+        if isinstance(value, bool):
+            words += [flag] if value else []
+        elif isinstance(value, dict):
+            words += [flag, json.dumps(value)]
+        elif isinstance(value, list) and name in VECTORS:
+            words += [flag, ",".join(map(str, value))]
+        else:
+            words += [flag, *map(str, value if isinstance(value, list) else [value])]
+    return words
+
+
+def _without(words: Words, flags: set[str]) -> Words:
+    """The words without some flags and the value of each."""
+    kept: Words = []
+    skip = False
+    for word in words:
+        if skip or word in flags:
+            skip = word in flags
+        elif word.split("=")[0] not in flags:
+            kept.append(word)
+    return kept
+
+
+def _predict(words: Words) -> dict[str, Any]:
+    from deepem.test.job import Job
+    from deepem.test.volumes import predict_all
+
+    (summary,) = predict_all(Job(*parse(words)))
+    return summary

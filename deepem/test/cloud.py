@@ -1,0 +1,292 @@
+"""Volumes behind cloud-volume: ``file://``, ``gs://`` and ``s3://`` by the same code.
+
+cloud-volume counts (x, y, z) and stores (x, y, z, c); everything else here is (z, y, x) and (C, Z, Y, X). This module
+is the one boundary between the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepem.utils.errors import InputError
+from deepem.utils.geometry import Box, Vec3, vec3
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where in a volume: begin, end, centre and size as on the command line, in (x, y, z) voxels of mip 0."""
+
+    begin: Vec3 | None = None
+    end: Vec3 | None = None
+    center: Vec3 | None = None
+    size: Vec3 | None = None
+
+    def resolve(self, first: Vec3, last: Vec3) -> tuple[Vec3, Vec3]:
+        """Begin and end: a centre begins at centre - size // 2, what is missing is taken from the volume's bounds.
+
+        Raises:
+            InputError: a centre without a size.
+        """
+        begin, end = self.begin, self.end
+        if self.center is not None:
+            if self.size is None:
+                raise InputError("--center", "no --size", "both")
+            begin = begin or vec3(c - s // 2 for c, s in zip(self.center, self.size, strict=True))
+        begin = first if begin is None else begin
+        if end is None:
+            end = last if self.size is None else vec3(b + s for b, s in zip(begin, self.size, strict=True))
+        return begin, end
+
+    def in_words(self) -> str:
+        """``x{}_y{}_z{}_s{}-{}-{}`` of a centre, ``b-e_b-e_b-e`` of a begin and an end; '' without either."""
+        if self.center is not None and self.size is not None:
+            return "x{}_y{}_z{}_s{}-{}-{}".format(*self.center, *self.size)
+        if self.begin is not None and (self.end is not None or self.size is not None):
+            begin, end = self.resolve(self.begin, self.begin)
+            return "_".join(f"{b}-{e}" for b, e in zip(begin, end, strict=True))
+        return ""
+
+
+def open_volume(path: str, mip: int = 0, **options: Any) -> Any:
+    """A CloudVolume.
+
+    Raises:
+        InputError: there is none at that path, or not at that mip.
+    """
+    from cloudvolume import CloudVolume
+
+    try:
+        volume = CloudVolume(path, mip=0, progress=False, **options)
+    except Exception as error:  # each protocol raises errors of its own
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise InputError(
+            path, f"no volume that can be opened ({reason})", "a path such as file:///dir/volume"
+        ) from error
+    mips = len(volume.info["scales"])
+    if not 0 <= mip < mips:
+        raise InputError("--in_mip", mip, f"0 to {mips - 1}, the levels of {path}")
+    volume.mip = mip
+    return volume
+
+
+class CloudSource:
+    """A box of a volume behind cloud-volume, read as (C, Z, Y, X); missing chunks are zeros, as they are stored.
+
+    Args:
+        path: ``file://``, ``gs://``, ``s3://``, ...
+        place: Where in the volume.
+        mip: Level to read.
+        cache: Keep chunks that were read on the local disk.
+
+    Attributes:
+        origin: (z, y, x) of the first voxel, in voxels of the level.
+        ratio: (z, y, x) voxels of mip 0 per voxel of the level.
+    """
+
+    def __init__(self, path: str, place: Place, mip: int = 0, cache: bool = False) -> None:
+        self.name = path
+        self.volume = open_volume(path, mip, fill_missing=True, bounded=True, cache=cache)
+        dtype = np.dtype(self.volume.dtype)
+        if dtype != np.uint8 and dtype.kind != "f":
+            raise InputError(path, f"an image of {dtype}", "uint8, or floats from 0 to 1")
+        ratio = vec3(self.volume.downsample_ratio)
+        first, last = vec3(self.volume.bounds.minpt), vec3(self.volume.bounds.maxpt)
+        whole = self.volume.mip_bounds(0)
+        begin, end = place.resolve(vec3(whole.minpt), vec3(whole.maxpt))
+        begin = vec3(b // r for b, r in zip(begin, ratio, strict=True))
+        end = vec3(-(-e // r) for e, r in zip(end, ratio, strict=True))
+        if any(b < f or e > t or b >= e for b, e, f, t in zip(begin, end, first, last, strict=True)):
+            raise InputError("--begin, --end", f"{begin} to {end} at mip {mip}", f"within {first} to {last} of {path}")
+        self.origin, self.ratio = zyx(begin), zyx(ratio)
+        self.size = zyx(vec3(e - b for b, e in zip(begin, end, strict=True)))
+        self.channels = int(self.volume.num_channels)
+        z, y, x = zyx(self.volume.resolution)
+        self.voxel_size_nm = (float(z), float(y), float(x))
+
+    def read(self, box: Box) -> Array:
+        """The box, relative to the origin, as (C, Z, Y, X) uint8 or float32.
+
+        Raises:
+            InputError: a chunk cannot be read; the box is named.
+        """
+        (z, y, x), (zz, yy, xx) = box.shift(self.origin)
+        try:
+            found = np.asarray(self.volume[x:xx, y:yy, z:zz])
+        except Exception as error:  # each protocol and encoding raises errors of its own
+            reason = " ".join(str(error).split())[:120] or type(error).__name__
+            where = f"unreadable voxels x {x}-{xx}, y {y}-{yy}, z {z}-{zz} ({type(error).__name__}: {reason})"
+            raise InputError(self.name, where, "a whole volume") from error
+        array = np.ascontiguousarray(found.transpose(3, 2, 1, 0))
+        return array if array.dtype == np.uint8 else array.astype(np.float32, copy=False)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a new output volume is like; sizes (z, y, x).
+
+    Attributes:
+        bounds: In voxels of the output's own level.
+        voxel_size_nm: Its resolution.
+        chunk: Size of a stored chunk.
+        dtype: uint8 or float32.
+    """
+
+    bounds: Box
+    voxel_size_nm: tuple[float, float, float]
+    chunk: Vec3 = (16, 64, 64)
+    dtype: str = "float32"
+
+
+class CloudSink:
+    """Output volumes, one per output, written in whole chunks as their planes arrive.
+
+    Args:
+        paths: Output name -> path.
+        channels: Output name -> number of channels.
+        layout: Of the volumes. One that is there already must be of the same type and resolution and hold the bounds.
+        origin: Where voxel 0 of the boxes given to `write` lies in the volumes.
+        provenance: What to note about how they were made.
+    """
+
+    def __init__(
+        self,
+        paths: Mapping[str, str],
+        channels: Mapping[str, int],
+        layout: Layout,
+        origin: Vec3,
+        provenance: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.paths, self.layout, self.origin = paths, layout, origin
+        self.dtype = np.dtype(layout.dtype)
+        self.volumes = {
+            name: make_volume(path, channels[name], layout, provenance or {}) for name, path in paths.items()
+        }
+        self.chunk = zyx(next(iter(self.volumes.values())).chunk_size)
+        self._waiting: dict[str, tuple[Box, Array]] = {}
+
+    def __enter__(self) -> CloudSink:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._waiting.clear()
+
+    def write(self, box: Box, values: Mapping[str, Array], last: bool) -> None:
+        """Write planes of a column, (C, Z, Y, X) float32, z ascending; those of a chunk that is not full yet wait.
+
+        Args:
+            box: Their place; its y and x are whole chunks, or end with the volume.
+            values: By output.
+            last: Whether the column ends here.
+        """
+        from deepem.test.sink import as_stored
+
+        for name, value in values.items():
+            here, array = box.shift(self.origin), as_stored(value, self.dtype)
+            if name in self._waiting:
+                before, held = self._waiting.pop(name)
+                array, here = np.concatenate([held, array], 1), Box(before.begin, here.end)
+            volume = self.volumes[name]
+            offset, chunk = int(volume.voxel_offset[2]), int(volume.chunk_size[2])
+            full = here.end[0] if last else here.end[0] - (here.end[0] - offset) % chunk
+            if full > here.begin[0]:
+                put(volume, Box(here.begin, (full, *_yx(here.end))), array[:, : full - here.begin[0]])
+            if full < here.end[0]:
+                rest = Box((max(full, here.begin[0]), *_yx(here.begin)), here.end)
+                self._waiting[name] = (rest, array[:, rest.begin[0] - here.end[0] :].copy())
+
+
+def make_volume(path: str, channels: int, layout: Layout, provenance: Mapping[str, Any]) -> Any:
+    """The output volume at a path: the one there if it fits, else a new one.
+
+    Raises:
+        InputError: what is there is of another type, or lies elsewhere.
+    """
+    from cloudvolume import CloudVolume
+    from cloudvolume.exceptions import InfoUnavailableError
+
+    try:
+        there = CloudVolume(path, progress=False)
+    except InfoUnavailableError:
+        there = None
+    if there is None:
+        info = CloudVolume.create_new_info(
+            num_channels=channels,
+            layer_type="image",
+            data_type=layout.dtype,
+            encoding="raw",
+            resolution=_xyz(layout.voxel_size_nm),
+            voxel_offset=_xyz(layout.bounds.begin),
+            volume_size=_xyz(layout.bounds.size),
+            chunk_size=_xyz(layout.chunk),
+        )
+        there = CloudVolume(path, info=info, progress=False)
+        there.provenance.processing.append(dict(provenance))
+        there.commit_info()
+        there.commit_provenance()
+    bounds = Box(zyx(there.bounds.minpt), zyx(there.bounds.maxpt))
+    same = (there.num_channels, str(there.dtype)) == (channels, layout.dtype)
+    if not same or not np.allclose(zyx(there.resolution), layout.voxel_size_nm) or not bounds.contains(layout.bounds):
+        raise InputError(
+            path,
+            f"a volume there of {there.num_channels} x {there.dtype}, {zyx(there.resolution)} nm, {bounds}",
+            f"{channels} x {layout.dtype}, {layout.voxel_size_nm} nm, around {layout.bounds}, or another path",
+        )
+    chunk = zyx(there.chunk_size)
+    off = [(b - f) % c or ((e - f) % c and e != t)
+           for b, e, f, t, c in zip(*layout.bounds, *bounds, chunk, strict=True)]  # fmt: skip
+    if any(off):
+        wants = f"a box that begins and ends with its chunks of {chunk} from {bounds.begin}"
+        raise InputError(path, f"{layout.bounds.begin} to {layout.bounds.end} (z, y, x)", wants)
+    return CloudVolume(path, progress=False, compress=False, fill_missing=True, bounded=True)
+
+
+def put(volume: Any, box: Box, array: Array) -> None:
+    """Write (C, Z, Y, X) into a volume; whole chunks only, of the volume's own channels and type.
+
+    cloud-volume takes a 3-D array for a volume of several channels without a word, and what it writes then cannot be
+    read: shape and type are checked here.
+    """
+    if array.shape != (volume.num_channels, *box.size) or array.dtype != np.dtype(volume.dtype):
+        raise ValueError(f"{array.dtype} {array.shape} for {volume.num_channels} x {volume.dtype} at {box}")
+    (z, y, x), (zz, yy, xx) = box
+    try:
+        volume[x:xx, y:yy, z:zz] = np.asfortranarray(array.transpose(3, 2, 1, 0))
+    except OSError as error:
+        from deepem.test.sink import unwritable
+
+        raise unwritable(f"{volume.cloudpath} at x {x}-{xx}, y {y}-{yy}, z {z}-{zz}", error) from error
+
+
+def get(volume: Any, box: Box) -> Array:
+    """Read (C, Z, Y, X) from a volume."""
+    (z, y, x), (zz, yy, xx) = box
+    return np.ascontiguousarray(np.asarray(volume[x:xx, y:yy, z:zz]).transpose(3, 2, 1, 0))
+
+
+def filled(path: str, keywords: Sequence[str], place: str = "") -> str:
+    """A path whose ``{}`` are filled with keywords, or without any with the place."""
+    try:
+        return path.format(*(keywords or [place]))
+    except (IndexError, KeyError, ValueError) as error:
+        raise InputError("--keywords", f"{len(keywords)} words for {path}", "one for each {}") from error
+
+
+def zyx(values: Any) -> Vec3:
+    """(x, y, z) of cloud-volume as (z, y, x)."""
+    x, y, z = (int(v) for v in values)
+    return z, y, x
+
+
+def _xyz(values: Sequence[float]) -> list[float]:
+    return list(values)[::-1]
+
+
+def _yx(values: Vec3) -> tuple[int, int]:
+    return values[1], values[2]

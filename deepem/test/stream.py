@@ -1,0 +1,92 @@
+"""Read, compute and write at the same time: input one run ahead, output one run behind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from deepem.scan.augment import Augmented
+from deepem.scan.memory import Cut
+from deepem.scan.stitch import Finished, Scan
+from deepem.test.view import Volume, tensor
+from deepem.utils.geometry import Box
+
+
+class Sink(Protocol):
+    """Takes finished boxes."""
+
+    def write(self, box: Box, values: Mapping[str, NDArray[Any]], last: bool) -> None:
+        """Write planes of a column, z ascending; `last` says that the column ends here."""
+
+
+class Nowhere:
+    """A sink that forgets what it takes."""
+
+    def write(self, box: Box, values: Mapping[str, NDArray[Any]], last: bool) -> None:
+        """Nothing."""
+
+
+def stream(run: Scan | Augmented, cut: Cut, volume: Volume, sink: Sink, device: torch.device) -> None:
+    """Compute the boxes of a cut and write them."""
+    transfer = Transfer(device)
+
+    def write(finished: Finished, arrived: Any, last: bool) -> None:
+        box, values = finished
+        sink.write(box, transfer.to_host(values, arrived), last)
+
+    with ThreadPoolExecutor(1, "write") as pool:
+        behind: Future[None] | None = None
+        for box in cut.boxes:
+            for finished in run.run(lambda b: tensor(volume, b, device), box, cut.depth):
+                if behind is not None:
+                    behind.result()
+                last = finished[0].end[0] == box.end[0]
+                behind = pool.submit(write, finished, transfer.mark(), last)
+                del finished
+        if behind is not None:
+            behind.result()
+
+
+class Transfer:
+    """Copies results to the host beside the network's work: on a GPU in a stream of their own, into pinned memory."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+
+    def mark(self) -> torch.cuda.Event | None:
+        """The moment at which what was computed so far is there; called by the thread that computes."""
+        if self.stream is None:
+            return None
+        event = torch.cuda.Event()
+        event.record(torch.cuda.current_stream(self.stream.device))
+        return event
+
+    def to_host(self, values: Mapping[str, torch.Tensor], arrived: Any) -> dict[str, NDArray[np.float32]]:
+        """Tensors as arrays; waits for the copies, not for what the device computes meanwhile."""
+        if self.stream is None:
+            return {name: value.numpy() for name, value in values.items()}
+        with torch.cuda.stream(self.stream):
+            self.stream.wait_event(arrived)
+            host = {}
+            for name, value in values.items():
+                host[name] = torch.empty(value.shape, dtype=value.dtype, pin_memory=True)
+                host[name].copy_(value, non_blocking=True)
+                value.record_stream(self.stream)
+        self.stream.synchronize()
+        return {name: value.numpy() for name, value in host.items()}
+
+
+def largest_that_fits(limit: float, network: int, batch: int, patch: tuple[int, int, int]) -> str:
+    """What to try when memory is short: the largest batch, or the patch whose voxels a quarter less fit."""
+    best = int(batch * limit * 0.5 / max(network, 1))
+    if 1 <= best < batch:
+        return f"--batch_size {best}"
+    share = min(limit * 0.5 / max(network / batch, 1), 0.9)
+    z, y, x = patch
+    side = [max(16, int(n * share**0.5) // 16 * 16) for n in (y, x)]
+    return f"--batch_size 1 and --inputsz of about {z},{side[0]},{side[1]}"

@@ -1,0 +1,168 @@
+"""Changes to an input volume that are made as it is read: padding, masks, contrast.
+
+Each is a volume itself, so that they stack, and each gives the same voxels however the volume is read in pieces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from deepem.utils.errors import InputError
+from deepem.utils.geometry import Box, Vec3, vec3
+
+Array = NDArray[Any]
+
+
+class Volume(Protocol):
+    """An image that can be read in boxes.
+
+    Attributes:
+        name: What an error names.
+        size: (z, y, x) voxels.
+        channels: Number of channels.
+        origin: Where its first voxel lies in the stored volume.
+        voxel_size_nm: (z, y, x), or None where it is not known.
+    """
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def size(self) -> Vec3: ...  # noqa: D102
+    @property
+    def channels(self) -> int: ...  # noqa: D102
+    @property
+    def origin(self) -> Vec3: ...  # noqa: D102
+    @property
+    def voxel_size_nm(self) -> tuple[float, float, float] | None: ...  # noqa: D102
+
+    def read(self, box: Box) -> Array:
+        """The box as (C, Z, Y, X) uint8 or float32."""
+
+
+class View:
+    """A volume that shows another one; what it changes is overridden."""
+
+    def __init__(self, inner: Volume) -> None:
+        self.inner = inner
+        self.name, self.size, self.channels = inner.name, inner.size, inner.channels
+        self.origin, self.voxel_size_nm = inner.origin, inner.voxel_size_nm
+
+    def read(self, box: Box) -> Array:
+        """The box as (C, Z, Y, X) uint8 or float32."""
+        return self.inner.read(box)
+
+
+class Mirrored(View):
+    """A volume padded by reflection, its border voxels not repeated, as many times over as it takes."""
+
+    def __init__(self, inner: Volume, before: Vec3, after: Vec3) -> None:
+        super().__init__(inner)
+        self.before = before
+        self.size = vec3(b + n + a for b, n, a in zip(before, inner.size, after, strict=True))
+        self.origin = vec3(o - b for o, b in zip(inner.origin, before, strict=True))
+
+    @classmethod
+    def to_size(cls, inner: Volume, least: Vec3) -> Mirrored:
+        """Padded to at least a size, the smaller half in front."""
+        missing = [max(m - n, 0) for m, n in zip(least, inner.size, strict=True)]
+        return cls(inner, vec3(m // 2 for m in missing), vec3(m - m // 2 for m in missing))
+
+    def read(self, box: Box) -> Array:
+        """The box, the padding filled in."""
+        found = [
+            _reflect(np.arange(b, e) - p, n) for b, e, p, n in zip(*box, self.before, self.inner.size, strict=True)
+        ]
+        hull = Box(vec3(i.min() for i in found), vec3(i.max() + 1 for i in found))
+        array = self.inner.read(hull)
+        if hull.size == box.size and all(np.all(np.diff(i) == 1) for i in found):
+            return array
+        z, y, x = (i - b for i, b in zip(found, hull.begin, strict=True))
+        return np.asarray(array[:, z[:, None, None], y[:, None], x])
+
+
+def _reflect(index: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+    if size == 1:
+        return np.zeros_like(index)
+    index = np.abs(index) % (2 * size - 2)
+    return np.where(index < size, index, 2 * size - 2 - index)
+
+
+class Masked(View):
+    """A volume that is 0 wherever a mask volume is not."""
+
+    def __init__(self, inner: Volume, mask: Volume) -> None:
+        super().__init__(inner)
+        if mask.size != inner.size:
+            raise InputError(mask.name, f"a mask of {mask.size}", f"the size of {inner.name}, {inner.size}")
+        self.mask = mask
+
+    def read(self, box: Box) -> Array:
+        """The box, masked."""
+        return np.where(self.mask.read(box) > 0, 0, self.inner.read(box)).astype(np.uint8, copy=False)
+
+
+class Normalised(View):
+    """A uint8 volume whose sections are stretched to the full range of grey values.
+
+    Per section, black voxels left aside, the darkest `lower` and the brightest `upper` share of the voxels are clipped
+    and what lies between is stretched to 0..255; a section with nothing between is left alone.
+
+    Args:
+        inner: The volume.
+        tables: (C, Z, 256) uint8, the new grey value of each old one; see `tables_of`.
+    """
+
+    def __init__(self, inner: Volume, tables: NDArray[np.uint8]) -> None:
+        super().__init__(inner)
+        self.tables = tables
+
+    def read(self, box: Box) -> Array:
+        """The box, stretched."""
+        array = self.inner.read(box)
+        if array.dtype != np.uint8:
+            raise InputError("--gs_input_norm", f"an image of {array.dtype}", "uint8")
+        tables = self.tables[:, box.begin[0] : box.end[0]]
+        return np.stack(
+            [[t[plane] for t, plane in zip(*both, strict=True)] for both in zip(tables, array, strict=True)]
+        )
+
+
+def tables_of(volume: Volume, lower: float, upper: float, piece: Sequence[int] = (16, 2048, 2048)) -> NDArray[np.uint8]:
+    """The tables of `Normalised`, from whole sections read piece by piece."""
+    counts = np.zeros((volume.channels, volume.size[0], 256), np.int64)
+    for begin in np.ndindex(*(-(-n // p) for n, p in zip(volume.size, piece, strict=True))):
+        corner = vec3(i * p for i, p in zip(begin, piece, strict=True))
+        box = Box(corner, vec3(min(c + p, n) for c, p, n in zip(corner, piece, volume.size, strict=True)))
+        array = volume.read(box)
+        if array.dtype != np.uint8:
+            raise InputError("--gs_input_norm", f"an image of {array.dtype}", "uint8")
+        for c, z in np.ndindex(array.shape[:2]):
+            counts[c, box.begin[0] + z] += np.bincount(array[c, z].ravel(), minlength=256)
+    return np.apply_along_axis(_table, 2, counts, lower, upper).astype(np.uint8)
+
+
+def _table(count: NDArray[np.int64], lower: float, upper: float) -> NDArray[np.uint8]:
+    identity = np.arange(256)
+    count = count.copy()
+    count[0] = 0
+    total = count.sum()
+    if not total:
+        return identity.astype(np.uint8)
+    share = np.cumsum(count) / total
+    low, high = int(np.argmax(share > lower)), int(np.argmax(share >= 1 - upper))
+    if high <= low:
+        return identity.astype(np.uint8)
+    return np.rint(np.clip((identity - low) * 255 / (high - low), 0, 255)).astype(np.uint8)
+
+
+def tensor(volume: Volume, box: Box, device: torch.device | str = "cpu") -> torch.Tensor:
+    """A box of a volume as a tensor on a device."""
+    array = volume.read(box)
+    if not array.flags.writeable or min(array.strides) < 0:  # torch takes no such views
+        array = array.copy()
+    return torch.from_numpy(array).to(device)

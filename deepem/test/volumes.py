@@ -1,0 +1,214 @@
+"""What the command line predicts and where it goes: files under a folder, or volumes behind cloud-volume."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deepem.scan.augment import VARIANCE
+from deepem.test.cloud import CloudSink, CloudSource, Layout, Place, filled
+from deepem.test.job import Job
+from deepem.test.option import Options, folder
+from deepem.test.pyramid import downsample
+from deepem.test.sink import Hdf5Sink, attributes_of
+from deepem.test.source import Source, opened
+from deepem.test.stream import Nowhere
+from deepem.test.view import Masked, Mirrored, Normalised, Volume, tables_of
+from deepem.utils.errors import InputError
+from deepem.utils.geometry import Box, Vec3, vec3
+
+Summary = dict[str, Any]
+
+
+def predict_all(job: Job) -> list[Summary]:
+    """Predict all that the options name, and return figures about each volume."""
+    options = job.options
+    if options["dummy"]:
+        return [predict_dummy(job)]
+    if options["gs_input"]:
+        return [predict_cloud(job)]
+    for name in options["test_ids"]:  # bad input is found before the first volume is begun
+        with file_volume(job, name) as volume:
+            job.covered(volume)
+    return [predict_file(job, name) for name in options["test_ids"]]
+
+
+def predict_dummy(job: Job) -> Summary:
+    """Predict noise into nowhere: a benchmark."""
+    size = vec3(job.options["dummy_inputsz"])
+    noise = np.random.default_rng(0).integers(0, 256, (job.channels, *size), np.uint8)
+    volume = prepared(job, Source("--dummy_inputsz", noise))
+    return {"name": "dummy", **job.run(volume, job.covered(volume), Nowhere(), label="dummy")}
+
+
+@contextmanager
+def file_volume(job: Job, name: str) -> Iterator[Volume]:
+    """The volume of an id, with what the options change about it."""
+    with opened(Path(job.options["data_dir"]) / name / job.options["input_name"]) as source:
+        yield prepared(job, source)
+
+
+def predict_file(job: Job, name: str) -> Summary:
+    """Predict the volume of an id, into files or, with an output path, behind cloud-volume."""
+    options = job.options
+    with file_volume(job, name) as volume:
+        covered = job.covered(volume)
+        if options["gs_output"]:
+            place = Placement(job, volume, covered, (1, 1, 1), filled(options["gs_output"], options["keywords"], name))
+            return {"name": name, **place.predict(volume)}
+        paths = file_paths(options, job.outputs, job.number, name)
+        rows = {task.name: task for task in job.tasks}
+        begin = vec3(o + b for o, b in zip(volume.origin, covered.begin, strict=True))
+        attributes = {}
+        for output in job.outputs:
+            row = rows[output.removesuffix(VARIANCE)]
+            attributes[output] = attributes_of(row.flag, row.edges, begin, volume.voxel_size_nm)
+        with Hdf5Sink(paths, job.outputs, covered, options["out_dtype"], attributes) as sink:
+            figures = job.run(volume, covered, sink, label=name)
+    return {"name": name, **figures, "outputs": {output: str(path) for output, path in paths.items()}}
+
+
+def predict_cloud(job: Job) -> Summary:
+    """Predict a box of a volume behind cloud-volume."""
+    volume, source = cloud_volume(job)
+    covered = job.covered(volume)
+    return {"name": source.name, **placement(job, volume, source, covered).predict(volume)}
+
+
+def cloud_volume(job: Job, tables: Any = None) -> tuple[Volume, CloudSource]:
+    """The input volume of the options as it is to be read, and as it is stored."""
+    options = job.options
+    place = place_of(options)
+    source = CloudSource(filled(options["gs_input"], options["keywords"]), place, options["in_mip"], options["cache"])
+    mask = None
+    if options["gs_input_mask"]:
+        path = filled(options["gs_input_mask"], options["keywords"])
+        mask = CloudSource(path, place, options["in_mip"], options["cache"])
+    return prepared(job, source, mask, tables), source
+
+
+def placement(job: Job, volume: Volume, source: CloudSource, covered: Box) -> Placement:
+    """Where the prediction of a cloud volume goes."""
+    options = job.options
+    if not options["gs_output"]:
+        raise InputError("--gs_output", "nothing", "where the prediction of --gs_input goes")
+    path = filled(options["gs_output"], options["keywords"], place_of(options).in_words())
+    return Placement(job, volume, covered, source.ratio, path, source.origin)
+
+
+def place_of(options: Options) -> Place:
+    """Which box of the input the options name."""
+    return Place(options["begin"], options["end"], options["center"], options["size"])
+
+
+def prepared(job: Job, volume: Volume, mask: Volume | None = None, tables: Any = None) -> Volume:
+    """A volume as the options have it read: contrast, mask, padding.
+
+    Raises:
+        InputError: its channels are not those of the network.
+    """
+    options = job.options
+    if volume.channels != job.channels:
+        raise InputError(volume.name, f"{volume.channels} channels", f"{job.channels}, as in training")
+    if options["gs_input_norm"] is not None:
+        volume = Normalised(volume, tables_of(volume, *options["gs_input_norm"]) if tables is None else tables)
+    if mask is not None:
+        volume = Masked(volume, mask)
+    if options["mirror"] is not None:
+        half = vec3(n // 2 for n in options["mirror"])
+        volume = Mirrored(volume, half, half)
+    if options["pad_small"]:
+        volume = Mirrored.to_size(volume, job.patch)
+    return volume
+
+
+def file_paths(options: Options, outputs: Mapping[str, int], number: int, name: str) -> dict[str, Path]:
+    """The file of each output: experiments/<exp>/forward/[<prefix>_]<id>_<output>_<N>[_<tag>].h5."""
+    prefix = f"{options['out_prefix']}_" if options["out_prefix"] else ""
+    tag = f"_{options['out_tag']}" if options["out_tag"] else ""
+    where = folder(options["exp_name"]) / "forward"
+    return {output: where / f"{prefix}{name.replace('/', '_')}_{output}_{number}{tag}.h5" for output in outputs}
+
+
+@dataclass
+class Placement:
+    """Where in output volumes a prediction goes.
+
+    Attributes:
+        job: The network.
+        volume: The input as it is read.
+        covered: What of it is predicted.
+        ratio: Voxels of mip 0 per voxel of the input, (z, y, x).
+        path: Of the folder that holds a volume per output.
+        stored: Where the first voxel of the stored input lies, before padding.
+    """
+
+    job: Job
+    volume: Volume
+    covered: Box
+    ratio: Vec3
+    path: str
+    stored: Vec3 = (0, 0, 0)
+
+    @property
+    def paths(self) -> dict[str, str]:
+        """The path of each output: its tag, or its name, in the folder."""
+        tags = self.job.options["tags"] or {}
+        if unknown := sorted(set(tags) - set(self.job.heads)):
+            raise InputError("--tags", unknown[0], f"names of outputs: {', '.join(self.job.heads)}")
+        names = {name: tags.get(name.removesuffix(VARIANCE), name.removesuffix(VARIANCE)) for name in self.job.outputs}
+        return {
+            name: f"{self.path.rstrip('/')}/{tag}{VARIANCE if name.endswith(VARIANCE) else ''}"
+            for name, tag in names.items()
+        }
+
+    @property
+    def origin(self) -> Vec3:
+        """Where voxel 0 of the volume lies in the output volumes; --offset says where the stored input's first lies."""
+        offset = self.job.options["offset"]
+        if offset is None:
+            return self.volume.origin
+        moved = zip(tuple(offset)[::-1], self.ratio, self.volume.origin, self.stored, strict=True)
+        return vec3(o // r + padded - stored for o, r, padded, stored in moved)
+
+    @property
+    def bounds(self) -> Box:
+        """What is predicted, in voxels of the output volumes."""
+        return self.covered.shift(self.origin)
+
+    @property
+    def layout(self) -> Layout:
+        """Of new output volumes."""
+        options = self.job.options
+        resolution = options["resolution"]
+        size = tuple(resolution)[::-1] if resolution else self.volume.voxel_size_nm or (40.0, 4.0, 4.0)
+        z, y, x = (float(n) for n in size)
+        return Layout(self.bounds, (z, y, x), vec3(tuple(options["chunk_size"])[::-1]), options["out_dtype"])
+
+    def sink(self) -> CloudSink:
+        """The output volumes, made where they are not there yet."""
+        options = self.job.options
+        provenance = {
+            "method": "deepem forward",
+            "input": self.volume.name,
+            "experiment": str(options["exp_name"]),
+            "checkpoint": self.job.number,
+            "options": {name: value if isinstance(value, (int, float, str, bool)) else str(value)
+                        for name, value in sorted(options.items()) if value not in (None, False, "", [])},
+        }  # fmt: skip
+        return CloudSink(self.paths, self.job.outputs, self.layout, self.origin, provenance)
+
+    def predict(self, volume: Volume, label: str = "forward") -> Summary:
+        """Predict all that is covered."""
+        with ExitStack() as stack:
+            sink = stack.enter_context(self.sink())
+            figures = self.job.run(volume, self.covered, sink, sink.chunk, label)
+        if self.job.options["downsample"]:
+            for path in self.paths.values():
+                downsample(path)
+        return {**figures, "outputs": self.paths}
