@@ -6,7 +6,7 @@ for any number of workers, and goes on from any batch.
 Each worker has a pipe and memory of its own. It writes a batch into a slot of that memory, which the tensors of the
 batch then are, without a copy; once they are gone the slot is free again::
 
-    loader  --Order(batch 7, slot 0 is free)-->  worker: samples, collate into slot 0
+    loader  --Order(batch 7, slot 0 is free)-->  worker: makes its samples in slot 0
             <--Done(batch 7, slot 0, layout)---
 """
 
@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from deepem.data.volume import Array, Shared, map_file
-from deepem.data.worker import POLL_S, Done, Failed, Order, Part, Stream, collate, generator, view, work
+from deepem.data.worker import POLL_S, Done, Failed, Order, Part, Stream, generator, make, view, work
 from deepem.utils.errors import InputError
 
 __all__ = ["WorkerError", "batches", "generator"]
@@ -111,7 +111,7 @@ def _make(stream: Stream, indices: range) -> Batch:
         memory.append(np.empty(size, np.uint8))
         return memory[0]
 
-    parts = collate([stream.sample(index) for index in indices], allocate)
+    parts = make(stream, indices, allocate)
     return _tensors(parts, memory[0])
 
 

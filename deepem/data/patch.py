@@ -104,6 +104,10 @@ class Dataset:
         if loc:
             self._locations = Locations(self._arrays[key][0]), vec3(offset)
 
+    def has(self, key: str) -> bool:
+        """Whether there is such an array."""
+        return key in self._arrays
+
     def array(self, key: str) -> Array:
         """A whole array (C, Z, Y, X), read-only."""
         return self._arrays[key][0].array

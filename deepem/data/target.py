@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from deepem.data.volume import Array
 from deepem.tasks import Task
+from deepem.utils.contiguous import contiguous
 from deepem.utils.errors import InputError
 
 TOUCHING = 4
@@ -25,19 +26,24 @@ def check(where: str, task: Task, channels: int, label: Array) -> None:
         raise InputError(f"{where} {task.source}", f"{label.shape[0]} volumes", f"1 or {channels}, one per channel")
 
 
-def binary(label: Array, channels: int) -> NDArray[np.float32]:
-    """0 or 1 at every voxel, (channels, Z, Y, X), from class labels (1 or channels, Z, Y, X).
+def binary(label: Array, channels: int, out: Array | None = None) -> Array:
+    """0 or 1 at every voxel, (channels, Z, Y, X) float32, from class labels (1 or channels, Z, Y, X).
 
     One channel is label > 0. Of several, channel i is label == i + 1, or, where the label has as many volumes, the
-    i-th of them > 0.
+    i-th of them > 0. Written into `out` if given.
     """
+    out = np.empty((channels, *label.shape[1:]), np.float32) if out is None else out
+    label = contiguous(label)
     if label.shape[0] == channels:
-        return (label > 0).astype(np.float32, order="C")
-    return np.concatenate([label == i + 1 for i in range(channels)]).astype(np.float32)
+        np.copyto(out, label > 0)
+    else:
+        for i, channel in enumerate(out):
+            np.copyto(channel, label[0] == i + 1)
+    return out
 
 
-def boundary(seg: Array, touching: bool) -> NDArray[np.float32]:
-    """1 at boundaries between cells, (1, Z, Y, X), from instance ids (1, Z, Y, X).
+def boundary(seg: Array, touching: bool, out: Array | None = None) -> Array:
+    """1 at boundaries between cells, (1, Z, Y, X) float32, from instance ids (1, Z, Y, X).
 
     These are the voxels of the gap, seg == 0. Where instances touch without one (`touching`), also both voxels of
     every pair of neighbours in y or x with different ids, which makes the boundary two voxels wide::
@@ -46,8 +52,10 @@ def boundary(seg: Array, touching: bool) -> NDArray[np.float32]:
         boundary   0 0 1 1 0 1 1 1 1
 
     Not in z: in thick sections a neurite that moves between two of them has no membrane there. Neighbours outside the
-    patch do not count.
+    patch do not count. Written into `out` if given.
     """
+    out = np.empty(seg.shape, np.float32) if out is None else out
+    seg = contiguous(seg)
     edge: NDArray[np.bool_] = seg == 0
     if touching:
         for axis in (2, 3):
@@ -57,7 +65,8 @@ def boundary(seg: Array, touching: bool) -> NDArray[np.float32]:
             differ = seg[low] != seg[high]
             edge[low] |= differ
             edge[high] |= differ
-    return edge.astype(np.float32, order="C")
+    np.copyto(out, edge)
+    return out
 
 
 def instances_touch(seg: Array) -> bool:

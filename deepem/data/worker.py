@@ -11,8 +11,8 @@ import pickle
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from multiprocessing import reduction
 from multiprocessing.connection import Connection
 from typing import Any
@@ -40,7 +40,7 @@ def generator(seed: int, phase: str, index: int) -> np.random.Generator:
 class Stream:
     """An endless sequence of samples, each of which can be made alone."""
 
-    sampler: Callable[[np.random.Generator], Mapping[str, Array]]
+    sampler: Callable[..., Mapping[str, Array]]
     seed: int
     phase: str
 
@@ -48,10 +48,10 @@ class Stream:
         """How a sample is called in errors: with this it can be made again."""
         return f"{self.phase} sample {index} of seed {self.seed}"
 
-    def sample(self, index: int) -> Mapping[str, Array]:
-        """One sample; errors name it."""
+    def sample(self, index: int, *out: Mapping[str, Array]) -> Mapping[str, Array]:
+        """One sample, in `out` if the sampler takes it; errors name it."""
         try:
-            return self.sampler(generator(self.seed, self.phase, index))
+            return self.sampler(generator(self.seed, self.phase, index), *out)
         except InputError as error:
             raise InputError(f"{error.where} ({self.name(index)})", error.got, error.wants) from error
         except Exception as error:
@@ -77,33 +77,69 @@ class Part:
     value: float | int | None = None
 
 
-def collate(samples: list[Mapping[str, Array]], allocate: Callable[[int], Array]) -> dict[str, Part]:
-    """Write samples as one batch, (N, C, Z, Y, X) by key, into one piece of memory; say where its arrays lie.
+Layout = Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]
+"""The shape and the type of each array of a sample."""
 
-    An array that is one value in all samples, of strides 0, is not written.
+
+def make(
+    stream: Stream,
+    indices: Sequence[int],
+    allocate: Callable[[int], Array],
+    begin: Callable[[int], None] = lambda index: None,
+) -> dict[str, Part]:
+    """Make samples as one batch, (N, C, Z, Y, X) by key, in one piece of memory, and say where its arrays lie.
+
+    A sampler with a `layout` writes its samples there itself; those of any other are copied there. An array that is
+    one value in all samples, of strides 0, is not written.
 
     Args:
-        samples: Of equal keys and shapes. Integers of several sizes become the largest.
+        stream: Whose samples.
+        indices: Which samples. They have equal keys and shapes; integers of several sizes become the largest.
         allocate: Gives an array of at least so many bytes.
+        begin: Called with each index before its sample is made.
     """
-    parts: dict[str, Part] = {}
-    end = 0
+    layout: Layout | None = getattr(stream.sampler, "layout", None)
+    samples: list[Mapping[str, Array]] = []
+    if layout is None:
+        for index in indices:
+            begin(index)
+            samples.append(stream.sample(index))
+        layout = _layout_of(samples)
+    parts, memory = _place(layout, len(indices), allocate)
+    batch = {key: view(memory, part) for key, part in parts.items()}
+    targets = [{key: array[i] for key, array in batch.items()} for i in range(len(indices))]
+    if not samples:
+        for index, target in zip(indices, targets, strict=True):
+            begin(index)
+            samples.append(stream.sample(index, target))
+    for key, part in parts.items():
+        value = _one_value(sample[key] for sample in samples)
+        if value is not None:
+            parts[key] = replace(part, value=value)
+            continue
+        for sample, target in zip(samples, targets, strict=True):
+            if sample[key] is not target[key]:
+                target[key][...] = sample[key]
+    return parts
+
+
+def _layout_of(samples: list[Mapping[str, Array]]) -> Layout:
+    layout = {}
     for key, first in samples[0].items():
         arrays = [sample[key] for sample in samples]
         if any(array.shape != first.shape for array in arrays):
             raise ValueError(f"{key}: the samples of a batch differ in shape: {sorted({a.shape for a in arrays})}")
-        shape, dtype = (len(arrays), *first.shape), np.result_type(*arrays)
-        value = _one_value(arrays)
-        parts[key] = Part(shape, dtype, end, value)
-        if value is None:
-            end += -(-int(np.prod(shape)) * dtype.itemsize // ALIGNMENT) * ALIGNMENT
-    memory = allocate(end)
-    for key, part in parts.items():
-        if part.value is None:
-            target = view(memory, part)
-            for i, sample in enumerate(samples):
-                target[i] = sample[key]
-    return parts
+        layout[key] = first.shape, np.result_type(*arrays)
+    return layout
+
+
+def _place(layout: Layout, count: int, allocate: Callable[[int], Array]) -> tuple[dict[str, Part], Array]:
+    """Where each array of a batch lies, one behind the other, and the memory for them."""
+    parts, end = {}, 0
+    for key, (shape, dtype) in layout.items():
+        parts[key] = Part((count, *shape), dtype, end)
+        end += -(-count * int(np.prod(shape)) * dtype.itemsize // ALIGNMENT) * ALIGNMENT
+    return parts, allocate(end)
 
 
 def _one_value(arrays: Iterable[Array]) -> Any:
@@ -199,12 +235,11 @@ def work(stream: Stream, loader: Connection, beats: Shared, rank: int) -> None:
 
 
 def _make(stream: Stream, order: Order, slots: _Slots, beat: Array) -> Done | Failed:
+    def started(index: int) -> None:
+        beat[:] = beat[0] + 1, index
+
     try:
-        samples = []
-        for index in order.indices:
-            beat[:] = beat[0] + 1, index
-            samples.append(stream.sample(index))
-        parts = collate(samples, slots.take)
+        parts = make(stream, order.indices, slots.take, started)
         fresh = len(slots.memory[slots.last]) if slots.last in slots.files else None
         return Done(order.number, parts, slots.last, fresh)
     except Exception as error:  # noqa: BLE001 - it is raised again by the loader

@@ -17,6 +17,7 @@ import gc
 import importlib
 import importlib.util
 import json
+import multiprocessing
 import os
 import statistics
 import sys
@@ -201,12 +202,16 @@ def show_operations(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def show_loader(args: argparse.Namespace) -> dict[str, Any]:
-    """Batches/s with workers, over the rate of the sampler alone on one core."""
+    """Batches with workers against the sampler alone on one core.
+
+    By the clock on the wall, which needs idle cores to mean anything, and by the processor time that a batch takes in
+    all processes together: where it takes as long as a sample alone, two cores give twice the rate.
+    """
     sampler, out = make_sampler(None), {}
     cores = sorted(args.cores)
+    print(f"loader on {len(cores)} cores, 2 workers over the sampler alone")
     print(
-        f"loader on {len(cores)} cores\n{'recipe':28}{'one core':>10}{'0 workers':>11}{'1':>9}{'2':>9}"
-        "   2 workers over one core"
+        f"{'recipe':28}{'alone/s':>9}{'batches/s':>11}{'ratio':>8}{'alone ms':>11}{'batch ms':>10}{'2 cores idle':>14}"
     )
     for name in RECIPES:
         if args.recipe and name not in args.recipe:
@@ -215,38 +220,50 @@ def show_loader(args: argparse.Namespace) -> dict[str, Any]:
             sampler.provider.set_augment(recipe(name))
         except ModuleNotFoundError:
             continue
-        rounds: list[list[float]] = []
+        rows = []
         for turn in range(args.rounds):
             os.sched_setaffinity(0, {cores[0]})
-            row = [wall_rate(sampler, args.samples, turn * args.samples)]
-            for workers in (0, 1, 2):
-                os.sched_setaffinity(0, {cores[0]} if workers < 2 else set(cores))
-                row.append(batch_rate(sampler, workers, args.samples * max(1, workers)))
-            rounds.append(row)
-        medians = [statistics.median(column) for column in zip(*rounds, strict=True)]
-        speedup = statistics.median(row[3] / row[0] for row in rounds)
-        print(f"{name:28}{medians[0]:10.1f}{medians[1]:11.1f}{medians[2]:9.1f}{medians[3]:9.1f}   {speedup:.2f}x")
-        out[name] = {"one_core": medians[0], "workers": medians[1:], "speedup": speedup}
-    os.sched_setaffinity(0, set(cores))
+            alone_ms = 1e3 / rate(sampler, args.samples, turn * args.samples)
+            alone = wall_rate(sampler, args.samples, turn * args.samples)
+            os.sched_setaffinity(0, set(cores))
+            per_s, batch_ms = batch_rate(sampler, args.workers, args.samples * args.workers)
+            rows.append((alone, per_s, per_s / alone, alone_ms, batch_ms, 2 * alone_ms / batch_ms))
+        keys = ("alone_per_s", "batches_per_s", "ratio", "alone_ms", "batch_ms", "two_cores")
+        row = dict(zip(keys, map(statistics.median, zip(*rows, strict=True)), strict=True))
+        print(
+            f"{name:28}{row['alone_per_s']:9.1f}{row['batches_per_s']:11.1f}{row['ratio']:7.2f}x"
+            f"{row['alone_ms']:11.2f}{row['batch_ms']:10.2f}{row['two_cores']:13.2f}x"
+        )
+        out[name] = row
     return out
 
 
-def batch_rate(sampler: Sampler, workers: int, count: int) -> float:
-    """Batches/s in the steady state: the clock starts when what was made ahead is used up once."""
+def batch_rate(sampler: Sampler, workers: int, count: int) -> tuple[float, float]:
+    """Batches/s and processor ms per batch, of all processes, once what was made at the start is used up."""
     ahead = 4 * workers + 2
     stream = batches(sampler, seed=0, phase="train", start=0, stop=count + 2 * ahead, batch_size=1, num_workers=workers)
     for _ in range(ahead):
         next(stream)
-    start = time.perf_counter()
+    start, processor = time.perf_counter(), processor_s()
     for _ in range(count):
         next(stream)
-    return count / (time.perf_counter() - start)
+    return count / (time.perf_counter() - start), (processor_s() - processor) * 1e3 / count
+
+
+def processor_s() -> float:
+    """Processor time so far of this process and its workers."""
+    ticks = 0
+    for child in multiprocessing.active_children():
+        fields = Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return time.process_time() + ticks / os.sysconf("SC_CLK_TCK")
 
 
 def show_memory(args: argparse.Namespace) -> dict[str, Any]:
     """Proportional set size of this process and its workers, which counts each shared page once."""
     out: dict[str, Any] = {}
-    print(f"{'workers':>8}{'start':>8}{'total MiB':>11}{'workers MiB, each':>19}")
+    print(f"{'workers':>8}{'start':>8}{'total MiB':>11}{'growth per worker':>19}")
+    alone = 0.0
     sampler = make_sampler(None, args.volume)
     held = sum(sampler.provider.leaves()[0].array(key).nbytes for key in ("img", "seg", "mit"))
     for context in ("fork", "spawn"):
@@ -257,12 +274,12 @@ def show_memory(args: argparse.Namespace) -> dict[str, Any]:
             )
             for _ in range(10 * max(1, workers)):
                 next(stream)
-            import multiprocessing
-
             each = [pss(child.pid) for child in multiprocessing.active_children()]
             total = pss(os.getpid()) + sum(each)
-            print(f"{workers:8}{context:>8}{total:11.0f}{statistics.mean(each) if each else 0:19.0f}")
-            out[f"{context} {workers}"] = {"total_mib": total, "worker_mib": each}
+            alone = alone if workers else total
+            growth = (total - alone) / max(1, workers)
+            print(f"{workers:8}{context:>8}{total:11.0f}{growth:19.0f}")
+            out[f"{context} {workers}"] = {"total_mib": total, "growth_mib": growth}
             del stream
     print(f"volumes: {held / 2**20:.0f} MiB")
     return {"volumes_mib": held / 2**20, **out}
@@ -284,6 +301,7 @@ def main() -> None:
     parser.add_argument("--recipe", nargs="*", help="only these recipes")
     parser.add_argument("--rounds", type=int, default=7, help="rounds, of which the median is shown")
     parser.add_argument("--samples", type=int, default=40, help="samples per round")
+    parser.add_argument("--workers", type=int, default=2, help="workers of the loader part")
     parser.add_argument("--core", type=int, help="core to pin to (default: the first allowed one)")
     parser.add_argument("--default_allocator", action="store_true", help="leave glibc's allocator as it is")
     parser.add_argument("--volume", type=int, nargs=3, default=(64, 1536, 1536), help="volume of the memory part")

@@ -28,6 +28,10 @@ def test_any_view_is_copied_as_numpy_does(array, mirrored, axes, step):  # type:
     assert made.flags.c_contiguous
     assert made.dtype == view.dtype
     np.testing.assert_array_equal(made, view)
+    for kind in (view.dtype, np.float64):
+        out = np.empty(view.shape, kind)
+        assert contiguous(view, out) is out
+        np.testing.assert_array_equal(out, view)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from deepem.data import target
 from deepem.data.provider import DataProvider, Dataset, DataSuperset
@@ -62,9 +61,9 @@ class _Output:
 class Sampler:
     """Draws samples for any set of tasks. Each array of a volume is read and augmented once, whoever uses it.
 
-    Called with a generator, it gives the arrays of `get_spec`: images and masks float32, instance ids int32 or
-    int64. Outputs made from the same label or mask share one array. A task whose label a volume lacks gets zeros and
-    a zero mask; a volume without mask counts everywhere.
+    Called with a generator, it gives the arrays of `get_spec`: images and masks float32, instance ids int32, or int64
+    where those of any volume need it. A task whose label a volume lacks gets zeros and a zero mask; a volume without
+    mask counts everywhere.
 
     Args:
         data: Volumes by id, from `deepem.data.volume.compact`.
@@ -72,6 +71,9 @@ class Sampler:
         is_train: Not used: volumes and augmentation already belong to a phase.
         aug: The augmentation, or None.
         prob: The chance of each id, by id or in their order; by number of locations if None.
+
+    Attributes:
+        layout: The shape and the type of each array of a sample, which are always the same.
     """
 
     def __init__(
@@ -92,6 +94,12 @@ class Sampler:
         self.provider.set_segs(sorted(ID_LABELS))
         for id, volume in data.items():
             self.provider.add_dataset(self._dataset(id, volume))
+        ids = {leaf.array(key).dtype for leaf in self.provider.leaves() for key in ID_LABELS if leaf.has(key)}
+        kinds = {name: row.kind for name, row in names.items()}
+        self.layout = {
+            name: (shape, np.result_type(np.int32, *ids) if kinds.get(name) == "affinity" else np.dtype(np.float32))
+            for name, shape in self.spec.items()
+        }
         if isinstance(prob, Mapping):
             if lacking := [id for id in data if id not in prob]:
                 raise InputError("sampling probabilities", f"none for {lacking[0]}", "one per id")
@@ -111,42 +119,37 @@ class Sampler:
         """The volume (``id``, or ``id/name`` in a superset) and the (z, y, x) that the sample is cut around."""
         return self.provider.locate(rng)
 
-    def __call__(self, rng: np.random.Generator) -> dict[str, Array]:
-        """One sample."""
-        dataset, augmented = self.provider.draw(rng)
-        patch = {key: contiguous(array) for key, array in augmented.items()}
-        image = _grey(patch["img"])
-        sample: dict[str, Array] = {name: centre_crop(image, self._size(name)) for name in self.inputs}
-        masks: dict[str, Array] = {}
+    def __call__(self, rng: np.random.Generator, out: Mapping[str, Array] | None = None) -> dict[str, Array]:
+        """One sample, its arrays written into those of `out` where they are given and not one value throughout."""
+        dataset, patch = self.provider.draw(rng)
+        out = out or {}
+        sample = {name: _grey(centre_crop(patch["img"], self._size(name)), out.get(name)) for name in self.inputs}
         for output in self._outputs[dataset.tag]:
-            sample[output.name] = self._target(output, patch)
-            sample[f"{output.name}_mask"] = self._mask(output, patch, masks)
+            mask = f"{output.name}_mask"
+            sample[output.name] = self._target(output, patch, out.get(output.name))
+            sample[mask] = self._mask(output, patch, out.get(mask))
         return sample
 
     def _size(self, name: str) -> Vec3:
         return vec3(self.spec[name][-3:])
 
-    def _target(self, output: _Output, patch: Sample) -> Array:
-        shape = self.spec[output.name]
+    def _target(self, output: _Output, patch: Sample, out: Array | None) -> Array:
+        shape, dtype = self.layout[output.name]
         if output.label is None:
-            dtype = np.int32 if output.task.kind == "affinity" else np.float32
-            return _constant(dtype(0), shape)
+            return _constant(0, shape, dtype)
         label = centre_crop(patch[output.label], self._size(output.name))
         if output.task.kind == "affinity":
-            return np.ascontiguousarray(label)
+            return contiguous(label, np.empty(shape, dtype) if out is None and label.dtype != dtype else out)
         if output.label in ID_LABELS:
-            return target.boundary(label, output.touching)
-        return target.binary(label, shape[0])
+            return target.boundary(label, output.touching, out)
+        return target.binary(label, shape[0], out)
 
-    def _mask(self, output: _Output, patch: Sample, made: dict[str, Array]) -> Array:
-        shape = (1, *self._size(output.name))
-        if output.label is None:
-            return _constant(np.float32(0), shape)
-        if output.mask is None:
-            return _constant(np.float32(1), shape)
-        if output.mask not in made:
-            made[output.mask] = patch[output.mask].astype(np.float32, copy=False)
-        return centre_crop(made[output.mask], vec3(shape[1:]))
+    def _mask(self, output: _Output, patch: Sample, out: Array | None) -> Array:
+        shape, dtype = self.layout[f"{output.name}_mask"]
+        if output.label is None or output.mask is None:
+            return _constant(int(output.label is not None), shape, dtype)
+        mask = contiguous(centre_crop(patch[output.mask], vec3(shape[1:])))
+        return contiguous(mask, np.empty(shape, dtype) if out is None else out)
 
     def _dataset(self, tag: str, volume: Mapping[str, Any]) -> Dataset | DataSuperset:
         """One volume's arrays, those that its outputs need; or a superset of volumes."""
@@ -189,14 +192,17 @@ def _grow(sizes: dict[str, Vec3], key: str, size: Vec3) -> None:
     sizes[key] = vec3(max(a, b) for a, b in zip(old, size, strict=True))
 
 
-def _grey(image: Array) -> NDArray[np.float32]:
+def _grey(image: Array, out: Array | None) -> Array:
     """Grey values as float32 in [0, 1]; uint8 is divided by 255."""
-    grey: NDArray[np.float32] = image.astype(np.float32, copy=False)
-    if image.dtype == np.uint8:
-        grey /= np.float32(255)
+    if image.dtype != np.uint8:
+        return contiguous(image, out)
+    grey = np.empty(image.shape, np.float32) if out is None else out
+    np.copyto(grey, contiguous(image))
+    grey /= np.float32(255)
     return grey
 
 
-def _constant(value: np.generic, shape: tuple[int, ...]) -> Array:
+def _constant(value: int, shape: tuple[int, ...], dtype: Any) -> Array:
     """An array of one value, read-only, which takes no memory."""
-    return np.broadcast_to(value, shape)
+    constant: Array = np.broadcast_to(np.asarray(value, dtype), shape)
+    return constant

@@ -52,6 +52,24 @@ def test_the_spec_is_the_shape_of_a_sample():
     assert sample["affinity"].dtype == np.int32
 
 
+def test_a_sample_can_be_written_where_it_is_wanted():
+    labels = {
+        "seg": POSITION,
+        "mit": POSITION % 2,
+        "blv": POSITION % 3,
+        "msk": POSITION / 1024,
+        "blv_msk": POSITION > 9,
+    }
+    made = sampler("affinity", "boundary", "mitochondria", "blood_vessel", "glia", aug=FlipRotate(), **labels)
+    for seed in range(20):
+        out = {key: np.full(shape, 7, dtype) for key, (shape, dtype) in made.layout.items()}
+        sample = made(rng(seed), out)
+        assert all(sample[key] is out[key] for key in out.keys() - {"glia", "glia_mask"})
+        for key, array in made(rng(seed)).items():
+            assert (array.shape, array.dtype) == made.layout[key]
+            np.testing.assert_array_equal(sample[key], array)
+
+
 def test_an_output_that_is_no_task_is_refused():
     with pytest.raises(InputError, match="the output cells, wants one of affinity"):
         get_spec({"input": (1, *SIZE)}, {"cells": (1, *SIZE)})
