@@ -309,7 +309,7 @@ TRAIN = {
         "--train_ids a b --chkpt_num 2 --max_iter 4", CHECKPOINT, "truncated", "a checkpoint", truncate(CHECKPOINT)
     ),
     "a damaged checkpoint": Case(
-        "--train_ids a b --chkpt_num 2 --max_iter 4", CHECKPOINT, "damaged", "a checkpoint", corrupt(CHECKPOINT)
+        "--train_ids a b --chkpt_num 2 --max_iter 4", CHECKPOINT, " file (", "a checkpoint", corrupt(CHECKPOINT)
     ),
     "no readable checkpoint": Case(
         "--train_ids a b --max_iter 4",
@@ -332,7 +332,7 @@ FORWARD = {
     "unknown flag": Case("--overlapp 0,0,0", "--overlapp", "an unknown flag", ""),
     "a checkpoint that is not there": Case("--chkpt_num 7", "model7.chkpt", "no such file", "2"),
     "a truncated checkpoint": Case("--chkpt_num 2", CHECKPOINT, "truncated", "a checkpoint", truncate(CHECKPOINT)),
-    "a damaged checkpoint": Case("--chkpt_num 2", CHECKPOINT, "damaged", "a checkpoint", corrupt(CHECKPOINT)),
+    "a damaged checkpoint": Case("--chkpt_num 2", CHECKPOINT, " file (", "a checkpoint", corrupt(CHECKPOINT)),
     "no readable checkpoint": Case("", "--exp_name run", "no readable checkpoint", "", truncate(CHECKPOINT)),
     "a checkpoint of other widths": Case("--width 4 16", CHECKPOINT, "another shape (", "the same architecture"),
     "a checkpoint of another network": Case(
