@@ -1,121 +1,233 @@
-"""From options to the parts of a run: volumes, samplers, network, optimiser, and where it goes on from."""
+"""A run: its parts put together, and where it goes on from."""
 
 from __future__ import annotations
 
-import inspect
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from deepem import option, tasks
+from deepem import option
 from deepem.data.loader import batches, generator
-from deepem.train import volumes
+from deepem.train import device, guard, parts, weights
 from deepem.train.experiment import Experiment
-from deepem.train.option import Options, folder, own
-from deepem.train.step import Objective, optimizer
+from deepem.train.option import Options, folder
+from deepem.train.ranks import Ranks
+from deepem.train.schedule import Schedule
+from deepem.train.step import Objective, Parts, optimizer
 from deepem.utils import checkpoint, modules
-from deepem.utils.argv import plug_in
-from deepem.utils.errors import InputError, warn
-
-Shape4 = tuple[int, int, int, int]
-
+from deepem.utils.errors import InputError
 
 LOSS = ("loss", "size_average", "margin0", "margin1", "inverse", "class_balancing", "default_aux")
 OPTIMISER = ("lr", "betas", "eps", "amsgrad", "momentum")
-
-
-@dataclass
-class Data:
-    """Where samples come from.
-
-    Attributes:
-        train: Sampler of the training set.
-        val: Sampler of the evaluation set, or None where there is none.
-        train_ids: The ids that are trained on, as written on the command line.
-        val_ids: The ids that are evaluated on.
-        channels: Channels of the images.
-    """
-
-    train: Any
-    val: Any
-    train_ids: list[str]
-    val_ids: list[str]
-    channels: int
+DEVICE = ("tf32", "cudnn_benchmark", "deterministic")
 
 
 class Run:
     """All that the loop needs. Making one reads everything that a run reads and writes nothing.
 
     Attributes:
+        network: The network itself, whose state is saved.
+        model: What is called in training: the network, compiled and together with that of the other ranks.
         start: Optimiser steps that were done before.
         resumed: The checkpoint that the run goes on from, if any.
+        notes: Lines to tell when the run begins.
     """
 
     def __init__(self, options: Options) -> None:
-        self.device = torch.device(option.device((options["gpu_ids"] or [None])[0], options["cpu"]))
+        self.options, self.ranks, self.notes = options, Ranks(), list[str]()
+        self.device = self._device()
+        device.settle(self.device, **{name: options[name] for name in DEVICE})
         self.tasks = option.chosen_tasks(options)
-        set_sizes(options)
-        self.data = data(options, self.tasks)
+        parts.set_sizes(options)
+        require_divisible(options, self.ranks.world)
+        self.data = parts.data(options, self.tasks)
         options |= {"train_ids": self.data.train_ids, "val_ids": self.data.val_ids}
-        self.options = options
-        self.model = network(options, self.tasks, self.data.channels).to(self.device)
-        self.objective = Objective(self.tasks, options, {name: options[name] for name in LOSS})
-        settings = {name: options[name] for name in OPTIMISER}
-        self.optimizer = optimizer(options["optim"], self.model.parameters(), **settings)
+        self.network = self._network()
+        self._still = weights.freeze(self.network, options["freeze"] or ())
+        auxiliary = getattr(self.network, "auxiliary", None)
+        self.objective = Objective(self.tasks, options, {name: options[name] for name in LOSS}, auxiliary)
+        groups = weights.groups(self.network, options["lr_scale"] or (), options["weight_decay"])
+        self.optimizer = optimizer(options["optim"], groups, **{name: options[name] for name in OPTIMISER})
+        self.schedule = schedule(options)
+        self.precision = device.Precision(self.device, options["amp"])
         self.modify = modules.load("modifier", options["modifier"]).Modifier() if options["modifier"] else None
         self.experiment = Experiment(folder(options), options)
+        self.guard = guard.Guard(self.network, options["skip_nan"], self.experiment.folder / "nan", self.ranks)
         self.resumed = self.experiment.resume(options["chkpt_num"])
         self.start = self._restore()
+        self.ranks.join(self.device)
+        self.model = self.ranks.together(self.network, self.device, options["sync_bn"])
+        if options["compile"]:
+            self.model = torch.compile(self.model)  # type: ignore[assignment]
         self._drawn: Counter[str] = Counter()
 
+    def _device(self) -> torch.device:
+        """The device of this process, and the defaults that are best on it."""
+        gpus, cpu, ranks = self.options["gpu_ids"], self.options["cpu"], self.ranks
+        if gpus and ranks.local >= len(gpus):
+            raise InputError("--gpu_ids", f"{len(gpus)} of them", "one for each process on this machine, or none named")
+        gpu = gpus[ranks.local] if gpus else ranks.local if ranks.world > 1 and torch.cuda.is_available() else None
+        found = torch.device(option.device(gpu, cpu))
+        if self.options["sync_bn"] and ranks.world > 1 and found.type == "cpu":
+            raise InputError("--sync_bn", "the CPU", "GPUs: elsewhere there is no synchronised batch norm")
+        if self.options["amp"] == "auto":
+            self.options["amp"] = "bf16" if device.has_fast_bf16(found) else "off"
+        if self.options["channels_last"] is None:
+            self.options["channels_last"] = found.type == "cpu" and self.options["amp"] == "bf16"
+        return found
+
+    def _network(self) -> nn.Module:
+        network = parts.network(self.options, self.tasks, self.data.channels)
+        if self.options["deterministic"]:
+            network = device.made_deterministic(network)
+        last = torch.channels_last_3d if self.options["channels_last"] else torch.preserve_format
+        network.to(self.device, memory_format=last)  # type: ignore[call-overload]
+        return network
+
     def _restore(self) -> int:
-        pretrain = self.options["pretrain"]
-        if (state := self.resumed) is not None:
-            checkpoint.load_weights(self.model, state["state_dict"], self.experiment.models)
+        state, pretrain, decay = self.resumed, self.options["pretrain"], self.options["ema"]
+        if state is None and pretrain:
+            self.notes.append(weights.pretrain(self.network, pretrain))
+        if state is not None:
+            checkpoint.load_weights(self.network, state["state_dict"], self.experiment.models)
             self.optimizer.load_state_dict(state["optimizer"])
-            torch.set_rng_state(state["rng"])
-            return int(state["iter"])
-        if pretrain:
-            weights = checkpoint.read(Path(pretrain))["state_dict"]
-            left = checkpoint.load_weights(self.model, weights, pretrain, matching=True)
-            if left:
-                warn(f"--pretrain {pretrain}: not in it, or of another shape: {', '.join(left)}")
-        return 0
+            self.precision.scaler.load_state_dict(state.get("scaler", {}))
+            self.guard.skipped = state.get("skipped", 0)
+        self.ema = weights.Average(self.network, decay) if decay else None
+        if self.ema is not None and state is not None and "ema" in state:
+            self.ema.load(state["ema"])
+        return 0 if state is None else int(state["iter"])
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint holds besides the options: all that exact resume needs."""
-        return {
-            "state_dict": self.model.state_dict(),
+        """What a checkpoint holds besides the options: all that exact resume needs.
+
+        Random numbers are not in it: those of samples, modifiers and the network are functions of the iteration.
+        """
+        own = {
+            "state_dict": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "rng": torch.get_rng_state(),
-            "spec": specs(self.options, self.tasks, self.data.channels),
+            "scaler": self.precision.scaler.state_dict(),
+            "skipped": self.guard.skipped,
+            "spec": parts.specs(self.options, self.tasks, self.data.channels),
         }
+        return own if self.ema is None else own | {"ema": self.ema.state}
 
     @property
     def averages(self) -> Mapping[str, list[float]]:
         """The sums of losses that the checkpoint was written with, towards the next row of the log."""
-        return {} if self.resumed is None else self.resumed.get("averages", {})
+        return {} if self.resumed is None or not self.ranks.leads else self.resumed.get("averages", {})
 
-    def checkpoint_size(self) -> int:
-        """Bytes of the next checkpoint, about: weights, gradients' two moments, and some."""
-        return 4 * sum(p.numel() * p.element_size() for p in self.model.parameters())
+    def settle(self, lines: Sequence[str]) -> None:
+        """Make the folder ready: from here on files are written."""
+        if self.ranks.leads:
+            size = sum(p.numel() * p.element_size() for p in self.network.parameters())
+            self.experiment.begin(self.start, lines, 5 * size)  # weights, two moments, perhaps the average, and some
+
+    def evaluation_is_missing(self) -> bool:
+        """Whether the run stopped before the evaluation that was due."""
+        due = self.start > 0 and self.start % self.options["eval_intv"] == 0
+        missing = due and self.ranks.leads and not self.experiment.evaluated(self.start)
+        return self.ranks.any(missing, self.device)
+
+    def training(self, mode: bool = True) -> None:
+        """Put the network into train or eval mode; frozen normalisations stay in eval mode."""
+        self.model.train(mode)
+        for norm in self._still:
+            norm.eval()
+
+    def begin(self, iteration: int) -> None:
+        """Set what depends on the iteration alone: the learning rate, and the network's random numbers (dropout)."""
+        factor = self.schedule(iteration)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.options["lr"] * group.get("scale", 1.0) * factor
+        seeds = np.random.SeedSequence([self.options["seed"], iteration, self.ranks.rank])
+        torch.manual_seed(int(seeds.generate_state(1, np.uint64)[0]))
+        self.guard.remember()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def laid_out(self, image: Tensor) -> Tensor:
+        """An image in the memory format of the network."""
+        last = self.options["channels_last"]
+        return image.contiguous(memory_format=torch.channels_last_3d) if last else image
+
+    def pieces(self, batch: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
+        """A batch in the parts whose gradients are added up one after the other."""
+        count = self.options["accumulate"]
+        split = {key: value.chunk(count) for key, value in batch.items()}
+        return [{key: values[i] for key, values in split.items()} for i in range(count)]
+
+    def counts(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+        """What means are taken over where a loss sees a part of the batch: the counts over all ranks and parts."""
+        if not self.objective.average or self.ranks.world == self.options["accumulate"] == 1:
+            return None
+        return {name: self.ranks.sum(count) for name, count in self.objective.counts(batch).items()}
+
+    def synchronising(self, last: bool) -> AbstractContextManager[Any]:
+        """Around forward and backward of a part: gradients are averaged over the ranks in the last one."""
+        parallel: Any = getattr(self.model, "_orig_mod", self.model)  # as it is before it is compiled
+        return nullcontext() if last or self.ranks.world == 1 else parallel.no_sync()
+
+    def gradient_norm(self) -> Tensor:
+        """The norm of the gradient, after which it is no longer than `--clip`."""
+        self.precision.scaler.unscale_(self.optimizer)
+        trained = [p for p in self.network.parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
+        if self.options["clip"]:
+            torch.nn.utils.clip_grads_with_norm_(trained, self.options["clip"], norm)
+        return norm
+
+    def step(self, iteration: int) -> None:
+        """Change the weights."""
+        self.precision.scaler.step(self.optimizer)
+        self.precision.scaler.update()
+        if self.ema is not None:
+            self.ema.update(iteration)
+
+    def skip(self, iteration: int, batch: Mapping[str, Tensor], losses: Parts, norm: Tensor) -> None:
+        """Leave the weights as they are, and write down why."""
+        self.precision.scaler.update()
+        values = {name: (loss / torch.as_tensor(count).clamp(min=1)).item() for name, (loss, count) in losses.items()}
+        size, seed = self.options["batch_size"], self.options["seed"]
+        indices = range((iteration - 1) * size + self.ranks.rank, iteration * size, self.ranks.world)
+        facts = {
+            "samples": guard.samples(self.data.train, seed, indices, generator),
+            "values": values | {"gradient": norm.item()},
+            "channels": self.data.channels,
+            "options": self.experiment.options,
+        }
+        self.guard.skip(iteration, facts, batch)
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """The network as it is evaluated: the average of its weights if there is one, eval mode unless --no_eval."""
+        self.guard.remember()
+        self.training(self.options["no_eval"])
+        with torch.no_grad(), nullcontext() if self.ema is None else self.ema.applied():
+            yield
+        self.guard.restore()
+        self.training()
 
     def modifier_rng(self, iteration: int) -> np.random.Generator:
         """The random numbers of the modifier in an iteration."""
         return generator(self.options["seed"], "modifier", iteration)
+
+    def figures(self, iteration: int, norm: Tensor) -> dict[str, float]:
+        """What a row of the log tells besides losses."""
+        skipped = {"skipped": float(self.guard.skipped)} if self.guard.skipped else {}
+        lr = self.options["lr"] * self.schedule(iteration)
+        return {"lr": lr, "grad_norm": norm.item(), **skipped, **self.drawn(iteration)}
 
     def drawn(self, iteration: int) -> dict[str, float]:
         """Share of the samples up to an iteration that came from each volume; nothing if the sampler cannot tell.
 
         Which volume a sample comes from is its first draw, so it is drawn again here, where no worker need tell.
         """
-        if not hasattr(self.data.train, "which"):
+        if not hasattr(self.data.train, "which") or not self.ranks.leads:
             return {}
         size, seed = self.options["batch_size"], self.options["seed"]
         for index in range(sum(self._drawn.values()), iteration * size):
@@ -123,8 +235,8 @@ class Run:
         return {f"drawn/{name}": count / (iteration * size) for name, count in sorted(self._drawn.items())}
 
     def batches(self, phase: str, first: int, last: int) -> Iterator[dict[str, Tensor]]:
-        """Batches first, ..., last - 1 of 'train' or 'val', on the device."""
-        for batch in batches(
+        """Batches first, ..., last - 1 of 'train' or 'val', this rank's share of each, on the device."""
+        made = batches(
             self.data.train if phase == "train" else self.data.val,
             seed=self.options["seed"],
             phase=phase,
@@ -132,80 +244,26 @@ class Run:
             stop=last,
             batch_size=self.options["batch_size"],
             num_workers=self.options["num_workers"],
+            rank=self.ranks.rank,
+            world=self.ranks.world,
             pin_memory=self.device.type == "cuda",
-        ):
-            yield {key: value.to(self.device, non_blocking=True) for key, value in batch.items()}
+            worker_timeout=self.options["worker_timeout"],
+        )
+        return device.on_device(made, self.device)
 
 
-def data(options: Options, chosen: Sequence[tasks.Task]) -> Data:
-    """The samplers of a run; the model's patch sizes must stand in the options.
-
-    Raises:
-        InputError: ids, files, labels, probabilities or sizes that cannot be used.
-    """
-    sets = []
-    for word in options["data"]:
-        module = modules.load("dataset", word)
-        sets.append(volumes.DataSet(word, module, own("dataset", module, options)))
-    train, val = volumes.choose_ids(sets, options["train_ids"], options["val_ids"])
-    for flag, refs in (("train_prob", train), ("val_prob", val)):
-        if options[flag] and len(options[flag]) != len(refs):
-            ids = ", ".join(ref.word for ref in refs)
-            raise InputError(f"--{flag}", f"{len(options[flag])} numbers", f"{len(refs)}, one for each of {ids}")
-    loaded = volumes.load([*train, *val], Path(options["data_dir"]), chosen)
-    volumes.require_labels(train, loaded, chosen)
-    kept = volumes.without_overlap(train, val, loaded, explicit=bool(options["val_ids"]))
-    if not kept:
-        warn("no evaluation: no volume is left for --val_ids")
-    labels = tasks.labels(chosen)
-    arrays = {phase: volumes.prepared(refs, loaded, labels, phase) for phase, refs in (("train", train), ("val", kept))}
-    channels = _channels({**arrays["train"], **arrays["val"]})
-    made = {phase: _sampler(options, chosen, arrays[phase], phase, channels) for phase in arrays if arrays[phase]}
-    return Data(made["train"], made.get("val"), [r.word for r in train], [r.word for r in kept], channels)
+def require_divisible(options: Mapping[str, Any], world: int) -> None:
+    """Refuse a batch that cannot be divided among processes and parts."""
+    size, parts_ = options["batch_size"], options["accumulate"]
+    if size % (world * parts_):
+        shares = [f"{world} processes"] * (world > 1) + [f"--accumulate {parts_}"] * (parts_ > 1)
+        raise InputError("--batch_size", size, f"a multiple of {world * parts_}: {' times '.join(shares)}")
 
 
-def _channels(arrays: Mapping[str, Any]) -> int:
-    found = {name: leaf["img"].shape[0] for name, volume in arrays.items() for leaf in volumes.leaves(volume)}
-    if len(set(found.values())) > 1:
-        raise InputError("--data", f"images of different channels ({found})", "one number of channels")
-    return int(next(iter(found.values())))
-
-
-def _sampler(
-    options: Options, chosen: Sequence[tasks.Task], arrays: Any, phase: str, channels: int
-) -> Callable[..., Any]:
-    module = modules.load("sampler", options["sampler"])
-    augment = None
-    if options["augment"]:
-        recipe = modules.load("augment", options["augment"])
-        augment = recipe.get_augmentation(phase == "train", **own("augment", recipe, options))
-    spec = module.get_spec(*specs(options, chosen, channels))
-    prob = options[f"{phase}_prob"]
-    with plug_in("--sampler", options["sampler"]):
-        flags = own("sampler", module, options)
-        return module.Sampler(arrays, spec, phase == "train", augment, prob, **flags)  # type: ignore[no-any-return]
-
-
-def specs(options: Options, chosen: Sequence[tasks.Task], channels: int) -> tuple[dict[str, Shape4], dict[str, Shape4]]:
-    """The network's input and outputs: name -> (C, Z, Y, X)."""
-    return {"input": (channels, *options["inputsz"])}, tasks.out_spec(chosen, options["outputsz"])
-
-
-def network(options: Options, chosen: Sequence[tasks.Task], channels: int) -> nn.Module:
-    """The network of a run, its first weights decided by the seed."""
-    module = modules.load("model", options["model"])
-    in_spec, out_spec = specs(options, chosen, channels)
-    filled: dict[str, Any] = {"in_spec": in_spec, "out_spec": out_spec}
-    if "cropsz" in inspect.signature(module.create_model).parameters:
-        filled["cropsz"] = options["cropsz"]
-    torch.manual_seed(options["seed"])
-    with plug_in("--model", options["model"]):
-        return module.create_model(**filled, **own("model", module, options))  # type: ignore[no-any-return]
-
-
-def set_sizes(options: Options) -> None:
-    """Fill in the output patch, and the crop that gives it, from the input patch and the model."""
-    module = modules.load("model", options["model"])
-    options["outputsz"], options["cropsz"] = option.output_patch(
-        module, own("model", module, options), options["inputsz"], options["outputsz"]
+def schedule(options: Mapping[str, Any]) -> Schedule:
+    """The course of the learning rate."""
+    until = options["lr_until"] or options["max_iter"]
+    steps: Sequence[int] = options["lr_steps"] or ()
+    return Schedule(
+        options["lr_schedule"], options["lr_warmup"], until, tuple(steps), options["lr_gamma"], options["lr_power"]
     )

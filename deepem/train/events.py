@@ -6,6 +6,7 @@ import json
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from deepem.utils.files import replacing, write_text
 
@@ -74,6 +75,13 @@ def _records(data: bytes) -> Iterator[bytes]:
             return
         yield data[start:end]
         start = end
+
+
+def rows(logs: Path) -> list[dict[str, Any]]:
+    """The rows of metrics.jsonl that are whole, oldest first."""
+    path = logs / "metrics.jsonl"
+    lines = path.read_text().splitlines() if path.is_file() else []
+    return [json.loads(line) for line in lines if _iteration(line) < float("inf")]
 
 
 def append_row(path: Path, row: dict[str, object]) -> None:

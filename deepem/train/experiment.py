@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from deepem.train import events
-from deepem.train.option import FREE
+from deepem.train.option import FREE, ROUNDING
 from deepem.utils import checkpoint
 from deepem.utils.checkpoint import State
 from deepem.utils.errors import InputError, warn
@@ -47,19 +48,17 @@ class Experiment:
             warn(f"{self.models}: a checkpoint without options; resuming with those of the command line")
             return
         now = self.options
-        differ = [
-            f"--{name} was {before.get(name)}, is {now.get(name)}"
-            for name in sorted(set(before) | set(now))
-            if name not in FREE and before.get(name) != now.get(name)
-        ]
+        changed = [name for name in sorted(set(before) & set(now)) if before[name] != now[name]]
+        differ = [f"--{name} was {before[name]}, is {now[name]}" for name in changed if name not in FREE]
         if differ:
             raise InputError(
                 self.folder,
                 f"other options than the run there ({'; '.join(differ)})",
                 "the same, or another --exp_name",
             )
-        if before.get("data_dir") != now.get("data_dir"):
-            warn(f"--data_dir was {before.get('data_dir')}, is {now.get('data_dir')}")
+        for name in changed:
+            if name == "data_dir" or name in ROUNDING:
+                warn(f"--{name} was {before[name]}, is {now[name]}{': rounding differs' if name in ROUNDING else ''}")
 
     def begin(self, iteration: int, lines: Sequence[str], checkpoint_size: int) -> None:
         """Set aside what is newer than the iteration to go on from, and write down the options."""
@@ -67,14 +66,43 @@ class Experiment:
         self.models.mkdir(parents=True, exist_ok=True)
         for path in [*checkpoint.set_aside(self.models, iteration), *events.set_aside(self.logs, iteration)]:
             warn(f"newer than iteration {iteration}, moved to {path}")
+        self.link_best()
         write_text(self.folder / "options.json", json.dumps(self.options, indent=2) + "\n")
         write_text(self.folder / "options.args", "\n".join(lines) + "\n")
 
     def save(self, iteration: int, state: Mapping[str, Any]) -> Path:
-        """Write the checkpoint of an iteration, whole or not at all."""
+        """Write the checkpoint of an iteration, whole or not at all, and drop those that need not be kept.
+
+        Raises:
+            InputError: the weights are not finite, or the disk cannot take them.
+        """
         path = checkpoint.path_of(self.models, iteration)
+        if bad := [name for name, value in state["state_dict"].items() if not value.isfinite().all()]:
+            wants = "finite ones: resume from the last checkpoint with a smaller --lr, or --clip"
+            raise InputError(f"iteration {iteration}", f"weights that are not finite ({bad[0]})", wants)
         checkpoint.write(path, {"iter": iteration, **state, "options": self.options})
+        best = self.link_best()
+        if keep := self.options["keep"]:
+            checkpoint.prune(self.models, keep, self.options["keep_every"], best)
         return path
+
+    def evaluated(self, iteration: int) -> bool:
+        """Whether an iteration has a row of its evaluation."""
+        return any(row["phase"] == "test" and row["iter"] == iteration for row in events.rows(self.logs))
+
+    def link_best(self) -> int | None:
+        """Point `best.chkpt` to the checkpoint with the lowest validation loss, if there is one, and give its number.
+
+        Read from the log, so that it is right after any resume; a loss that is not finite is never the best.
+        """
+        there = set(checkpoint.numbers(self.models))
+        losses = {
+            row["iter"]: row["loss"] for row in events.rows(self.logs) if row["phase"] == "test" and "loss" in row
+        }
+        ranked = [(loss, number) for number, loss in losses.items() if number in there and math.isfinite(loss)]
+        best = min(ranked)[1] if ranked else None
+        checkpoint.link(self.models, "best.chkpt", best)
+        return best
 
 
 def plain(value: Any) -> Any:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from deepem.train import events
+from deepem.train.ranks import Ranks
 from deepem.train.render import Picture
 from deepem.train.step import Parts
 
@@ -18,7 +19,8 @@ from deepem.train.step import Parts
 class Averages:
     """Sums of losses and counts since the last row, kept on the device so that adding never waits for it."""
 
-    def __init__(self, state: Mapping[str, list[float]] | None = None) -> None:
+    def __init__(self, ranks: Ranks, state: Mapping[str, list[float]] | None = None) -> None:
+        self.ranks = ranks
         self.sums = {name: torch.tensor(pair, dtype=torch.float64) for name, pair in (state or {}).items()}
 
     def add(self, parts: Parts) -> None:
@@ -28,12 +30,13 @@ class Averages:
             self.sums[name] = self.sums[name].to(pair.device) + pair if name in self.sums else pair
 
     def state(self) -> dict[str, list[float]]:
-        """The sums as plain numbers, for a checkpoint."""
-        return {name: pair.tolist() for name, pair in self.sums.items()}
+        """The sums over all ranks as plain numbers, for a checkpoint."""
+        return {name: self.ranks.sum(pair.clone()).tolist() for name, pair in self.sums.items()}
 
     def values(self) -> dict[str, float]:
         """sum(loss) / sum(count) of each head since the last take; a head whose masks were all empty is left out."""
-        return {name: (pair[0] / pair[1]).item() for name, pair in self.sums.items() if pair[1] > 0}
+        sums = self.state()
+        return {name: loss / count for name, (loss, count) in sums.items() if count > 0}
 
     def take(self) -> dict[str, float]:
         """The values, and begin anew."""
@@ -45,44 +48,49 @@ class Averages:
 class Logger:
     """Writes the rows of a run; a context manager, which writes out what is buffered at the end.
 
+    All ranks call it alike; the first one writes.
+
     Args:
         folder: `logs/` of the run.
         start: The iteration that the run starts from.
         stop: The last iteration, for the time left.
         averages: The state of the averages to go on from.
+        ranks: Whose losses are averaged.
     """
 
-    def __init__(self, folder: Path, start: int, stop: int, averages: Mapping[str, list[float]]) -> None:
+    def __init__(self, folder: Path, start: int, stop: int, averages: Mapping[str, list[float]], ranks: Ranks) -> None:
         from tensorboardX import SummaryWriter
         from tqdm import tqdm
 
-        self.rows = folder / "metrics.jsonl"
-        self.board = SummaryWriter(str(folder), flush_secs=30)
-        self.bar = tqdm(total=stop, initial=start, unit="it", dynamic_ncols=True) if sys.stderr.isatty() else None
+        self.rows, self.leads = folder / "metrics.jsonl", ranks.leads
+        self.board = SummaryWriter(str(folder), flush_secs=30) if self.leads else None
+        tty = self.leads and sys.stderr.isatty()
+        self.bar = tqdm(total=stop, initial=start, unit="it", dynamic_ncols=True) if tty else None
         self.stop = stop
-        self.train = Averages(averages)
+        self.train = Averages(ranks, averages)
         self.waited = 0.0
         self.row_time, self.row_iteration = perf_counter(), start
 
-    def step(self, parts: Parts, waited: float) -> None:
-        """Take in one training step and the seconds that it waited for its batch."""
-        self.train.add(parts)
+    def step(self, parts: Parts | None, waited: float) -> None:
+        """Take in one training step, none that was skipped, and the seconds that it waited for its batch."""
+        if parts is not None:
+            self.train.add(parts)
         self.waited += waited
         if self.bar is not None:
             self.bar.update()
 
-    def train_row(self, iteration: int, lr: float, drawn: Mapping[str, float]) -> None:
-        """Write the averages of the training steps since the last row, and the share of each volume in the samples."""
+    def train_row(self, iteration: int, more: Mapping[str, float]) -> None:
+        """Write the averages of the training steps since the last row, and what else there is to tell of them."""
         self.show(iteration)
         speed, waited = self._pace(iteration)
         self.row_time, self.row_iteration, self.waited = perf_counter(), iteration, 0.0
-        self._write(iteration, "train", self.train.take(), {"lr": lr, "it_per_s": speed, "data_wait": waited, **drawn})
+        self._write(iteration, "train", self.train.take(), {"it_per_s": speed, "data_wait": waited, **more})
 
     def show(self, iteration: int) -> None:
         """Show the averages since the last row, and leave them to go into the next."""
         speed, waited = self._pace(iteration)
-        left = _clock((self.stop - iteration) / speed)
-        self._say(iteration, "train", self.train.values(), f"{speed:.3g} it/s, waited {waited * speed:.0%}, {left} left")
+        pace = f"{speed:.3g} it/s, waited {waited * speed:.0%}, {_clock((self.stop - iteration) / speed)} left"
+        self._say(iteration, "train", self.train.values(), pace)
 
     def _pace(self, iteration: int) -> tuple[float, float]:
         """Steps per second, and seconds waited for data per step, since the last row."""
@@ -91,12 +99,14 @@ class Logger:
 
     def test_row(self, iteration: int, losses: Mapping[str, float], seconds: float) -> None:
         """Write the averages of an evaluation; its time does not count as training time."""
-        self.row_time += seconds
+        self.row_time = min(self.row_time + seconds, perf_counter())
         self._write(iteration, "test", losses, {})
         self._say(iteration, "test", losses, f"{seconds:.1f} s")
 
     def pictures(self, iteration: int, phase: str, rows: Mapping[str, Picture]) -> None:
         """Write one picture per task."""
+        if self.board is None:
+            return
         for name, picture in rows.items():
             self.board.add_image(f"{phase}/images/{name}", picture, iteration)
 
@@ -104,7 +114,7 @@ class Logger:
         """Show one line, above the progress bar where there is one."""
         if self.bar is not None:
             self.bar.write(text)
-        else:
+        elif self.leads:
             sys.stdout.write(text + "\n")
             sys.stdout.flush()
 
@@ -112,11 +122,14 @@ class Logger:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.board.close()
+        if self.board is not None:
+            self.board.close()
         if self.bar is not None:
             self.bar.close()
 
     def _write(self, iteration: int, phase: str, losses: Mapping[str, float], more: Mapping[str, float]) -> None:
+        if self.board is None:
+            return
         row: dict[str, Any] = {"iter": iteration, "phase": phase, **losses, **more}
         events.append_row(self.rows, row)
         for name, value in losses.items():

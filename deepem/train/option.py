@@ -8,14 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from deepem import option
+from deepem.train.schedule import SCHEDULES
 from deepem.utils import argv, modules
 from deepem.utils.errors import InputError
 
 PLUG_INS = {"data": "dataset", "sampler": "sampler", "augment": "augment", "modifier": "modifier", "model": "model"}
 
-FREE = frozenset(
+ROUNDING = frozenset({"amp", "compile", "channels_last", "tf32", "cudnn_benchmark", "deterministic"})
+"""Options that belong to the device, as it were: like it they may change, and then numbers differ in their rounding."""
+
+FREE = ROUNDING | frozenset(
     {"exp_name", "data_dir", "max_iter", "num_workers", "gpu_ids", "cpu", "chkpt_num", "chkpt_intv", "eval_intv"}
     | {"eval_iter", "avgs_intv", "imgs_intv", "warm_up", "no_eval", "val_ids", "val_prob", "pretrain", "test"}
+    | {"keep", "keep_every", "skip_nan", "worker_timeout", "profile"}
 )
 """Options that may change when a run is resumed: they do not decide which samples train which network how."""
 
@@ -56,6 +61,9 @@ def _parser() -> argv.Parser:
     group.add_argument("--train_prob", type=argv.positive, nargs="+", metavar="P", help="weight of each of --train_ids")
     group.add_argument("--val_prob", type=argv.positive, nargs="+", metavar="P", help="weight of each of --val_ids")
     group.add_argument("--num_workers", type=argv.natural, default=1, metavar="N", help="processes that load samples")
+    group.add_argument(
+        "--worker_timeout", type=argv.positive, default=60.0, metavar="S", help="seconds until a silent worker hangs"
+    )
 
     option.add_model(p, "rsunet")
     option.add_device(p, "--gpu_ids", nargs="+")
@@ -77,6 +85,34 @@ def _parser() -> argv.Parser:
     group.add_argument("--eps", type=argv.positive, default=1e-8, help="of Adam")
     _switch(group, "--amsgrad", "of Adam")
     group.add_argument("--momentum", type=argv.non_negative, default=0.9, help="of SGD")
+    group.add_argument("--weight_decay", type=argv.non_negative, default=0.0, help="of kernels, not of biases")
+    group.add_argument("--clip", type=argv.non_negative, default=0.0, metavar="NORM", help="longest gradient; 0: any")
+    group.add_argument(
+        "--accumulate", type=argv.counting, default=1, metavar="N", help="take each batch in N parts, to save memory"
+    )
+    group.add_argument("--ema", type=argv.fraction, default=0.0, metavar="DECAY", help="average weights, such as 0.999")
+    group.add_argument("--freeze", nargs="+", metavar="NAME", help="parameters that stay: core.enc, or *.bias")
+    group.add_argument(
+        "--lr_scale", type=_scale, nargs="+", metavar="NAME=X", help="factor on the learning rate of parameters"
+    )
+
+    group = p.add_argument_group("course of the learning rate")
+    group.add_argument("--lr_warmup", type=argv.natural, default=0, metavar="N", help="rise in the first N steps")
+    group.add_argument("--lr_schedule", type=argv.one_of(*SCHEDULES), default="constant", help=", ".join(SCHEDULES))
+    group.add_argument("--lr_until", type=argv.counting, metavar="N", help="end of cosine, poly (default: --max_iter)")
+    group.add_argument("--lr_steps", type=argv.counting, nargs="+", metavar="N", help="where step falls")
+    group.add_argument("--lr_gamma", type=argv.positive, default=0.1, metavar="X", help="by how much step falls")
+    group.add_argument("--lr_power", type=argv.positive, default=0.9, metavar="X", help="of poly")
+
+    group = p.add_argument_group("speed (defaults: the fastest measured on the device)")
+    group.add_argument("--amp", type=argv.one_of("auto", "bf16", "fp16", "off"), default="auto", help="mixed precision")
+    _either(group, "--channels_last", None, "keep the channels of a voxel together in memory")
+    _either(group, "--compile", False, "torch.compile the network: minutes at the start, faster steps on a GPU")
+    _either(group, "--tf32", True, "multiply float32 in TF32 on a GPU")
+    _either(group, "--cudnn_benchmark", True, "let cuDNN try its algorithms out")
+    _switch(group, "--deterministic", "the same bits in every run on a GPU too; slower")
+    _switch(group, "--sync_bn", "batch norm over all GPUs")
+    group.add_argument("--profile", type=argv.natural, default=0, metavar="N", help="trace N steps to logs/trace.json")
 
     group = p.add_argument_group("run")
     group.add_argument("--max_iter", type=argv.counting, default=1_000_000, metavar="N", help="optimiser steps in all")
@@ -89,8 +125,24 @@ def _parser() -> argv.Parser:
     _switch(group, "--no_eval", "evaluate in train mode")
     group.add_argument("--chkpt_intv", type=argv.counting, default=10_000, metavar="N", help="save every N steps")
     group.add_argument("--chkpt_num", type=argv.natural, default=0, metavar="N", help="resume from this checkpoint")
+    group.add_argument("--keep", type=argv.natural, default=0, metavar="N", help="newest checkpoints kept; 0: all")
+    group.add_argument("--keep_every", type=argv.natural, default=0, metavar="N", help="and those of every N-th step")
+    group.add_argument("--skip_nan", type=argv.natural, default=0, metavar="N", help="steps that may fail with NaN")
     group.add_argument("--pretrain", metavar="FILE", help="start from the weights of this checkpoint that match")
     return p
+
+
+def _scale(text: str) -> tuple[str, float]:
+    """A factor for some parameters, `core.enc=0.1`."""
+    name, _, factor = text.strip().rpartition("=")
+    if not name:
+        raise argparse.ArgumentTypeError(f"got {text}, wants NAME=FACTOR such as core.enc=0.1")
+    return name, float(argv.non_negative(factor))
+
+
+def _either(group: argparse._ArgumentGroup, name: str, default: bool | None, help: str) -> None:
+    """Add a flag that can be given either way."""
+    group.add_argument(name, action=argparse.BooleanOptionalAction, default=default, help=help)
 
 
 def _switch(group: argparse._ArgumentGroup, name: str, help: str) -> None:
@@ -109,6 +161,10 @@ def _finish(options: argparse.Namespace) -> None:
     options.exp_name = options.exp_name or "_".join(names + [task.flag for task in chosen])
     options.fov = options.fov or (20, 256, 256)
     options.inputsz = options.inputsz or options.fov
+    if options.lr_schedule in ("cosine", "poly"):
+        options.lr_until = options.lr_until or options.max_iter
+    if options.lr_schedule == "step" and not options.lr_steps:
+        raise InputError("--lr_schedule", "step without --lr_steps", "the iterations after which the rate falls")
     if options.test:
         for name, value in TEST_RUN.items():
             setattr(options, name, min(value, getattr(options, name)))

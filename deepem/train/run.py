@@ -1,10 +1,12 @@
 """Train a network: the command line and the loop.
 
-Run as ``python deepem/train/run.py``, ``python -m deepem.train.run`` or ``deepem-train``; ``--help`` lists the flags.
+Run as ``python deepem/train/run.py``, ``python -m deepem.train.run`` or ``deepem-train``, alone or under torchrun.
+``--help`` lists the flags. Exit codes: 0 complete, 2 bad input, 85 asked to stop and saved.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,15 +25,23 @@ if TYPE_CHECKING:  # torch and all that needs it are imported once the command l
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Read the command line and train."""
+    """Read the command line and train, on several GPUs in as many processes."""
     with one_line_errors("run.py"):
-        train(*parse(words))
+        options, lines = parse(words)
+        if len(options["gpu_ids"] or ()) > 1 and "RANK" not in os.environ:
+            from deepem.train.launch import launch
+
+            raise SystemExit(launch(Path(__file__), sys.argv[1:] if words is None else words, len(options["gpu_ids"])))
+        train(options, lines)
 
 
 def train(options: Options, lines: Sequence[str]) -> None:
     """Train until `max_iter`, from the newest checkpoint of the run if it has one."""
     from deepem.train.assemble import Run
     from deepem.train.logger import Logger
+    from deepem.train.passes import evaluate, gradients
+    from deepem.train.preempt import STOPPED, Preemption
+    from deepem.train.profiler import Profiler
     from deepem.train.render import pictures
     from deepem.utils.allocator import keep_memory
 
@@ -40,10 +50,18 @@ def train(options: Options, lines: Sequence[str]) -> None:
     stop = options["max_iter"]
     stream = run.batches("train", run.start, stop)
     first = next(stream, None)  # a sample that cannot be made is bad input, and must leave no trace
-    run.experiment.begin(run.start, lines, run.checkpoint_size())
-    with Logger(run.experiment.logs, run.start, stop, run.averages) as log:
-        log.line(f"{run.experiment.folder}: iterations {run.start} to {stop} on {run.device}")
-        run.model.train()
+    run.settle(lines)
+    logs = run.experiment.logs
+    with (
+        Logger(logs, run.start, stop, run.averages, run.ranks) as log,
+        Preemption() as preemption,
+        Profiler(options["profile"], logs) as profiler,
+    ):
+        for line in (*run.notes, f"{run.experiment.folder}: iterations {run.start} to {stop} on {run.device}"):
+            log.line(line)
+        if run.evaluation_is_missing():
+            evaluate(run, log, run.start, preemption)
+        run.training()
         for iteration in range(run.start + 1, stop + 1):
             began = perf_counter()
             batch, first = first or next(stream), None
@@ -51,50 +69,40 @@ def train(options: Options, lines: Sequence[str]) -> None:
             if run.modify is not None:
                 batch = run.modify(batch, run.modifier_rng(iteration))
 
-            outputs = run.model(batch["input"])
-            parts = run.objective.parts(outputs, batch)
-            run.optimizer.zero_grad(set_to_none=True)
-            run.objective.total(parts).backward()
-            run.optimizer.step()
+            run.begin(iteration)
+            outputs, parts, loss = gradients(run, batch)
+            norm = run.gradient_norm()
+            if run.guard.passes(loss, norm, run.precision.scaler):
+                run.step(iteration)
+                log.step(parts, waited)
+            else:
+                run.skip(iteration, batch, parts, norm)
+                log.step(None, waited)
+            profiler.step()
 
-            log.step(parts, waited)
+            stopping = run.ranks.any(preemption.requested, run.device)
             due = {name for name in ("avgs", "imgs", "eval", "chkpt") if iteration % options[f"{name}_intv"] == 0}
             if "avgs" in due or iteration <= options["warm_up"]:
-                log.train_row(iteration, run.optimizer.param_groups[0]["lr"], run.drawn(iteration))
+                log.train_row(iteration, run.figures(iteration, norm))
             elif iteration == stop:
                 log.show(iteration)
             if "imgs" in due:
                 log.pictures(iteration, "train", pictures(run.tasks, batch, outputs))
-            if "eval" in due:
-                evaluate(run, log, iteration)
-            if "chkpt" in due or iteration == stop:
+            if "eval" in due and not stopping:
+                stopping = evaluate(run, log, iteration, preemption)
+            if "chkpt" in due or iteration == stop or stopping:
                 save(run, log, iteration)
-
-
-def evaluate(run: Run, log: Logger, iteration: int) -> None:
-    """Log the losses on the evaluation set, if there is one: the same samples every time."""
-    import torch
-
-    from deepem.train.logger import Averages
-    from deepem.train.render import pictures
-
-    if run.data.val is None:
-        return
-    began, averages = perf_counter(), Averages()
-    run.model.train(run.options["no_eval"])
-    with torch.no_grad():
-        for batch in run.batches("val", 0, -(-run.options["eval_iter"] // run.options["batch_size"])):
-            outputs = run.model(batch["input"])
-            averages.add(run.objective.parts(outputs, batch))
-    run.model.train()
-    log.pictures(iteration, "test", pictures(run.tasks, batch, outputs))
-    log.test_row(iteration, averages.take(), perf_counter() - began)
+            if stopping and iteration < stop:
+                raise SystemExit(STOPPED)
+    run.ranks.leave()
 
 
 def save(run: Run, log: Logger, iteration: int) -> None:
     """Write the checkpoint of an iteration."""
-    path = run.experiment.save(iteration, run.state() | {"averages": log.train.state()})
-    log.line(f"saved {path}")
+    averages = log.train.state()
+    if run.ranks.leads:
+        path = run.experiment.save(iteration, run.state() | {"averages": averages})
+        log.line(f"saved {path}")
 
 
 if __name__ == "__main__":

@@ -147,6 +147,35 @@ def load_weights(model: nn.Module, weights: Mapping[str, Any], where: object, *,
     return [key for key in own if key in left]
 
 
+def prune(folder: Path, keep: int, every: int, best: int | None) -> list[int]:
+    """Remove checkpoints other than the `keep` newest, every `every`-th iteration's (0: none), and the best.
+
+    Returns the numbers of those removed.
+    """
+    there = numbers(folder)
+    gone = [n for n in there[:-keep] if n != best and not (every and n % every == 0)]
+    for number in gone:
+        path_of(folder, number).unlink()
+    return gone
+
+
+def link(folder: Path, name: str, number: int | None) -> None:
+    """Make a name beside the checkpoints point to one of them, or to none. A relative link: the folder may move."""
+    path = folder / name
+    if number is None:
+        path.unlink(missing_ok=True)
+        return
+    target = path_of(folder, number).name
+    if path.is_symlink() and os.readlink(path) == target:
+        return
+    beside = folder / f".{name}.{os.getpid()}"
+    try:
+        os.symlink(target, beside)
+        os.replace(beside, path)
+    except OSError as error:
+        warn(f"{path}: no link to {target}: {error.strerror}")
+
+
 def set_aside(folder: Path, after: int) -> list[Path]:
     """Move checkpoints newer than `after` into a sub-folder of their own, and return where they went."""
     moved: list[Path] = []

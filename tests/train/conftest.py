@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-DATASET = '''
+DATASET = """
 from pathlib import Path
 import numpy as np
 
@@ -20,9 +20,9 @@ splits = {"train": ["a", "b"], "val": ["c"]}
 
 def load_data(data_dir, data_ids=None, **_):
     return {i: {key: np.load(Path(data_dir) / f"{i}_{key}.npy") for key in ("img", "seg", "mit")} for i in data_ids}
-'''
+"""
 
-MODEL = '''
+MODEL = """
 from torch import nn
 
 class Net(nn.Module):
@@ -38,7 +38,7 @@ class Net(nn.Module):
 
 def create_model(*, in_spec, out_spec, norm: str = "batch", dropout: float = 0.0):
     return Net(out_spec, norm, dropout)
-'''
+"""
 
 
 class Lab:
@@ -57,7 +57,7 @@ class Lab:
 
     def words(self, name: str, *more: object) -> list[str]:
         """The command line of a run; what is given later on it wins."""
-        base = "--data_dir . --data data.py --model net.py --cpu --aff 1 --mit 0.5 --fov 4,12,12 --exp_name"
+        base = "--data_dir . --data data.py --model net.py --cpu --aff 1 --mit 0.5 --fov 4,12,12 --amp off --exp_name"
         often = "--num_workers 0 --eval_iter 3 --eval_intv 4 --imgs_intv 1000 --warm_up 3 --avgs_intv 3"
         augment = "--augment grayscale_warping --grayscale"
         return [*base.split(), name, *often.split(), *augment.split(), *map(str, more)]

@@ -131,3 +131,15 @@ def test_newer_checkpoints_are_moved_never_overwritten(tmp_path: Path) -> None:
     assert checkpoint.numbers(tmp_path) == [1]
     assert len({*first, *second}) == 3
     assert [checkpoint.read(path)["state_dict"]["weight"][0, 0] for path in (*first, *second)] == [2, 3, 7]
+
+
+def test_pruning_keeps_the_newest_the_kth_and_the_best(tmp_path: Path) -> None:
+    for number in range(1, 8):
+        checkpoint.write(checkpoint.path_of(tmp_path, number), state())
+    checkpoint.link(tmp_path, "best.chkpt", 2)
+    assert checkpoint.prune(tmp_path, 2, 3, 2) == [1, 4, 5]
+    assert checkpoint.numbers(tmp_path) == [2, 3, 6, 7]
+    assert checkpoint.read(tmp_path / "best.chkpt")["iter"] == 3
+    checkpoint.link(tmp_path, "best.chkpt", None)
+    assert checkpoint.prune(tmp_path, 1, 0, None) == [2, 3, 6]
+    assert os.listdir(tmp_path) == ["model7.chkpt"]

@@ -1,0 +1,122 @@
+"""The device made fast or made exact: precision, memory format, choice of algorithms, and batches brought to it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from deepem.utils.errors import InputError
+
+Batch = dict[str, Tensor]
+
+HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def settle(device: torch.device, *, tf32: bool, cudnn_benchmark: bool, deterministic: bool) -> None:
+    """Set what torch keeps for the whole process."""
+    torch.use_deterministic_algorithms(deterministic)
+    torch.backends.cudnn.deterministic = deterministic
+    torch.backends.cudnn.benchmark = cudnn_benchmark and not deterministic
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it is first used
+    if device.type == "cuda":
+        precision = "tf32" if tf32 else "ieee"
+        torch.backends.cuda.matmul.fp32_precision = precision
+        torch.backends.cudnn.conv.fp32_precision = precision  # type: ignore[attr-defined]
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Whether bfloat16 is multiplied in hardware."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+class Precision:
+    """Mixed precision: what the forward pass runs in, and the scale that keeps half-precision gradients from zero.
+
+    Args:
+        device: Where the network is.
+        amp: bf16, fp16 or off.
+    """
+
+    def __init__(self, device: torch.device, amp: str) -> None:
+        self.device, self.dtype = device.type, HALVES.get(amp, torch.float32)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=amp == "fp16")
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The context of the forward pass."""
+        return torch.autocast(self.device, self.dtype, enabled=self.dtype != torch.float32)
+
+
+class DeterministicPool(nn.Module):
+    """Max pooling without overlap, whose gradient is the same in every run on a GPU, where cuDNN's is not.
+
+    The windows are laid side by side in an axis of their own, and the gradient of the maximum over an axis is written,
+    not added, to the first of the largest values, as the gradient of `nn.MaxPool3d` is.
+    """
+
+    def __init__(self, size: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, Z, Y, X) -> (N, C, Z // size[0], Y // size[1], X // size[2])."""
+        shape = [n // k for n, k in zip(x.shape[-3:], self.size, strict=True)]
+        x = x[..., : shape[0] * self.size[0], : shape[1] * self.size[1], : shape[2] * self.size[2]]
+        (z, y, x_), (a, b, c) = shape, self.size
+        windows = x.reshape(*x.shape[:2], z, a, y, b, x_, c).permute(0, 1, 2, 4, 6, 3, 5, 7)
+        return windows.flatten(-3).max(-1).values
+
+
+def made_deterministic(network: nn.Module) -> nn.Module:
+    """The network with its poolings in a form whose gradient is deterministic; names of parameters stay.
+
+    Raises:
+        InputError: it has a pooling with overlap or padding.
+    """
+    for parent in list(network.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.MaxPool3d):
+                size, stride = _three(child.kernel_size), _three(child.stride)
+                if size != stride or _three(child.padding) != (0, 0, 0) or child.ceil_mode:
+                    raise InputError("--deterministic", f"a pooling {child}", "poolings without overlap or padding")
+                setattr(parent, name, DeterministicPool(size))
+    return network
+
+
+def _three(value: int | tuple[int, ...]) -> tuple[int, int, int]:
+    z, y, x = (value,) * 3 if isinstance(value, int) else value
+    return z, y, x
+
+
+def on_device(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
+    """Batches on the device. For a GPU each one is copied beside the computation on the one before."""
+    if device.type != "cuda":
+        yield from batches
+        return
+    side = torch.cuda.Stream(device)
+    ahead: Batch | None = None
+    for batch in batches:
+        with torch.cuda.stream(side):
+            copied = {key: _sent(value, device) for key, value in batch.items()}
+        if ahead is not None:
+            yield ahead
+        torch.cuda.current_stream(device).wait_stream(side)
+        for value in copied.values():
+            value.record_stream(torch.cuda.current_stream(device))
+        ahead = copied
+    if ahead is not None:
+        yield ahead
+
+
+def _sent(value: Tensor, device: torch.device) -> Tensor:
+    """The tensor on the device; one that is a single value throughout travels as that value."""
+    if not any(value.stride()):
+        return value.flatten()[:1].to(device, non_blocking=True).expand(value.shape)
+    return value.to(device, non_blocking=True)

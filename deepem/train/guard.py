@@ -1,0 +1,117 @@
+"""What stands between a NaN and the weights: a step whose loss or gradient is not finite is not taken.
+
+What led to it is written down, so that it can be replayed: the samples by volume, location, index and seed, the batch
+itself, and the weights.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from deepem.train.ranks import Ranks
+from deepem.utils import checkpoint
+from deepem.utils.errors import InputError, warn
+from deepem.utils.files import write_text
+
+DUMPS = 10
+"""Batches that are dumped at most; of later ones only the description is."""
+
+
+class Guard:
+    """Judges every step.
+
+    Args:
+        network: Its buffers (the statistics of batch norms) are put back when a step is skipped.
+        budget: How many steps may be skipped in all.
+        folder: Where dumps go.
+        ranks: Who has to agree.
+
+    Attributes:
+        skipped: Steps skipped so far.
+    """
+
+    def __init__(self, network: nn.Module, budget: int, folder: Path, ranks: Ranks) -> None:
+        self.network, self.budget, self.folder, self.ranks = network, budget, folder, ranks
+        self.skipped = 0
+        self._buffers = list(network.buffers())
+        self._before = [buffer.clone() for buffer in self._buffers]
+
+    @torch.no_grad()
+    def remember(self) -> None:
+        """Keep the buffers as they are before a step."""
+        if self._buffers:
+            torch._foreach_copy_(self._before, self._buffers)
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Put the buffers back to what was remembered."""
+        if self._buffers:
+            torch._foreach_copy_(self._buffers, self._before)
+
+    def passes(self, loss: Tensor, norm: Tensor, scaler: torch.amp.GradScaler) -> bool:
+        """Whether a step may be taken. One look at the device, for loss and gradient together.
+
+        With half-precision gradients, one that is not finite is the scaler's business while it has room to scale down.
+        """
+        bad = torch.stack([~torch.isfinite(loss.detach()), ~torch.isfinite(norm)]).float()
+        bad_loss, bad_norm = self.ranks.sum(bad).tolist()
+        if scaler.is_enabled() and not bad_loss and scaler.get_scale() >= 1:
+            return True
+        return not bad_loss and not bad_norm
+
+    @torch.no_grad()
+    def skip(self, iteration: int, facts: Mapping[str, Any], batch: Mapping[str, Tensor]) -> None:
+        """Undo what a forward pass did to the buffers, dump the batch, and go on if the budget allows.
+
+        Args:
+            iteration: The step that is not taken.
+            facts: What describes it, in plain values; `samples`, `values` and `options` are among them.
+            batch: What the network was trained on.
+
+        Raises:
+            InputError: too many steps were skipped.
+        """
+        self.restore()
+        self.skipped += 1
+        path = self._dump(iteration, facts, batch)
+        values = ", ".join(f"{name} {value:.4g}" for name, value in facts["values"].items())
+        bad = [key for key, value in batch.items() if value.is_floating_point() and not value.isfinite().all()]
+        samples = "; ".join(_told(sample) for sample in facts["samples"])
+        got = f"{values}; batch {'not finite in ' + ', '.join(bad) if bad else 'finite'}; samples: {samples}"
+        replay = f"python -m deepem.train.replay {shlex.quote(str(path))}"
+        if self.skipped > self.budget:
+            wants = f"finite numbers, or --skip_nan above {self.budget} (replay: {replay})"
+            raise InputError(f"iteration {iteration}", got, wants)
+        warn(f"iteration {iteration} skipped, {self.skipped} of {self.budget} allowed: {got}; replay: {replay}")
+
+    def _dump(self, iteration: int, facts: Mapping[str, Any], batch: Mapping[str, Tensor]) -> Path:
+        name = f"iter{iteration}" + (f"_rank{self.ranks.rank}" if self.ranks.world > 1 else "")
+        write_text(self.folder / f"{name}.json", json.dumps({**facts, "iter": iteration}, indent=2) + "\n")
+        path = self.folder / f"{name}.pt"
+        if len(list(self.folder.glob("*.pt"))) < DUMPS:
+            tensors = {key: value.contiguous().cpu() for key, value in batch.items()}
+            state = {"iter": iteration, "batch": tensors, "state_dict": self.network.state_dict(), **facts}
+            checkpoint.write(path, state)
+        return path
+
+
+def _told(sample: Mapping[str, Any]) -> str:
+    place = f" of {sample['volume']} around {','.join(map(str, sample['location']))}" if "volume" in sample else ""
+    return f"{sample['index']} of seed {sample['seed']}{place}"
+
+
+def samples(sampler: Any, seed: int, indices: Sequence[int], generator: Any) -> list[dict[str, Any]]:
+    """What is known of training samples: index and seed, and the volume and location if the sampler can tell."""
+    found: list[dict[str, Any]] = [{"index": index, "seed": seed} for index in indices]
+    if hasattr(sampler, "locate"):
+        for sample in found:
+            volume, location = sampler.locate(generator(seed, "train", sample["index"]))
+            sample |= {"volume": volume, "location": [int(n) for n in location]}
+    return found

@@ -1,0 +1,54 @@
+"""The same program once per GPU of this machine."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from deepem.train.preempt import STOPPED
+
+POLL_S = 0.2
+
+
+def launch(program: Path, words: Sequence[str], count: int) -> int:
+    """Run a program `count` times side by side and return its exit code, as ``torchrun --nproc_per_node`` would.
+
+    The first process that fails ends all others. A request to stop is handed on to every one.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    common = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    started: list[subprocess.Popen[bytes]] = []
+
+    def hand_on(number: int, frame: object) -> None:
+        for process in started:
+            process.send_signal(number)
+
+    signal.signal(signal.SIGTERM, hand_on)
+    signal.signal(signal.SIGUSR1, hand_on)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal interrupts all of them itself
+    try:
+        for rank in range(count):
+            env = {**os.environ, **common, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+            if "OMP_NUM_THREADS" not in env:
+                env["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // count))
+            started.append(subprocess.Popen([sys.executable, str(program), *words], env=env))
+        while True:
+            codes = [process.poll() for process in started]
+            if failed := [code for code in codes if code not in (None, 0, STOPPED)]:
+                return failed[0] if failed[0] > 0 else 128 - failed[0]
+            if None not in codes:
+                return max(code or 0 for code in codes)
+            time.sleep(POLL_S)
+    finally:
+        for process in started:
+            if process.poll() is None:
+                process.kill()
+            process.wait()

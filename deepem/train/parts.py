@@ -1,0 +1,114 @@
+"""From options to the parts of a run: volumes, samplers, network."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from deepem import option, tasks
+from deepem.train import volumes
+from deepem.train.option import Options, own
+from deepem.utils import modules
+from deepem.utils.argv import plug_in
+from deepem.utils.errors import InputError, warn
+
+Shape4 = tuple[int, int, int, int]
+
+
+@dataclass
+class Data:
+    """Where samples come from.
+
+    Attributes:
+        train: Sampler of the training set.
+        val: Sampler of the evaluation set, or None where there is none.
+        train_ids: The ids that are trained on, as written on the command line.
+        val_ids: The ids that are evaluated on.
+        channels: Channels of the images.
+    """
+
+    train: Any
+    val: Any
+    train_ids: list[str]
+    val_ids: list[str]
+    channels: int
+
+
+def data(options: Options, chosen: Sequence[tasks.Task]) -> Data:
+    """The samplers of a run; the model's patch sizes must stand in the options.
+
+    Raises:
+        InputError: ids, files, labels, probabilities or sizes that cannot be used.
+    """
+    sets = []
+    for word in options["data"]:
+        module = modules.load("dataset", word)
+        sets.append(volumes.DataSet(word, module, own("dataset", module, options)))
+    train, val = volumes.choose_ids(sets, options["train_ids"], options["val_ids"])
+    for flag, refs in (("train_prob", train), ("val_prob", val)):
+        if options[flag] and len(options[flag]) != len(refs):
+            ids = ", ".join(ref.word for ref in refs)
+            raise InputError(f"--{flag}", f"{len(options[flag])} numbers", f"{len(refs)}, one for each of {ids}")
+    loaded = volumes.load([*train, *val], Path(options["data_dir"]), chosen)
+    volumes.require_labels(train, loaded, chosen)
+    kept = volumes.without_overlap(train, val, loaded, explicit=bool(options["val_ids"]))
+    if not kept:
+        warn("no evaluation: no volume is left for --val_ids")
+    labels = tasks.labels(chosen)
+    arrays = {phase: volumes.prepared(refs, loaded, labels, phase) for phase, refs in (("train", train), ("val", kept))}
+    channels = _channels({**arrays["train"], **arrays["val"]})
+    made = {phase: _sampler(options, chosen, arrays[phase], phase, channels) for phase in arrays if arrays[phase]}
+    return Data(made["train"], made.get("val"), [r.word for r in train], [r.word for r in kept], channels)
+
+
+def _channels(arrays: Mapping[str, Any]) -> int:
+    found = {name: leaf["img"].shape[0] for name, volume in arrays.items() for leaf in volumes.leaves(volume)}
+    if len(set(found.values())) > 1:
+        raise InputError("--data", f"images of different channels ({found})", "one number of channels")
+    return int(next(iter(found.values())))
+
+
+def _sampler(
+    options: Options, chosen: Sequence[tasks.Task], arrays: Any, phase: str, channels: int
+) -> Callable[..., Any]:
+    module = modules.load("sampler", options["sampler"])
+    augment = None
+    if options["augment"]:
+        recipe = modules.load("augment", options["augment"])
+        augment = recipe.get_augmentation(phase == "train", **own("augment", recipe, options))
+    spec = module.get_spec(*specs(options, chosen, channels))
+    prob = options[f"{phase}_prob"]
+    with plug_in("--sampler", options["sampler"]):
+        flags = own("sampler", module, options)
+        return module.Sampler(arrays, spec, phase == "train", augment, prob, **flags)  # type: ignore[no-any-return]
+
+
+def specs(options: Options, chosen: Sequence[tasks.Task], channels: int) -> tuple[dict[str, Shape4], dict[str, Shape4]]:
+    """The network's input and outputs: name -> (C, Z, Y, X)."""
+    return {"input": (channels, *options["inputsz"])}, tasks.out_spec(chosen, options["outputsz"])
+
+
+def network(options: Options, chosen: Sequence[tasks.Task], channels: int) -> nn.Module:
+    """The network of a run, its first weights decided by the seed."""
+    module = modules.load("model", options["model"])
+    in_spec, out_spec = specs(options, chosen, channels)
+    filled: dict[str, Any] = {"in_spec": in_spec, "out_spec": out_spec}
+    if "cropsz" in inspect.signature(module.create_model).parameters:
+        filled["cropsz"] = options["cropsz"]
+    torch.manual_seed(options["seed"])
+    with plug_in("--model", options["model"]):
+        return module.create_model(**filled, **own("model", module, options))  # type: ignore[no-any-return]
+
+
+def set_sizes(options: Options) -> None:
+    """Fill in the output patch, and the crop that gives it, from the input patch and the model."""
+    module = modules.load("model", options["model"])
+    options["outputsz"], options["cropsz"] = option.output_patch(
+        module, own("model", module, options), options["inputsz"], options["outputsz"]
+    )

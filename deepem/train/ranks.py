@@ -1,0 +1,64 @@
+"""The processes that train one network together: which one this is, and what they agree on."""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
+
+TIMEOUT = timedelta(minutes=30)
+"""How long the others wait for one that does not answer: one process writes the checkpoint while they wait."""
+
+
+class Ranks:
+    """This process among those that train together, as torchrun describes it in the environment; else alone.
+
+    Attributes:
+        rank: Number of this process, from 0.
+        world: How many there are.
+        local: Number of this process on its machine.
+    """
+
+    def __init__(self) -> None:
+        self.rank = int(os.environ.get("RANK", 0))
+        self.world = int(os.environ.get("WORLD_SIZE", 1))
+        self.local = int(os.environ.get("LOCAL_RANK", 0))
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the process that writes."""
+        return self.rank == 0
+
+    def join(self, device: torch.device) -> None:
+        """Meet the others; every one of them must come."""
+        if self.world > 1 and not distributed.is_initialized():
+            if device.type == "cuda":
+                torch.cuda.set_device(device)
+            distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
+
+    def leave(self) -> None:
+        """Part from the others."""
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The sum over all, written into the tensor."""
+        if self.world > 1:
+            distributed.all_reduce(tensor)
+        return tensor
+
+    def any(self, flag: bool, device: torch.device) -> bool:
+        """Whether it is true for any."""
+        return bool(self.sum(torch.tensor(float(flag), device=device)) > 0) if self.world > 1 else flag
+
+    def together(self, network: nn.Module, device: torch.device, sync_bn: bool) -> nn.Module:
+        """The network with gradients that are averaged over all."""
+        if self.world == 1:
+            return network
+        if sync_bn:
+            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+        on: dict[str, Any] = {"device_ids": [device]} if device.type == "cuda" else {}
+        return nn.parallel.DistributedDataParallel(network, gradient_as_bucket_view=True, **on)

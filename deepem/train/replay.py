@@ -1,0 +1,74 @@
+"""Run a dumped batch again and tell where the first value that is not finite appears.
+
+``python -m deepem.train.replay experiments/NAME/nan/iterN.pt``
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from deepem import option
+from deepem.train import parts
+from deepem.train.assemble import LOSS
+from deepem.train.step import Objective
+from deepem.utils import argv, checkpoint
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Read the command line and replay."""
+    with argv.one_line_errors("replay.py"):
+        parser = argv.Parser("replay.py", "Run a dumped batch again, in float32 on the CPU.")
+        parser.add_argument("dump", type=Path, metavar="FILE", help="nan/iterN.pt of an experiment")
+        replay(checkpoint.read(parser.parse_args(words).dump))
+
+
+def replay(dump: dict[str, Any]) -> None:
+    """Forward and backward pass of a dump, with what is not finite told as it appears."""
+    options, batch = dump["options"], dump["batch"]
+    chosen = option.chosen_tasks(options)
+    network = parts.network(options, chosen, dump["channels"])
+    network.load_state_dict(dump["state_dict"])
+    _tell(f"iteration {dump['iter']}: samples {dump['samples']}")
+    for key, value in batch.items():
+        _tell(f"{key}: {_finite(value)}")
+    for name, module in network.named_modules():
+        module.register_forward_hook(_watch(name))
+    how = {name: options[name] for name in LOSS}
+    objective = Objective(chosen, options, how, getattr(network, "auxiliary", None))
+    losses = objective.parts(network(batch["input"]), batch)
+    for name, (loss, count) in losses.items():
+        _tell(f"{name}: loss {loss.item() / max(float(count), 1):.6g} over {int(count)} voxels")
+    objective.total(losses).backward()
+    bad = [name for name, p in network.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
+    _tell(f"gradients that are not finite: {', '.join(bad) or 'none'}")
+
+
+def _watch(name: str) -> Any:
+    def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        came_in = all(value.isfinite().all() for value in inputs if isinstance(value, Tensor))
+        if isinstance(output, Tensor) and came_in and not output.isfinite().all():
+            _tell(f"first in {name or 'the network'} ({type(module).__name__}): {_finite(output)}")
+
+    return hook
+
+
+def _finite(value: Tensor) -> str:
+    if not value.is_floating_point() or value.isfinite().all():
+        return f"finite, {value.min().item():.4g} to {value.max().item():.4g}"
+    at = (~value.isfinite()).nonzero()
+    return f"not finite in {len(at)} of {value.numel()} places, first at {tuple(at[0].tolist())}"
+
+
+def _tell(line: str) -> None:
+    sys.stdout.write(line + "\n")
+
+
+if __name__ == "__main__":
+    with torch.autograd.set_detect_anomaly(True):
+        main()

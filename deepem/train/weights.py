@@ -1,0 +1,119 @@
+"""Which weights are trained, how fast, from where, and their moving average."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from deepem.utils import checkpoint
+from deepem.utils.errors import InputError
+
+
+def matching(network: nn.Module, flag: str, pattern: str) -> list[str]:
+    """Names of the parameters that a pattern means: `core.enc` all below it, `*.bias` with wildcards.
+
+    Raises:
+        InputError: there are none; the network's parts are listed.
+    """
+    names = [name for name, _ in network.named_parameters()]
+    found = [name for name in names if fnmatchcase(name, pattern) or name.startswith(f"{pattern.rstrip('.')}.")]
+    if not found:
+        parts = dict.fromkeys(".".join(name.split(".")[:2]) for name in names)
+        raise InputError(flag, f"{pattern}, no parameter of the network", f"names such as {', '.join([*parts][:8])}")
+    return found
+
+
+def freeze(network: nn.Module, patterns: Sequence[str]) -> list[nn.Module]:
+    """Keep parameters as they are. Gives the normalisations all of whose parameters are frozen: eval mode is theirs."""
+    frozen = {name for pattern in patterns for name in matching(network, "--freeze", pattern)}
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(name not in frozen)
+    if not any(parameter.requires_grad for parameter in network.parameters()):
+        raise InputError("--freeze", " ".join(patterns), "something left to train")
+    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._NormBase)]
+    return [norm for norm in norms if frozen and not any(p.requires_grad for p in norm.parameters())]
+
+
+def groups(network: nn.Module, scales: Sequence[tuple[str, float]], weight_decay: float) -> list[dict[str, Any]]:
+    """The parameters to train as groups of an optimiser, `scale` the factor on the learning rate of each.
+
+    Args:
+        network: Its frozen parameters are left out.
+        scales: (pattern, factor); the last one that means a parameter holds.
+        weight_decay: Of kernels; biases and the factors of normalisations, which have one axis, never decay.
+    """
+    scale = dict.fromkeys((name for name, _ in network.named_parameters()), 1.0)
+    for pattern, factor in scales:
+        scale |= dict.fromkeys(matching(network, "--lr_scale", pattern), factor)
+    found: dict[tuple[float, float], list[Tensor]] = {}
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            decay = weight_decay if parameter.ndim > 1 else 0.0
+            found.setdefault((scale[name], decay), []).append(parameter)
+    made: list[dict[str, Any]] = [{"params": params, "scale": s} for (s, _), params in found.items()]
+    if weight_decay:
+        for group, (_, decay) in zip(made, found, strict=True):
+            group["weight_decay"] = decay
+    return made
+
+
+def pretrain(network: nn.Module, path: str) -> str:
+    """Load what matches from a checkpoint; a report of what did and what did not.
+
+    Raises:
+        InputError: the file cannot be read, or nothing in it matches.
+    """
+    weights = checkpoint.read(Path(path))["state_dict"]
+    own = network.state_dict()
+    left = checkpoint.load_weights(network, weights, f"--pretrain {path}", matching=True)
+    lines = [f"--pretrain {path}: {len(own) - len(left)} of {len(own)} entries taken"]
+    for what, names in (
+        ("not in it", [name for name in left if name not in weights]),
+        ("of another shape", [name for name in left if name in weights]),
+        ("in it, but not in the network", [name for name in weights if name not in own]),
+    ):
+        lines += [f"  {what}: {', '.join(names)}"] if names else []
+    return "\n".join(lines)
+
+
+class Average:
+    """The exponential moving average of a network's state, buffers included.
+
+    average = d * average + (1 - d) * state after every step, with d = min(decay, (1 + n) / (10 + n)) in iteration n,
+    so that the first weights are soon forgotten.
+    """
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self.network, self.decay = network, decay
+        self.state = {name: value.detach().clone() for name, value in network.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, iteration: int) -> None:
+        """Take in the state after an iteration."""
+        decay = min(self.decay, (1 + iteration) / (10 + iteration))
+        now = self.network.state_dict()
+        real = [name for name, value in self.state.items() if value.is_floating_point()]
+        torch._foreach_lerp_([self.state[n] for n in real], [now[n] for n in real], 1 - decay)
+        for name in self.state.keys() - set(real):
+            self.state[name].copy_(now[name])
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from the state of a checkpoint."""
+        for name, value in self.state.items():
+            value.copy_(state[name])
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """The network has the average's weights within."""
+        own = {name: value.clone() for name, value in self.network.state_dict().items()}
+        self.network.load_state_dict(self.state)
+        try:
+            yield
+        finally:
+            self.network.load_state_dict(own)
