@@ -175,3 +175,13 @@ def test_what_does_not_fit_together_is_refused():
         AffinityLoss(NEAREST, BCELoss(size_average=False))(logits, ids, mask)
     with pytest.raises(ValueError, match="size_average"):
         AffinityLoss(NEAREST, BCELoss())
+
+
+@pytest.mark.slow
+def test_it_compiles_as_one_graph():
+    """Nothing in it waits for a number from the device."""
+    logits, ids, mask = batch(channels=len(FAR))
+    inner = BCELoss(size_average=False, margin0=0.1, margin1=0.1, inverse=False)
+    eager = AffinityLoss(FAR, inner, True, True)
+    compiled = torch.compile(eager, backend="eager", fullgraph=True)
+    assert compiled(logits, ids, mask)[0].item() == eager(logits, ids, mask)[0].item()
