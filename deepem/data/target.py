@@ -35,10 +35,10 @@ def binary(label: Array, channels: int, out: Array | None = None) -> Array:
     out = np.empty((channels, *label.shape[1:]), np.float32) if out is None else out
     label = contiguous(label)
     if label.shape[0] == channels:
-        np.copyto(out, label > 0)
+        np.greater(label, 0, out=out)
     else:
         for i, channel in enumerate(out):
-            np.copyto(channel, label[0] == i + 1)
+            np.equal(label[0], i + 1, out=channel)
     return out
 
 

@@ -196,7 +196,7 @@ def _grey(image: Array, out: Array | None) -> Array:
     """Grey values as float32 in [0, 1]; uint8 is divided by 255."""
     if image.dtype != np.uint8:
         return contiguous(image, out)
-    grey = np.empty(image.shape, np.float32) if out is None else out
+    grey: Array = np.empty(image.shape, np.float32) if out is None else out
     np.copyto(grey, contiguous(image))
     grey /= np.float32(255)
     return grey
