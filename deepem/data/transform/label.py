@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from deepem.data.transform.base import SPLIT, Apply, Array, Augment, Sample, Spec
+from deepem.data.transform.base import SPLIT, Apply, Array, Augment, Sample, Spec, owned
 
 
 @dataclass(frozen=True, repr=False)
@@ -38,5 +38,5 @@ def components(ids: Array) -> Array:
     """Connected components (26 neighbours) of equal non-zero ids, per channel of (C, Z, Y, X), in the same type."""
     import cc3d
 
-    pieces = [cc3d.connected_components(np.ascontiguousarray(channel), connectivity=26) for channel in ids]
+    pieces = [cc3d.connected_components(np.ascontiguousarray(owned(channel)), connectivity=26) for channel in ids]
     return np.stack(pieces).astype(ids.dtype, copy=False)

@@ -132,9 +132,9 @@ def _with_missing(
     spec: Spec, rng: np.random.Generator, of: MisalignPlusMissing | MisalignTrackMissing, track: Track | None
 ) -> tuple[Spec, Apply]:
     """A misalignment with missing sections in it, and a track before and behind them."""
-    at = _section(spec, of.margin, rng)
-    start, end = _poses(of.disp, 0, rng)
     missing = 1 + int(rng.random() < 0.5)
+    at = _section(spec, of.margin, rng, missing)
+    start, end = _poses(of.disp, 0, rng)
     fills = [Fill(of.value, of.random).draw(rng) for _ in range(missing)]
     if at is None:
         return spec, keep
@@ -159,12 +159,14 @@ def _check(disp: Range, margin: int) -> None:
         raise ValueError(f"margin: got {margin}, wants a number of sections")
 
 
-def _section(spec: Spec, margin: int, rng: np.random.Generator) -> int | None:
-    """One of the sections margin + 1 ... depth - margin - 1 of the shortest array, relative to the centre; or None."""
+def _section(spec: Spec, margin: int, rng: np.random.Generator, length: int = 1) -> int | None:
+    """The first of some sections among margin + 1 ... depth - margin - 1 of the shortest array; or None.
+
+    It is given relative to the centre voxel.
+    """
     depth = min(z for z, _, _ in spec.size.values())
-    if margin + 1 >= depth - margin:
-        return None
-    return int(rng.integers(margin + 1, depth - margin)) - depth // 2
+    end = depth - margin - length + 1
+    return int(rng.integers(margin + 1, end)) - depth // 2 if margin + 1 < end else None
 
 
 def _poses(disp: Range, rot: float, rng: np.random.Generator) -> tuple[Pose, Pose]:

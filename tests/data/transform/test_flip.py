@@ -1,0 +1,101 @@
+"""Mirrored and exchanged axes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+from data.transform.encoded import SPEC, rng, run, where
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deepem.data.transform import Flip, FlipRotate, Spec, Transpose
+from deepem.data.transform.flip import _turn
+
+EVEN = Spec({"img": (4, 6, 8), "seg": (4, 6, 8)}, ("img",), ("seg",))
+
+
+@pytest.mark.parametrize("axis", [-3, -2, -1, 1, 2, 3])
+def test_flip_is_numpys(axis: int) -> None:
+    plain, flipped = run(Flip(axis, 0), spec=EVEN), run(Flip(axis, 1), spec=EVEN)
+    for key in plain:
+        assert np.array_equal(flipped[key], np.flip(plain[key], axis))
+
+
+@pytest.mark.parametrize("axis", [-4, 0, 4])
+def test_channels_are_not_flipped(axis: int) -> None:
+    with pytest.raises(ValueError, match="axis"):
+        Flip(axis)
+
+
+def test_mirror_of_odd_and_even_arrays_is_about_one_voxel() -> None:
+    sample = run(Flip(-1, 1))
+    for z, y, x in [where(sample["seg"])]:
+        assert np.array_equal(x[0, 0], -(np.arange(36) - 18))
+        assert np.array_equal(y[0, :, 0], np.arange(33) - 16)
+        assert np.array_equal(z[:, 0, 0], np.arange(8) - 4)
+
+
+def test_transpose_is_numpys_and_reverses_space_by_default() -> None:
+    plain = run(Transpose(prob=0), spec=Spec({"seg": (4, 6, 8)}, (), ("seg",)))["seg"]
+    for axes, size in (((0, 1, 3, 2), (4, 8, 6)), ((0, 2, 3, 1), (6, 8, 4)), (None, (8, 6, 4))):
+        out = run(Transpose(axes, 1), spec=Spec({"seg": size}, (), ("seg",)))["seg"]
+        back = Transpose(axes, 1).axes
+        assert back is not None
+        assert np.array_equal(out, plain.transpose(back))
+
+
+@pytest.mark.parametrize("axes", [(1, 0, 2, 3), (0, 1, 2), (0, 1, 1, 2)])
+def test_bad_axes_are_refused(axes: Any) -> None:
+    with pytest.raises(ValueError, match="axes"):
+        Transpose(axes)
+
+
+def test_a_flip_undoes_itself() -> None:
+    once = run(Flip(-1, 1), spec=EVEN)
+    _, again = Flip(-1, 1).prepare(EVEN, rng())
+    assert np.array_equal(again(once)["seg"], run(Flip(-1, 0), spec=EVEN)["seg"])
+
+
+def test_sixteen_poses_are_equally_likely() -> None:
+    seen: Counter[tuple[int, ...]] = Counter()
+    for seed in range(1600):
+        z, y, x = where(run(FlipRotate(), seed, Spec({"seg": (3, 3, 3)}, (), ("seg",)))["seg"])
+        seen[tuple(int(v) for v in (z[0, 0, 0], y[0, 0, 0], x[0, 0, 0], y[0, 1, 0] == y[0, 0, 0]))] += 1
+    assert len(seen) == 16
+    assert max(seen.values()) < 160
+    assert min(seen.values()) > 50
+
+
+@given(
+    flips=st.tuples(st.booleans(), st.booleans(), st.booleans()),
+    order=st.permutations([0, 1, 2]),
+    dtype=st.sampled_from([np.uint8, np.uint16, np.int32, np.int64, np.float32, np.float64, bool, np.complex128]),
+    channels=st.integers(1, 2),
+    strided=st.booleans(),
+)
+def test_turned_arrays_equal_numpys(flips: Any, order: Any, dtype: Any, channels: int, strided: bool) -> None:
+    array = rng(1).integers(0, 2**16, (channels, 5, 12, 14)).astype(dtype)
+    array = array[:, ::-1, 1::2, 3:] if strided else array
+    expected = array
+    for axis, flip in enumerate(flips, 1):
+        expected = np.flip(expected, axis) if flip else expected
+    expected = expected.transpose(0, *(a + 1 for a in order))
+    out = _turn(array, flips, tuple(order))
+    assert out.dtype == array.dtype
+    assert np.array_equal(out, expected)
+
+
+def test_bits_survive() -> None:
+    """64-bit ids are moved as floats: those that would be no numbers too."""
+    array = np.array([np.iinfo(np.int64).max, -1, 1, 0x7FF0000000000001], np.int64).reshape(1, 1, 2, 2)
+    for flips, exchange in product([(False, False, True), (False, True, True)], [(0, 1, 2), (0, 2, 1)]):
+        assert set(_turn(array, flips, exchange).ravel()) == set(array.ravel())
+
+
+def test_sizes_are_exchanged_before() -> None:
+    request, _ = Transpose([0, 1, 3, 2], 1).prepare(SPEC, rng())
+    assert request.size == {k: (z, x, y) for k, (z, y, x) in SPEC.size.items()}
