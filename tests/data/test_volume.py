@@ -147,5 +147,15 @@ def test_a_worker_and_its_parent_see_the_same_memory(start: str):
     np.testing.assert_array_equal(shared.array, [7, 0, 0])
 
 
+def test_a_volume_is_not_copied_to_a_spawned_worker():
+    volume = np.zeros(3, np.int64)
+    shared = Shared(volume)
+    process = multiprocessing.get_context("spawn").Process(target=_write, args=(shared,))
+    process.start()
+    process.join()
+    np.testing.assert_array_equal(shared.array, [7, 0, 0])  # the worker wrote into what is read here
+    assert volume.max() == 0
+
+
 def test_shared_arrays_can_be_pickled_as_they_are():
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(Shared(np.arange(5)))).array, np.arange(5))
