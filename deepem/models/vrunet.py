@@ -1,4 +1,7 @@
-"""Residual symmetric U-Net of valid convolutions: its output is smaller than the patch, and free of border effects."""
+"""Residual symmetric U-Net of valid convolutions: its output is smaller than the patch.
+
+As in the public code the residual pairs are padded, so that its outer voxels still feel the border a little.
+"""
 
 from __future__ import annotations
 

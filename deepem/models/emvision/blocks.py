@@ -151,9 +151,7 @@ class Up(nn.Module):
         upsample, mix = self.up
         x = upsample(mix(x)) if self.mix_first else mix(upsample(x))
         skip = crop3d_center(skip, x)
-        if self.gate is not None:
-            skip = self.gate(skip, x)
-        return x.add_(skip)
+        return x.add_(skip) if self.gate is None else x + self.gate(skip, x)
 
 
 class UpLevel(nn.Module):
