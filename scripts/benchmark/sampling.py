@@ -32,12 +32,11 @@ sys.path.insert(0, str(ROOT))
 
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
-import torch  # noqa: E402
 
 from deepem.data import transform  # noqa: E402
-from deepem.data.loader import batches, generator  # noqa: E402
 from deepem.data.sampler.basic import Sampler, get_spec  # noqa: E402
 from deepem.data.volume import compact  # noqa: E402
+from deepem.data.worker import generator  # noqa: E402
 from deepem.utils.allocator import keep_memory  # noqa: E402
 
 PATCH = (20, 256, 256)
@@ -240,6 +239,8 @@ def show_loader(args: argparse.Namespace) -> dict[str, Any]:
 
 def batch_rate(sampler: Sampler, workers: int, count: int) -> tuple[float, float]:
     """Batches/s and processor ms per batch, of all processes, once what was made at the start is used up."""
+    from deepem.data.loader import batches  # here and not above: spawned workers import this file, and need no torch
+
     ahead = 4 * workers + 2
     stream = batches(sampler, seed=0, phase="train", start=0, stop=count + 2 * ahead, batch_size=1, num_workers=workers)
     for _ in range(ahead):
@@ -261,6 +262,8 @@ def processor_s() -> float:
 
 def show_memory(args: argparse.Namespace) -> dict[str, Any]:
     """Proportional set size of this process and its workers, which counts each shared page once."""
+    from deepem.data.loader import batches
+
     out: dict[str, Any] = {}
     print(f"{'workers':>8}{'start':>8}{'total MiB':>11}{'growth per worker':>19}")
     alone = 0.0
@@ -313,7 +316,6 @@ def main() -> None:
     args.cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(args.cores) if args.core is None else args.core})
     cv2.setNumThreads(0)
-    torch.set_num_threads(1)
     if not args.default_allocator:
         keep_memory()
     figures = {part: PARTS[part](args) for part in args.parts}

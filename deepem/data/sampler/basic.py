@@ -11,7 +11,7 @@ import numpy as np
 from deepem.data import target
 from deepem.data.provider import DataProvider, Dataset, DataSuperset
 from deepem.data.transform.base import Augment, Sample
-from deepem.data.volume import ID_LABELS, Array
+from deepem.data.volume import ID_LABELS, Array, compact
 from deepem.tasks import TASKS, Task, by_output
 from deepem.utils.contiguous import contiguous
 from deepem.utils.crop import centre_crop
@@ -66,9 +66,9 @@ class Sampler:
     mask counts everywhere.
 
     Args:
-        data: Volumes by id, from `deepem.data.volume.compact`.
+        data: Volumes by id, as a dataset module gives them or from `deepem.data.volume.compact`, which they go through.
         spec: From `get_spec`.
-        is_train: Not used: volumes and augmentation already belong to a phase.
+        is_train: Whether `msk_train` or `msk_val` holds, where a volume has those.
         aug: The augmentation, or None.
         prob: The chance of each id, by id or in their order; by number of locations if None.
 
@@ -92,8 +92,10 @@ class Sampler:
         self.provider.set_augment(aug)
         self.provider.set_imgs(["img"])
         self.provider.set_segs(sorted(ID_LABELS))
+        labels = {source for row in TASKS if row.name in names for source in row.sources}
         for id, volume in data.items():
-            self.provider.add_dataset(self._dataset(id, volume))
+            checked = compact(id, volume, sorted(labels), "train" if is_train else "val")
+            self.provider.add_dataset(self._dataset(id, checked))
         ids = {leaf.array(key).dtype for leaf in self.provider.leaves() for key in ID_LABELS if leaf.has(key)}
         kinds = {name: row.kind for name, row in names.items()}
         self.layout = {

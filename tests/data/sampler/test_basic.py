@@ -230,6 +230,24 @@ def test_a_superset_is_drawn_as_one_id():
     assert made.probabilities == {"both": 0.5, "c": 0.5}
 
 
+def test_volumes_may_come_as_a_dataset_gives_them():
+    raw = {
+        "img": POSITION / 2048,
+        "seg": POSITION,
+        "mye": POSITION,
+        "msk_train": POSITION > 9,
+        "msk_val": POSITION > 99,
+    }
+    spec = get_spec({"input": (1, *SIZE)}, {"affinity": (3, *SIZE)})
+    for is_train, least in ((True, 9), (False, 99)):
+        made = Sampler({"a": raw}, spec, is_train)
+        for seed in range(20):
+            sample = made(rng(seed))
+            np.testing.assert_array_equal(sample["affinity_mask"], sample["affinity"] > least)
+    with pytest.raises(InputError, match="a seg: got float64 labels"):
+        Sampler({"a": raw | {"seg": POSITION * 1.0}}, spec)
+
+
 def test_what_is_refused():
     with pytest.raises(InputError, match="a img: got 2 channels, wants 1"):
         sampler("mitochondria", data={"a": compact("m", {"img": np.zeros((2, *SHAPE), np.uint8)}, (), "train")})
