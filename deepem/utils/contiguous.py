@@ -40,7 +40,8 @@ def _copy_sections(array: NDArray[Any], out: NDArray[Any]) -> bool:
     exchanged = plain.strides[-2] < plain.strides[-1]
     if exchanged:
         plain = plain.swapaxes(-1, -2)
-    if array.itemsize not in _KINDS or not plain.flags.c_contiguous:
+    in_rows = plain.strides[-1] == array.itemsize and plain.strides[-2] >= array.itemsize * plain.shape[-1]
+    if array.itemsize not in _KINDS or not in_rows:
         return False
     source, target = plain.view(_KINDS[array.itemsize]), out.view(_KINDS[array.itemsize])
     for index in np.ndindex(array.shape[:-2]):

@@ -1,20 +1,15 @@
-"""Mirroring and exchanging axes."""
+"""Mirroring and exchanging axes: views, copied by whoever needs them in order (`deepem.utils.contiguous`)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
-from deepem.data.transform.base import Apply, Array, Augment, Sample, Spec, keep, probability
-from deepem.data.transform.perturb import in_rows
+from deepem.data.transform.base import Apply, Augment, Sample, Spec, keep, probability
 from deepem.utils.crop import centre_crop
 from deepem.utils.geometry import Vec3, vec3
-
-CV_TYPES = {1: np.uint8, 2: np.uint16, 4: np.int32, 8: np.float64}
-"""For each size of voxels a type whose voxels OpenCV moves as they are, bit by bit."""
 
 
 def _spatial(axis: int) -> int:
@@ -40,43 +35,14 @@ def _oriented(spec: Spec, flips: tuple[bool, bool, bool], order: Vec3) -> tuple[
     request = spec.resized(
         {k: vec3(n + (m and n % 2 == 0) for n, m in zip(s, mixed, strict=True)) for k, s in sizes.items()}
     )
+    mirror = (slice(None), *(slice(None, None, -1 if f else 1) for f in flips))
+    axes = (0, *(a + 1 for a in order))
 
     def apply(sample: Sample) -> Sample:
-        turned = {k: _turn(a, flips, order) for k, a in sample.items()}
+        turned = {k: a[mirror].transpose(axes) for k, a in sample.items()}
         return {k: centre_crop(a, spec.of(k)) for k, a in turned.items()} if any(mixed) else turned
 
     return request, apply
-
-
-def _turn(array: Array, flips: tuple[bool, bool, bool], order: Vec3) -> Array:
-    """Axes of (C, Z, Y, X) mirrored, then put into another order.
-
-    Strides do most of it. Where rows would be read backwards or across, sections are turned by OpenCV, which is several
-    times faster than numpy's copy of such a view: rows of the result lie forwards or, mirrored in y only, are whole.
-    """
-    mirror = (slice(None), *(slice(None, None, -1 if f else 1) for f in flips))
-    axes = (0, *(a + 1 for a in order))
-    as_cv = CV_TYPES.get(array.itemsize)
-    if as_cv is None or order[0] != 0 or not (flips[2] or order[1] == 2):
-        view: Array = array[mirror].transpose(axes)
-        return view
-    z_only = in_rows(array)[:, mirror[1]].view(as_cv)
-    out = np.empty((*array.shape[:2], *(array.shape[a + 1] for a in order[1:])), as_cv)
-    for channel, into in zip(z_only, out, strict=True):
-        for plane, new in zip(channel, into, strict=True):
-            _turn_plane(plane, new, flips[1], flips[2], order[1] == 2)
-    turned: Array = out.view(array.dtype)
-    return turned
-
-
-def _turn_plane(plane: Array, out: Array, flip_y: bool, flip_x: bool, exchange: bool) -> None:
-    """A section mirrored, then its axes exchanged, into `out`."""
-    if not exchange:
-        cv2.flip(plane, -1 if flip_y else 1, dst=out)
-    elif not (flip_y or flip_x):
-        cv2.transpose(plane, dst=out)
-    else:  # mirrored in y before is mirrored in x after, and the other way round
-        cv2.flip(cv2.transpose(plane), -1 if flip_y and flip_x else 1 if flip_y else 0, dst=out)
 
 
 @dataclass(frozen=True, repr=False)

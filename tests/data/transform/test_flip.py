@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from itertools import product
 from typing import Any
 
 import numpy as np
 import pytest
 from data.transform.encoded import SPEC, rng, run, where
-from hypothesis import given
-from hypothesis import strategies as st
 
 from deepem.data.transform import Flip, FlipRotate, Spec, Transpose
-from deepem.data.transform.flip import _turn
 
 EVEN = Spec({"img": (4, 6, 8), "seg": (4, 6, 8)}, ("img",), ("seg",))
 
@@ -68,32 +64,6 @@ def test_sixteen_poses_are_equally_likely() -> None:
     assert len(seen) == 16
     assert max(seen.values()) < 160
     assert min(seen.values()) > 50
-
-
-@given(
-    flips=st.tuples(st.booleans(), st.booleans(), st.booleans()),
-    order=st.permutations([0, 1, 2]),
-    dtype=st.sampled_from([np.uint8, np.uint16, np.int32, np.int64, np.float32, np.float64, bool, np.complex128]),
-    channels=st.integers(1, 2),
-    strided=st.booleans(),
-)
-def test_turned_arrays_equal_numpys(flips: Any, order: Any, dtype: Any, channels: int, strided: bool) -> None:
-    array = rng(1).integers(0, 2**16, (channels, 5, 12, 14)).astype(dtype)
-    array = array[:, ::-1, 1::2, 3:] if strided else array
-    expected = array
-    for axis, flip in enumerate(flips, 1):
-        expected = np.flip(expected, axis) if flip else expected
-    expected = expected.transpose(0, *(a + 1 for a in order))
-    out = _turn(array, flips, tuple(order))
-    assert out.dtype == array.dtype
-    assert np.array_equal(out, expected)
-
-
-def test_bits_survive() -> None:
-    """64-bit ids are moved as floats: those that would be no numbers too."""
-    array = np.array([np.iinfo(np.int64).max, -1, 1, 0x7FF0000000000001], np.int64).reshape(1, 1, 2, 2)
-    for flips, exchange in product([(False, False, True), (False, True, True)], [(0, 1, 2), (0, 2, 1)]):
-        assert set(_turn(array, flips, exchange).ravel()) == set(array.ravel())
 
 
 def test_sizes_are_exchanged_before() -> None:
