@@ -170,11 +170,16 @@ def curves(axes: Any, metrics: Path) -> None:
 
 
 def thinned(points: list[tuple[int, float]], phase: str, most: int = 60) -> list[tuple[int, float]]:
-    """Training points averaged in at most `most` groups, so that the line can be read."""
-    if phase == "test" or len(points) <= most:
+    """Training points averaged over equal spans of iterations, at most `most`, so that the line can be read.
+
+    No span is shorter than that of the last row, which averages many steps where the first ones hold one each.
+    """
+    if phase == "test" or len(points) < 2:
         return points
-    groups = np.array_split(np.array(points), most)
-    return [(int(group[:, 0].mean()), float(group[:, 1].mean())) for group in groups]
+    x, y = np.array(points).T
+    span = max(x[-1] / most, x[-1] - x[-2])
+    groups = np.ceil(x / span)
+    return [(int(x[groups == g].max()), float(y[groups == g].mean())) for g in np.unique(groups)]
 
 
 def draw(found: Sequence[Panel], metrics: Path | None, voxel_nm: float | None, title: str, out: Path) -> None:

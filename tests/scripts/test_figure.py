@@ -44,8 +44,14 @@ def test_what_is_not_marked_stays_grey():
 def test_long_curves_are_averaged_and_short_ones_kept():
     points = [(i, float(i % 2)) for i in range(1, 601)]
     assert len(figure.thinned(points, "train")) == 60
-    assert figure.thinned(points, "train")[5] == (55, 0.5)
+    assert figure.thinned(points, "train")[5] == (60, 0.5)
     assert figure.thinned(points[:50], "train") == points[:50]
+    assert figure.thinned(points, "test") == points
+
+
+def test_rows_of_single_steps_are_averaged_as_later_rows_are():
+    points = [(i, float(i)) for i in range(1, 11)] + [(20, 2.0), (30, 3.0)]
+    assert figure.thinned(points, "train") == [(10, 5.5), (20, 2.0), (30, 3.0)]
 
 
 @pytest.fixture
