@@ -14,7 +14,7 @@ from deepem.data.synth.neurites import Neurites, cells, grow
 from deepem.data.synth.organelles import Mitochondria, Vessel
 from deepem.utils.geometry import Vec3
 
-WARPS = ((44, 10.0, 3.0), (17, 3.4, 1.5), (9, 1.1, 1.0))
+WARPS = ((44, 10.0, 4.0), (17, 3.2, 2.4), (9, 1.0, 1.5))
 """(voxels between nodes, displacement in voxels, sections) of the fields that bend the borders between cells."""
 
 SHEET = 2

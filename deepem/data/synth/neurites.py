@@ -81,7 +81,7 @@ def grow(rng: np.random.Generator, size: Vec3, calibre: float = 17.0) -> Neurite
         now = radius * np.exp(0.16 * swell[z])
         node = ((centre - low) / 96 + 1).astype(int)
         shared = np.stack([f.coarse[z, node[:, 0], node[:, 1]] for f in flow], axis=1)
-        centre = centre + 1.6 * shared + own[z]
+        centre = centre + 1.3 * shared + own[z]
         for _ in range(3):
             centre = _apart(centre, now, low, high)
         centres.append(centre)
@@ -101,7 +101,7 @@ def _walk(rng: np.random.Generator, sections: int, count: int) -> NDArray[np.flo
     """Each neurite's own step per section, (Z, N, 2) voxels: its direction turns slowly, a few run almost flat."""
     turn = ndimage.gaussian_filter1d(rng.standard_normal((sections, count)), 5, axis=0, mode="nearest") * 1.8
     angle = rng.uniform(0, 2 * np.pi, count) + turn
-    speed = rng.lognormal(np.log(1.6), 0.6, count).clip(0, 6)
+    speed = rng.lognormal(np.log(1.3), 0.6, count).clip(0, 6)
     flat = rng.random(count) < 0.03
     speed[flat] = rng.uniform(10, 24, int(flat.sum()))
     return np.asarray(speed[:, None] * np.stack([np.sin(angle), np.cos(angle)], axis=-1))

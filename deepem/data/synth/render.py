@@ -93,7 +93,7 @@ class Renderer:
             self.lines = {k: line for k, line in self.lines.items() if k > z - 3}
             strength = self.strength.section(z)
             width = MEMBRANE * (1 + 0.14 * strength)
-            line = np.exp(-((depth(self.tissue.seg[z]) / width) ** 2)) * (0.78 + 0.17 * strength).clip(0.3, 1)
+            line = np.exp(-((depth(self.tissue.seg[z]) / width) ** 2)) * (0.86 + 0.14 * strength).clip(0.4, 1)
             self.lines[z] = line.astype(np.float32)
         return self.lines[z]
 
@@ -114,9 +114,9 @@ class Renderer:
         """Blur, brightness and contrast of the section, uneven light, and noise that grows with brightness."""
         rng = self.rng
         image = cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.75, 1.05)))
-        image = (image - 130) * rng.normal(1, 0.05) + 130 + rng.normal(0, 4.5) + 3.5 * self.light.section(z)
+        image = (image - 130) * rng.normal(1, 0.04) + 130 + rng.normal(0, 4) + 3.5 * self.light.section(z)
         noise = white(rng, (image.shape[0], image.shape[1]))
-        shot = np.sqrt(image.clip(10) / 130) * (5.5 * noise + 3.5 * grain(noise, 0.8))
+        shot = np.sqrt(image.clip(10) / 130) * (4.0 * noise + 2.6 * grain(noise, 0.8))
         return np.asarray((image + shot).clip(0, 255), np.uint8)
 
 
@@ -171,6 +171,6 @@ def _palette(rng: np.random.Generator, tissue: Anatomy) -> tuple[Plane, Plane, P
     grey = rng.normal(146, 22, count) + 9 * np.log(radius / 16)
     grey[rng.random(count) < 0.09] -= 42
     grey = np.where(glial, rng.normal(118, 9, count), grey).clip(86, 192)
-    grain = np.where(glial, 14, rng.uniform(7, 17, count))
+    grain = np.where(glial, 11, rng.uniform(5, 13, count))
     tubes = rng.uniform(0, 46, count) * (rng.random(count) < 0.65)
     return grey.astype(np.float32), grain.astype(np.float32), tubes.astype(np.float32)
