@@ -1,6 +1,6 @@
 """Augmentations of samples: what is read, and how it becomes what the network asked for."""
 
-from deepem.data.transform.base import Apply, Augment, Sample, Spec, keep
+from deepem.data.transform.base import Apply, Augment, Sample, Spec, keep, owned
 from deepem.data.transform.blurry import (
     BlurrySection,
     MixedBlurrySection,
@@ -12,6 +12,7 @@ from deepem.data.transform.blurry import (
 from deepem.data.transform.box import BlurBox, FillBox, NoiseBox
 from deepem.data.transform.compose import Blend, Compose
 from deepem.data.transform.flip import Flip, FlipRotate, Transpose
+from deepem.data.transform.grain import GaussianNoise, PoissonNoise, SaltNoise
 from deepem.data.transform.grayscale import (
     Grayscale2D,
     Grayscale3D,
@@ -24,6 +25,7 @@ from deepem.data.transform.lost import LostPlusMissing, LostSection
 from deepem.data.transform.misalign import Misalign, MisalignPlusMissing, MisalignTrackMissing, SlipMisalign
 from deepem.data.transform.missing import MissingSection, MixedMissingSection, PartialMissingSection
 from deepem.data.transform.section import MixedSection, PartialSection, Section
+from deepem.data.transform.tone import ContrastStep, HistogramShift
 from deepem.data.transform.track import Track
 from deepem.data.transform.warp import Warp
 
@@ -34,12 +36,15 @@ __all__ = [
     "BlurBox",
     "BlurrySection",
     "Compose",
+    "ContrastStep",
     "FillBox",
     "Flip",
     "FlipRotate",
+    "GaussianNoise",
     "Grayscale2D",
     "Grayscale3D",
     "GrayscaleMixed",
+    "HistogramShift",
     "Label",
     "LostPlusMissing",
     "LostSection",
@@ -59,6 +64,8 @@ __all__ = [
     "PartialMissingSection",
     "PartialMotionBlur",
     "PartialSection",
+    "PoissonNoise",
+    "SaltNoise",
     "Sample",
     "Section",
     "SlipMisalign",
@@ -67,4 +74,5 @@ __all__ = [
     "Transpose",
     "Warp",
     "keep",
+    "owned",
 ]

@@ -74,6 +74,9 @@ class Spec:
 SPLIT = "_split"
 """What `Label(vec=True)` appends to the key of a segmentation for its connected components."""
 
+ALWAYS_NAMED = ("prob", "skip", "value")
+"""Arguments that a repr names even where they are 0."""
+
 
 class Augment(ABC):
     """An augmentation: stateless, random only through the generator it is given. Its repr is a tree of its parts."""
@@ -83,8 +86,13 @@ class Augment(ABC):
         """The request to read for `spec`, and the function that makes the sample `spec` asks for from it."""
 
     def lines(self) -> list[str]:
-        """The lines of the repr: the name with its arguments, and below it the parts, if it is made of others."""
-        return [f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in vars(self).items() if v is not None)})"]
+        """The lines of the repr: the name with its arguments, and below it the parts, if it is made of others.
+
+        Options that are off by default are named where they are on.
+        """
+        off = {k: f.default for k, f in getattr(self, "__dataclass_fields__", {}).items()}
+        named = {k: v for k, v in vars(self).items() if v or k in ALWAYS_NAMED or k not in off or v != off[k]}
+        return [f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in named.items())})"]
 
     def __repr__(self) -> str:
         return "\n".join(self.lines())

@@ -99,9 +99,16 @@ class Transpose(Augment):
 
 @dataclass(frozen=True, repr=False)
 class FlipRotate(Augment):
-    """Mirror x, y and z and exchange y and x, each half of the time: the 16 poses of an anisotropic volume."""
+    """Mirror x, y and z and exchange y and x, each half of the time: the 16 poses of an anisotropic volume.
+
+    Attributes:
+        isotropic: Put all three axes into any order: the 48 poses of a volume whose voxels are cubes.
+    """
+
+    isotropic: bool = False
 
     def prepare(self, spec: Spec, rng: np.random.Generator) -> tuple[Spec, Apply]:
         """Draw a pose."""
         z, y, x, exchange = (bool(c) for c in rng.random(4) < 0.5)
-        return _oriented(spec, (z, y, x), (0, 2, 1) if exchange else (0, 1, 2))
+        order = (0, 2, 1) if exchange else (0, 1, 2)
+        return _oriented(spec, (z, y, x), vec3(rng.permutation(3)) if self.isotropic else order)

@@ -108,8 +108,9 @@ class Section(Augment):
         if type(self) in (Section, PartialSection, MixedSection):
             given = {"perturb": type(self.perturb).__name__, **given}
         given |= {k: getattr(self, k) for k in own}
-        if self.prob is not None:
-            del given["maxsec"]
+        for name, needless in (("maxsec", self.prob is not None), ("double", not self.double)):
+            if needless:
+                del given[name]
         return [f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in given.items() if v is not None)})"]
 
 

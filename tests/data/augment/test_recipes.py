@@ -106,40 +106,40 @@ def test_without_flags_nothing_but_poses_and_grey_values_and_shifts() -> None:
     assert "Lost" not in plain
 
 
-GREY = "MixedGrayscale2D(contrast_factor=0.5, brightness_factor=0.5, prob=1, skip=0.3, double=False, individual=True)"
+GREY = "MixedGrayscale2D(contrast_factor=0.5, brightness_factor=0.5, prob=1, skip=0.3, individual=True)"
 
 
 def test_grayscale_warping() -> None:
     lines = drawn("grayscale_warping")
-    assert lines[:3] == ["Compose", "├─ Label(vec=False)", f"├─ {GREY}"]
+    assert lines[:3] == ["Compose", "├─ Label()", f"├─ {GREY}"]
     assert lines[3].startswith(
         "├─ Warp(skip=0.3, rot_max=45.0, shear_max=3.0, scale_max=1.1, stretch_max=0.1, do_twist=False"
     )
     assert lines[4:] == ["└─ FlipRotate()"]
-    assert drawn("grayscale_warping", False) == ["Compose", "├─ Label(vec=False)", "└─ FlipRotate()"]
+    assert drawn("grayscale_warping", False) == ["Compose", "├─ Label()", "└─ FlipRotate()"]
 
 
 SHIFTS = """├─ Blend
 │  ├─ 0.25  Blend
 │  │  ├─ 0.7  Compose
-│  │  │  ├─ Misalign(disp=(0, 5), margin=1, rot=0)
-│  │  │  ├─ Misalign(disp=(0, 15), margin=1, rot=0)
-│  │  │  └─ Misalign(disp=(0, 25), margin=1, rot=0)
+│  │  │  ├─ Misalign(disp=(0, 5), margin=1)
+│  │  │  ├─ Misalign(disp=(0, 15), margin=1)
+│  │  │  └─ Misalign(disp=(0, 25), margin=1)
 │  │  └─ 0.3  Compose
-│  │     ├─ SlipMisalign(disp=(0, 5), margin=1, interp=True, rot=0)
-│  │     ├─ SlipMisalign(disp=(0, 15), margin=1, interp=True, rot=0)
-│  │     └─ SlipMisalign(disp=(0, 25), margin=1, interp=True, rot=0)
+│  │     ├─ SlipMisalign(disp=(0, 5), margin=1, interp=True)
+│  │     ├─ SlipMisalign(disp=(0, 15), margin=1, interp=True)
+│  │     └─ SlipMisalign(disp=(0, 25), margin=1, interp=True)
 │  ├─ 0.25  Blend
-│  │  ├─ 0.5  MisalignPlusMissing(disp=(3, 15), margin=1, value=0, random=False)
+│  │  ├─ 0.5  MisalignPlusMissing(disp=(3, 15), margin=1, value=0)
 │  │  └─ 0.5  MisalignPlusMissing(disp=(3, 15), margin=1, value=0, random=True)
 │  ├─ 0.25  Blend
-│  │  ├─ 0.333  MixedMissingSection(value=0, random=False, maxsec=7, skip=0, double=False, individual=True)
-│  │  ├─ 0.333  MixedMissingSection(value=0, random=True, maxsec=7, skip=0, double=False, individual=True)
-│  │  └─ 0.333  MissingSection(value=0, random=True, maxsec=7, skip=0, double=False, individual=False)
+│  │  ├─ 0.333  MixedMissingSection(value=0, random=False, maxsec=7, skip=0, individual=True)
+│  │  ├─ 0.333  MixedMissingSection(value=0, random=True, maxsec=7, skip=0, individual=True)
+│  │  └─ 0.333  MissingSection(value=0, random=True, maxsec=7, skip=0, individual=False)
 │  └─ 0.25  Blend
 │     ├─ 0.333  LostSection(nsec=1, skip=0)
 │     ├─ 0.333  LostPlusMissing(skip=0, value=0, random=True)
-│     └─ 0.333  LostPlusMissing(skip=0, value=0, random=False)""".splitlines()
+│     └─ 0.333  LostPlusMissing(skip=0, value=0)""".splitlines()
 NOISE = "NoiseBox(sigma=(1, 3), dims=(5, 25), aniso=10, density=0.3, margin=(1, 5, 5), individual=True, skip=0.1)"
 
 
@@ -159,7 +159,7 @@ def test_flyem_in_validation_loses_and_boxes_and_warps_nothing() -> None:
     assert "Lost" not in text
     assert text.count("MissingSection") == 1
     assert "0.333  MixedMissingSection(value=0, random=False" in text
-    assert "0.333  MisalignPlusMissing(disp=(3, 15), margin=1, value=0, random=False)" in text
+    assert "0.333  MisalignPlusMissing(disp=(3, 15), margin=1, value=0)" in text
     assert GREY in text
 
 
@@ -174,14 +174,14 @@ def test_v2_is_v3_in_white_and_v2_2_in_black() -> None:
     assert [line.replace("value=1", "value=0") for line in v2] == v2_2
     assert v2[-14:-3] == [line.replace("value=0", "value=1") for line in v3[-14:-3]]
     assert sum("0.7  Misalign" in line for line in v2) == 3
-    assert "interp=False" in "\n".join(drawn("pinky_basil.aug_mip1_v2", interp=False))
+    assert "interp=True" not in "\n".join(drawn("pinky_basil.aug_mip1_v2", interp=False))
 
 
 def test_v0_and_v1_differ_in_fills_and_missing_sections() -> None:
     v0, v1 = ("\n".join(drawn(f"pinky_basil.aug_mip1_{v}")) for v in ("v0", "v1"))
     assert "0.25  MisalignPlusMissing(disp=(3, 15), margin=1, value=0, random=True)" in v0
-    assert "0.25  MisalignPlusMissing(disp=(3, 15), margin=1, value=0, random=False)" in v1
-    assert "0.25  MixedMissingSection(value=0, random=True, maxsec=7, skip=0, double=False, individual=False)" in v0
+    assert "0.25  MisalignPlusMissing(disp=(3, 15), margin=1, value=0)" in v1
+    assert "0.25  MixedMissingSection(value=0, random=True, maxsec=7, skip=0, individual=False)" in v0
     assert v1.count("0.333  MixedMissingSection") == 3
     assert v0.count("LostSection(nsec=1") == v1.count("LostSection(nsec=1") == 2
     for name in ("v0", "v1"):
@@ -206,11 +206,11 @@ def test_kasthuri_boxes_shrink_with_mip(mip: int, dims: str, aniso: str) -> None
 
 
 def test_kasthuri_acts_in_validation_where_it_says_so() -> None:
-    assert drawn("kasthuri11.aug_v2", False) == ["Compose", "├─ FlipRotate()", "└─ Label(vec=False)"]
+    assert drawn("kasthuri11.aug_v2", False) == ["Compose", "├─ FlipRotate()", "└─ Label()"]
     valid = "\n".join(drawn("kasthuri11.aug_v2_valid", False))
     for part in (GREY, "0.5  Misalign(disp=(0, 9)", "0.2  SlipMisalign", "0.3  nothing", "skip=0.1", "Blurry"):
         assert part in valid
     assert "Box" not in valid
     assert "Warp" not in valid
-    assert "interp=False" in "\n".join(drawn("kasthuri11.aug_v2_valid_no_interp"))
+    assert "interp=True" not in "\n".join(drawn("kasthuri11.aug_v2_valid_no_interp"))
     assert "interp=True" in valid

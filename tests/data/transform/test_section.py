@@ -148,7 +148,7 @@ def test_missing_value_is_fixed_or_uniform() -> None:
 def test_reprs_name_what_is_set() -> None:
     assert (
         repr(MixedMissingSection(7, value=1, random=False, skip=0.1))
-        == "MixedMissingSection(value=1, random=False, maxsec=7, skip=0.1, double=False, individual=True)"
+        == "MixedMissingSection(value=1, random=False, maxsec=7, skip=0.1, individual=True)"
     )
     assert "perturb='Stamp'" in repr(PartialSection(Stamp, prob=0.5))
     assert "maxsec" not in repr(PartialMissingSection(prob=0.5))

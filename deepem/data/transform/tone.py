@@ -1,0 +1,84 @@
+"""Tones that differ between sections: shifted histograms, and steps from one contrast to another. Labels stay."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepem.data.transform.base import Apply, Augment, Sample, Spec, keep, owned, probability
+from deepem.data.transform.perturb import Change, Grayscale, Perturb, in_rows, through_table
+from deepem.data.transform.region import cut, extent
+from deepem.data.transform.section import Section
+
+
+@dataclass(frozen=True)
+class Curve(Perturb):
+    """A random rising curve of grey values, straight between `knots` + 1 even places.
+
+    The rises between them are 1 / knots times exp(strength * U[-1, 1)), then scaled to keep black and white.
+    """
+
+    knots: int = 6
+    strength: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.knots < 2 or self.strength < 0:
+            raise ValueError(f"knots, strength: got {self.knots}, {self.strength}, wants 2 or more and no negative one")
+
+    def draw(self, rng: np.random.Generator) -> Change:
+        """Draw the curve."""
+        rises = np.exp(self.strength * rng.uniform(-1, 1, self.knots))
+        heights = np.concatenate([[0], np.cumsum(rises / rises.sum())])
+
+        def curve(values: NDArray[np.floating]) -> None:
+            values[...] = np.interp(values, np.linspace(0, 1, self.knots + 1), heights)
+
+        return through_table(curve)
+
+
+class HistogramShift(Section):
+    """Grey values of every section through a random rising curve of its own; black stays black, white stays white.
+
+    It spreads some tones and crowds others, as contrast and gamma cannot. Arguments of `Section`.
+    """
+
+    def __init__(self, knots: int = 6, strength: float = 1.0, prob: float | None = 1, **section: Any) -> None:
+        super().__init__(Curve, knots=knots, strength=strength, prob=None if section.get("maxsec") else prob, **section)
+
+
+@dataclass(frozen=True, repr=False)
+class ContrastStep(Augment):
+    """From a random section on, another contrast, brightness and gamma: the microscope was set anew.
+
+    Attributes:
+        contrast_factor: As for `Grayscale3D`.
+        brightness_factor: As for `Grayscale3D`.
+        skip: How often nothing happens.
+    """
+
+    contrast_factor: float = 0.5
+    brightness_factor: float = 0.5
+    skip: float = 0
+
+    def __post_init__(self) -> None:
+        probability("skip", self.skip)
+
+    def prepare(self, spec: Spec, rng: np.random.Generator) -> tuple[Spec, Apply]:
+        """Draw the section and the curve; the request stays as it is."""
+        frame = spec.frame(spec.images)
+        if rng.random() < self.skip or frame[0] < 2:
+            return spec, keep
+        change = Grayscale(self.contrast_factor, self.brightness_factor).draw(rng)
+        (z0, y0, x0), end = extent(frame)
+        at = int(rng.integers(1, frame[0])) + z0
+
+        def apply(sample: Sample) -> Sample:
+            for key in spec.images:
+                image = sample[key] = in_rows(owned(sample[key]))
+                change(cut(image, (at, y0, x0), end))
+            return sample
+
+        return spec, apply
