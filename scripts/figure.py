@@ -91,7 +91,7 @@ def affinity_panels(p: score.Prediction, grey: scoring.Array, ids: scoring.Array
         Panel("predicted affinity", f"red, green, blue: edges {edges}", np.moveaxis(p.array[:3, z], 0, -1)),
         Panel(
             "its segments",
-            f"cut edges: average precision {precision:.2f};  adapted Rand error {best['are']:.3f}",
+            f"cut edges: average precision {precision:.2f};  best adapted Rand error {best['are']:.3f}",
             marked(grey, colour_of(found[z]), found[z] > 0),
         ),
     ]
