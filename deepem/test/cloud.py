@@ -116,14 +116,7 @@ class CloudSource:
         Raises:
             InputError: a chunk cannot be read; the box is named.
         """
-        (z, y, x), (zz, yy, xx) = box.shift(self.origin)
-        try:
-            found = np.asarray(self.volume[x:xx, y:yy, z:zz])
-        except Exception as error:  # each protocol and encoding raises errors of its own
-            reason = " ".join(str(error).split())[:120] or type(error).__name__
-            where = f"unreadable voxels x {x}-{xx}, y {y}-{yy}, z {z}-{zz} ({type(error).__name__}: {reason})"
-            raise InputError(self.name, where, "a whole volume") from error
-        array = np.ascontiguousarray(found.transpose(3, 2, 1, 0))
+        array = get(self.volume, box.shift(self.origin))
         return array if array.dtype == np.uint8 else array.astype(np.float32, copy=False)
 
 
@@ -196,10 +189,15 @@ class CloudSink:
             offset, chunk = int(volume.voxel_offset[2]), int(volume.chunk_size[2])
             full = here.end[0] if last else here.end[0] - (here.end[0] - offset) % chunk
             if full > here.begin[0]:
-                put(volume, Box(here.begin, (full, *_yx(here.end))), array[:, : full - here.begin[0]])
+                whole = Box(here.begin, (full, *_yx(here.end)))
+                self.store(name, whole, array[:, : whole.size[0]])
             if full < here.end[0]:
                 rest = Box((max(full, here.begin[0]), *_yx(here.begin)), here.end)
                 self._waiting[name] = (rest, array[:, rest.begin[0] - here.end[0] :].copy())
+
+    def store(self, name: str, box: Box, array: Array) -> None:
+        """Write whole chunks of an output, (C, Z, Y, X) as stored, in voxels of its volume."""
+        put(self.volumes[name], box, array)
 
 
 def make_volume(path: str, channels: int, layout: Layout, provenance: Mapping[str, Any]) -> Any:
@@ -265,9 +263,19 @@ def put(volume: Any, box: Box, array: Array) -> None:
 
 
 def get(volume: Any, box: Box) -> Array:
-    """Read (C, Z, Y, X) from a volume."""
+    """Read (C, Z, Y, X) from a volume.
+
+    Raises:
+        InputError: a chunk cannot be read; the box is named.
+    """
     (z, y, x), (zz, yy, xx) = box
-    return np.ascontiguousarray(np.asarray(volume[x:xx, y:yy, z:zz]).transpose(3, 2, 1, 0))
+    try:
+        found = np.asarray(volume[x:xx, y:yy, z:zz])
+    except Exception as error:  # each protocol and encoding raises errors of its own
+        reason = " ".join(str(error).split())[:120]
+        where = f"unreadable voxels x {x}-{xx}, y {y}-{yy}, z {z}-{zz} ({type(error).__name__}: {reason})"
+        raise InputError(volume.cloudpath, where, "a whole volume") from error
+    return np.ascontiguousarray(found.transpose(3, 2, 1, 0))
 
 
 def filled(path: str, keywords: Sequence[str], place: str = "") -> str:

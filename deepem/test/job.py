@@ -154,6 +154,10 @@ class Job:
             return self._scan(size)
         return Augmented(self._scan, size, self.flips, self.edges, self.options["variance"])
 
+    def patches(self, volume: Volume, box: Box) -> int:
+        """Number of patches that a box of a volume takes."""
+        return self._engine(volume.size).count(box)
+
     def cost(self, volume: Volume) -> Cost:
         """What takes memory; found by a trial of the network the first time."""
         if self._cost is None:

@@ -82,14 +82,15 @@ def predict_cloud(job: Job) -> Summary:
 
 def cloud_volume(job: Job, tables: Any = None) -> tuple[Volume, CloudSource]:
     """The input volume of the options as it is to be read, and as it is stored."""
-    options = job.options
-    place = place_of(options)
-    source = CloudSource(filled(options["gs_input"], options["keywords"]), place, options["in_mip"], options["cache"])
-    mask = None
-    if options["gs_input_mask"]:
-        path = filled(options["gs_input_mask"], options["keywords"])
-        mask = CloudSource(path, place, options["in_mip"], options["cache"])
+    source = stored(job.options, "gs_input")
+    mask = stored(job.options, "gs_input_mask") if job.options["gs_input_mask"] else None
     return prepared(job, source, mask, tables), source
+
+
+def stored(options: Options, flag: str) -> CloudSource:
+    """The volume that a flag names, at the place that the options name, as it is stored."""
+    path = filled(options[flag], options["keywords"])
+    return CloudSource(path, place_of(options), options["in_mip"], options["cache"])
 
 
 def placement(job: Job, volume: Volume, source: CloudSource, covered: Box) -> Placement:
@@ -190,7 +191,7 @@ class Placement:
         z, y, x = (float(n) for n in size)
         return Layout(self.bounds, (z, y, x), vec3(tuple(options["chunk_size"])[::-1]), options["out_dtype"])
 
-    def sink(self) -> CloudSink:
+    def sink(self, kind: type[CloudSink] = CloudSink) -> CloudSink:
         """The output volumes, made where they are not there yet."""
         options = self.job.options
         provenance = {
@@ -201,7 +202,7 @@ class Placement:
             "options": {name: value if isinstance(value, (int, float, str, bool)) else str(value)
                         for name, value in sorted(options.items()) if value not in (None, False, "", [])},
         }  # fmt: skip
-        return CloudSink(self.paths, self.job.outputs, self.layout, self.origin, provenance)
+        return kind(self.paths, self.job.outputs, self.layout, self.origin, provenance)
 
     def predict(self, volume: Volume, label: str = "forward") -> Summary:
         """Predict all that is covered."""

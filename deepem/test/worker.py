@@ -1,0 +1,80 @@
+"""A worker: leases tasks of a queue and does them until none is left.
+
+The queue is task-queue's: ``fq://folder`` on a file system that all machines see, or ``sqs://`` by the same code. A
+leased task that is not done when its time is up is leased to the next worker, so that killing one loses nothing.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from deepem.test.plan import Plan, do_task
+from deepem.test.progress import tell
+from deepem.utils.errors import InputError
+
+LOOK_AGAIN_S = 2.0
+
+
+def open_queue(queue: str, make: bool = False) -> Any:
+    """A queue.
+
+    Raises:
+        InputError: it is a folder that is not there; it is made if asked for.
+    """
+    from taskqueue import TaskQueue, queueable
+
+    queueable(do_task)
+    if not make:
+        require(queue)
+    return TaskQueue(queue, progress=False)
+
+
+def require(queue: str) -> None:
+    """Refuse a queue whose folder is not there (any more): opening it would make an empty one."""
+    if queue.startswith("fq://") and not Path(queue.removeprefix("fq://"), "queue").is_dir():
+        raise InputError("--queue", f"{queue}, which is not there", "the queue that enqueue.py made")
+
+
+def enqueue(plan: Plan, queue: str, numbers: Iterable[int]) -> int:
+    """Put tasks of a plan into a queue, and return how many."""
+    tasks = [partial(do_task, plan.folder, number) for number in numbers]
+    open_queue(queue, make=True).insert(tasks)
+    return len(tasks)
+
+
+def work(queue: str, lease_s: int, stay: bool = False) -> int:
+    """Do tasks until the queue is empty, those leased to others included, and return how many were done.
+
+    Args:
+        queue: The queue.
+        lease_s: Seconds after which a task is taken for lost and given to another worker.
+        stay: Wait for more when the queue is empty.
+
+    Raises:
+        InputError: the queue vanishes; what was done is done.
+    """
+    from taskqueue import QueueEmptyError
+
+    tasks = open_queue(queue)
+    done = 0
+    while True:
+        require(queue)
+        try:
+            task = tasks.lease(seconds=lease_s)
+        except QueueEmptyError:
+            if not stay and tasks.enqueued == 0:
+                return done
+            time.sleep(LOOK_AGAIN_S * random.random())  # workers are to come at different moments
+            continue
+        except FileNotFoundError:
+            require(queue)
+            continue
+        done += bool(task.execute())
+        require(queue)
+        tasks.delete(task)
+        tell(f"{tasks.enqueued} tasks left")

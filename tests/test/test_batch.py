@@ -1,0 +1,63 @@
+"""A batch of cut-outs from a JSON file."""
+
+import json
+
+import numpy as np
+import pytest
+
+from deepem.test.batch import read
+from deepem.utils.errors import InputError
+
+
+def spec(lab, value):
+    (lab.folder / "batch.json").write_text(json.dumps(value))
+    return ["--spec", "batch.json", "--data_dir", "data"]
+
+
+def test_a_cutout_is_flags_that_win_over_defaults_and_the_command_line(tmp_path):
+    file = tmp_path / "batch.json"
+    file.write_text(json.dumps({
+        "defaults": {"in_mip": 1, "overlap": [0, 0.5, 4]},
+        "cutouts": [{"center": [1, -2, 3], "size": [4, 5, 6], "tags": {"affinity": "a"}, "keywords": ["x", "y"]},
+                    {"in_mip": 2, "downsample": True, "cache": False}],
+    }))  # fmt: skip
+    assert read(file, ["--amp"]) == [
+        ["--amp", "--in_mip", "1", "--overlap", "0,0.5,4", "--center", "1,-2,3", "--size", "4,5,6",
+         "--tags", '{"affinity": "a"}', "--keywords", "x", "y"],
+        ["--amp", "--in_mip", "2", "--overlap", "0,0.5,4", "--downsample"],
+    ]  # fmt: skip
+
+
+def test_each_cutout_is_predicted(lab, capsys):
+    lab.image("a"), lab.image("bb", (4, 20, 16))
+    lab.forward(*spec(lab, [{"test_ids": ["a"], "mit": True}, {"test_ids": ["bb"], "out_tag": "t"}]), "--json")
+    assert lab.files() == ["a_mitochondria_7.h5", "bb_affinity_7_t.h5", "bb_mitochondria_7_t.h5"]
+    assert [v["name"] for v in json.loads(capsys.readouterr().out)["volumes"]] == ["a", "bb"]
+
+
+@pytest.mark.slow
+def test_processes_share_the_cutouts(lab):
+    lab.image("a"), lab.image("bb", (4, 20, 16))
+    words = spec(lab, [{"test_ids": ["a"], "mit": True}, {"test_ids": ["bb"], "mit": True}])
+    lab.forward(*words)
+    before = [lab.output("a_mitochondria_7"), lab.output("bb_mitochondria_7")]
+    for file in lab.files():
+        (lab.folder / "experiments/exp/forward" / file).unlink()
+    lab.forward(*words, "--processes", "2")
+    for one, name in zip(before, ("a", "bb"), strict=True):
+        np.testing.assert_array_equal(lab.output(f"{name}_mitochondria_7"), one)
+
+
+@pytest.mark.parametrize("value", [{}, [], {"cutouts": [1]}, "text", {"cutouts": []}])
+def test_another_form_is_refused(tmp_path, value):
+    (tmp_path / "batch.json").write_text(json.dumps(value))
+    with pytest.raises(InputError, match="cutouts"):
+        read(tmp_path / "batch.json", [])
+
+
+def test_a_bad_cutout_is_named_before_any_is_begun(lab, capsys):
+    lab.image("a")
+    with pytest.raises(SystemExit):
+        lab.forward(*spec(lab, [{"test_ids": ["a"]}, {"test_ids": ["a"], "blur": 3, "chkpt_num": 5}]))
+    assert "cut-out 1" in capsys.readouterr().err
+    assert not lab.files()

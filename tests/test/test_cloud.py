@@ -1,0 +1,272 @@
+"""Volumes behind cloud-volume, through real ``file://`` ones on asymmetric volumes, and each of its traps."""
+
+import json
+
+import numpy as np
+import pytest
+
+from deepem.test.cloud import CloudSink, CloudSource, Layout, Place, filled, get, make_volume, put
+from deepem.test.forward import predict
+from deepem.test.pyramid import downsample
+from deepem.utils.errors import InputError
+from deepem.utils.geometry import Box
+
+cloudvolume = pytest.importorskip("cloudvolume")
+
+FOV = (4, 16, 16)
+SIZE = (7, 37, 29)  # z, y, x
+CORNER = (5, 20, 10)
+
+
+@pytest.fixture
+def stored(tmp_path):
+    """An image volume that begins at x 10, y 20, z 5, and its array (z, y, x)."""
+    array = np.random.default_rng(0).integers(1, 256, SIZE, np.uint8)
+    path = f"file://{tmp_path}/em"
+    cloudvolume.CloudVolume.from_numpy(
+        array.transpose(2, 1, 0)[..., None].copy(), path, resolution=(4, 4, 40), voxel_offset=(10, 20, 5),
+        chunk_size=(16, 8, 4), progress=False,
+    )  # fmt: skip
+    return path, array
+
+
+def volume_at(path, mip=0):
+    return cloudvolume.CloudVolume(path, mip=mip, progress=False)
+
+
+def run(lab, path, *words, out="out"):
+    lab.forward("--gs_input", path, "--gs_output", f"file://{lab.folder}/{out}", "--chunk_size", "16,8,4", *words)
+
+
+def found_in(lab, name, out="out"):
+    volume = volume_at(f"file://{lab.folder}/{out}/{name}")
+    return np.asarray(volume[:]).transpose(3, 2, 1, 0), volume
+
+
+def test_a_volume_is_read_z_y_x_at_its_place(stored):
+    path, array = stored
+    source = CloudSource(path, Place())
+    assert (source.size, source.origin, source.voxel_size_nm) == (SIZE, CORNER, (40, 4, 4))
+    box = Box((1, 2, 3), (6, 30, 20))
+    np.testing.assert_array_equal(source.read(box)[0], array[box.slices()])
+    assert source.read(box).flags.c_contiguous
+
+
+@pytest.mark.parametrize(
+    ("place", "begin", "size"),
+    [
+        (Place(begin=(12, 25, 6)), (6, 25, 12), (6, 32, 27)),
+        (Place(begin=(12, 25, 6), end=(20, 40, 9)), (6, 25, 12), (3, 15, 8)),
+        (Place(begin=(12, 25, 6), size=(20, 10, 5)), (6, 25, 12), (5, 10, 20)),
+        (Place(center=(20, 40, 8), size=(9, 16, 5)), (6, 32, 16), (5, 16, 9)),
+        (Place(size=(9, 16, 5)), (5, 20, 10), (5, 16, 9)),
+    ],
+)
+def test_begin_end_centre_and_size_are_x_y_z(stored, place, begin, size):
+    path, array = stored
+    source = CloudSource(path, place)
+    assert (source.origin, source.size) == (begin, size)
+    inside = Box.of_size(begin, size).shift(-c for c in CORNER).slices()
+    np.testing.assert_array_equal(source.read(Box((0, 0, 0), size))[0], array[inside])
+
+
+@pytest.mark.parametrize("place", [Place(begin=(9, 20, 5)), Place(end=(40, 57, 12)), Place(center=(20, 40, 8))])
+def test_a_box_that_is_not_in_the_volume_is_refused_not_filled_with_zeros(stored, place):
+    with pytest.raises(InputError, match=r"--begin|--center"):
+        CloudSource(stored[0], place)
+
+
+def test_a_prediction_lies_where_its_input_does(lab, stored):
+    path, array = stored
+    run(lab, path)
+    for name, value in predict(lab.net, array, patch_size=FOV).items():
+        found, volume = found_in(lab, name)
+        np.testing.assert_array_equal(found, value)
+        assert tuple(volume.voxel_offset) == (10, 20, 5)
+        assert tuple(volume.resolution) == (4, 4, 40)
+        assert tuple(volume.chunk_size) == (16, 8, 4)
+        assert str(volume.dtype) == "float32"
+
+
+def test_a_part_of_the_volume_with_a_crop_and_in_bytes(lab, stored):
+    path, array = stored
+    run(lab, path, "-b", "14,22,6", "-e", "38,55,12", "--force_crop", "2,10,12", "--out_dtype", "uint8", "--mit")
+    found, volume = found_in(lab, "mitochondria")
+    box = Box((6, 22, 14), (12, 55, 38)).shift(-c for c in CORNER)
+    value = predict(lab.net, array[box.slices()], patch_size=FOV, output_size=(2, 10, 12))["mitochondria"]
+    assert tuple(volume.voxel_offset) == (14 + 2, 22 + 3, 6 + 1)
+    np.testing.assert_array_equal(found, np.rint(value * 255))
+
+
+def test_columns_of_whole_chunks_give_the_same_bytes(lab, stored, monkeypatch, capsys):
+    path, _ = stored
+    run(lab, path, "--mit")
+    whole, _ = found_in(lab, "mitochondria")
+    monkeypatch.setattr("deepem.test.job.trial", lambda call, device: call() and 0)
+    monkeypatch.setattr("deepem.test.job.available", lambda device: 250_000)
+    run(lab, path, "--mit", "--json", out="cut")
+    assert json.loads(capsys.readouterr().out)["volumes"][0]["columns"] > 1
+    np.testing.assert_array_equal(found_in(lab, "mitochondria", "cut")[0], whole)
+
+
+def test_names_keywords_tags_and_variances(lab, stored):
+    path, _ = stored
+    out = f"file://{lab.folder}/out/{{}}"
+    words = ["--gs_output", out, "--mit", "--chunk_size", "16,8,4", "--overlap", "0,0,0"]
+    named = ["--keywords", "em", "--tags", '{"mitochondria": "mito"}', "--test_aug", "0", "1", "--variance"]
+    lab.forward("--gs_input", path.replace("/em", "/{}"), *words, *named)
+    for name in ("mito", "mito_var"):
+        assert volume_at(f"file://{lab.folder}/out/em/{name}").num_channels == 1
+    lab.forward("--gs_input", path, *words, "-c", "24,38,8", "-s", "16,16,4")
+    assert (lab.folder / "out/x24_y38_z8_s16-16-4/mitochondria/info").is_file()
+    lab.forward("--gs_input", path, *words, "-b", "10,20,5", "-e", "26,36,9")
+    assert (lab.folder / "out/10-26_20-36_5-9/mitochondria/info").is_file()
+
+
+def test_keywords_that_do_not_fill_a_path_are_refused():
+    assert filled("a/{}/b{}", ["x", "y"]) == "a/x/by"
+    with pytest.raises(InputError, match="--keywords"):
+        filled("a/{}/{}", ["x"])
+
+
+def test_provenance_says_how_it_was_made(lab, stored):
+    run(lab, stored[0], "--mit")
+    provenance = json.loads((lab.folder / "out/mitochondria/provenance").read_text())
+    (note,) = provenance["processing"]
+    assert note["checkpoint"] == 7
+    assert note["input"] == stored[0]
+    assert note["options"]["exp_name"] == "exp"
+
+
+def test_a_lower_resolution_is_read_and_written_at_its_own(lab, stored):
+    path, array = stored
+    assert downsample(path, 1) == 2
+    run(lab, path, "--in_mip", "1", "--mit", "--inputsz", "4,16,8", "-b", "10,20,5", "-s", "28,36,7")
+    found, volume = found_in(lab, "mitochondria")
+    assert tuple(volume.resolution) == (8, 8, 40)
+    assert tuple(volume.voxel_offset) == (5, 10, 5)
+    small = array[:, :36, :28].reshape(7, 18, 2, 14, 2).mean((2, 4))
+    value = predict(lab.net, np.rint(small).astype(np.uint8), patch_size=(4, 16, 8))["mitochondria"]
+    np.testing.assert_array_equal(found, value)
+
+
+def test_offset_and_resolution_of_the_output_can_be_given(lab, stored):
+    run(lab, stored[0], "--mit", "-o", "-100,200,300", "-r", "5,6,50", "--crop_border", "2,0,0")
+    _, volume = found_in(lab, "mitochondria")
+    assert tuple(volume.voxel_offset) == (-100, 200, 301)
+    assert tuple(volume.resolution) == (5, 6, 50)
+
+
+def test_a_mask_volume_blackens_the_image(lab, stored):
+    path, array = stored
+    mask = (np.random.default_rng(1).random(SIZE) < 0.3).astype(np.uint8)
+    cloudvolume.CloudVolume.from_numpy(
+        mask.transpose(2, 1, 0)[..., None].copy(), path + "_mask", resolution=(4, 4, 40), voxel_offset=(10, 20, 5),
+        chunk_size=(16, 8, 4), progress=False,
+    )  # fmt: skip
+    run(lab, path, "--gs_input_mask", path + "_mask", "--mit")
+    value = predict(lab.net, np.where(mask, 0, array).astype(np.uint8), patch_size=FOV)["mitochondria"]
+    np.testing.assert_array_equal(found_in(lab, "mitochondria")[0], value)
+
+
+def test_levels_are_means_of_four_also_where_the_finer_one_ends(tmp_path):
+    path = f"file://{tmp_path}/v"
+    layout = Layout(Box((0, 1, 3), (3, 20, 40)), (40, 4, 4), (2, 8, 8))
+    volume = make_volume(path, 2, layout, {})
+    array = np.random.default_rng(0).random((2, 3, 19, 37)).astype(np.float32)
+    put(volume, layout.bounds, array)
+    assert downsample(path) == 3
+    assert (tmp_path / "v/8.0_8.0_40.0").is_dir() or (tmp_path / "v/8_8_40").is_dir()
+    coarse = volume_at(path, 1)
+    assert tuple(coarse.resolution) == (8, 8, 40)
+    begin, end = tuple(coarse.bounds.minpt), tuple(coarse.bounds.maxpt)
+    found = get(coarse, Box(begin[::-1], end[::-1]))
+    for (y, x), value in np.ndenumerate(found[0, 1]):
+        ys = [v - 1 for v in (2 * (y + begin[1]), 2 * (y + begin[1]) + 1)]
+        xs = [v - 3 for v in (2 * (x + begin[0]), 2 * (x + begin[0]) + 1)]
+        four = [array[0, 1, min(max(a, 0), 18), min(max(b, 0), 36)] for a in ys for b in xs]
+        assert abs(np.mean(four) - value) < 1e-6
+
+
+# The traps of cloud-volume.
+
+
+def small(tmp_path, channels=4):
+    layout = Layout(Box((0, 0, 0), (4, 8, 16)), (40, 4, 4), (4, 8, 8))
+    return make_volume(f"file://{tmp_path}/v", channels, layout, {}), layout
+
+
+@pytest.mark.parametrize("shape", [(4, 8, 16), (1, 4, 8, 16), (3, 4, 8, 16)])
+def test_what_is_not_of_the_volumes_channels_is_not_written(tmp_path, shape):
+    volume, layout = small(tmp_path)
+    with pytest.raises(ValueError, match="float32"):
+        put(volume, layout.bounds, np.zeros(shape, np.float32))
+
+
+def test_what_is_not_of_the_volumes_type_is_not_written(tmp_path):
+    volume, layout = small(tmp_path)
+    with pytest.raises(ValueError, match="float64"):
+        put(volume, layout.bounds, np.zeros((4, 4, 8, 16)))
+
+
+def test_channels_come_back_in_order(tmp_path):
+    volume, layout = small(tmp_path)
+    array = np.random.default_rng(0).random((4, 4, 8, 16)).astype(np.float32)
+    put(volume, layout.bounds, array)
+    np.testing.assert_array_equal(get(volume, layout.bounds), array)
+
+
+def test_missing_chunks_of_the_input_are_zeros(stored, tmp_path):
+    path, array = stored
+    victim = sorted((tmp_path / "em").glob("4*/*"))[0]
+    victim.unlink()
+    found = CloudSource(path, Place()).read(Box((0, 0, 0), SIZE))[0]
+    assert (found == 0).sum() == 16 * 8 * 4
+    assert np.array_equal(found[found > 0], array[found > 0])
+
+
+def test_a_chunk_that_cannot_be_decoded_is_named(stored, tmp_path):
+    path, _ = stored
+    sorted((tmp_path / "em").glob("4*/*"))[0].write_bytes(b"\x1f\x8bnothing")
+    with pytest.raises(InputError, match="x 10-39, y 20-57, z 5-12"):
+        CloudSource(path, Place()).read(Box((0, 0, 0), SIZE))
+
+
+def test_an_output_that_is_off_the_chunks_of_the_volume_there_is_refused(lab, stored, capsys):
+    path, _ = stored
+    run(lab, path, "--mit")
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        run(lab, path, "--mit", "-b", "12,20,5", "-s", "16,16,4")
+    assert "chunks of" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["--out_dtype", "uint8"], ["-r", "8,8,40"], ["-o", "500,500,500"]])
+def test_an_output_volume_of_another_kind_is_refused(lab, stored, capsys, words):
+    path, _ = stored
+    run(lab, path, "--mit")
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stopped:
+        run(lab, path, "--mit", *words)
+    assert stopped.value.code == 2
+    assert "a volume there of" in capsys.readouterr().err
+
+
+def test_outputs_are_stored_uncompressed_for_readers_that_do_not_know_the_suffix_gz(lab, stored):
+    run(lab, stored[0], "--mit")
+    chunks = [p.name for p in (lab.folder / "out/mitochondria").rglob("*") if p.is_file() and "_" in p.name]
+    assert chunks
+    assert not [name for name in chunks if name.endswith(".gz")]
+
+
+def test_planes_wait_until_a_chunk_is_full(tmp_path):
+    layout = Layout(Box((2, 0, 0), (13, 8, 8)), (40, 4, 4), (4, 8, 8))
+    array = np.random.default_rng(0).random((1, 11, 8, 8)).astype(np.float32)
+    with CloudSink({"a": f"file://{tmp_path}/v"}, {"a": 1}, layout, (2, 0, 0)) as sink:
+        written = []
+        store = sink.store
+        sink.store = lambda name, box, value: (written.append((box.begin[0], box.end[0])), store(name, box, value))
+        for begin, end in ((0, 3), (3, 5), (5, 10), (10, 11)):
+            sink.write(Box((begin, 0, 0), (end, 8, 8)), {"a": array[:, begin:end]}, end == 11)
+    assert written == [(2, 6), (6, 10), (10, 13)]
+    np.testing.assert_array_equal(get(sink.volumes["a"], layout.bounds), array)

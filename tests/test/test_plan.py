@@ -1,0 +1,249 @@
+"""A prediction in tasks: the cuts change no bit, what is done stays done, and what goes wrong is named or redone."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from deepem.test import plan as plan_module
+from deepem.test import worker
+from deepem.test.plan import Plan, cut
+from deepem.utils.errors import InputError
+from deepem.utils.geometry import Box
+
+cloudvolume = pytest.importorskip("cloudvolume")
+pytest.importorskip("taskqueue")
+
+SIZE = (9, 50, 40)
+
+
+@pytest.fixture
+def em(lab, monkeypatch):
+    """An image volume, and the flags that predict it into the folder `out`."""
+    monkeypatch.setattr(plan_module, "WAIT_S", 0)
+    plan_module._worker.cache_clear()
+    array = np.random.default_rng(0).integers(1, 256, SIZE, np.uint8)
+    path = f"file://{lab.folder}/em"
+    cloudvolume.CloudVolume.from_numpy(
+        array.transpose(2, 1, 0)[..., None].copy(), path, resolution=(4, 4, 40), voxel_offset=(10, 20, 5),
+        chunk_size=(8, 8, 4), progress=False,
+    )  # fmt: skip
+    return path
+
+
+def words(lab, em, out="out"):
+    return ["--exp_name", "exp", "--cpu", "--mit", "--gs_input", em, "--gs_output", f"file://{lab.folder}/{out}",
+            "--chunk_size", "16,16,4"]  # fmt: skip
+
+
+def serial(lab, em):
+    lab.forward(*words(lab, em, "serial")[3:])
+    return output(lab, "serial")
+
+
+def output(lab, out="out"):
+    source = cloudvolume.CloudVolume(f"file://{lab.folder}/{out}/mitochondria", progress=False)
+    return np.asarray(source[:])
+
+
+def make(lab, em, *more):
+    return Plan.make("plan", [*words(lab, em), *more], (4, 16, 32))
+
+
+def test_boxes_are_whole_chunks_and_partition_the_whole():
+    whole = Box((1, 2, 3), (12, 50, 40))
+    boxes = cut(whole, (5, 20, 9), (4, 16, 8))
+    count = np.zeros(whole.end, int)
+    for box in boxes:
+        count[box.slices()] += 1
+        assert all((b - f) % c == 0 for b, f, c in zip(box.begin, whole.begin, (4, 16, 8), strict=True))
+    assert (count[whole.slices()] == 1).all()
+    assert count.sum() == whole.voxels
+
+
+def test_tasks_in_any_order_give_the_bytes_of_the_serial_run(lab, em):
+    wanted = serial(lab, em)
+    plan = make(lab, em)
+    assert Plan.load("plan") == plan
+    assert len(plan.boxes) == 3 * 4 * 2
+    assert sum(plan.patches) > plan.uncut
+    order = list(range(len(plan.boxes)))
+    random.Random(0).shuffle(order)
+    assert all(plan.do(number) for number in order)
+    np.testing.assert_array_equal(output(lab), wanted)
+    assert plan.done() == set(order)
+    assert not plan.failed()
+
+
+def test_flips_and_contrast_do_not_depend_on_the_cut_either(lab, em):
+    more = ["--test_aug", "0", "11", "--gs_input_norm", "0.05", "0.1"]
+    lab.forward(*words(lab, em, "serial")[3:], *more)
+    plan = make(lab, em, *more)
+    for number in range(len(plan.boxes)):
+        plan.do(number)
+    np.testing.assert_array_equal(output(lab), output(lab, "serial"))
+
+
+def test_a_task_that_is_done_is_not_done_again(lab, em, monkeypatch):
+    plan = make(lab, em)
+    assert plan.do(3)
+    monkeypatch.setattr(plan_module.Worker, "do", lambda *_: pytest.fail("computed again"))
+    assert not plan.do(3)
+
+
+@pytest.mark.parametrize("damage", ["changed", "cut short", "gone"])
+def test_a_damaged_block_is_found_and_redone_alone(lab, em, damage):
+    wanted = serial(lab, em)
+    plan = make(lab, em)
+    for number in range(len(plan.boxes)):
+        plan.do(number)
+    assert plan.damaged() == []
+    victim = sorted((lab.folder / "out/mitochondria").glob("4*/*"))[5]
+    if damage == "gone":
+        victim.unlink()
+    else:
+        held = bytearray(victim.read_bytes())
+        held[100] ^= 1
+        victim.write_bytes(held if damage == "changed" else held[:-7])
+    (number,) = plan.damaged()
+    assert worker.enqueue(plan, "fq://queue", plan.damaged()) == 1
+    assert worker.work("fq://queue", 60) == 1
+    assert plan.damaged() == []
+    np.testing.assert_array_equal(output(lab), wanted)
+    plan.forget(number)
+    assert number not in plan.done()
+
+
+def test_a_marker_that_is_not_whole_is_no_marker(lab, em):
+    plan = make(lab, em)
+    plan.do(0)
+    (lab.folder / "plan/done/0.json").write_text('{"blocks": [')
+    assert plan.damaged() == [0]
+    assert plan.do(0)
+
+
+def test_an_input_chunk_that_cannot_be_read_fails_its_tasks_alone(lab, em):
+    wanted = serial(lab, em)
+    victim = next((lab.folder / "em").glob("4*/42-50_60-68_9-13*"))
+    held = victim.read_bytes()
+    victim.write_bytes(b"\x1f\x8bnothing")
+    plan = make(lab, em)
+    worker.enqueue(plan, "fq://queue", range(len(plan.boxes)))
+    worker.work("fq://queue", 60)
+    failed = plan.failed()
+    assert failed
+    assert plan.done() == set(range(len(plan.boxes))) - set(failed)
+    for number, line in failed.items():
+        assert f"task {number}" in line
+        assert "unreadable voxels x" in line
+    victim.write_bytes(held)
+    worker.enqueue(plan, "fq://queue", failed)
+    assert worker.work("fq://queue", 60) == len(failed)
+    assert not plan.failed()
+    np.testing.assert_array_equal(output(lab), wanted)
+
+
+def test_a_disk_that_cannot_take_a_block_is_noted_and_tried_again_later(lab, em, monkeypatch):
+    plan = make(lab, em)
+
+    def full(volume, box, array):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(plan_module, "put", full)
+    assert not plan.do(2)
+    assert "No space left" in plan.failed()[2]
+    monkeypatch.undo()
+    assert plan.do(2)
+    assert not plan.failed()
+
+
+def test_a_queue_that_vanishes_is_named_and_what_is_done_is_done(lab, em, monkeypatch):
+    plan = make(lab, em)
+    worker.enqueue(plan, "fq://queue", range(len(plan.boxes)))
+    do = Plan.do
+
+    def last_one(self, number):
+        done = do(self, number)
+        shutil.rmtree("queue")
+        return done
+
+    monkeypatch.setattr(Plan, "do", last_one)
+    with pytest.raises(InputError, match="fq://queue"):
+        worker.work("fq://queue", 60)
+    monkeypatch.undo()
+    assert len(plan.done()) == 1
+    assert not (lab.folder / "queue").exists()
+    with pytest.raises(InputError, match="fq://queue"):
+        worker.work("fq://queue", 60)
+    left = set(range(len(plan.boxes))) - plan.done()
+    worker.enqueue(plan, "fq://queue", left)
+    monkeypatch.setattr(plan_module, "WAIT_S", 0)
+    assert worker.work("fq://queue", 60) == len(left)
+
+
+def test_an_empty_queue_ends_the_work(lab):
+    worker.open_queue("fq://queue", make=True)
+    assert worker.work("fq://queue", 60) == 0
+
+
+def test_what_makes_no_plan_is_refused(lab, em):
+    with pytest.raises(InputError, match="--gs_input"):
+        Plan.make("plan", ["--exp_name", "exp", "--cpu", "--test_ids", "a"], (4, 16, 16))
+    make(lab, em)
+    with pytest.raises(InputError, match="a plan that is there"):
+        make(lab, em)
+    with pytest.raises(InputError, match=r"plan\.json"):
+        Plan.load("nothing")
+
+
+def script(root, name, *words, **options):
+    command = [sys.executable, str(root / "scripts/inference" / f"{name}.py"), *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=ENVIRONMENT, **options)
+
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+@pytest.mark.slow
+def test_killing_workers_at_any_moment_gives_the_same_bytes(lab, em, root):
+    """Plan, enqueue and status as scripts; workers are killed one after the other until all is done."""
+    lab.forward(*words(lab, em, "serial")[3:])
+    done = script(root, "plan", "--plan", "plan", "--task_size", "32,16,4", *words(lab, em))
+    assert "24 tasks" in done.stdout, done.stderr
+    assert "GPU hours" in done.stdout
+    queue = ["--plan", "plan", "--queue", "fq://queue"]
+    assert "24 of 24" in script(root, "enqueue", *queue).stdout
+    assert script(root, "status", *queue).returncode == 1
+    drawn = random.Random(0)
+    command = [sys.executable, str(root / "scripts/inference/work.py"), "--queue", "fq://queue", "--lease", "3"]
+    kills = 0
+    for _ in range(60):
+        running = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        before = len(Plan.load("plan").done())
+        while running.poll() is None and len(Plan.load("plan").done()) < before + 4:
+            time.sleep(0.05)
+        time.sleep(drawn.random() * 0.3)
+        if running.poll() is not None:
+            assert running.returncode == 0
+            break
+        running.send_signal(signal.SIGKILL)
+        running.wait()
+        kills += 1
+    assert kills >= 4
+    status = json.loads(script(root, "status", *queue, "--verify", "--json").stdout)
+    assert status == {"tasks": 24, "done": 24, "failed": {}, "damaged": [], "enqueued": 0, "leased": 0}
+    np.testing.assert_array_equal(output(lab), output(lab, "serial"))
+
+
+@pytest.mark.slow
+def test_a_worker_whose_queue_is_gone_ends_with_one_line(lab, root):
+    done = script(root, "work", "--queue", "fq://queue")
+    assert done.returncode == 2
+    assert done.stderr.startswith("work.py: error: --queue: got fq://queue")
