@@ -22,7 +22,7 @@ class Curve(Perturb):
     """
 
     knots: int = 6
-    strength: float = 1.0
+    strength: float = 0.7
 
     def __post_init__(self) -> None:
         if self.knots < 2 or self.strength < 0:
@@ -45,7 +45,7 @@ class HistogramShift(Section):
     It spreads some tones and crowds others, as contrast and gamma cannot. Arguments of `Section`.
     """
 
-    def __init__(self, knots: int = 6, strength: float = 1.0, prob: float | None = 1, **section: Any) -> None:
+    def __init__(self, knots: int = 6, strength: float = 0.7, prob: float | None = 1, **section: Any) -> None:
         super().__init__(Curve, knots=knots, strength=strength, prob=None if section.get("maxsec") else prob, **section)
 
 

@@ -69,3 +69,13 @@ def test_sixteen_poses_are_equally_likely() -> None:
 def test_sizes_are_exchanged_before() -> None:
     request, _ = Transpose([0, 1, 3, 2], 1).prepare(SPEC, rng())
     assert request.size == {k: (z, x, y) for k, (z, y, x) in SPEC.size.items()}
+
+
+def test_isotropic_volumes_have_48_poses() -> None:
+    seen: Counter[bytes] = Counter()
+    spec = Spec({"seg": (3, 3, 3)}, (), ("seg",))
+    for seed in range(2400):
+        seen[run(FlipRotate(isotropic=True), seed, spec)["seg"].tobytes()] += 1
+    assert len(seen) == 48
+    assert max(seen.values()) < 90
+    assert min(seen.values()) > 20
