@@ -14,8 +14,8 @@ AUGMENTS = (
     "MisalignPlusMissing MisalignTrackMissing Track FillBox BlurBox NoiseBox Warp Label MotionBlur"
 )
 NETWORKS = (
-    "RSUNet isoRSUNet RUNet rsunet_gn rsunet_act rsunet_act_gn rsunet_act_in rsunet_act_nn rsunet_act_nn_gn rsunet_2d3d "
-    "rsunet_2d3d_gn rsunet_v3 dynamic_rsunet DTU2 vrunet VRUNet"
+    "RSUNet isoRSUNet RUNet rsunet_gn rsunet_act rsunet_act_gn rsunet_act_in rsunet_act_nn rsunet_act_nn_gn "
+    "rsunet_2d3d rsunet_2d3d_gn rsunet_v3 dynamic_rsunet DTU2 vrunet VRUNet"
 )
 NAMES = {
     "deepem.data.transform": AUGMENTS,
