@@ -132,9 +132,11 @@ class CroppedShape(UShape):
                 if size < 1 or size % self.factors[level][axis]:
                     return None
                 size //= self.factors[level][axis]
+        period = 1
         for level in reversed(range(len(self.factors))):
             size *= self.factors[level][axis]
-            lost, period = self.up[level][axis], prod(f[axis] for f in self.factors[level:])
+            period *= self.factors[level][axis]
+            lost = self.up[level][axis]
             kept = (size - lost) // period * period + lost
             margins = size - kept, skips[level] - kept
             if kept <= lost or margins[1] < 0 or any(m % 2 for m in margins):  # odd: maps would not share a centre
