@@ -48,7 +48,7 @@ def enqueue(plan: Plan, queue: str, numbers: Iterable[int]) -> int:
 
 
 def work(queue: str, lease_s: int, stay: bool = False) -> int:
-    """Do tasks until the queue is empty, those leased to others included, and return how many were done.
+    """Do tasks until the queue is empty, those leased to others included, and return how many were taken from it.
 
     Args:
         queue: The queue.
@@ -61,20 +61,21 @@ def work(queue: str, lease_s: int, stay: bool = False) -> int:
     from taskqueue import QueueEmptyError
 
     tasks = open_queue(queue)
-    done = 0
+    taken = 0
     while True:
         require(queue)
         try:
             task = tasks.lease(seconds=lease_s)
         except QueueEmptyError:
             if not stay and tasks.enqueued == 0:
-                return done
+                return taken
             time.sleep(LOOK_AGAIN_S * random.random())  # workers are to come at different moments
             continue
         except FileNotFoundError:
             require(queue)
             continue
-        done += bool(task.execute())
+        task.execute()
+        taken += 1
         require(queue)
         tasks.delete(task)
         tell(f"{tasks.enqueued} tasks left")

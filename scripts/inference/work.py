@@ -26,7 +26,7 @@ def main() -> None:
         from deepem.utils.allocator import keep_memory
 
         keep_memory()
-        print(f"{work(own.queue, own.lease, own.stay)} tasks done")
+        print(f"{work(own.queue, own.lease, own.stay)} tasks taken")
 
 
 if __name__ == "__main__":

@@ -103,7 +103,7 @@ def test_columns_of_whole_chunks_give_the_same_bytes(lab, stored, monkeypatch, c
     run(lab, path, "--mit")
     whole, _ = found_in(lab, "mitochondria")
     monkeypatch.setattr("deepem.test.job.trial", lambda call, device: call() and 0)
-    monkeypatch.setattr("deepem.test.job.available", lambda device: 250_000)
+    monkeypatch.setattr("deepem.test.job.available", lambda device: 60_000)
     run(lab, path, "--mit", "--json", out="cut")
     assert json.loads(capsys.readouterr().out)["volumes"][0]["columns"] > 1
     np.testing.assert_array_equal(found_in(lab, "mitochondria", "cut")[0], whole)

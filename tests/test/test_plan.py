@@ -156,10 +156,10 @@ def test_a_disk_that_cannot_take_a_block_is_noted_and_tried_again_later(lab, em,
     def full(volume, box, array):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(plan_module, "put", full)
-    assert not plan.do(2)
+    with monkeypatch.context() as patch:
+        patch.setattr(plan_module, "put", full)
+        assert not plan.do(2)
     assert "No space left" in plan.failed()[2]
-    monkeypatch.undo()
     assert plan.do(2)
     assert not plan.failed()
 
@@ -174,17 +174,16 @@ def test_a_queue_that_vanishes_is_named_and_what_is_done_is_done(lab, em, monkey
         shutil.rmtree("queue")
         return done
 
-    monkeypatch.setattr(Plan, "do", last_one)
-    with pytest.raises(InputError, match="fq://queue"):
-        worker.work("fq://queue", 60)
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(Plan, "do", last_one)
+        with pytest.raises(InputError, match="fq://queue"):
+            worker.work("fq://queue", 60)
     assert len(plan.done()) == 1
     assert not (lab.folder / "queue").exists()
     with pytest.raises(InputError, match="fq://queue"):
         worker.work("fq://queue", 60)
     left = set(range(len(plan.boxes))) - plan.done()
     worker.enqueue(plan, "fq://queue", left)
-    monkeypatch.setattr(plan_module, "WAIT_S", 0)
     assert worker.work("fq://queue", 60) == len(left)
 
 
