@@ -85,6 +85,13 @@ class Augment(ABC):
     def prepare(self, spec: Spec, rng: np.random.Generator) -> tuple[Spec, Apply]:
         """The request to read for `spec`, and the function that makes the sample `spec` asks for from it."""
 
+    def check(self, spec: Spec) -> None:  # noqa: B027
+        """Refuse a request that cannot be served, whatever is drawn, so that a run stops before it starts.
+
+        Raises:
+            InputError: what does not fit.
+        """
+
     def lines(self) -> list[str]:
         """The lines of the repr: the name with its arguments, and below it the parts, if it is made of others.
 

@@ -34,6 +34,11 @@ class Compose(Augment):
 
         return spec, apply
 
+    def check(self, spec: Spec) -> None:
+        """Refuse what one of its parts refuses."""
+        for augment in self.augments:
+            augment.check(spec)
+
     def lines(self) -> list[str]:
         """Its parts from first to last."""
         return ["Compose", *_branches([a.lines() for a in self.augments])]
@@ -57,9 +62,16 @@ class Blend(Augment):
         self.props: tuple[float, ...] = tuple((weights / weights.sum()).tolist())
 
     def prepare(self, spec: Spec, rng: np.random.Generator) -> tuple[Spec, Apply]:
-        """Draw one and let it answer."""
+        """Draw one and let it answer; a choice that could not is refused, drawn or not."""
+        self.check(spec)
         chosen = self.augments[rng.choice(len(self.augments), p=self.props)]
         return (spec, keep) if chosen is None else chosen.prepare(spec, rng)
+
+    def check(self, spec: Spec) -> None:
+        """Refuse what one of its choices refuses."""
+        for augment in self.augments:
+            if augment is not None:
+                augment.check(spec)
 
     def lines(self) -> list[str]:
         """Its choices with their probabilities."""
