@@ -1,7 +1,7 @@
 """Synthetic volumes, made in memory from their ids: nothing is read, nothing is downloaded, every label is there.
 
-The same id and size give the same voxels anywhere. Instances of `seg` touch without a gap; it is 0 only where there
-is no cell, in the lumen of the blood vessel and in myelin.
+The same id and size give the same voxels anywhere. Instances of `seg` touch without a gap, the lumen of the blood
+vessel is one of them, and 0 is myelin only.
 """
 
 from __future__ import annotations

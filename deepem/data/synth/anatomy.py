@@ -30,11 +30,11 @@ class Anatomy:
 
     Attributes:
         neurites: The course of every neurite.
-        seg: Instances; they touch without a gap. 0 in the vessel's lumen and in myelin only.
+        seg: Instances; they touch without a gap. The vessel's lumen is one too; 0 is myelin only.
         mit, mye, glia: 1 where there is one.
         blv: 1 in the lumen of the blood vessel, 2 in its wall.
         organelle: Grey value of mitochondria, 0 elsewhere.
-        wall: Id of the vessel's wall.
+        wall: Id of the vessel's wall; its lumen has the next one.
         glial: Whether a cell is glia, by id; ids from `glial.size` on are sheets of glia.
         sheathed: Whether an axon has myelin, by id.
     """
@@ -57,7 +57,7 @@ def build(name: str, size: Vec3) -> Anatomy:
     wall = neurites.count + 1
     rng = stream(name, "kinds")
     sheathed = _sheathed(rng, neurites, size)
-    glial = np.zeros(neurites.count + 2, bool)
+    glial = np.zeros(neurites.count + 3, bool)
     slender = neurites.radius.mean(axis=0) < 26
     glial[1:wall] = (rng.random(neurites.count) < 0.06) & slender & ~sheathed[1:wall]
     mit, mye, glia, blv, organelle = (np.zeros(size, np.uint8) for _ in range(5))
@@ -75,7 +75,7 @@ def _sheathed(rng: np.random.Generator, neurites: Neurites, size: Vec3) -> NDArr
     radius = neurites.radius.mean(axis=0)
     inside = ((neurites.centre > 0) & (neurites.centre < np.array(size[1:]))).all(axis=2).mean(axis=0)
     fit = inside - 0.05 * np.abs(radius - 26) + rng.uniform(0, 0.4, len(radius))
-    chosen = np.zeros(neurites.count + 2, bool)
+    chosen = np.zeros(neurites.count + 3, bool)
     chosen[np.argsort(-fit)[: max(1, round(size[1] * size[2] / 300**2))] + 1] = True
     return chosen
 
@@ -102,7 +102,7 @@ class _Sections:
         seg = cells(tissue.neurites.discs(z), y, x)
         lumen = inside > self.vessel.wall
         seg[inside > 0] = tissue.wall
-        seg[lumen] = 0
+        seg[lumen] = tissue.wall + 1
         tissue.blv[z] = np.where(lumen, 1, 2 * (inside > 0))
         deep = depth(seg)
         plain = (seg > 0) & (seg < tissue.wall) & ~tissue.sheathed[seg]

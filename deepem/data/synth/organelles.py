@@ -94,7 +94,7 @@ class Mitochondria:
             radius=np.stack([across * rng.uniform(1.0, 2.0, count), across], axis=1),
             angle=rng.uniform(0, np.pi, count),
             stripe=rng.uniform(0, np.pi, count),
-            grey=rng.normal(100, 10, count).clip(78, 122),
+            grey=rng.normal(88, 8, count).clip(72, 106),
         )
 
     def paint(

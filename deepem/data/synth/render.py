@@ -14,7 +14,7 @@ from deepem.data.synth.organelles import dot, ring
 from deepem.data.synth.synapses import Synapses
 from deepem.utils.geometry import Vec3, vec3
 
-MEMBRANE = 2.7
+MEMBRANE = 2.6
 """Voxels from the middle of a border to 1/e of its darkness."""
 
 
@@ -43,7 +43,7 @@ class Renderer:
         image = self._cytoplasm(z, seg, deep)
         image = self._organelles(z, seg, deep, image)
         dark = self._membrane(z)
-        image += (74 - image).clip(max=0) * dark
+        image += (73 - image).clip(max=0) * dark
         for where, darkening in self.synapses.dark.get(z, ()):
             image[where] -= darkening * ((image[where] - 40) / 90).clip(0, 1)
         fold = self._fold(z, seg.shape)
@@ -51,7 +51,7 @@ class Renderer:
         return self._microscope(z, image), (fold > 0.5).astype(np.uint8)
 
     def _cytoplasm(self, z: int, seg: Labels, deep: Plane) -> Plane:
-        image = self.grey[seg] + self.grain[seg] * (0.75 * grain(self.noise, 1.4) + 0.65 * grain(self.noise, 4.5))
+        image = self.grey[seg] + self.grain[seg] * (0.8 * grain(self.noise, 1.4) + 0.35 * grain(self.noise, 4.5))
         # Reticulum: thin contour lines of a smooth field, dark like a membrane, away from the real ones.
         line = np.exp(-(((np.abs(self.reticulum.section(z)) - 1.0) / 0.17) ** 2))
         image -= self.tubes[seg] * line * self._shade(seg) * (deep > 5)
@@ -85,7 +85,7 @@ class Renderer:
     def _membrane(self, z: int) -> Plane:
         """Darkness of the membranes, [0, 1]; a section has a thickness, so those of its neighbours shine through."""
         last = len(self.tissue.seg) - 1
-        return 0.64 * self._line(z) + 0.18 * (self._line(max(z - 1, 0)) + self._line(min(z + 1, last)))
+        return 0.72 * self._line(z) + 0.14 * (self._line(max(z - 1, 0)) + self._line(min(z + 1, last)))
 
     def _line(self, z: int) -> Plane:
         """Darkness of the membranes at the middle of section z: 1 on a border, weaker here and there."""
@@ -93,7 +93,7 @@ class Renderer:
             self.lines = {k: line for k, line in self.lines.items() if k > z - 3}
             strength = self.strength.section(z)
             width = MEMBRANE * (1 + 0.14 * strength)
-            line = np.exp(-((depth(self.tissue.seg[z]) / width) ** 2)) * (0.86 + 0.14 * strength).clip(0.4, 1)
+            line = np.exp(-((depth(self.tissue.seg[z]) / width) ** 2)) * (0.85 + 0.13 * strength).clip(0.45, 1)
             self.lines[z] = line.astype(np.float32)
         return self.lines[z]
 
@@ -169,8 +169,8 @@ def _palette(rng: np.random.Generator, tissue: Anatomy) -> tuple[Plane, Plane, P
     glial = np.ones(count, bool)
     glial[: len(tissue.glial)] = tissue.glial
     grey = rng.normal(146, 22, count) + 9 * np.log(radius / 16)
-    grey[rng.random(count) < 0.09] -= 42
-    grey = np.where(glial, rng.normal(118, 9, count), grey).clip(86, 192)
-    grain = np.where(glial, 11, rng.uniform(5, 13, count))
+    grey[rng.random(count) < 0.08] -= 38
+    grey = np.where(glial, rng.normal(120, 8, count), grey).clip(94, 192)
+    grain = np.where(glial, 10, rng.uniform(5, 12, count))
     tubes = rng.uniform(0, 46, count) * (rng.random(count) < 0.65)
     return grey.astype(np.float32), grain.astype(np.float32), tubes.astype(np.float32)

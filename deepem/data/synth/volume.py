@@ -17,12 +17,12 @@ from deepem.utils.geometry import Vec3
 def make_volume(name: str, size: Vec3) -> dict[str, NDArray[Any]]:
     """The image (Z, Y, X) uint8 and every label of the volume of a name: the same name and size, the same voxels.
 
-    `seg` is int32 and holds instances that touch without a gap; it is 0 in the lumen of the vessel and in myelin
+    `seg` is int32 and holds instances that touch without a gap, the lumen of the vessel among them; 0 is myelin
     only. The others are uint8: `psd`, `mit`, `mye`, `fld`, `glia` 0 and 1; `syn` 1 before and 2 behind the cleft;
     `blv` 1 in the lumen of the blood vessel and 2 in its wall. A part of a large volume is not a smaller volume.
     """
     tissue = build(name, size)
-    able = np.zeros(max(int(tissue.seg.max()), tissue.wall) + 1, bool)
+    able = np.zeros(max(int(tissue.seg.max()), tissue.wall + 1) + 1, bool)
     roomy = tissue.neurites.radius.mean(axis=0) > 11
     able[1 : tissue.wall] = roomy & ~(tissue.glial | tissue.sheathed)[1 : tissue.wall]
     synapses = Synapses.place(stream(name, "synapses"), tissue.seg, able)
