@@ -54,6 +54,7 @@ class Section(Augment):
 
     def prepare(self, spec: Spec, rng: np.random.Generator) -> tuple[Spec, Apply]:
         """Draw sections, regions and parameters; the request stays as it is."""
+        self.check(spec)
         if not spec.images or rng.random() < self.skip:
             return spec, keep
         frame = spec.frame(spec.images)
@@ -70,15 +71,17 @@ class Section(Augment):
 
         return spec, apply
 
+    def check(self, spec: Spec) -> None:
+        """Refuse images that have no more sections than may be perturbed."""
+        depth = spec.frame(spec.images)[0]
+        if spec.images and self.prob is None and self.maxsec >= depth:
+            raise InputError(f"{type(self).__name__} maxsec", self.maxsec, f"less than the {depth} sections of a patch")
+
     def sections(self, depth: int, rng: np.random.Generator) -> list[int]:
         """Draw section numbers in 0..depth-1."""
         if self.prob is not None:
             chosen = np.flatnonzero(rng.random(depth) < self.prob)
         else:
-            if self.maxsec >= depth:
-                raise InputError(
-                    f"{type(self).__name__} maxsec", self.maxsec, f"less than the {depth} sections of a patch"
-                )
             chosen = rng.choice(depth, rng.integers(1, self.maxsec + 1), replace=False)
         if self.double:
             chosen = np.unique(np.concatenate([chosen, (chosen + 1).clip(max=depth - 1)]))

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from data.transform.encoded import SPEC, rng, run
 
-from deepem.data.transform import Apply, Augment, Blend, Compose, Flip, Sample, Spec
+from deepem.data.transform import Apply, Augment, Blend, Compose, Flip, MissingSection, Sample, Spec
+from deepem.utils.errors import InputError
 
 
 class Note(Augment):
@@ -47,6 +48,13 @@ def test_blend_draws_by_weight_and_nothing_is_a_choice() -> None:
     assert counts["a"] / 4000 == pytest.approx(1 / 8, abs=0.02)
     assert counts["b"] / 4000 == pytest.approx(2 / 8, abs=0.02)
     assert sum(r is SPEC for r in requests) / 4000 == pytest.approx(5 / 8, abs=0.02)
+
+
+def test_a_choice_that_does_not_fit_is_refused_at_the_first_sample() -> None:
+    blend = Blend([None, Compose([Flip(-1), MissingSection(9)])], [1000, 1])
+    for seed in range(5):
+        with pytest.raises(InputError, match="MissingSection maxsec: got 9, wants less than the 9 sections"):
+            Compose([blend]).prepare(SPEC, rng(seed))
 
 
 def test_blend_is_even_by_default() -> None:
