@@ -43,7 +43,7 @@ class Run:
         self.device = self._device()
         device.settle(self.device, **{name: options[name] for name in DEVICE})
         self.tasks = option.chosen_tasks(options)
-        parts.set_sizes(options)
+        parts.set_sizes(options, self.tasks)
         require_divisible(options, self.ranks.world)
         self.data = parts.data(options, self.tasks)
         options |= {"train_ids": self.data.train_ids, "val_ids": self.data.val_ids}
@@ -212,9 +212,12 @@ class Run:
         self.guard.restore()
         self.training()
 
-    def modifier_rng(self, iteration: int) -> np.random.Generator:
-        """The random numbers of the modifier in an iteration."""
-        return generator(self.options["seed"], "modifier", iteration)
+    def modified(self, batch: dict[str, Tensor], iteration: int) -> dict[str, Tensor]:
+        """A batch as the modifier leaves it, if there is one; its random numbers are a function of the iteration."""
+        if self.modify is None:
+            return batch
+        changed: dict[str, Tensor] = self.modify(batch, generator(self.options["seed"], "modifier", iteration))
+        return changed
 
     def figures(self, iteration: int, norm: Tensor) -> dict[str, float]:
         """What a row of the log tells besides losses."""

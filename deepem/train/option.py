@@ -45,6 +45,19 @@ def parse(words: Sequence[str] | None = None) -> tuple[Options, list[str]]:
 
 def _parser() -> argv.Parser:
     p = argv.Parser("run.py", "Train a multi-task network on volume electron microscopy.")
+    _add_data(p)
+    option.add_model(p, "rsunet")
+    option.add_device(p, "--gpu_ids", nargs="+")
+    option.add_tasks(p, weights=True)
+    _add_loss(p)
+    _add_optimiser(p)
+    _add_schedule(p)
+    _add_speed(p)
+    _add_run(p)
+    return p
+
+
+def _add_data(p: argv.Parser) -> None:
     group = p.add_argument_group("experiment")
     group.add_argument("--exp_name", help="folder under experiments/ (default: <dataset>_<tasks>)")
     group.add_argument("--data_dir", default="data", metavar="DIR", help="where the datasets lie")
@@ -65,10 +78,8 @@ def _parser() -> argv.Parser:
         "--worker_timeout", type=argv.positive, default=60.0, metavar="S", help="seconds until a silent worker hangs"
     )
 
-    option.add_model(p, "rsunet")
-    option.add_device(p, "--gpu_ids", nargs="+")
-    option.add_tasks(p, weights=True)
 
+def _add_loss(p: argv.Parser) -> None:
     group = p.add_argument_group("loss")
     group.add_argument("--loss", type=argv.one_of("BCELoss", "MSELoss"), default="BCELoss", help="of affinities")
     _switch(group, "--size_average", "mean over voxels, not the sum")
@@ -78,6 +89,8 @@ def _parser() -> argv.Parser:
     _switch(group, "--class_balancing", "balance cut and uncut edges of affinities")
     _switch(group, "--default_aux", "no margins for tasks other than affinities")
 
+
+def _add_optimiser(p: argv.Parser) -> None:
     group = p.add_argument_group("optimiser")
     group.add_argument("--optim", default="Adam", metavar="NAME", help="Adam, AdamW, SGD, or any name of torch.optim")
     group.add_argument("--lr", type=argv.positive, default=0.001, help="learning rate")
@@ -96,6 +109,8 @@ def _parser() -> argv.Parser:
         "--lr_scale", type=_scale, nargs="+", metavar="NAME=X", help="factor on the learning rate of parameters"
     )
 
+
+def _add_schedule(p: argv.Parser) -> None:
     group = p.add_argument_group("course of the learning rate")
     group.add_argument("--lr_warmup", type=argv.natural, default=0, metavar="N", help="rise in the first N steps")
     group.add_argument("--lr_schedule", type=argv.one_of(*SCHEDULES), default="constant", help=", ".join(SCHEDULES))
@@ -104,6 +119,8 @@ def _parser() -> argv.Parser:
     group.add_argument("--lr_gamma", type=argv.positive, default=0.1, metavar="X", help="by how much step falls")
     group.add_argument("--lr_power", type=argv.positive, default=0.9, metavar="X", help="of poly")
 
+
+def _add_speed(p: argv.Parser) -> None:
     group = p.add_argument_group("speed (defaults: the fastest measured on the device)")
     group.add_argument("--amp", type=argv.one_of("auto", "bf16", "fp16", "off"), default="auto", help="mixed precision")
     _either(group, "--channels_last", None, "keep the channels of a voxel together in memory")
@@ -114,6 +131,8 @@ def _parser() -> argv.Parser:
     _switch(group, "--sync_bn", "batch norm over all GPUs")
     group.add_argument("--profile", type=argv.natural, default=0, metavar="N", help="trace N steps to logs/trace.json")
 
+
+def _add_run(p: argv.Parser) -> None:
     group = p.add_argument_group("run")
     group.add_argument("--max_iter", type=argv.counting, default=1_000_000, metavar="N", help="optimiser steps in all")
     group.add_argument("--batch_size", type=argv.counting, default=1, metavar="N", help="samples per step")
@@ -129,7 +148,6 @@ def _parser() -> argv.Parser:
     group.add_argument("--keep_every", type=argv.natural, default=0, metavar="N", help="and those of every N-th step")
     group.add_argument("--skip_nan", type=argv.natural, default=0, metavar="N", help="steps that may fail with NaN")
     group.add_argument("--pretrain", metavar="FILE", help="start from the weights of this checkpoint that match")
-    return p
 
 
 def _scale(text: str) -> tuple[str, float]:
@@ -171,11 +189,8 @@ def _finish(options: argparse.Namespace) -> None:
 
 
 def folder(options: Options) -> Path:
-    """Where the run lives: experiments/<exp_name> under the working directory."""
-    name = Path(options["exp_name"])
-    if name.parts[:1] == ("experiments",):
-        name = Path(*name.parts[1:])
-    return Path("test" if options["test"] else "", "experiments") / name
+    """Where the run lives."""
+    return option.run_folder(options["exp_name"], options["test"])
 
 
 def own(kind: str, module: Any, options: Options) -> Options:

@@ -106,9 +106,17 @@ def network(options: Options, chosen: Sequence[tasks.Task], channels: int) -> nn
         return module.create_model(**filled, **own("model", module, options))  # type: ignore[no-any-return]
 
 
-def set_sizes(options: Options) -> None:
-    """Fill in the output patch, and the crop that gives it, from the input patch and the model."""
+def set_sizes(options: Options, chosen: Sequence[tasks.Task]) -> None:
+    """Fill in the output patch, and the crop that gives it, from the input patch and the model.
+
+    Raises:
+        InputError: a patch that the network or an edge does not fit in.
+    """
     module = modules.load("model", options["model"])
     options["outputsz"], options["cropsz"] = option.output_patch(
         module, own("model", module, options), options["inputsz"], options["outputsz"]
     )
+    for edge in (edge for task in chosen for edge in task.edges):
+        if any(abs(d) >= n for d, n in zip(edge, options["outputsz"], strict=True)):
+            words = (",".join(map(str, vector)) for vector in (edge, options["outputsz"]))
+            raise InputError("--edges", next(words), f"edges shorter than the output patch, {next(words)}")

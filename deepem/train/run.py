@@ -62,14 +62,14 @@ def train(options: Options, lines: Sequence[str]) -> None:
         if run.evaluation_is_missing():
             evaluate(run, log, run.start, preemption)
         run.training()
+        iteration, stopping = run.start, False
         for iteration in range(run.start + 1, stop + 1):
             began = perf_counter()
             batch, first = first or next(stream), None
             waited = perf_counter() - began
-            if run.modify is not None:
-                batch = run.modify(batch, run.modifier_rng(iteration))
 
             run.begin(iteration)
+            batch = run.modified(batch, iteration)
             outputs, parts, loss = gradients(run, batch)
             norm = run.gradient_norm()
             if run.guard.passes(loss, norm, run.precision.scaler):
@@ -92,9 +92,11 @@ def train(options: Options, lines: Sequence[str]) -> None:
                 stopping = evaluate(run, log, iteration, preemption)
             if "chkpt" in due or iteration == stop or stopping:
                 save(run, log, iteration)
-            if stopping and iteration < stop:
-                raise SystemExit(STOPPED)
+            if stopping:
+                break
     run.ranks.leave()
+    if stopping and iteration < stop:
+        raise SystemExit(STOPPED)
 
 
 def save(run: Run, log: Logger, iteration: int) -> None:

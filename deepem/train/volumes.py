@@ -73,6 +73,9 @@ def choose_ids(
             val += [_ref(datasets, dataset, i) for i in dataset.split("val") or _last(dataset)]
     if val_ids:
         val = [_find(datasets, word, "--val_ids") for word in val_ids]
+    for flag, words in (("--train_ids", train_ids), ("--val_ids", val_ids)):
+        if twice := [word for word in words or () if list(words or ()).count(word) > 1]:
+            raise InputError(flag, f"{twice[0]} twice", "each id once")
     if not train:
         raise InputError("--train_ids", "none", f"ids of {', '.join(_every(datasets))}")
     return train, val
