@@ -77,7 +77,7 @@ def describe(options: Mapping[str, Any], phase: str) -> str:
 def sheet(options: dict[str, Any], phase: str, samples: int, sections: int) -> Picture:
     """Samples below each other."""
     tasks = option.chosen_tasks(options)
-    parts.set_sizes(options)
+    parts.set_sizes(options, tasks)
     data = parts.data(options, tasks)
     sampler = data.train if phase == "train" else data.val
     if sampler is None:
