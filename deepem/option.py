@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -58,6 +59,16 @@ def add_tasks(parser: argv.Parser, *, weights: bool) -> None:
     group.add_argument("--edges", type=argv.edge, nargs="*", metavar="Z,Y,X", help="the edges of --long")
 
 
+def run_folder(exp_name: str, test: bool = False) -> Path:
+    """Where a run lives: experiments/<exp_name> under the working directory, under test/ for a trial.
+
+    A name that begins with experiments/ is that folder, not doubled.
+    """
+    name = Path(exp_name)
+    name = Path(*name.parts[1:]) if name.parts[:1] == ("experiments",) else name
+    return Path("test" if test else "", "experiments") / name
+
+
 def chosen_tasks(options: Mapping[str, Any]) -> tuple[tasks.Task, ...]:
     """The rows that the options choose (a positive weight, or a switch that is on)."""
     flags = [task.flag for task in tasks.TASKS if options.get(task.flag)]
@@ -65,7 +76,7 @@ def chosen_tasks(options: Mapping[str, Any]) -> tuple[tasks.Task, ...]:
     return tasks.choose(flags, options.get("edges") or (), channels)
 
 
-def device(gpu: int | None, cpu: bool) -> str:
+def device(gpu: int | None, cpu: bool, flag: str = "--gpu_ids") -> str:
     """The torch device to use: the GPU asked for, else the first one, else the CPU with a line that says so."""
     import torch
 
@@ -75,7 +86,7 @@ def device(gpu: int | None, cpu: bool) -> str:
     if gpu is not None:
         if gpu >= there:
             raise InputError(
-                "--gpu_ids",
+                flag,
                 gpu,
                 f"a CUDA device below {there}" if there else "no number: there is no CUDA device",
             )
@@ -102,7 +113,8 @@ def output_patch(
     gives: Vec3 = module.output_size(inputsz, **flags) if hasattr(module, "output_size") else inputsz
     if outputsz is None or outputsz == gives:
         return gives, None
-    if "cropsz" not in inspect.signature(module.create_model).parameters:
+    croppable = "cropsz" in inspect.signature(module.create_model).parameters and getattr(module, "crops", True)
+    if not croppable:
         raise InputError("--outputsz", _comma(outputsz), f"{_comma(gives)}, what the model gives for {_comma(inputsz)}")
     if any(o > g for o, g in zip(outputsz, gives, strict=True)):
         raise InputError("--outputsz", _comma(outputsz), f"at most {_comma(gives)}")

@@ -8,6 +8,7 @@ from deepem.models.layers import Model, Spec
 from deepem.utils.errors import InputError
 
 output_size = same_size
+crops = False  # as in the public code: an output smaller than the patch is refused, not cropped
 
 
 def create_model(

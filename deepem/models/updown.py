@@ -9,3 +9,4 @@ from deepem.models.entry import same_size, scaled
 
 create_model = scaled(rsunet.create_model, (1, 2, 2))
 output_size = partial(same_size, stem=(1, 2, 2))
+crops = False  # as in the public code, see rsunet

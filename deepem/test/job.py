@@ -44,7 +44,7 @@ class Job:
 
     def __init__(self, options: Options, number: int, state: State | None) -> None:
         self.options, self.number = options, number
-        self.device = torch.device(option.device(options["gpu_id"], options["cpu"]))
+        self.device = torch.device(option.device(options["gpu_id"], options["cpu"], "--gpu_id"))
         self.tasks = option.chosen_tasks(options)
         self.patch = vec3(options["inputsz"])
         self.channels = _input_channels(state or {})

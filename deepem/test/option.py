@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from deepem import option, tasks
@@ -55,10 +54,7 @@ def parse(words: Sequence[str] | None = None) -> tuple[Options, int, State]:
     return options, *found["checkpoint"]
 
 
-def folder(exp_name: str) -> Path:
-    """Where the run lives: experiments/<exp_name> under the working directory."""
-    name = Path(exp_name)
-    return Path("experiments") / (Path(*name.parts[1:]) if name.parts[:1] == ("experiments",) else name)
+folder = option.run_folder
 
 
 def find(exp_name: str, number: int) -> tuple[int, State]:

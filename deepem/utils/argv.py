@@ -271,7 +271,7 @@ def _refuse_unknown(rest: Sequence[str]) -> None:
             warn(f"{word}: no chosen module takes it; ignored")
             continue
         where = modules.takers(flag)
-        wants = f"with it {' or '.join(where[:4])}" if where else "a flag of --help"
+        wants = f"a module that does: {' or '.join(where[:4])}" if where else "a flag of --help"
         raise InputError(word, "a flag that no chosen module takes" if where else "an unknown flag", wants)
 
 

@@ -64,7 +64,7 @@ def read(path: Path) -> State:
     except UNREADABLE as error:
         if isinstance(error, InputError):
             raise
-        reason = str(error).strip().split("\n")[0][:120]
+        reason = _first_sentence(error)
         raise InputError(path, f"an unreadable or truncated file ({reason})", wants) from error
     if not isinstance(state, dict):
         raise InputError(path, f"a {type(state).__name__}", wants)
@@ -73,6 +73,11 @@ def read(path: Path) -> State:
     if all(isinstance(value, torch.Tensor) for value in state.values()):
         return {"state_dict": state}
     raise InputError(path, f"a dict of {', '.join(map(str, list(state)[:5]))}", wants)
+
+
+def _first_sentence(error: BaseException) -> str:
+    """What an error says, without the advice that may follow."""
+    return re.split(r"\.\s|\n", str(error).strip())[0][:200]
 
 
 def _listed(there: list[int]) -> str:
@@ -103,7 +108,7 @@ def write(path: Path, state: Mapping[str, Any]) -> None:
             torch.save(dict(state), file)
     except (OSError, RuntimeError) as error:  # torch's zip writer reports a full disk as RuntimeError
         free = shutil.disk_usage(path.parent).free >> 20 if path.parent.is_dir() else 0
-        reason = str(error).strip().split("\n")[0][:120]
+        reason = _first_sentence(error)
         raise InputError(
             path, f"a disk that cannot take it ({free} MiB free; {reason})", "room for a checkpoint"
         ) from error

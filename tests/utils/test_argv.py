@@ -55,7 +55,7 @@ def test_bad_words_are_one_line(words: list[str], line: str) -> None:
 
 
 def test_a_flag_of_a_module_that_is_not_chosen_says_which_take_it() -> None:
-    with pytest.raises(InputError, match=r"wants with it .*--data synthetic"):
+    with pytest.raises(InputError, match=r"wants a module that does: .*--data synthetic"):
         parse(["--synth_size", "1,2,3"])
 
 
