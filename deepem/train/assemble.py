@@ -222,8 +222,8 @@ class Run:
     def figures(self, iteration: int, norm: Tensor) -> dict[str, float]:
         """What a row of the log tells besides losses."""
         skipped = {"skipped": float(self.guard.skipped)} if self.guard.skipped else {}
-        lr = self.options["lr"] * self.schedule(iteration)
-        return {"lr": lr, "grad_norm": norm.item(), **skipped, **self.drawn(iteration)}
+        length = {"grad_norm": norm.item()} if norm.isfinite() else {}  # half precision may overflow on its way
+        return {"lr": self.options["lr"] * self.schedule(iteration), **length, **skipped, **self.drawn(iteration)}
 
     def drawn(self, iteration: int) -> dict[str, float]:
         """Share of the samples up to an iteration that came from each volume; nothing if the sampler cannot tell.

@@ -16,6 +16,9 @@ Batch = dict[str, Tensor]
 
 HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
+FIRST_SCALE, LEAST_SCALE = 2.0**8, 2.0**-24
+"""Of half-precision gradients. Summed losses have long gradients, so that a scale below one is nothing wrong."""
+
 
 def settle(device: torch.device, *, tf32: bool, cudnn_benchmark: bool, deterministic: bool) -> None:
     """Set what torch keeps for the whole process."""
@@ -47,7 +50,7 @@ class Precision:
 
     def __init__(self, device: torch.device, amp: str) -> None:
         self.device, self.dtype = device.type, HALVES.get(amp, torch.float32)
-        self.scaler = torch.amp.GradScaler(device.type, enabled=amp == "fp16")
+        self.scaler = torch.amp.GradScaler(device.type, FIRST_SCALE, enabled=amp == "fp16")
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The context of the forward pass."""

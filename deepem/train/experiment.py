@@ -67,6 +67,8 @@ class Experiment:
         for path in [*checkpoint.set_aside(self.models, iteration), *events.set_aside(self.logs, iteration)]:
             warn(f"newer than iteration {iteration}, moved to {path}")
         self.link_best()
+        for torn in self.models.glob(".*.part"):  # a killed run's last words
+            torn.unlink()
         write_text(self.folder / "options.json", json.dumps(self.options, indent=2) + "\n")
         write_text(self.folder / "options.args", "\n".join(lines) + "\n")
 

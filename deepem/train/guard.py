@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from deepem.train.device import LEAST_SCALE
 from deepem.train.ranks import Ranks
 from deepem.utils import checkpoint
 from deepem.utils.errors import InputError, warn
@@ -62,7 +63,7 @@ class Guard:
         """
         bad = torch.stack([~torch.isfinite(loss.detach()), ~torch.isfinite(norm)]).float()
         bad_loss, bad_norm = self.ranks.sum(bad).tolist()
-        if scaler.is_enabled() and not bad_loss and scaler.get_scale() >= 1:
+        if scaler.is_enabled() and not bad_loss and scaler.get_scale() > LEAST_SCALE:
             return True
         return not bad_loss and not bad_norm
 

@@ -1,0 +1,164 @@
+"""How fast training is: the best settings against eager float32, the loop against the bare step, samples per worker.
+
+    python scripts/benchmark/training.py --fov 8,96,96 --rounds 7
+
+Every figure is a ratio of medians taken in one process on one machine, the two sides by turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import torch
+
+from deepem.data.loader import batches
+from deepem.train import run
+from deepem.train.assemble import Run
+from deepem.train.option import parse
+from deepem.utils.allocator import keep_memory
+
+EAGER = ["--amp", "off", "--no-channels_last", "--no-tf32", "--no-cudnn_benchmark"]
+BEST: dict[str, list[str]] = {
+    "best defaults": [],
+    "bf16 alone": ["--amp", "bf16", "--no-channels_last"],
+    "channels_last alone": ["--amp", "off", "--channels_last"],
+}
+
+
+def default_memory() -> None:
+    """Undo `keep_memory`: glibc's own thresholds."""
+    for option, value in {-3: 128 << 10, -1: 128 << 10, -2: 128 << 10}.items():
+        ctypes.CDLL(None).mallopt(option, value)
+
+
+def made(words: list[str], more: list[str]) -> Run:
+    """A run of these words, in memory."""
+    return Run(parse([*words, *more])[0])
+
+
+def bare_step(of: Run, batch: dict[str, torch.Tensor]) -> Callable[[], None]:
+    """Forward, loss, backward and optimiser on one batch, as a user would write them by hand."""
+
+    def step() -> None:
+        with of.precision.autocast():
+            outputs = of.model(of.laid_out(batch["input"]))
+        loss = of.objective.total(of.objective.parts(outputs, batch))
+        of.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        of.optimizer.step()
+        if of.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    return step
+
+
+def seconds(function: Callable[[], object]) -> float:
+    """How long it takes."""
+    began = time.perf_counter()
+    function()
+    return time.perf_counter() - began
+
+
+def settings(words: list[str], rounds: int) -> None:
+    """Step time of each setting against eager float32 with torch's own optimiser and glibc's own memory."""
+    eager = made(words, EAGER)
+    eager.optimizer = torch.optim.Adam(eager.network.parameters(), lr=1e-3)
+    batch = next(eager.batches("train", 0, 1))
+    sides = {"eager float32": (default_memory, bare_step(eager, batch))}
+    sides["eager float32, memory kept"] = (keep_memory, sides["eager float32"][1])
+    for name, more in BEST.items():
+        sides[name] = (keep_memory, bare_step(made(words, more), batch))
+    taken: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(rounds + 1):
+        for name, (prepare, step) in sides.items():
+            prepare()
+            taken[name].append(seconds(step))
+    first = taken["eager float32"][1:]
+    for name, values in taken.items():
+        ratio = statistics.median(a / b for a, b in zip(first, values[1:], strict=True))
+        print(f"{name:28} {statistics.median(values[1:]) * 1e3:8.0f} ms  {ratio:5.2f} x")
+
+
+def loop(words: list[str], rounds: int, steps: int) -> None:
+    """The whole program against the bare step on random tensors: what loading, logging and guarding cost."""
+    shares, waits = [], []
+    one = made(words, [])
+    batch = {key: torch.rand_like(value) if value.is_floating_point() else value.clone() for key, value in
+             next(one.batches("train", 0, 1)).items()}  # fmt: skip
+    step = bare_step(one, batch)
+    step()
+    log = Path("experiments/loop/logs/metrics.jsonl")
+    for number in range(1, rounds + 1):
+        before = statistics.median(seconds(step) for _ in range(steps))
+        often = ["--avgs_intv", "1", "--warm_up", "0", "--imgs_intv", "1000000", "--eval_intv", "1000000"]
+        run.main([*words, *often, "--exp_name", "loop", "--max_iter", str(number * (steps + 2))])
+        rows = [json.loads(line) for line in log.read_text().splitlines()][-steps:]
+        after = statistics.median(seconds(step) for _ in range(steps))
+        taken = statistics.median(1 / row["it_per_s"] for row in rows)
+        shares.append((before + after) / 2 / taken)
+        waits.append(statistics.median(row["data_wait"] for row in rows) / taken)
+    print(
+        f"loop against bare step: {statistics.median(shares):.1%} of its speed, {statistics.median(waits):.1%} waiting"
+    )
+
+
+def workers(words: list[str], counts: list[int], samples: int) -> None:
+    """Samples per second of the loader alone."""
+    one = made(words, [])
+    for count in counts:
+        stream = batches(
+            one.data.train,
+            seed=0,
+            phase="train",
+            start=0,
+            stop=samples + 2 * count + 1,
+            batch_size=1,
+            num_workers=count,
+        )
+        for _ in range(2 * count + 1):
+            next(stream)
+        took = seconds(lambda: [next(stream) for _ in range(samples)])  # noqa: B023
+        print(f"{count} workers: {samples / took:.1f} samples/s")
+
+
+def main() -> None:
+    """Read the command line and report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--fov", default="8,96,96", metavar="Z,Y,X")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=10, help="of the loop, per round")
+    parser.add_argument(
+        "--only", nargs="+", choices=["settings", "loop", "workers"], default=["settings", "loop", "workers"]
+    )
+    parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2, 4])
+    parser.add_argument("--more", nargs=argparse.REMAINDER, default=[], help="further words for run.py")
+    args = parser.parse_args()
+    size = [max(2 * int(n), 32) for n in args.fov.split(",")]
+    words: list[Any] = ["--data", "synthetic", "--synth_size", ",".join(map(str, size)), "--aff", "1", "--mit", "0.5"]
+    words += ["--fov", args.fov, "--augment", "grayscale_warping", "--grayscale", "--warping", *args.more]
+    print(f"{torch.get_num_threads()} threads of {os.cpu_count()} cores, torch {torch.__version__}, patch {args.fov}")
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        if "settings" in args.only:
+            settings(words, args.rounds)
+        if "loop" in args.only:
+            loop(words, args.rounds, args.steps)
+        if "workers" in args.only:
+            workers(words, args.workers, 4 * args.steps)
+        os.chdir("/")
+
+
+if __name__ == "__main__":
+    main()

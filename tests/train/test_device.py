@@ -1,0 +1,123 @@
+"""Precision, memory format and deterministic forms: what they change, and what they must not."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from deepem.train import device
+from deepem.utils.errors import InputError
+
+
+@pytest.mark.parametrize(("size", "shape"), [((1, 2, 2), (2, 3, 4, 6, 8)), ((2, 2, 2), (1, 2, 5, 6, 7))])
+def test_deterministic_pooling_is_max_pooling(size, shape):
+    """Values rounded to a few levels, so that there are ties: the gradient goes where that of MaxPool3d goes."""
+    torch.manual_seed(0)
+    a = (torch.randn(shape) * 2).round().requires_grad_()
+    b = a.detach().clone().requires_grad_()
+    ours, theirs = device.DeterministicPool(size)(a), nn.MaxPool3d(size)(b)
+    assert torch.equal(ours, theirs)
+    weight = torch.randn_like(ours)
+    (ours * weight).sum().backward()
+    (theirs * weight).sum().backward()
+    assert torch.equal(a.grad, b.grad)
+
+
+def test_poolings_are_replaced_and_names_stay():
+    net = nn.Sequential(nn.Conv3d(1, 1, 1), nn.Sequential(nn.MaxPool3d((1, 2, 2)), nn.Conv3d(1, 1, 1)))
+    names = list(net.state_dict())
+    device.made_deterministic(net)
+    assert isinstance(net[1][0], device.DeterministicPool)
+    assert list(net.state_dict()) == names
+    with pytest.raises(InputError, match="--deterministic: got a pooling"):
+        device.made_deterministic(nn.Sequential(nn.MaxPool3d(3, stride=1)))
+
+
+def test_a_deterministic_run_is_the_same_run_on_a_cpu(lab, equal_runs):
+    try:
+        lab.train("some", "--max_iter", 2, "--deterministic")
+    finally:
+        torch.use_deterministic_algorithms(False)
+    lab.train("other", "--max_iter", 2)
+    equal_runs("some", "other", 2)
+
+
+@pytest.mark.gpu
+def test_a_deterministic_run_repeats_itself_on_a_gpu(lab, equal_runs):
+    words = [
+        "--max_iter",
+        8,
+        "--deterministic",
+        "--amp",
+        "bf16",
+        "--model",
+        "rsunet",
+        "--width",
+        4,
+        8,
+        "--fov",
+        "4,16,16",
+    ]
+    try:
+        for name in ("one", "two"):
+            cuda = [word for word in lab.words(name, *words) if word != "--cpu"]
+            from deepem.train import run
+
+            run.main(cuda)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    equal_runs("one", "two", 8)
+
+
+@pytest.mark.gpu
+def test_batches_arrive_whole_on_a_gpu():
+    batches = [{"a": torch.full((64, 64), i), "b": torch.tensor([i]).expand(8, 8)} for i in range(20)]
+    for i, batch in enumerate(
+        device.on_device((b | {"a": b["a"].pin_memory()} for b in batches), torch.device("cuda"))
+    ):
+        assert bool((batch["a"] == i).all())
+        assert bool((batch["b"] == i).all())
+
+
+@pytest.mark.parametrize(("amp", "band"), [("bf16", 0.02), ("fp16", 0.05)])
+def test_mixed_precision_learns_as_float32_does(lab, amp, band):
+    """Weights stay float32, losses within a band about those of float32; fp16 loses the steps that find its scale."""
+    more = ("--max_iter", 12, "--warm_up", 12, "--lr", 0.01)
+    lab.train("full", *more)
+    lab.train("half", *more, "--amp", amp)
+    for a, b in zip(lab.rows("full", "train"), lab.rows("half", "train"), strict=True):
+        assert b["affinity"] == pytest.approx(a["affinity"], rel=band)
+    assert all(value.dtype != torch.bfloat16 for value in lab.state("half", 12)["state_dict"].values())
+
+
+def test_changing_the_precision_of_a_run_is_a_warning(lab, capsys):
+    lab.train("run", "--max_iter", 2)
+    lab.train("run", "--max_iter", 3, "--amp", "bf16")
+    assert "warning: --amp was off, is bf16: rounding differs" in capsys.readouterr().err
+
+
+def test_a_trace_is_written(lab):
+    lab.train("run", "--max_iter", 9, "--profile", 2)
+    trace = json.loads((lab.folder / "experiments" / "run" / "logs" / "trace.json").read_text())
+    steps = {event["name"] for event in trace["traceEvents"] if str(event.get("name")).startswith("ProfilerStep")}
+    assert len(steps) == 2
+
+
+def test_auxiliary_outputs_are_trained_with_their_weight(lab):
+    """Deep supervision: one more loss per head, halved, which evaluation leaves out."""
+    more = ("--model", "rsunet", "--width", 4, 8, "--fov", "4,16,16", "--max_iter", 4)
+    lab.train("deep", *more, "--deep_supervision", 0.5)
+    first, test = lab.rows("deep", "train")[0], lab.rows("deep", "test")[0]
+    assert {"affinity", "affinity@level1", "mitochondria", "mitochondria@level1"} <= first.keys()
+    assert "affinity@level1" not in test
+    assert test["loss"] == pytest.approx(test["affinity"] + 0.5 * test["mitochondria"])
+
+
+@pytest.mark.slow
+def test_a_compiled_network_saves_the_names_of_the_network(lab):
+    lab.train("run", "--max_iter", 2, "--compile")
+    lab.train("run", "--max_iter", 3)
+    assert list(lab.state("run", 2)["state_dict"]) == list(lab.state("run", 3)["state_dict"])
