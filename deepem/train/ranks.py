@@ -40,8 +40,9 @@ class Ranks:
             distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
 
     def leave(self) -> None:
-        """Part from the others."""
+        """Part from the others, once all have come here: whoever starts the processes may end all when one ends."""
         if distributed.is_initialized():
+            distributed.barrier()
             distributed.destroy_process_group()
 
     def sum(self, tensor: Tensor) -> Tensor:

@@ -1,0 +1,65 @@
+"""A checkpoint exported for serving."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+
+import pytest
+import torch
+
+
+@pytest.fixture
+def export(root, monkeypatch):
+    """Runs scripts/export.py in this process."""
+    path = root / "scripts" / "export.py"
+    spec = importlib.util.spec_from_file_location("deepem_export_script", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+    def main(*words):
+        monkeypatch.setattr(sys, "argv", [str(path), *words])
+        module.main()
+
+    main.module = module
+    return main
+
+
+def test_the_card_and_the_weights(lab, export, capsys, monkeypatch):
+    monkeypatch.setattr(export.module, "program", lambda *_: 0.0)
+    monkeypatch.setattr(export.module, "onnx", lambda *_: 1 / 0)
+    lab.train("run", "--max_iter", 4, "--ema", 0.9)
+    export("--exp_name", "run", "--best", "--out", "served")
+    card = json.loads((lab.folder / "served" / "model.json").read_text())
+    assert card["iteration"] == 4
+    assert card["weights"] == "moving average"
+    assert card["tasks"]["affinity"]["edges"] == [[0, 0, 1], [0, 1, 0], [1, 0, 0]]
+    assert "train_ids: ['a', 'b']" in (lab.folder / "served" / "MODEL_CARD.md").read_text()
+    assert "model.onnx: not written: ZeroDivisionError" in capsys.readouterr().out
+    safetensors = pytest.importorskip("safetensors.torch", reason="safetensors is not installed")
+    weights = safetensors.load_file(lab.folder / "served" / "model.safetensors")
+    ema = lab.state("run", 4)["ema"]
+    assert ema.keys() == weights.keys()
+    assert all(torch.equal(ema[name], weights[name]) for name in ema)
+
+
+@pytest.mark.slow
+def test_the_program_gives_the_probabilities_of_the_network(lab, export, capsys):
+    more = ("--model", "rsunet", "--width", 4, 8, "--fov", "4,16,16", "--max_iter", 1)
+    lab.train("run", *more)
+    export("--exp_name", "run", "--raw", "--out", "served")
+    told = capsys.readouterr().out
+    assert "model.pt2: largest difference of a probability 0" in told
+    program = torch.export.load(lab.folder / "served" / "model.pt2").module()
+    assert [tuple(output.shape) for output in program(torch.rand(3, 1, 4, 16, 16))] == [
+        (3, 3, 4, 16, 16),
+        (3, 1, 4, 16, 16),
+    ]
+
+
+def test_an_experiment_that_is_not_there_is_one_line(lab, export, capsys):
+    with pytest.raises(SystemExit) as caught:
+        export("--exp_name", "none", "--out", "served")
+    assert caught.value.code == 2
+    assert "export.py: error: --exp_name none: got no readable checkpoint" in capsys.readouterr().err
