@@ -157,12 +157,18 @@ class Dataset:
 
     def get_patch(self, key: str, pos: Sequence[int], dim: Sequence[int]) -> Array:
         """A copy (C, z, y, x) of the voxels around a position; IndexError where they leave the array."""
+        patch: Array = self.view(key, pos, dim).copy()
+        return patch
+
+    def view(self, key: str, pos: Sequence[int], dim: Sequence[int]) -> Array:
+        """The voxels of `get_patch`, read-only, where they lie in the volume."""
         shared, offset = self._arrays[key]
         box = Box.around((p - o for p, o in zip(pos, offset, strict=True)), dim)
         if not Box((0, 0, 0), vec3(shared.array.shape[-3:])).contains(box):
             raise IndexError(f"dataset {self.tag}: {key} {tuple(dim)} around {tuple(pos)} leaves the volume")
         z, y, x = box.slices()
-        patch: Array = shared.array[:, z, y, x].copy()
+        patch: Array = shared.array[:, z, y, x]
+        patch.flags.writeable = False
         return patch
 
     def get_sample(self, pos: Sequence[int], spec: Sizes | None = None) -> Sample:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepem.data.patch import Dataset, Sizes, sizes_of
-from deepem.data.transform.base import Apply, Augment, Sample, Spec
+from deepem.data.transform.base import Apply, Augment, Sample, Spec, owned
 from deepem.utils.errors import InputError
 from deepem.utils.geometry import Vec3
 
@@ -134,18 +134,18 @@ class DataProvider(DataSuperset):
 
     def random_sample(self, rng: np.random.Generator) -> Sample:
         """One augmented sample: arrays (C, Z, Y, X) by key."""
-        return self.draw(rng)[1]
+        return {key: owned(array) for key, array in self.draw(rng)[1].items()}
 
     __call__ = random_sample
 
     def draw(self, rng: np.random.Generator) -> tuple[Dataset, Sample]:
-        """One augmented sample, and the dataset it is from.
+        """One augmented sample, whose arrays may be read-only views of the volume, and the dataset it is from.
 
         Raises:
             InputError: REDRAWS requests of the augmentation fitted nowhere in the drawn dataset.
         """
         dataset, request, apply, pos = self._draw(rng)
-        sample = dataset.get_sample(pos, request.size)
+        sample = {key: dataset.view(key, pos, size) for key, size in request.size.items()}
         return dataset, sample if apply is None else apply(sample)
 
     def _draw(self, rng: np.random.Generator) -> tuple[Dataset, Spec, Apply | None, Vec3]:

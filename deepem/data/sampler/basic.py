@@ -10,7 +10,7 @@ import numpy as np
 
 from deepem.data import target
 from deepem.data.provider import DataProvider, Dataset, DataSuperset
-from deepem.data.transform.base import Augment, Sample
+from deepem.data.transform.base import Augment, Sample, owned
 from deepem.data.volume import ID_LABELS, Array, compact
 from deepem.tasks import TASKS, Task, by_output
 from deepem.utils.contiguous import contiguous
@@ -141,7 +141,7 @@ class Sampler:
             return _constant(0, shape, dtype)
         label = centre_crop(patch[output.label], self._size(output.name))
         if output.task.kind == "affinity":
-            return contiguous(label, np.empty(shape, dtype) if out is None and label.dtype != dtype else out)
+            return owned(contiguous(label, np.empty(shape, dtype) if out is None and label.dtype != dtype else out))
         if output.label in ID_LABELS:
             return target.boundary(label, output.touching, out)
         return target.binary(label, shape[0], out)
@@ -197,7 +197,7 @@ def _grow(sizes: dict[str, Vec3], key: str, size: Vec3) -> None:
 def _grey(image: Array, out: Array | None) -> Array:
     """Grey values as float32 in [0, 1]; uint8 is divided by 255."""
     if image.dtype != np.uint8:
-        return contiguous(image, out)
+        return owned(contiguous(image, out))
     grey: Array = np.empty(image.shape, np.float32) if out is None else out
     np.copyto(grey, contiguous(image))
     grey /= np.float32(255)
