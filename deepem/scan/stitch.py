@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 
 from deepem.scan.grid import Grid, Layers, runs
@@ -155,6 +156,8 @@ class _Sums:
 
     def _zeros(self, channels: int) -> torch.Tensor:
         size = (channels, self.end - self.begin, *self.box.size[1:])
+        if self.dtype == torch.float32 and torch.device(self.device).type == "cpu":
+            return torch.from_numpy(np.zeros(size, np.float32))  # numpy asks for huge pages, torch does not
         return torch.zeros(size, dtype=self.dtype, device=self.device)
 
     def reach(self, begin: int, end: int) -> None:

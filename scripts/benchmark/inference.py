@@ -1,0 +1,264 @@
+#!/usr/bin/env python3
+"""What stitching costs: over the bare network, per patch, in memory, and against MONAI's sliding window.
+
+    inference.py blend      scan and blend per patch of 20x128x128, 4 channels, with a network that does nothing
+    inference.py stitched   voxels/s from file to file over the bare network's on the same patches
+    inference.py memory     peak memory for volumes 1, 4 and 16 times as long and as wide, at the same --max_memory
+    inference.py monai      time and memory against monai.inferers.sliding_window_inference (needs monai)
+
+Figures are medians of interleaved rounds in one process, wall-clock and CPU seconds; every process is pinned alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+
+from deepem.models import rsunet  # noqa: E402
+from deepem.scan.grid import Grid  # noqa: E402
+from deepem.scan.memory import Cost, cut  # noqa: E402
+from deepem.scan.stitch import Scan  # noqa: E402
+from deepem.test.network import Network  # noqa: E402
+from deepem.test.sink import Hdf5Sink  # noqa: E402
+from deepem.test.source import Source, opened  # noqa: E402
+from deepem.test.stream import stream  # noqa: E402
+from deepem.utils.allocator import keep_memory  # noqa: E402
+from deepem.utils.geometry import vec3  # noqa: E402
+
+HEADS = {"affinity": 3, "mitochondria": 1}
+
+
+def interleaved(rounds: int, **calls: Callable[[], object]) -> dict[str, tuple[float, float]]:
+    """Median (wall, CPU) seconds of each call, called in turn."""
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
+    for _ in range(rounds):
+        for name, call in calls.items():
+            wall, cpu = time.perf_counter(), time.process_time()
+            call()
+            taken[name].append((time.perf_counter() - wall, time.process_time() - cpu))
+    return {
+        name: (statistics.median(w for w, _ in each), statistics.median(c for _, c in each))
+        for name, each in taken.items()
+    }
+
+
+def monai_call(image: torch.Tensor, patch: Any, network: Any, batch: int = 1) -> Callable[[], object] | None:
+    """MONAI's sliding window over the same image, if it is installed."""
+    try:
+        from monai.inferers import sliding_window_inference
+    except ImportError:
+        return None
+
+    def call() -> object:
+        with torch.inference_mode():
+            return sliding_window_inference(image, patch, batch, network, overlap=0.5, mode="gaussian")
+
+    return call
+
+
+def blend(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Scan and blend with a network that returns the same tensor every time."""
+    patch, size = (20, 128, 128), (60, 512, 512)
+    output = torch.rand(1, 4, *patch)
+    image = torch.rand(1, *size)
+    grid = Grid(size, patch, patch, (10, 64, 64))
+    count = grid.count(grid.covered)
+
+    def scan(infer: Any, depth: int | None) -> Callable[[], object]:
+        def call() -> None:
+            run = Scan(grid, infer, channels={"a": 4})
+            for part in run.run(lambda box: image[(slice(None), *box.slices())], None, depth):
+                del part
+
+        return call
+
+    logits = Network(lambda patches: {"a": output}, patch, (0, 0, 0))
+    calls = {
+        "whole": scan(lambda patches: {"a": output}, None),
+        "in_runs": scan(lambda patches: {"a": output}, 1),
+        "whole_with_sigmoid": scan(logits, None),
+    }
+    if (monai := monai_call(image[None], patch, lambda patches: output)) is not None:
+        calls["monai"] = monai
+    found = interleaved(arguments.rounds, **calls)
+    return {
+        name: {"ms_per_patch": round(wall / count * 1e3, 3), "cpu_ms_per_patch": round(cpu / count * 1e3, 3)}
+        for name, (wall, cpu) in found.items()
+    }
+
+
+def default_network(width: list[int] | None) -> torch.nn.Module:
+    """The default network with random weights."""
+    torch.manual_seed(0)
+    spec = {name: (channels, 1, 1, 1) for name, channels in HEADS.items()}
+    return rsunet.create_model(in_spec={"input": (1, 1, 1, 1)}, out_spec=spec, width=width).eval()
+
+
+def stitched(arguments: argparse.Namespace) -> dict[str, Any]:
+    """From an HDF5 file to HDF5 files, over the bare forward passes on the same patches."""
+    patch = vec3(arguments.patch)
+    stride = vec3(n // 2 for n in patch)
+    size = vec3(p + s * k for p, s, k in zip(patch, stride, arguments.steps, strict=True))
+    grid = Grid(size, patch, patch, stride)
+    model, device = default_network(arguments.width), torch.device(arguments.device)
+    model.to(device)
+    network = Network(model, patch, (0, 0, 0), amp=arguments.amp)
+    count = grid.count(grid.covered)
+    batch = arguments.batch_size
+    patches = torch.rand(batch, 1, *patch, device=device)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "img.h5")
+        from deepem.data import emio
+
+        emio.imsave(np.random.default_rng(0).integers(0, 256, size, np.uint8), path)
+
+        def whole() -> None:
+            scan = Scan(grid, network, device=device, batch_size=batch, channels=HEADS)
+            found = cut(scan, grid, grid.covered, Cost(1, 16, 0), 1 << 40)
+            assert found is not None
+            paths = {name: Path(folder, f"{name}.h5") for name in HEADS}
+            with opened(path) as source, Hdf5Sink(paths, HEADS, grid.covered) as sink:
+                stream(scan, found, source, sink, device)
+
+        @torch.no_grad()
+        def bare() -> None:
+            with torch.autocast(device.type, torch.bfloat16, enabled=arguments.amp):
+                for _ in range(-(-count // batch)):
+                    model(patches)
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+
+        bare()
+        found = interleaved(arguments.rounds, bare=bare, stitched=whole)
+    return {
+        "patch": patch, "volume": size, "patches": count,
+        **{f"{name}_seconds": round(wall, 3) for name, (wall, _) in found.items()},
+        **{f"{name}_cpu_seconds": round(cpu, 3) for name, (_, cpu) in found.items()},
+        "stitched_over_bare": round(found["bare"][0] / found["stitched"][0], 4),
+        "stitched_over_bare_cpu": round(found["bare"][1] / found["stitched"][1], 4),
+        "voxels_per_s": round(grid.covered.voxels / found["stitched"][0]),
+    }  # fmt: skip
+
+
+def memory(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Peak memory of a process that predicts a volume k times as long or as wide, a network of one convolution."""
+    found = {}
+    for name, factors in {
+        "1": (1, 1), "4 longer": (4, 1), "16 longer": (16, 1), "4 wider": (1, 4), "16 wider": (1, 16)
+    }.items():  # fmt: skip
+        words = ["peak", "--max_memory", str(arguments.max_memory), "--factors", *map(str, factors)]
+        done = subprocess.run([sys.executable, __file__, *words], capture_output=True, text=True, check=True)
+        found[name] = json.loads(done.stdout)
+    ratios = {}
+    for key in ("peak_mib", "over_imports_mib"):
+        least, most = (f(each[key] for each in found.values()) for f in (min, max))
+        ratios[f"{key}_most_over_least"] = round(most / least, 4)
+    return {**found, **ratios}
+
+
+def peak(arguments: argparse.Namespace) -> dict[str, Any]:
+    """One volume of `memory`, in a process of its own."""
+    import resource
+
+    import h5py
+
+    keep_memory()
+    patch = (8, 64, 64)
+    longer, wider = arguments.factors
+    size = (24 * longer, 256, 256 * wider)
+    grid = Grid(size, patch, patch, (4, 32, 32))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    net = torch.nn.Conv3d(1, 4, 1)
+    network = Network(lambda p: {"affinity": net(p)[:, :3], "mitochondria": net(p)[:, 3:]}, patch, (0, 0, 0))
+    with tempfile.TemporaryDirectory() as folder:
+        with h5py.File(Path(folder, "img.h5"), "w") as file:
+            file.create_dataset("main", size, np.uint8)
+        scan = Scan(grid, network, channels=HEADS, batch_size=4)
+        found = cut(scan, grid, grid.covered, Cost(1, 16, 0), arguments.max_memory << 20)
+        assert found is not None
+        paths = {name: Path(folder, f"{name}.h5") for name in HEADS}
+        with opened(Path(folder, "img.h5")) as source, Hdf5Sink(paths, HEADS, grid.covered, "uint8") as sink:
+            stream(scan, found, source, sink, torch.device("cpu"))
+    top = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {
+        "volume": size,
+        "peak_mib": round(top),
+        "over_imports_mib": round(top - before),
+        "columns": len(found.boxes),
+        "estimate_mib": found.need >> 20,
+    }
+
+
+def monai(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The same network, volume and overlap in MONAI and here, both in memory."""
+    patch = vec3(arguments.patch)
+    size = vec3(p + p // 2 * k for p, k in zip(patch, arguments.steps, strict=True))
+    model = default_network(arguments.width)
+    network = Network(model, patch, (0, 0, 0))
+    image = np.random.default_rng(0).random(size, np.float32)
+    grid = Grid(size, patch, patch, vec3(n // 2 for n in patch))
+    source = Source("image", image)
+
+    def ours() -> None:
+        for part in Scan(grid, network, channels=HEADS).run(lambda box: torch.from_numpy(source.read(box))):
+            del part
+
+    def joined(patches: torch.Tensor) -> torch.Tensor:
+        return torch.sigmoid(torch.cat(list(model(patches).values()), 1))
+
+    theirs = monai_call(torch.from_numpy(image)[None, None], patch, joined)
+    if theirs is None:
+        return {"error": "monai is not installed: pip install --no-deps monai"}
+    theirs()
+    found = interleaved(arguments.rounds, ours=ours, monai=theirs)
+    return {
+        "patch": patch, "volume": size,
+        **{f"{name}_seconds": round(wall, 3) for name, (wall, _) in found.items()},
+        **{f"{name}_cpu_seconds": round(cpu, 3) for name, (_, cpu) in found.items()},
+        "ours_over_monai": round(found["ours"][0] / found["monai"][0], 4),
+    }  # fmt: skip
+
+
+def main() -> None:
+    """Run what the command line names and print its figures as JSON."""
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("what", nargs="+", choices=["blend", "stitched", "memory", "monai", "peak"])
+    p.add_argument("--threads", type=int, default=2)
+    p.add_argument("--rounds", type=int, default=5)
+    p.add_argument("--patch", type=int, nargs=3, default=[20, 128, 128])
+    p.add_argument(
+        "--steps", type=int, nargs=3, default=[2, 2, 2], help="strides that the volume is longer than a patch"
+    )
+    p.add_argument("--width", type=int, nargs="+", help="of the network (default: that of rsunet)")
+    p.add_argument("--batch_size", type=int, default=1)
+    p.add_argument("--device", default="cpu")
+    p.add_argument("--amp", action="store_true")
+    p.add_argument("--max_memory", type=int, default=16, help="MiB")
+    p.add_argument("--factors", type=int, nargs=2, default=[1, 1], help=argparse.SUPPRESS)
+    arguments = p.parse_args()
+    torch.set_num_threads(arguments.threads)
+    keep_memory()
+    for what in arguments.what:
+        figures = globals()[what](arguments)
+        if what != "peak":
+            figures = {"what": what, "threads": arguments.threads, "load": round(os.getloadavg()[0], 1), **figures}
+        print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()
