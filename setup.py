@@ -40,6 +40,7 @@ setup(
         "tifffile>=2024.5",
         "tqdm>=4.66",
         "opencv-python-headless>=4.10,<5",
+        "connected-components-3d>=3.18",
     ],
     extras_require=EXTRAS,
     entry_points={
