@@ -95,6 +95,9 @@ class Run:
             self.notes.append(weights.pretrain(self.network, pretrain))
         if state is not None:
             checkpoint.load_weights(self.network, state["state_dict"], self.experiment.models)
+            if lacking := [key for key in ("iter", "optimizer") if key not in state]:
+                wants = "a whole one, or --pretrain to take its weights alone"
+                raise InputError(self.experiment.models, f"a checkpoint without {' and '.join(lacking)}", wants)
             self.optimizer.load_state_dict(state["optimizer"])
             self.precision.scaler.load_state_dict(state.get("scaler", {}))
             self.guard.skipped = state.get("skipped", 0)

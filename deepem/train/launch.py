@@ -11,9 +11,21 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from deepem import option
 from deepem.train.preempt import STOPPED
 
 POLL_S = 0.2
+
+
+def launch_on(gpus: Sequence[int], cpu: bool, program: Path, words: Sequence[str]) -> int:
+    """Run a program once per GPU, or as often on the CPU, and return its exit code.
+
+    Raises:
+        InputError: a GPU that is not there.
+    """
+    for gpu in gpus:
+        option.device(gpu, cpu)
+    return launch(program, words, len(gpus))
 
 
 def launch(program: Path, words: Sequence[str], count: int) -> int:

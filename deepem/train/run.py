@@ -29,9 +29,9 @@ def main(words: Sequence[str] | None = None) -> None:
     with one_line_errors("run.py"):
         options, lines = parse(words)
         if len(options["gpu_ids"] or ()) > 1 and "RANK" not in os.environ:
-            from deepem.train.launch import launch
+            from deepem.train.launch import launch_on
 
-            raise SystemExit(launch(Path(__file__), sys.argv[1:] if words is None else words, len(options["gpu_ids"])))
+            raise SystemExit(launch_on(options["gpu_ids"], options["cpu"], Path(__file__), words or sys.argv[1:]))
         train(options, lines)
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
+import sys
 import traceback
 
 import pytest
 import torch
 
+from deepem.train import run
 from deepem.train.assemble import Run
 from deepem.train.launch import launch
 
@@ -130,6 +133,30 @@ def test_a_batch_that_the_ranks_cannot_share_is_refused(lab, monkeypatch, capsys
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert lab.fails("run", "--batch_size", 3) == 2
     assert "--batch_size: got 3, wants a multiple of 2: 2 processes" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start", ["torchrun", "gpu_ids"])
+def test_from_the_command_line(lab, root, start):
+    program = [str(root / "deepem" / "train" / "run.py")]
+    words = lab.words(start, *NET, "--max_iter", 1)
+    if start == "torchrun":
+        program = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", *program]
+    else:
+        words += ["--gpu_ids", "0", "1"]
+    done = subprocess.run([sys.executable, *program, *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("saved experiments") == 1
+    lab.train("one", *NET, "--max_iter", 1)
+    assert close(gradient(lab, "one"), gradient(lab, start))
+
+
+def test_a_gpu_that_is_not_there_starts_nothing(lab, monkeypatch, capsys):
+    words = [word for word in lab.words("run", "--gpu_ids", 98, 99) if word != "--cpu"]
+    with pytest.raises(SystemExit) as caught:
+        run.main(words)
+    assert caught.value.code == 2
+    assert "--gpu_ids: got 98" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("ending", "code"), [("raise SystemExit(3)", 3), ("os.kill(os.getpid(), 9)", 128 + 9)])
