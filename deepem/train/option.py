@@ -24,6 +24,8 @@ FREE = ROUNDING | frozenset(
 )
 """Options that may change when a run is resumed: they do not decide which samples train which network how."""
 
+AMP = "mixed precision, bf16, fp16 or off; auto: bf16 where the hardware has it"
+
 TEST_RUN = {"eval_intv": 100, "eval_iter": 10, "avgs_intv": 10, "imgs_intv": 100}
 """What --test sets, where it is not given."""
 
@@ -121,8 +123,8 @@ def _add_schedule(p: argv.Parser) -> None:
 
 
 def _add_speed(p: argv.Parser) -> None:
-    group = p.add_argument_group("speed (defaults: the fastest measured on the device)")
-    group.add_argument("--amp", type=argv.one_of("auto", "bf16", "fp16", "off"), default="auto", help="mixed precision")
+    group = p.add_argument_group("speed")
+    group.add_argument("--amp", type=argv.one_of("auto", "bf16", "fp16", "off"), default="auto", help=AMP)
     _either(group, "--channels_last", None, "keep the channels of a voxel together in memory")
     _either(group, "--compile", False, "torch.compile the network: minutes at the start, faster steps on a GPU")
     _either(group, "--tf32", True, "multiply float32 in TF32 on a GPU")
@@ -146,7 +148,9 @@ def _add_run(p: argv.Parser) -> None:
     group.add_argument("--chkpt_num", type=argv.natural, default=0, metavar="N", help="resume from this checkpoint")
     group.add_argument("--keep", type=argv.natural, default=0, metavar="N", help="newest checkpoints kept; 0: all")
     group.add_argument("--keep_every", type=argv.natural, default=0, metavar="N", help="and those of every N-th step")
-    group.add_argument("--skip_nan", type=argv.natural, default=0, metavar="N", help="steps that may fail with NaN")
+    group.add_argument(
+        "--skip_nan", type=argv.natural, default=0, metavar="N", help="skip N steps with NaN before giving up"
+    )
     group.add_argument("--pretrain", metavar="FILE", help="start from the weights of this checkpoint that match")
 
 

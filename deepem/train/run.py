@@ -11,17 +11,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING
 
 if __package__ in (None, ""):  # run as a file: deepem/train/ is first on the path, where the checkout belongs
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
 from deepem.train.option import Options, parse
 from deepem.utils.argv import one_line_errors
-
-if TYPE_CHECKING:  # torch and all that needs it are imported once the command line is known to be good
-    from deepem.train.assemble import Run
-    from deepem.train.logger import Logger
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -37,12 +32,13 @@ def main(words: Sequence[str] | None = None) -> None:
 
 def train(options: Options, lines: Sequence[str]) -> None:
     """Train until `max_iter`, from the newest checkpoint of the run if it has one."""
+    # torch and all that needs it are imported once the command line is known to be good
     from deepem.train.assemble import Run
+    from deepem.train.due import log_evaluate_save
     from deepem.train.logger import Logger
     from deepem.train.passes import evaluate, gradients
     from deepem.train.preempt import STOPPED, Preemption
     from deepem.train.profiler import Profiler
-    from deepem.train.render import pictures
     from deepem.utils.allocator import keep_memory
 
     keep_memory()
@@ -80,31 +76,12 @@ def train(options: Options, lines: Sequence[str]) -> None:
                 log.step(None, waited)
             profiler.step()
 
-            stopping = run.ranks.any(preemption.requested, run.device)
-            due = {name for name in ("avgs", "imgs", "eval", "chkpt") if iteration % options[f"{name}_intv"] == 0}
-            if "avgs" in due or iteration <= options["warm_up"]:
-                log.train_row(iteration, run.figures(iteration, norm))
-            elif iteration == stop:
-                log.show(iteration)
-            if "imgs" in due:
-                log.pictures(iteration, "train", pictures(run.tasks, batch, outputs))
-            if "eval" in due and not stopping:
-                stopping = evaluate(run, log, iteration, preemption)
-            if "chkpt" in due or iteration == stop or stopping:
-                save(run, log, iteration)
+            stopping = log_evaluate_save(run, log, preemption, iteration, batch, outputs, norm)
             if stopping:
                 break
     run.ranks.leave()
     if stopping and iteration < stop:
         raise SystemExit(STOPPED)
-
-
-def save(run: Run, log: Logger, iteration: int) -> None:
-    """Write the checkpoint of an iteration."""
-    averages = log.train.state()
-    if run.ranks.leads:
-        path = run.experiment.save(iteration, run.state() | {"averages": averages})
-        log.line(f"saved {path}")
 
 
 if __name__ == "__main__":
