@@ -54,7 +54,7 @@ def output(lab, out="out"):
 
 
 def make(lab, em, *more):
-    return Plan.make("plan", [*words(lab, em), *more], (4, 16, 32))
+    return Plan.make("plan", [*words(lab, em), *more], (8, 32, 32))
 
 
 def test_boxes_are_whole_chunks_and_partition_the_whole():
@@ -72,7 +72,7 @@ def test_tasks_in_any_order_give_the_bytes_of_the_serial_run(lab, em):
     wanted = serial(lab, em)
     plan = make(lab, em)
     assert Plan.load("plan") == plan
-    assert len(plan.boxes) == 3 * 4 * 2
+    assert len(plan.boxes) == 2 * 2 * 2
     assert sum(plan.patches) > plan.uncut
     order = list(range(len(plan.boxes)))
     random.Random(0).shuffle(order)
@@ -131,7 +131,7 @@ def test_a_marker_that_is_not_whole_is_no_marker(lab, em):
 
 def test_an_input_chunk_that_cannot_be_read_fails_its_tasks_alone(lab, em):
     wanted = serial(lab, em)
-    victim = next((lab.folder / "em").glob("4*/42-50_60-68_9-13*"))
+    victim = next((lab.folder / "em").glob("4*/42-50_68-70_13-14*"))
     held = victim.read_bytes()
     victim.write_bytes(b"\x1f\x8bnothing")
     plan = make(lab, em)
