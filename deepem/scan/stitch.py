@@ -15,6 +15,7 @@ that every voxel gets the same terms in the same order: the result is the same b
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -32,6 +33,8 @@ Infer = Callable[[torch.Tensor], Mapping[str, torch.Tensor]]
 
 Read = Callable[[Box], torch.Tensor]
 """A box of the input volume -> (C, Z, Y, X) uint8 or float32, on the device."""
+
+MANY = 64
 
 Finished = tuple[Box, dict[str, torch.Tensor]]
 
@@ -85,7 +88,7 @@ class Scan:
             raise ValueError(f"{box} is not within {self.grid.covered}")
         z, y, x = self.grid.touching(box)
         parts = list(runs(z, depth))
-        sums = _Sums(box, self.dtype, self.device)
+        sums = _Sums(box, self._sum_dtype(), self.device)
         with ThreadPoolExecutor(1, "read") as pool:
             windows = _windows(pool, read, [self.grid.input_box((part, y, x)) for part in parts])
             for part, (corner, window), after in zip(parts, windows, [*parts[1:], None], strict=True):
@@ -95,6 +98,11 @@ class Scan:
                 end = box.end[0] if after is None else max(self.grid.axes[0].start(after[0]), box.begin[0])
                 if (final := sums.take(end)) is not None:
                     yield final
+
+    def _sum_dtype(self) -> torch.dtype:
+        """Float64 where a voxel has more than MANY terms, whose rounding would add up to more than 1e-6."""
+        terms = math.prod(-(-o // s) for o, s in zip(self.grid.output, self.grid.stride, strict=True))
+        return torch.float64 if terms > MANY and self.dtype == torch.float32 else self.dtype
 
     def count(self, box: Box) -> int:
         """Number of patches that a box takes."""
@@ -188,7 +196,10 @@ class _Sums:
         planes = end - self.begin
         if planes <= 0:
             return None
-        return self._planes(end), {name: value[:, :planes] for name, value in self.values.items()}
+        final = {name: value[:, :planes] for name, value in self.values.items()}
+        if self.dtype != torch.float32:
+            final = {name: value.float() for name, value in final.items()}
+        return self._planes(end), final
 
 
 def _windows(pool: ThreadPoolExecutor, read: Read, boxes: Sequence[Box]) -> Iterator[tuple[Vec3, torch.Tensor]]:

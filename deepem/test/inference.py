@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from deepem.scan.augment import Augmented
 from deepem.scan.flips import Flip
 from deepem.scan.grid import Grid, resolve_stride
-from deepem.scan.stitch import Scan
+from deepem.scan.memory import Cost, available, cut, trial
+from deepem.scan.stitch import Finished, Scan
 from deepem.scan.weights import Blend, choose_profile
 from deepem.test.heads import Edges, blends, edges_of
 from deepem.test.network import Network, device_of, evaluating
@@ -65,8 +66,12 @@ def predict(
     with evaluating(model):
         own: Edges = {}
         masks: dict[str, Blend] = {}
-        if flips or mask_edges or edges is not None:  # which outputs there are has to be known beforehand
-            channels = network.channels(torch.zeros(batch_size, source.channels, *patch, device=target))
+        cost: Cost | None = None
+        if flips or mask_edges or edges is not None or target.type == "cuda":  # what the outputs are is needed first
+            channels: dict[str, int] = {}
+            trying = torch.zeros(batch_size, source.channels, *patch, device=target)
+            taken = trial(lambda: channels.update(network.channels(trying)), target)
+            cost = Cost(4 * source.channels, 4 * sum(channels.values()), taken)
             own = edges_of(edges, channels)
             masks = blends(profile, mask_edges, channels, own)
 
@@ -77,6 +82,33 @@ def predict(
         run: Scan | Augmented = scan_of(source.size)
         if flips:
             run = Augmented(scan_of, source.size, flips, own, variance)
-        with Progress(run.count(grid.covered), grid.covered.voxels, progress) as bar:
-            ((_, values),) = run.run(read)
-    return {name: value.cpu().numpy() for name, value in values.items()}
+        boxes, depth, patches = _pieces(run, grid, cost, target)
+        with Progress(patches, grid.covered.voxels, progress) as bar:
+            return _collected(grid.covered, (part for box in boxes for part in run.run(read, box, depth)))
+
+
+def _pieces(
+    run: Scan | Augmented, grid: Grid, cost: Cost | None, device: torch.device
+) -> tuple[list[Box], int | None, int]:
+    """Boxes, depth of a run, patches: in one piece in main memory, where the sums are the result; cut to fit a GPU."""
+    whole = [grid.covered], None, run.count(grid.covered)
+    if device.type != "cuda" or cost is None:
+        return whole
+    found = cut(run, grid, grid.covered, cost, available(device))
+    return whole if found is None else (found.boxes, found.depth, found.patches)
+
+
+def _collected(covered: Box, parts: Iterable[Finished]) -> Prediction:
+    """The parts of a scan as arrays; a single part is the result itself."""
+    found: Prediction = {}
+    for box, values in parts:
+        for name, value in values.items():
+            array = value.cpu().numpy()
+            if box == covered:
+                found[name] = array
+                continue
+            if name not in found:
+                found[name] = np.empty((len(array), *covered.size), np.float32)
+            z, y, x = box.shift(-b for b in covered.begin).slices()
+            found[name][:, z, y, x] = array
+    return found

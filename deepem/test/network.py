@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,12 +25,20 @@ class Network:
         front: Voxels of the input patch in front of it.
         temperature: Logits are divided by max(temperature, 1).
         amp: Run the model in mixed precision (bfloat16); the probabilities are float32 in any case.
+        keep: The outputs to keep (None: all): a module in train mode may give auxiliary ones besides.
     """
 
     def __init__(
-        self, model: Model, output: Vec3, front: Vec3, temperature: float | None = None, amp: bool = False
+        self,
+        model: Model,
+        output: Vec3,
+        front: Vec3,
+        temperature: float | None = None,
+        amp: bool = False,
+        keep: Collection[str] | None = None,
     ) -> None:
         self.model, self.output, self.front, self.amp = model, output, front, amp
+        self.keep = keep
         self.temperature = max(temperature or 1.0, 1.0)
         self._buffers: dict[str, torch.Tensor] = {}
 
@@ -41,7 +49,8 @@ class Network:
             outputs = self.model(patches)
         if not isinstance(outputs, Mapping):
             raise InputError("model", f"an output of type {type(outputs).__name__}", "a dict of name -> logits")
-        return {name: self._probabilities(name, logits, patches) for name, logits in outputs.items()}
+        kept = [name for name in outputs if self.keep is None or name in self.keep]
+        return {name: self._probabilities(name, outputs[name], patches) for name in kept}
 
     def channels(self, patches: torch.Tensor) -> dict[str, int]:
         """Name and channels of each output, from a trial on a batch."""

@@ -42,7 +42,7 @@ def stream(run: Scan | Augmented, cut: Cut, volume: Volume, sink: Sink, device: 
     with ThreadPoolExecutor(1, "write") as pool:
         behind: Future[None] | None = None
         for box in cut.boxes:
-            for finished in run.run(lambda b: tensor(volume, b, device), box, cut.depth):
+            for finished in run.run(lambda b: transfer.to_device(tensor(volume, b)), box, cut.depth):
                 if behind is not None:
                     behind.result()
                 last = finished[0].end[0] == box.end[0]
@@ -53,10 +53,21 @@ def stream(run: Scan | Augmented, cut: Cut, volume: Volume, sink: Sink, device: 
 
 
 class Transfer:
-    """Copies results to the host beside the network's work: on a GPU in a stream of their own, into pinned memory."""
+    """Copies to and from a GPU beside the network's work: in streams of their own, through pinned memory."""
 
     def __init__(self, device: torch.device) -> None:
-        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self.device = device
+        self.up, self.stream = (torch.cuda.Stream(device) if device.type == "cuda" else None for _ in range(2))
+
+    def to_device(self, value: torch.Tensor) -> torch.Tensor:
+        """A tensor of the host on the device; waits for the copy, in the thread that reads."""
+        if self.up is None:
+            return value
+        with torch.cuda.stream(self.up):
+            there = value.pin_memory().to(self.device, non_blocking=True)
+        there.record_stream(torch.cuda.default_stream(self.device))
+        self.up.synchronize()
+        return there
 
     def mark(self) -> torch.cuda.Event | None:
         """The moment at which what was computed so far is there; called by the thread that computes."""

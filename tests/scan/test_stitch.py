@@ -42,6 +42,23 @@ def test_an_identity_network_gives_its_input_back(grid, profile, batch, depth, e
     np.testing.assert_allclose(gather(scan, image, depth=depth)["image"], wanted, atol=1e-6)
 
 
+@pytest.mark.parametrize("profile", [*BUMPS, "mean"])
+def test_rounding_does_not_add_up_where_hundreds_of_patches_cover_a_voxel(profile):
+    grid = Grid((6, 20, 21), (5, 9, 7), (5, 9, 7), (1, 1, 1))
+    image = torch.rand(1, *grid.size, generator=torch.Generator().manual_seed(0))
+    found = gather(Scan(grid, identity(grid), default=Blend(profile)), image, depth=2)["image"]
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, image, atol=1e-6)
+
+
+def test_half_precision_sums_are_for_those_who_ask():
+    grid = Grid((6, 8, 9), (4, 4, 4), (4, 4, 4), (2, 2, 2))
+    image = torch.rand(1, *grid.size)
+    coarse = gather(Scan(grid, identity(grid), dtype=torch.bfloat16), image)["image"]
+    np.testing.assert_allclose(coarse, image, atol=0.05)
+    assert np.abs(coarse - image.numpy()).max() > 1e-4
+
+
 @st.composite
 def grids_and_boxes(draw):
     grid = draw(grids())

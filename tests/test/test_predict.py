@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from deepem.test import inference
 from deepem.test.forward import predict
 from deepem.utils.errors import InputError
 
@@ -162,3 +163,20 @@ def test_bad_input_is_named(image, options, says):
 def test_a_model_that_gives_something_else_is_named(output):
     with pytest.raises(InputError, match="model"):
         predict(lambda p: output, np.zeros((4, 8, 8), np.uint8), patch_size=(4, 8, 8))
+
+
+def test_pieces_that_fit_a_device_make_the_same_whole(monkeypatch):
+    image = image_of(9, 30, 33)
+    options = {"patch_size": (4, 8, 8), "output_size": (4, 7, 6), "test_aug": [0]}
+    whole = predict(Identity(), image, **options)["image"]
+    counts = []
+
+    def pieces(run, grid, cost, device):
+        found = inference.cut(run, grid, grid.covered, cost, 60_000)
+        counts.append(len(found.boxes))
+        return found.boxes, found.depth, found.patches
+
+    monkeypatch.setattr(inference, "_pieces", pieces)
+    monkeypatch.setattr(inference, "trial", lambda call, device: call() or 0)
+    np.testing.assert_array_equal(predict(Identity(), image, **options)["image"], whole)
+    assert counts[0] > 1
