@@ -6,6 +6,7 @@ It needs no torch, so that spawned workers start quickly and stay small.
 from __future__ import annotations
 
 import faulthandler
+import inspect
 import os
 import pickle
 import signal
@@ -98,7 +99,8 @@ def make(
         allocate: Gives an array of at least so many bytes.
         begin: Called with each index before its sample is made.
     """
-    layout: Layout | None = getattr(stream.sampler, "layout", None)
+    writes = "out" in inspect.signature(stream.sampler).parameters  # a subclass may have a call of its own without it
+    layout: Layout | None = getattr(stream.sampler, "layout", None) if writes else None
     samples: list[Mapping[str, Array]] = []
     if layout is None:
         for index in indices:

@@ -76,7 +76,7 @@ class Job:
             model: nn.Module = module.create_model(**filled, **flags)
         if state is not None:
             where = checkpoint.path_of(folder(options["exp_name"]) / "models", self.number)
-            weights = _without_other_heads(state["state_dict"], self.tasks)
+            weights = _without_other_heads(state.get("ema") or state["state_dict"], self.tasks)
             left = checkpoint.load_weights(model, weights, where, matching=options["pretrain"])
             if left:
                 warn(f"{where}: not in it, or of another shape: {', '.join(left)}")

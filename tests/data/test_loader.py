@@ -68,6 +68,19 @@ def test_a_batch_holds_its_samples():
                 assert torch.equal(batch[key][j], torch.from_numpy(np.array(array)))
 
 
+def test_a_subclass_may_have_a_call_of_its_own():
+    class Brighter(Sampler):
+        def __call__(self, rng: np.random.Generator) -> dict[str, Any]:
+            sample = super().__call__(rng)
+            return sample | {"input": sample["input"] + 1}
+
+    made = real_sampler()
+    brighter = Brighter.__new__(Brighter)
+    brighter.__dict__.update(made.__dict__)
+    for one, other in zip(load(made), load(brighter), strict=True):
+        assert torch.equal(one["input"] + 1, other["input"])
+
+
 def test_the_stream_goes_on_from_any_batch():
     assert_same(load(numbers, stop=8, num_workers=2)[5:], load(numbers, start=5, stop=8, num_workers=1))
     assert not torch.equal(load(numbers, stop=1)[0]["input"], load(numbers, stop=1, phase="val")[0]["input"])
