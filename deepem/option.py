@@ -118,6 +118,10 @@ def output_patch(
         raise InputError("--outputsz", _comma(outputsz), f"{_comma(gives)}, what the model gives for {_comma(inputsz)}")
     if any(o > g for o, g in zip(outputsz, gives, strict=True)):
         raise InputError("--outputsz", _comma(outputsz), f"at most {_comma(gives)}")
+    if any(g % 2 == 0 and o % 2 for o, g in zip(outputsz, gives, strict=True)):
+        raise InputError(
+            "--outputsz", _comma(outputsz), f"even sizes where {_comma(gives)} is even: it has no centre voxel"
+        )
     z, y, x = (o / i for o, i in zip(outputsz, inputsz, strict=True))
     return outputsz, (z, y, x)
 

@@ -284,6 +284,9 @@ TRAIN = {
     "a patch larger for evaluation": Case(NEW + "--val_ids small", "small", "(8, 32, 32)", "(4, 49, 54)"),
     "a patch that pooling does not divide": Case(NEW + "--fov 8,33,32", "--fov", "8,33,32", "y = 32 or 34"),
     "an output smaller than what the model gives": Case(NEW + "--outputsz 4,16,16", "--outputsz", "4,16,16", "8,32,32"),
+    "an output that is not centred": Case(
+        NEW + "--model rsunet_act --outputsz 4,15,16", "--outputsz", "4,15,16", "even sizes where 8,32,32 is even"
+    ),
     "an edge longer than the patch": Case(NEW + "--long 1 --edges 9,0,0", "--edges", "9,0,0", "shorter than"),
     "an id twice": Case("--train_ids a a", "--train_ids", "a twice", "each id once"),
     "a patch of two numbers": Case(NEW + "--fov 8,32", "--fov", "8,32", "z,y,x"),

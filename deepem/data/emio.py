@@ -47,8 +47,8 @@ def imread(path: str | os.PathLike[str]) -> Array:
         InputError: the suffix is none of SUFFIXES, the file cannot be read (truncated, of another format), or
             it lacks the dataset asked for; the message lists those it has.
     """
-    file, key = _split(path)
-    read = _READERS[_format(file)]
+    file, key = split_path(path)
+    read = _READERS[format_of(file)]
     if not file.exists():
         raise FileNotFoundError(errno.ENOENT, "no such volume", str(file))
     array = np.ascontiguousarray(read(file, key))
@@ -67,14 +67,14 @@ def imsave(array: Array, path: str | os.PathLike[str], *, compress: bool = False
     Raises:
         InputError: the suffix is none of SUFFIXES, or the dataset would be written into a file that exists.
     """
-    file, key = _split(path)
-    write = _WRITERS[_format(file)]
+    file, key = split_path(path)
+    write = _WRITERS[format_of(file)]
     if key is not None and file.exists():
         raise InputError(path, "a file that exists", "a new file: a dataset is not added to one")
     array = np.asarray(array)
     array = array.astype(np.uint8) if array.dtype == bool else array
     file.parent.mkdir(parents=True, exist_ok=True)
-    with _replacing_folder(file) if _format(file) == "zarr" else replacing(file) as beside:
+    with _replacing_folder(file) if format_of(file) == "zarr" else replacing(file) as beside:
         write(beside, key, array, compress)
 
 
@@ -112,7 +112,7 @@ def load_files(
             for key, name in row.items()
             if key in ALWAYS or key.removesuffix("_msk") in labels
         }
-        absent = {key for key, file in files.items() if not _split(file)[0].exists()}
+        absent = {key for key, file in files.items() if not split_path(file)[0].exists()}
         if lacking := [row[key] for key in files if key in absent - optional]:
             raise InputError(folder, f"no {', '.join(lacking)}", remedy or "these files")
         volumes[id] = {key: imread(file) for key, file in files.items() if key not in absent}
@@ -120,12 +120,14 @@ def load_files(
     return volumes
 
 
-def _split(path: str | os.PathLike[str]) -> tuple[Path, str | None]:
+def split_path(path: str | os.PathLike[str]) -> tuple[Path, str | None]:
+    """The file and the path inside it of ``file.h5:volumes/raw``; None where the name has no second part."""
     inside = _INSIDE.match(os.fspath(path))
     return (Path(inside["file"]), inside["key"].strip("/")) if inside else (Path(path), None)
 
 
-def _format(file: Path) -> str:
+def format_of(file: Path) -> str:
+    """The format that a file's suffix names; InputError if it names none."""
     for name, suffixes in SUFFIXES.items():
         if file.suffix.lower() in suffixes:
             return name

@@ -90,8 +90,8 @@ def opened(path: str | Path) -> Iterator[Source]:
     Raises:
         InputError: there is no such file, or it cannot be read.
     """
-    file, key = emio._split(path)
-    form = emio._format(file)
+    file, key = emio.split_path(path)
+    form = emio.format_of(file)
     if not file.exists():
         raise InputError(path, "no such file", "an image volume")
     with ExitStack() as stack:

@@ -122,7 +122,7 @@ def test_saving_is_whole_or_not_at_all(tmp_path, suffix, monkeypatch):
         write(file, *rest)
         raise OSError("disk full")
 
-    form = emio._format(path)
+    form = emio.format_of(path)
     write = emio._WRITERS[form]
     monkeypatch.setitem(emio._WRITERS, form, broken)
     with pytest.raises(OSError, match="disk full"):
