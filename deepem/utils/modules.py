@@ -221,6 +221,8 @@ def _forget(function: ast.FunctionDef) -> None:
     """Drop the annotations and defaults of a signature that are no flag's: they may need the module's names."""
     arguments = function.args
     function.returns = None
+    if arguments.kwarg is not None:
+        arguments.kwarg.annotation = None
     for argument in [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]:
         if argument not in arguments.kwonlyargs or argument.arg in FILLED_IN:
             argument.annotation = None

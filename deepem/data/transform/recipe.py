@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
 from deepem.data.transform.base import Augment
 from deepem.data.transform.blurry import MixedBlurrySection
 from deepem.data.transform.box import FillBox, NoiseBox
@@ -17,6 +21,16 @@ from deepem.utils.geometry import Vec3
 
 DISPLACEMENTS = (5, 15, 25)
 """A patch is misaligned three times: up to but not by so many voxels."""
+
+
+def variant(recipe: Callable[..., Augment], **numbers: Any) -> Callable[..., Augment]:
+    """The entry function of another recipe, with its flags, that differs from it in some numbers."""
+
+    @wraps(recipe)
+    def get_augmentation(is_train: bool, **flags: Any) -> Augment:
+        return recipe(is_train, **flags, **numbers)
+
+    return get_augmentation
 
 
 def grey() -> Augment:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from deepem.data.transform import Augment, recipe
 
@@ -19,6 +19,7 @@ def get_augmentation(
     box: Literal["noise", "fill"] | None = None,
     mip: int = 0,
     random: bool = False,
+    **numbers: Any,
 ) -> Augment:
     """Grey values, misaligned or missing sections, boxes, blur, warp.
 
@@ -33,6 +34,7 @@ def get_augmentation(
         box: boxes of noise, or of one grey value
         mip: level of the volume: boxes have half the size at each
         random: missing sections have any grey value instead of a fixed one
+        **numbers: what variants of the recipe change, see `recipe.kasthuri`
     """
     return recipe.kasthuri(
         is_train,
@@ -45,4 +47,5 @@ def get_augmentation(
         box=box,
         random=random,
         mip=mip,
+        **numbers,
     )

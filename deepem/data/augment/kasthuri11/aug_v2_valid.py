@@ -1,49 +1,6 @@
 """As `aug_v2`, with changes of grey values, misaligned, missing and blurry sections in validation too."""
 
-from __future__ import annotations
+from deepem.data.augment.kasthuri11 import aug_v2
+from deepem.data.transform import recipe
 
-from typing import Literal
-
-from deepem.data.transform import Augment, recipe
-
-
-def get_augmentation(
-    is_train: bool,
-    *,
-    recompute: bool = False,
-    grayscale: bool = False,
-    missing: int = 0,
-    blur: int = 0,
-    warping: bool = False,
-    misalign: int = 0,
-    box: Literal["noise", "fill"] | None = None,
-    mip: int = 0,
-    random: bool = False,
-) -> Augment:
-    """Grey values, misaligned or missing sections, boxes, blur, warp.
-
-    Args:
-        is_train: training or validation
-        recompute: give pieces of an instance that the patch cuts apart ids of their own
-        grayscale: vary contrast, brightness and gamma per section
-        missing: at most so many missing sections; 0 for none
-        blur: at most so many blurry sections; 0 for none
-        warping: rotate, shear, scale and stretch sections
-        misalign: misaligned by fewer voxels than this, so 2 at least; 0 for not
-        box: boxes of noise, or of one grey value
-        mip: level of the volume: boxes have half the size at each
-        random: missing sections have any grey value instead of a fixed one
-    """
-    return recipe.kasthuri(
-        is_train,
-        recompute=recompute,
-        grayscale=grayscale,
-        missing=missing,
-        blur=blur,
-        warping=warping,
-        misalign=misalign,
-        box=box,
-        random=random,
-        mip=mip,
-        in_validation=True,
-    )
+get_augmentation = recipe.variant(aug_v2.get_augmentation, in_validation=True)

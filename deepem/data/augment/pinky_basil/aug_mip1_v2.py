@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from deepem.data.transform import Augment, recipe
 
@@ -16,6 +16,7 @@ def get_augmentation(
     lost: bool = False,
     random: bool = False,
     interp: bool = False,
+    **numbers: Any,
 ) -> Augment:
     """Boxes, grey values, one defect of four, blur, warp.
 
@@ -27,7 +28,8 @@ def get_augmentation(
         lost: lose sections
         random: missing sections have any grey value instead of a fixed one
         interp: a section that slips leaves its label where it was
+        **numbers: what variants of the recipe change, see `recipe.defects`
     """
     shift = recipe.shift_or_slip_thrice(interp)
-    defects = recipe.defects(is_train, shift, missing=missing, lost=lost, random=random, value=1)
+    defects = recipe.defects(is_train, shift, missing=missing, lost=lost, random=random, **{"value": 1, **numbers})
     return recipe.pinky(is_train, recipe.boxes(box), defects, blur)
