@@ -229,7 +229,9 @@ class Run:
         return {"lr": self.options["lr"] * self.schedule(iteration), **length, **skipped, **self.drawn(iteration)}
 
     def drawn(self, iteration: int) -> dict[str, float]:
-        """Share of the samples up to an iteration that came from each volume; nothing if the sampler cannot tell.
+        """Share of the samples up to an iteration that came from each volume, and the probability that it has.
+
+        Nothing if the sampler cannot tell.
 
         Which volume a sample comes from is its first draw, so it is drawn again here, where no worker need tell.
         """
@@ -238,7 +240,9 @@ class Run:
         size, seed = self.options["batch_size"], self.options["seed"]
         for index in range(sum(self._drawn.values()), iteration * size):
             self._drawn[self.data.train.which(generator(seed, "train", index))] += 1
-        return {f"drawn/{name}": count / (iteration * size) for name, count in sorted(self._drawn.items())}
+        asked = getattr(self.data.train, "probabilities", {})
+        shares = {f"drawn/{name}": self._drawn[name] / (iteration * size) for name in asked or self._drawn}
+        return shares | {f"asked/{name}": probability for name, probability in asked.items()}
 
     def batches(self, phase: str, first: int, last: int) -> Iterator[dict[str, Tensor]]:
         """Batches first, ..., last - 1 of 'train' or 'val', this rank's share of each, on the device."""

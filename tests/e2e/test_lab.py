@@ -79,6 +79,17 @@ def test_the_stream_does_not_depend_on_workers_and_resume_is_exact(lab: Lab, mon
     assert losses(Path("experiments/whole"))[-1] == losses(Path("experiments/parts2"))[-1]
 
 
+def test_how_often_each_volume_was_drawn_is_logged_beside_its_probability(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(lab.cwd)
+    train(lab.words("--train_ids", "a", "b", "--train_prob", 3, 1, "--max_iter", 40, "--avgs_intv", 40))
+    row = json.loads(Path("experiments/cortex_aff_mit/logs/metrics.jsonl").read_text().splitlines()[0])
+    assert (row["asked/a"], row["asked/b"]) == (0.75, 0.25)
+    assert row["drawn/a"] + row["drawn/b"] == 1
+    assert 0.5 < row["drawn/a"] < 0.95
+
+
 def test_the_written_options_run_again(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(lab.cwd)
     train(lab.words(*AUGMENT, "--max_iter", 2, "--exp_name", "one", "--long", 1, "--edges", "0,0,3", "-1,0,0"))
