@@ -9,6 +9,7 @@ EXTRAS = {
     "viz": ["matplotlib>=3.9"],
     "dist": ["task-queue>=2.14"],
     "zarr": ["zarr>=3.0"],
+    "serve": ["safetensors>=0.4", "onnx>=1.16", "onnxscript>=0.2"],
     "dev": [
         "pytest>=8",
         "pytest-xdist>=3.6",
@@ -18,6 +19,7 @@ EXTRAS = {
         "tensorboard>=2.17",
         "zarr>=3.0",
         "matplotlib>=3.9",
+        "safetensors>=0.4",
     ],
 }
 
