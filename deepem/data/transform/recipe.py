@@ -162,6 +162,25 @@ def pinky(is_train: bool, box: Augment | None, defect: Augment, blur: int) -> Au
     )
 
 
+def pinky_v2(
+    is_train: bool,
+    *,
+    missing: int,
+    blur: int,
+    box: str | None,
+    lost: bool,
+    random: bool,
+    interp: bool,
+    value: float = 1,
+    factor: int = 1,
+) -> Augment:
+    """The second Pinky recipe: displacements and boxes `factor` times as large, missing sections of grey `value`."""
+    shift = shift_or_slip_thrice(interp, factor)
+    defect = defects(is_train, shift, missing=missing, lost=lost, random=random, value=value, factor=factor)
+    dims, margin = (5 * factor, 25 * factor), (1, 5 * factor, 5 * factor)
+    return pinky(is_train, boxes(box, dims, margin), defect, blur)
+
+
 def kasthuri(
     is_train: bool,
     *,

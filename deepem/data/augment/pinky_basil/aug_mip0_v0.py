@@ -1,33 +1,6 @@
 """As `aug_mip1_v2` at twice the resolution: every displacement and box is twice as large."""
 
-from __future__ import annotations
+from deepem.data.augment.pinky_basil import aug_mip1_v2
+from deepem.data.transform import recipe
 
-from typing import Literal
-
-from deepem.data.transform import Augment, recipe
-
-
-def get_augmentation(
-    is_train: bool,
-    *,
-    missing: int = 0,
-    blur: int = 0,
-    box: Literal["noise", "fill"] | None = None,
-    lost: bool = False,
-    random: bool = False,
-    interp: bool = False,
-) -> Augment:
-    """Boxes, grey values, one defect of four, blur, warp.
-
-    Args:
-        is_train: training or validation
-        missing: at most so many missing sections; 0 for none
-        blur: at most so many blurry sections; 0 for none
-        box: boxes of noise, or of one grey value
-        lost: lose sections
-        random: missing sections have any grey value instead of a fixed one
-        interp: a section that slips leaves its label where it was
-    """
-    shift = recipe.shift_or_slip_thrice(interp, factor=2)
-    defects = recipe.defects(is_train, shift, missing=missing, lost=lost, random=random, value=1, factor=2)
-    return recipe.pinky(is_train, recipe.boxes(box, (10, 50), (1, 10, 10)), defects, blur)
+get_augmentation = recipe.variant(aug_mip1_v2.get_augmentation, factor=2)

@@ -28,8 +28,8 @@ def get_augmentation(
         lost: lose sections
         random: missing sections have any grey value instead of a fixed one
         interp: a section that slips leaves its label where it was
-        **numbers: what variants of the recipe change, see `recipe.defects`
+        **numbers: what variants of the recipe change, see `recipe.pinky_v2`
     """
-    shift = recipe.shift_or_slip_thrice(interp)
-    defects = recipe.defects(is_train, shift, missing=missing, lost=lost, random=random, **{"value": 1, **numbers})
-    return recipe.pinky(is_train, recipe.boxes(box), defects, blur)
+    return recipe.pinky_v2(
+        is_train, missing=missing, blur=blur, box=box, lost=lost, random=random, interp=interp, **numbers
+    )
