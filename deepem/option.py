@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from deepem import tasks
-from deepem.utils import argv
+from deepem.utils import argv, modules
 from deepem.utils.errors import InputError
 from deepem.utils.geometry import Vec3
 
@@ -96,6 +96,26 @@ def device(gpu: int | None, cpu: bool, flag: str = "--gpu_ids") -> str:
     return "cuda:0" if there else "cpu"
 
 
+def own(kind: str, module: ModuleType, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of the flags that a plug-in module takes."""
+    return {flag.name: options[flag.name] for flag in modules.flags(kind, module)}
+
+
+def crops(module: ModuleType) -> bool:
+    """Whether a model gives less than its network does where `cropsz` says so."""
+    return _takes_cropsz(module) and getattr(module, "crops", True)
+
+
+def _takes_cropsz(module: ModuleType) -> bool:
+    return "cropsz" in inspect.signature(module.create_model).parameters
+
+
+def create_model(module: ModuleType, cropsz: tuple[float, float, float] | None, **keywords: Any) -> Any:
+    """The network of a model module, from its flags and specs; `cropsz` goes to those that know it."""
+    filled = {"cropsz": cropsz} if _takes_cropsz(module) else {}
+    return module.create_model(**filled, **keywords)
+
+
 def output_patch(
     module: ModuleType, flags: Mapping[str, Any], inputsz: Vec3, outputsz: Vec3 | None
 ) -> tuple[Vec3, tuple[float, float, float] | None]:
@@ -113,8 +133,7 @@ def output_patch(
     gives: Vec3 = module.output_size(inputsz, **flags) if hasattr(module, "output_size") else inputsz
     if outputsz is None or outputsz == gives:
         return gives, None
-    croppable = "cropsz" in inspect.signature(module.create_model).parameters and getattr(module, "crops", True)
-    if not croppable:
+    if not crops(module):
         raise InputError("--outputsz", _comma(outputsz), f"{_comma(gives)}, what the model gives for {_comma(inputsz)}")
     if any(o > g for o, g in zip(outputsz, gives, strict=True)):
         raise InputError("--outputsz", _comma(outputsz), f"at most {_comma(gives)}")

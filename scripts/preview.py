@@ -26,9 +26,10 @@ from numpy.typing import NDArray
 
 from deepem import option
 from deepem.data.loader import generator
+from deepem.option import own
 from deepem.tasks import Task
 from deepem.train import parts
-from deepem.train.option import own, parse
+from deepem.train.option import parse
 from deepem.utils import modules
 from deepem.utils.argv import one_line_errors
 from deepem.utils.crop import centre_crop

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -66,14 +65,12 @@ class Job:
         """The network on the device, and the size of its output patch."""
         options = self.options
         module = modules.load("model", options["model"])
-        flags = {flag.name: options[flag.name] for flag in modules.flags("model", module)}
-        croppable = "cropsz" in inspect.signature(module.create_model).parameters
-        gives, cropsz = option.output_patch(module, flags, self.patch, options["outputsz"] if croppable else None)
-        filled: dict[str, Any] = {"cropsz": cropsz} if croppable else {}
-        filled["in_spec"] = {"input": (self.channels, *self.patch)}
-        filled["out_spec"] = tasks.out_spec(self.tasks, gives)
+        flags = option.own("model", module, options)
+        asked = options["outputsz"] if option.crops(module) else None  # else the scan crops
+        gives, cropsz = option.output_patch(module, flags, self.patch, asked)
+        in_spec, out_spec = {"input": (self.channels, *self.patch)}, tasks.out_spec(self.tasks, gives)
         with plug_in("--model", options["model"]):
-            model: nn.Module = module.create_model(**filled, **flags)
+            model: nn.Module = option.create_model(module, cropsz, in_spec=in_spec, out_spec=out_spec, **flags)
         if state is not None:
             where = checkpoint.path_of(folder(options["exp_name"]) / "models", self.number)
             weights = _without_other_heads(state.get("ema") or state["state_dict"], self.tasks)

@@ -195,8 +195,3 @@ def _finish(options: argparse.Namespace) -> None:
 def folder(options: Options) -> Path:
     """Where the run lives."""
     return option.run_folder(options["exp_name"], options["test"])
-
-
-def own(kind: str, module: Any, options: Options) -> Options:
-    """The values of the flags that a plug-in module takes."""
-    return {flag.name: options[flag.name] for flag in modules.flags(kind, module)}

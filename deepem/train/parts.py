@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +11,9 @@ import torch
 from torch import nn
 
 from deepem import option, tasks
+from deepem.option import own
 from deepem.train import volumes
-from deepem.train.option import Options, own
+from deepem.train.option import Options
 from deepem.utils import modules
 from deepem.utils.argv import plug_in
 from deepem.utils.errors import InputError, warn
@@ -98,12 +98,11 @@ def network(options: Options, chosen: Sequence[tasks.Task], channels: int) -> nn
     """The network of a run, its first weights decided by the seed."""
     module = modules.load("model", options["model"])
     in_spec, out_spec = specs(options, chosen, channels)
-    filled: dict[str, Any] = {"in_spec": in_spec, "out_spec": out_spec}
-    if "cropsz" in inspect.signature(module.create_model).parameters:
-        filled["cropsz"] = options["cropsz"]
     torch.manual_seed(options["seed"])
     with plug_in("--model", options["model"]):
-        return module.create_model(**filled, **own("model", module, options))  # type: ignore[no-any-return]
+        flags = own("model", module, options)
+        made: nn.Module = option.create_model(module, options["cropsz"], in_spec=in_spec, out_spec=out_spec, **flags)
+    return made
 
 
 def set_sizes(options: Options, chosen: Sequence[tasks.Task]) -> None:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -124,3 +125,16 @@ def test_forward_agrees_with_predict(lab: Lab, monkeypatch: pytest.MonkeyPatch) 
     found = predict(model.eval(), image, patch_size=(8, 32, 32), device="cpu")
     for name, array in found.items():
         np.testing.assert_allclose(imread(f"experiments/run/forward/c_{name}_2.h5"), array, atol=1e-6)
+
+
+def test_forward_keeps_the_centre_of_patches_of_a_model_that_does_not_crop(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(lab.cwd)
+    train(lab.words("--max_iter", 2, "--exp_name", "run"))
+    imsave(np.load(lab.data / "c" / "img.npy"), lab.data / "c" / "img.h5")
+    words = ["--exp_name", "run", "--data_dir", str(lab.data), "--test_ids", "c", "--cpu"]
+    forward([*words, "--outputsz", "4,16,16"])
+    with h5py.File("experiments/run/forward/c_affinity_2.h5") as file:
+        assert file["main"].shape == (3, 12 - 4, 49 - 16, 54 - 16)
+        assert list(file["main"].attrs.get("offset", file.attrs.get("offset"))) == [2, 8, 8]
