@@ -27,23 +27,23 @@ def check(where: str, task: Task, channels: int, label: Array) -> None:
 
 
 def binary(label: Array, channels: int, out: Array | None = None) -> Array:
-    """0 or 1 at every voxel, (channels, Z, Y, X) float32, from class labels (1 or channels, Z, Y, X).
+    """0 or 1 at every voxel, (channels, Z, Y, X) uint8, from class labels (1 or channels, Z, Y, X).
 
     One channel is label > 0. Of several, channel i is label == i + 1, or, where the label has as many volumes, the
     i-th of them > 0. Written into `out` if given.
     """
-    out = np.empty((channels, *label.shape[1:]), np.float32) if out is None else out
-    label = contiguous(label)
+    out = np.empty((channels, *label.shape[1:]), np.uint8) if out is None else out
+    label, flags = contiguous(label), out.view(np.bool_)
     if label.shape[0] == channels:
-        np.greater(label, 0, out=out)
+        np.greater(label, 0, out=flags)
     else:
-        for i, channel in enumerate(out):
+        for i, channel in enumerate(flags):
             np.equal(label[0], i + 1, out=channel)
     return out
 
 
 def boundary(seg: Array, touching: bool, out: Array | None = None) -> Array:
-    """1 at boundaries between cells, (1, Z, Y, X) float32, from instance ids (1, Z, Y, X).
+    """1 at boundaries between cells, (1, Z, Y, X) uint8, from instance ids (1, Z, Y, X).
 
     These are the voxels of the gap, seg == 0. Where instances touch without one (`touching`), also both voxels of
     every pair of neighbours in y or x with different ids, which makes the boundary two voxels wide::
@@ -54,9 +54,9 @@ def boundary(seg: Array, touching: bool, out: Array | None = None) -> Array:
     Not in z: in thick sections a neurite that moves between two of them has no membrane there. Neighbours outside the
     patch do not count. Written into `out` if given.
     """
-    out = np.empty(seg.shape, np.float32) if out is None else out
-    seg = contiguous(seg)
-    edge: NDArray[np.bool_] = seg == 0
+    out = np.empty(seg.shape, np.uint8) if out is None else out
+    seg, edge = contiguous(seg), out.view(np.bool_)
+    np.equal(seg, 0, out=edge)
     if touching:
         for axis in (2, 3):
             size = seg.shape[axis]
@@ -65,7 +65,6 @@ def boundary(seg: Array, touching: bool, out: Array | None = None) -> Array:
             differ = seg[low] != seg[high]
             edge[low] |= differ
             edge[high] |= differ
-    np.copyto(out, edge)
     return out
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 import torch
@@ -99,15 +100,18 @@ def _three(value: int | tuple[int, ...]) -> tuple[int, int, int]:
 
 
 def on_device(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
-    """Batches on the device. For a GPU each one is copied beside the computation on the one before."""
+    """Batches on the device. For a GPU each one is copied beside the computation on the one before.
+
+    Classes travel as bytes and are float32 from here on, for modifiers and losses.
+    """
     if device.type != "cuda":
-        yield from batches
+        yield from map(partial(_all_sent, device=device), batches)  # holds no batch, whose memory is used again
         return
     side = torch.cuda.Stream(device)
     ahead: Batch | None = None
     for batch in batches:
         with torch.cuda.stream(side):
-            copied = {key: _sent(value, device) for key, value in batch.items()}
+            copied = _all_sent(batch, device)
         if ahead is not None:
             yield ahead
         torch.cuda.current_stream(device).wait_stream(side)
@@ -118,8 +122,13 @@ def on_device(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]
         yield ahead
 
 
+def _all_sent(batch: Batch, device: torch.device) -> Batch:
+    return {key: _sent(value, device) for key, value in batch.items()}
+
+
 def _sent(value: Tensor, device: torch.device) -> Tensor:
     """The tensor on the device; one that is a single value throughout travels as that value."""
     if not any(value.stride()):
-        return value.flatten()[:1].to(device, non_blocking=True).expand(value.shape)
-    return value.to(device, non_blocking=True)
+        return _sent(value[(0,) * value.ndim].reshape(1), device).expand(value.shape)
+    sent = value.to(device, non_blocking=True)
+    return sent.float() if sent.dtype == torch.uint8 else sent

@@ -28,7 +28,8 @@ def contiguous(array: NDArray[Any], out: NDArray[Any] | None = None) -> NDArray[
         return array
     if out is None:
         out = np.empty(array.shape, array.dtype)
-    if array.flags.c_contiguous or out.dtype != array.dtype or not _copy_sections(array, out):
+    turned = min(array.strides) < 0 or array.strides[-1] > array.strides[-2]
+    if not turned or out.dtype != array.dtype or not _copy_sections(array, out):
         np.copyto(out, array, casting="same_kind")
     return out
 

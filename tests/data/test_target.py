@@ -16,7 +16,7 @@ def row(*ids: int) -> np.ndarray:
 
 def test_one_channel_is_any_label_above_zero():
     made = target.binary(row(0, 1, 2, 0, 255), 1)
-    assert made.dtype == np.float32
+    assert made.dtype == np.uint8
     np.testing.assert_array_equal(made, row(0, 1, 1, 0, 1))
 
 

@@ -72,6 +72,22 @@ def test_a_deterministic_run_repeats_itself_on_a_gpu(lab, equal_runs):
     equal_runs("one", "two", 8)
 
 
+def test_classes_are_float32_on_the_device():
+    """As single values throughout, too; everything else keeps its type."""
+    batch = {
+        "mitochondria": torch.tensor([[0, 1]], dtype=torch.uint8),
+        "myelin": torch.ones(1, dtype=torch.uint8).expand(4, 4),
+        "affinity": torch.tensor([2**40]),
+        "input": torch.rand(3),
+    }
+    (arrived,) = device.on_device([batch], torch.device("cpu"))
+    assert [arrived[key].dtype for key in batch] == [torch.float32, torch.float32, torch.int64, torch.float32]
+    assert all(torch.equal(arrived[key], batch[key]) for key in ("affinity", "input"))
+    assert arrived["mitochondria"].tolist() == [[0, 1]]
+    assert not any(arrived["myelin"].stride())
+    assert bool((arrived["myelin"] == 1).all())
+
+
 @pytest.mark.gpu
 def test_batches_arrive_whole_on_a_gpu():
     batches = [{"a": torch.full((64, 64), i), "b": torch.tensor([i]).expand(8, 8)} for i in range(20)]

@@ -61,8 +61,8 @@ class _Output:
 class Sampler:
     """Draws samples for any set of tasks. Each array of a volume is read and augmented once, whoever uses it.
 
-    Called with a generator, it gives the arrays of `get_spec`: images and masks float32, instance ids int32, or int64
-    where those of any volume need it. A task whose label a volume lacks gets zeros and a zero mask; a volume without
+    Called with a generator, it gives the arrays of `get_spec`: images and masks float32, classes uint8 (0 or 1: a byte
+    is a quarter of the way to a GPU), instance ids int32, or int64 where those of any volume need it. A task whose label a volume lacks gets zeros and a zero mask; a volume without
     mask counts everywhere.
 
     Args:
@@ -97,10 +97,10 @@ class Sampler:
             checked = compact(id, volume, sorted(labels), "train" if is_train else "val")
             self.provider.add_dataset(self._dataset(id, checked))
         ids = {leaf.array(key).dtype for leaf in self.provider.leaves() for key in ID_LABELS if leaf.has(key)}
-        kinds = {name: row.kind for name, row in names.items()}
+        types = {"affinity": np.result_type(np.int32, *ids), "binary": np.dtype(np.uint8)}
+        grey = np.dtype(np.float32)
         self.layout = {
-            name: (shape, np.result_type(np.int32, *ids) if kinds.get(name) == "affinity" else np.dtype(np.float32))
-            for name, shape in self.spec.items()
+            name: (shape, types[names[name].kind] if name in names else grey) for name, shape in self.spec.items()
         }
         if isinstance(prob, Mapping):
             if lacking := [id for id in data if id not in prob]:

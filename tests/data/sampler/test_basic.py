@@ -46,10 +46,10 @@ def test_the_spec_is_the_shape_of_a_sample():
     made = sampler("affinity", "mitochondria", "blood_vessel", seg=POSITION, mit=POSITION % 2, blv=POSITION % 3)
     sample = made(rng())
     assert {key: array.shape for key, array in sample.items()} == made.spec
-    assert {key: array.dtype for key, array in sample.items() if key != "affinity"} == dict.fromkeys(
-        sample.keys() - {"affinity"}, np.dtype(np.float32)
-    )
-    assert sample["affinity"].dtype == np.int32
+    types = {"affinity": np.int32, "mitochondria": np.uint8, "blood_vessel": np.uint8}
+    assert {key: array.dtype for key, array in sample.items()} == {
+        key: np.dtype(types.get(key, np.float32)) for key in sample
+    }
 
 
 def test_a_sample_can_be_written_where_it_is_wanted():
