@@ -9,6 +9,7 @@ turns into one that is not predicted) carry no weight, so that the mean and the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -50,6 +51,23 @@ class Augmented:
         return sum(
             self.scans[flip.size(self.size)].grid.count(flip.box(part, self.size)) for flip, part in needed if part
         )
+
+    def count_tiled(self, box: Box, tile: Vec3) -> int:
+        """Number of patches that the tiles of a box take; see `Grid.count_tiled`."""
+        total = 0
+        for flip in self.flips:
+            axes = self.scans[flip.size(self.size)].grid.axes
+            where = flip.turned_axes()
+            counts = [0, 0, 0]
+            for axis in range(3):
+                for begin in range(box.begin[axis], box.end[axis], tile[axis]):
+                    end = min(begin + tile[axis], box.end[axis])
+                    slab = Box(_with(box.begin, axis, begin), _with(box.end, axis, end))
+                    if part := self._needed(flip, slab):
+                        seen = flip.box(part, self.size)
+                        counts[axis] += len(axes[where[axis]].touching(seen.begin[where[axis]], seen.end[where[axis]]))
+            total += math.prod(counts)
+        return total
 
     def run(self, read: Read, box: Box | None = None, planes: int | None = None) -> Iterator[Finished]:
         """Compute a box and yield it in parts of at most so many planes, z ascending; see `Scan.run`."""
@@ -101,6 +119,10 @@ class Augmented:
         end = vec3(e - min(d) for e, d in zip(box.end, zip(*shifts, strict=True), strict=True))
         known = flip.unbox(self.scans[flip.size(self.size)].grid.covered, self.size)
         return Box(begin, end).intersect(known)
+
+
+def _with(values: Vec3, axis: int, value: int) -> Vec3:
+    return vec3(value if i == axis else v for i, v in enumerate(values))
 
 
 class Mean:

@@ -50,6 +50,10 @@ class Flip:
         back = volume.transpose(-1, -2) if self.transpose else volume
         return back.flip([axis - 3 for axis in range(3) if self.axes[axis]])
 
+    def turned_axes(self) -> Vec3:
+        """For each axis of a volume, which one it is after the flip."""
+        return self._swap((0, 1, 2))
+
     def size(self, size: Vec3) -> Vec3:
         """The size of a volume after the flip."""
         return self._swap(size)

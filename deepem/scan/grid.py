@@ -18,6 +18,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from deepem.utils.errors import InputError
 from deepem.utils.geometry import Box, Vec3, vec3
@@ -141,6 +142,11 @@ class Grid:
         """Number of patches that a box takes."""
         return math.prod(len(r) for r in self.touching(box))
 
+    def count_tiled(self, box: Box, tile: Vec3) -> int:
+        """Number of patches that the tiles of a box take, counted axis by axis however many tiles there are."""
+        axes = zip(self.axes, *box, tile, strict=True)
+        return math.prod(sum(len(a.touching(i, min(i + n, e))) for i in range(b, e, n)) for a, b, e, n in axes)
+
 
 def resolve_stride(
     output: Vec3, overlap: Sequence[float] = (0.5, 0.5, 0.5), stride: Sequence[float] | None = None
@@ -168,3 +174,27 @@ def runs(layers: range, depth: int | None) -> Iterator[range]:
     """Consecutive runs of at most `depth` layers (None: all of them)."""
     step = len(layers) if depth is None else depth
     yield from (layers[i : i + step] for i in range(0, len(layers), step))
+
+
+@dataclass(frozen=True)
+class Tiles(Sequence[Box]):
+    """A box cut into tiles, z slowest, each made when it is asked for: there may be hundreds of millions."""
+
+    whole: Box
+    tile: Vec3
+
+    @property
+    def counts(self) -> Vec3:
+        """Tiles along each axis."""
+        return vec3(-(-(e - b) // n) for b, e, n in zip(*self.whole, self.tile, strict=True))
+
+    def __len__(self) -> int:
+        return math.prod(self.counts)
+
+    def __getitem__(self, number: Any) -> Any:
+        if not 0 <= number < len(self):
+            raise IndexError(number)
+        _, ys, xs = self.counts
+        index = number // (ys * xs), number // xs % ys, number % xs
+        begin = vec3(b + i * n for b, i, n in zip(self.whole.begin, index, self.tile, strict=True))
+        return Box(begin, vec3(min(b + n, e) for b, n, e in zip(begin, self.tile, self.whole.end, strict=True)))

@@ -14,7 +14,6 @@ on the depth of a run, never on the volume::
 
 from __future__ import annotations
 
-import itertools
 import math
 import sys
 from collections.abc import Callable
@@ -23,7 +22,7 @@ from dataclasses import dataclass
 import torch
 
 from deepem.scan.augment import Augmented
-from deepem.scan.grid import Grid
+from deepem.scan.grid import Grid, Tiles
 from deepem.scan.stitch import Scan
 from deepem.utils.geometry import Box, Vec3, vec3
 
@@ -84,7 +83,7 @@ def cut(run: Scan | Augmented, grid: Grid, box: Box, cost: Cost, limit: float, a
         depth = tile[0] if flips else _depth(grid, box, tile, cost, limit)
         need = _need(grid, tile, depth, cost, flips)
         if need <= limit:
-            boxes = list(_tiles(box, tile if flips else (box.size[0], tile[1], tile[2])))
+            boxes = list(Tiles(box, tile if flips else (box.size[0], tile[1], tile[2])))
             return Cut(boxes, depth, need, sum(run.count(b) for b in boxes))
         units = [t / u if c < m else 0 for t, u, c, m in zip(tile, unit, count, most, strict=True)]
         axis = max(range(3) if flips else (1, 2), key=units.__getitem__)
@@ -111,11 +110,6 @@ def _need(grid: Grid, tile: Vec3, depth: int, cost: Cost, flips: bool) -> int:
     # a scan: sums at work, sums being written, and their copy for the writer; input at work, next, and both joined
     # flips: mean, its count, variance, one flip's sums and their way back, and a block being written
     return cost.network + 3 * read + (7 if flips else 3) * sums
-
-
-def _tiles(box: Box, tile: Vec3) -> list[Box]:
-    starts = map(vec3, itertools.product(*(range(b, e, t) for b, e, t in zip(*box, tile, strict=True))))
-    return [Box(start, vec3(min(s + t, e) for s, t, e in zip(start, tile, box.end, strict=True))) for start in starts]
 
 
 def trial(call: Callable[[], object], device: torch.device) -> int:

@@ -1,7 +1,6 @@
 """Volumes behind cloud-volume: ``file://``, ``gs://`` and ``s3://`` by the same code.
 
-cloud-volume counts (x, y, z) and stores (x, y, z, c); everything else here is (z, y, x) and (C, Z, Y, X). This module
-is the one boundary between the two.
+The command line counts x, y, z as cloud-volume does; `deepem.test.chunks` is where (x, y, z, c) ends.
 """
 
 from __future__ import annotations
@@ -13,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deepem.utils.errors import InputError
+from deepem.test.chunks import bounds_of, get, put, zyx
+from deepem.utils.errors import InputError, reason
 from deepem.utils.geometry import Box, Vec3, vec3
 
 Array = NDArray[Any]
@@ -65,10 +65,8 @@ def open_volume(path: str, mip: int = 0, **options: Any) -> Any:
     try:
         volume = CloudVolume(path, mip=0, progress=False, **options)
     except Exception as error:  # each protocol raises errors of its own
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise InputError(
-            path, f"no volume that can be opened ({reason})", "a path such as file:///dir/volume"
-        ) from error
+        wants = "a path such as file:///dir/volume"
+        raise InputError(path, f"no volume that can be opened ({reason(error)})", wants) from error
     mips = len(volume.info["scales"])
     if not 0 <= mip < mips:
         raise InputError("--in_mip", mip, f"0 to {mips - 1}, the levels of {path}")
@@ -228,7 +226,7 @@ def make_volume(path: str, channels: int, layout: Layout, provenance: Mapping[st
         there.provenance.processing.append(dict(provenance))
         there.commit_info()
         there.commit_provenance()
-    bounds = Box(zyx(there.bounds.minpt), zyx(there.bounds.maxpt))
+    bounds = bounds_of(there)
     same = (there.num_channels, str(there.dtype)) == (channels, layout.dtype)
     if not same or not np.allclose(zyx(there.resolution), layout.voxel_size_nm) or not bounds.contains(layout.bounds):
         raise InputError(
@@ -245,51 +243,12 @@ def make_volume(path: str, channels: int, layout: Layout, provenance: Mapping[st
     return CloudVolume(path, progress=False, compress=False, fill_missing=True, bounded=True)
 
 
-def put(volume: Any, box: Box, array: Array) -> None:
-    """Write (C, Z, Y, X) into a volume; whole chunks only, of the volume's own channels and type.
-
-    cloud-volume takes a 3-D array for a volume of several channels without a word, and what it writes then cannot be
-    read: shape and type are checked here.
-    """
-    if array.shape != (volume.num_channels, *box.size) or array.dtype != np.dtype(volume.dtype):
-        raise ValueError(f"{array.dtype} {array.shape} for {volume.num_channels} x {volume.dtype} at {box}")
-    (z, y, x), (zz, yy, xx) = box
-    try:
-        volume[x:xx, y:yy, z:zz] = np.asfortranarray(array.transpose(3, 2, 1, 0))
-    except OSError as error:
-        from deepem.test.sink import unwritable
-
-        raise unwritable(f"{volume.cloudpath} at x {x}-{xx}, y {y}-{yy}, z {z}-{zz}", error) from error
-
-
-def get(volume: Any, box: Box) -> Array:
-    """Read (C, Z, Y, X) from a volume.
-
-    Raises:
-        InputError: a chunk cannot be read; the box is named.
-    """
-    (z, y, x), (zz, yy, xx) = box
-    try:
-        found = np.asarray(volume[x:xx, y:yy, z:zz])
-    except Exception as error:  # each protocol and encoding raises errors of its own
-        reason = " ".join(str(error).split())[:120]
-        where = f"unreadable voxels x {x}-{xx}, y {y}-{yy}, z {z}-{zz} ({type(error).__name__}: {reason})"
-        raise InputError(volume.cloudpath, where, "a whole volume") from error
-    return np.ascontiguousarray(found.transpose(3, 2, 1, 0))
-
-
 def filled(path: str, keywords: Sequence[str], place: str = "") -> str:
     """A path whose ``{}`` are filled with keywords, or without any with the place."""
     try:
         return path.format(*(keywords or [place]))
     except (IndexError, KeyError, ValueError) as error:
         raise InputError("--keywords", f"{len(keywords)} words for {path}", "one for each {}") from error
-
-
-def zyx(values: Any) -> Vec3:
-    """(x, y, z) of cloud-volume as (z, y, x)."""
-    x, y, z = (int(v) for v in values)
-    return z, y, x
 
 
 def _xyz(values: Sequence[float]) -> list[float]:

@@ -155,6 +155,11 @@ class Job:
         """Number of patches that a box of a volume takes."""
         return self._engine(volume.size).count(box)
 
+    def patches_tiled(self, volume: Volume, box: Box, tile: Vec3) -> int:
+        """Number of patches that a box takes when it is cut into tiles."""
+        engine = self._engine(volume.size)
+        return (engine if isinstance(engine, Augmented) else engine.grid).count_tiled(box, tile)
+
     def cost(self, volume: Volume) -> Cost:
         """What takes memory; found by a trial of the network the first time."""
         if self._cost is None:

@@ -1,10 +1,11 @@
 """A prediction cut into tasks that any number of workers on any machines share.
 
-A plan is a folder (a path, ``file://``, ``gs://``, ...) with ``plan.json``: the command line of the prediction and the
-box of each task, whole chunks of the output volumes. A task computes every patch that touches its box, on the grid of
-the whole, so that its voxels are the same bits wherever the cuts are. When its output is written and read back, its
-marker ``done/<number>.json`` is written, with a checksum of every block: a task without a marker, or whose blocks are
-not those of its marker, is to be done again, and nothing else is.
+A plan is a folder (a path, ``file://``, ``gs://``, ...) with ``plan.json``: the command line of the prediction, what it
+covers and the size of a task, whole chunks of the output volumes; nothing in it grows with the number of tasks. A task
+computes every patch that touches its box, on the grid of the whole, so that its voxels are the same bits wherever the
+cuts are. When its output is written and read back, its marker ``done/<thousands>/<number>.json`` is written, with a
+checksum of every block: a task without a marker, or whose blocks are not those of its marker, is to be done again, and
+nothing else is.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import itertools
 import os
 import time
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from deepem.test.cloud import CloudSink, get, put
+from deepem.scan.grid import Tiles
+from deepem.test.chunks import get, put
+from deepem.test.cloud import CloudSink
 from deepem.test.job import Job
 from deepem.test.option import parse
+from deepem.test.progress import tell
 from deepem.test.view import Volume, tables_of
 from deepem.test.volumes import Placement, cloud_volume, placement, stored
 from deepem.utils.errors import InputError
@@ -51,14 +55,14 @@ class Plan:
         folder: Where the plan lies.
         words: The command line of forward.py.
         boxes: Of the tasks, in voxels of the input as it is read.
-        patches: Of each task, those that it shares with its neighbours included.
+        patches: Of all tasks, those that neighbours share counted for each.
         uncut: Patches of the whole in one piece.
     """
 
     folder: str
     words: tuple[str, ...]
-    boxes: tuple[Box, ...]
-    patches: tuple[int, ...]
+    boxes: Tiles
+    patches: int
     uncut: int
 
     @classmethod
@@ -82,12 +86,13 @@ class Plan:
         covered = job.covered(volume)
         place = placement(job, volume, source, covered)
         with place.sink() as sink:
-            boxes = cut(covered, task_size, sink.chunk)
-        patches = tuple(job.patches(volume, box) for box in boxes)
+            boxes = Tiles(covered, vec3(max(1, round(n / c)) * c for n, c in zip(task_size, sink.chunk, strict=True)))
+        patches = job.patches_tiled(volume, covered, boxes.tile)
         plan = cls(folder, tuple(words), boxes, patches, job.patches(volume, covered))
         files.put_json("plan.json", {
             "words": plan.words,
-            "boxes": [[box.begin, box.end] for box in boxes],
+            "covered": [covered.begin, covered.end],
+            "task_size": boxes.tile,
             "patches": plan.patches,
             "uncut": plan.uncut,
         })  # fmt: skip
@@ -103,13 +108,19 @@ class Plan:
         held = _json(folder, "plan.json")
         if held is None:
             raise InputError(folder, "no plan.json", "a folder made by plan.py")
-        boxes = tuple(Box(vec3(begin), vec3(end)) for begin, end in held["boxes"])
-        return cls(folder, tuple(held["words"]), boxes, tuple(held["patches"]), held["uncut"])
+        begin, end = map(vec3, held["covered"])
+        boxes = Tiles(Box(begin, end), vec3(held["task_size"]))
+        return cls(folder, tuple(held["words"]), boxes, held["patches"], held["uncut"])
 
     @property
     def voxels(self) -> int:
         """Output voxels in all."""
-        return sum(box.voxels for box in self.boxes)
+        return self.boxes.whole.voxels
+
+    def left(self) -> Iterator[int]:
+        """The tasks without a marker, one after the other."""
+        done = self.done()
+        return (number for number in range(len(self.boxes)) if number not in done)
 
     def done(self) -> set[int]:
         """The tasks that have a marker."""
@@ -118,7 +129,7 @@ class Plan:
     def failed(self) -> dict[int, str]:
         """The tasks that could not be done at the last try, and why."""
         there = sorted(_numbers(self.folder, "failed/") - self.done())
-        return {number: (_json(self.folder, f"failed/{number}.json") or {}).get("error", "?") for number in there}
+        return {number: (_json(self.folder, _marker("failed", number)) or {}).get("error", "?") for number in there}
 
     def damaged(self) -> list[int]:
         """The tasks with a marker whose output is not what the marker says: every block is read and summed."""
@@ -126,7 +137,7 @@ class Plan:
         return [number for number in sorted(self.done()) if not self._holds(number, volumes)]
 
     def _holds(self, number: int, volumes: Mapping[str, Any]) -> bool:
-        marker = _json(self.folder, f"done/{number}.json")
+        marker = _json(self.folder, _marker("done", number))
         if marker is None:
             return False
         try:
@@ -151,7 +162,7 @@ class Plan:
 
     def forget(self, number: int) -> None:
         """Take a task's markers away, so that it is done again."""
-        _files(self.folder).delete([f"done/{number}.json", f"failed/{number}.json"])
+        _files(self.folder).delete([_marker(kind, number) for kind in ("done", "failed")])
 
     def do(self, number: int) -> bool:
         """Do a task, unless it is done and its output holds; return whether it was done now.
@@ -159,18 +170,20 @@ class Plan:
         What cannot be read or written is tried again, a few times; then the reason is noted for `failed`.
         """
         worker = _worker(self.folder, os.getcwd())
-        if number in self.done() and self._holds(number, worker.place.sink().volumes):
+        if self._holds(number, worker.place.sink().volumes):
             return False
         for trial in itertools.count(1):
             try:
-                marker = worker.do(self.boxes[number])
+                marker = worker.do(self.boxes[number], f"task {number} of {len(self.boxes)}")
             except (InputError, OSError) as error:
+                line = f"task {number}: {error}"
+                tell(line + ("; trying again" if trial < TRIES else ""))
                 if trial < TRIES:
                     time.sleep(WAIT_S * (trial - 1))
                     continue
-                _files(self.folder).put_json(f"failed/{number}.json", {"error": f"task {number}: {error}"})
+                _files(self.folder).put_json(_marker("failed", number), {"error": line})
                 return False
-            _files(self.folder).put_json(f"done/{number}.json", marker)
+            _files(self.folder).put_json(_marker("done", number), marker)
             return True
         raise AssertionError
 
@@ -178,16 +191,6 @@ class Plan:
 def do_task(folder: str, number: int) -> bool:
     """Do a task of the plan in a folder: what a queue holds."""
     return Plan.load(folder).do(number)
-
-
-def cut(covered: Box, task_size: Vec3, chunk: Vec3) -> tuple[Box, ...]:
-    """A box cut into tasks of whole chunks, of about a size, z slowest."""
-    step = vec3(max(1, round(n / c)) * c for n, c in zip(task_size, chunk, strict=True))
-    begins = itertools.product(*(range(b, e, s) for b, e, s in zip(*covered, step, strict=True)))
-    return tuple(
-        Box(vec3(begin), vec3(min(b + s, e) for b, s, e in zip(begin, step, covered.end, strict=True)))
-        for begin in begins
-    )
 
 
 class CheckedSink(CloudSink):
@@ -220,11 +223,11 @@ class Worker:
     volume: Volume
     place: Placement
 
-    def do(self, box: Box) -> dict[str, Any]:
+    def do(self, box: Box, label: str) -> dict[str, Any]:
         """Predict a box, and return what its marker holds."""
         with self.place.sink(CheckedSink) as sink:
             assert isinstance(sink, CheckedSink)
-            figures = self.job.run(self.volume, box, sink, sink.chunk, label=f"{box.begin}")
+            figures = self.job.run(self.volume, box, sink, sink.chunk, label)
         return {"blocks": sink.blocks, "host": os.uname().nodename, **figures}
 
 
@@ -263,6 +266,11 @@ def _json(folder: str, name: str) -> Any:
         return _files(folder).get_json(name)
     except ValueError:
         return None
+
+
+def _marker(kind: str, number: int) -> str:
+    """The file that says that a task is done or failed: a thousand of them in a folder."""
+    return f"{kind}/{number // 1000}/{number}.json"
 
 
 def _numbers(folder: str, prefix: str) -> set[int]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deepem.test.cloud import get, put, zyx
+from deepem.test.chunks import bounds_of, get, put, zyx
 from deepem.utils.geometry import Box, vec3
 
 Array = NDArray[Any]
@@ -36,7 +36,7 @@ def downsample(path: str, levels: int | None = None) -> int:
 
 
 def _blocks(volume: Any) -> list[Box]:
-    bounds = Box(zyx(volume.bounds.minpt), zyx(volume.bounds.maxpt))
+    bounds = bounds_of(volume)
     step = vec3(c * n for c, n in zip(zyx(volume.chunk_size), (1, 8, 8), strict=True))
     corners = np.ndindex(*(-(-n // s) for n, s in zip(bounds.size, step, strict=True)))
     begins = [vec3(b + i * s for b, i, s in zip(bounds.begin, corner, step, strict=True)) for corner in corners]

@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from deepem.utils.errors import InputError
+from deepem.utils.errors import InputError, reason
 from deepem.utils.files import replacing
 from deepem.utils.geometry import Box, Vec3
 
@@ -47,11 +47,14 @@ class Hdf5Sink:
         self._data: dict[str, h5py.Dataset] = {}
 
     def __enter__(self) -> Hdf5Sink:
-        with ExitStack() as stack:
+        with ExitStack() as stack:  # left in reverse: all files are closed before the first gets its name
+            beside = {name: stack.enter_context(replacing(path)) for name, path in self.paths.items()}
             for name, path in self.paths.items():
-                path.parent.mkdir(parents=True, exist_ok=True)
-                beside = stack.enter_context(replacing(path))
-                file = stack.enter_context(h5py.File(beside, "w"))
+                try:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    file = stack.enter_context(h5py.File(beside[name], "w"))
+                except OSError as error:
+                    raise unwritable(path, error) from error
                 shape = (self.channels[name], *self.covered.size)
                 self._data[name] = file.create_dataset("main", shape, self.dtype)
                 self._data[name].attrs.update(self.attributes.get(name, {}))
@@ -88,8 +91,9 @@ def as_stored(value: Array, dtype: np.dtype[Any]) -> Array:
 def unwritable(path: object, error: Exception) -> InputError:
     """What to say when a disk cannot take an output."""
     full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
-    reason = "a full disk" if full else f"a file that cannot be written ({' '.join(str(error).split())[:120]})"
-    return InputError(path, reason, "room for the output")
+    if full:
+        return InputError(path, "a full disk", "room for the output")
+    return InputError(path, f"a place that cannot be written to ({reason(error)})", "one that can")
 
 
 def attributes_of(

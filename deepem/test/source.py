@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepem.data import emio
-from deepem.utils.errors import InputError
+from deepem.utils.errors import InputError, reason
 from deepem.utils.geometry import Box, Vec3, vec3
 
 Array = NDArray[Any]
@@ -61,17 +62,30 @@ class Source:
         z, y, x = box.slices()
         try:
             array = np.asarray(self.data[..., z, y, x])
-        except (OSError, RuntimeError, ValueError) as error:
-            reason = " ".join(str(error).split())[:120]
-            raise InputError(
-                self.name, f"unreadable voxels {box.begin} to {box.end} ({reason})", "a whole volume"
-            ) from error
+        except Exception as error:  # each format and compression raises errors of its own
+            part, where = self._unreadable(box)
+            got = f"unreadable voxels {part.begin} to {part.end}{where} ({reason(error)})"
+            raise InputError(self.name, got, "a whole volume") from error
         array = array if array.ndim == 4 else array[None]
         if array.dtype == np.uint8:
             return array
         if not np.isfinite(array).all():
             raise InputError(self.name, f"values that are no numbers within {box.begin} to {box.end}", "finite values")
         return array.astype(np.float32, copy=False)
+
+    def _unreadable(self, box: Box) -> tuple[Box, str]:
+        """The first chunk in a box that cannot be read, and its file where it has one; the box if all of them can."""
+        chunk = getattr(self.data, "chunks", None)
+        if chunk is None:
+            return box, ""
+        for begin in _corners(box, chunk):
+            part = Box(begin, vec3(min(b + n, t) for b, n, t in zip(begin, chunk[-3:], self.size, strict=True)))
+            z, y, x = part.slices()
+            try:
+                self.data[..., z, y, x]
+            except Exception:  # noqa: BLE001 any failure is told
+                return part, f", file {self.data.file_of(begin)}" if isinstance(self.data, Zarr) else ""
+        return box, ""
 
     @property
     def voxel_size_nm(self) -> tuple[float, float, float] | None:
@@ -111,8 +125,7 @@ def _checked(file: Path, read: Any) -> Any:
     except InputError:
         raise
     except (OSError, RuntimeError, ValueError, KeyError, EOFError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise InputError(file, f"a file that cannot be read ({reason})", "a whole file") from error
+        raise InputError(file, f"a file that cannot be read ({reason(error)})", "a whole file") from error
 
 
 def _hdf5(stack: ExitStack, file: Path, key: str | None) -> Source:
@@ -125,7 +138,7 @@ def _hdf5(stack: ExitStack, file: Path, key: str | None) -> Source:
         raise InputError(
             file, f"no dataset '{key or emio.MAIN}'", f"FILE:DATASET with a dataset that is there: {there}"
         )
-    return Source(str(file), item, {**top.attrs, **item.attrs})
+    return Source(f"{file}:{item.name.strip('/')}", item, {**top.attrs, **item.attrs})
 
 
 def _zarr(file: Path, key: str | None) -> Source:
@@ -135,7 +148,47 @@ def _zarr(file: Path, key: str | None) -> Source:
     item = top.get(key or emio.MAIN) if isinstance(top, zarr.Group) else top
     if not isinstance(item, zarr.Array):
         raise InputError(file, f"no array '{key or emio.MAIN}'", "FILE:ARRAY with one that is there")
-    return Source(str(file), item, dict(item.attrs))
+    name = f"{file}:{item.path}" if isinstance(top, zarr.Group) else str(file)
+    return Source(name, Zarr(item, file), dict(item.attrs))
+
+
+def _corners(box: Box, chunk: Sequence[int]) -> Iterator[Vec3]:
+    """First voxels of the chunks that a box touches; a chunk may have channels in front of its z, y and x."""
+    ranges = (range(b - b % n, e, n) for b, e, n in zip(*box, chunk[-3:], strict=True))
+    return map(vec3, itertools.product(*ranges))
+
+
+class Zarr:
+    """A zarr array; a blosc chunk that was cut short, which is decoded into noise without a word, is an error."""
+
+    def __init__(self, array: Any, folder: Path) -> None:
+        self.array, self.folder = array, folder
+        self.shape, self.dtype = array.shape, array.dtype
+        self.chunks = array.shards or array.chunks  # what has a file of its own
+        last = type(array.compressors[-1]).__name__ if array.compressors else ""
+        self.blosc = "Blosc" in last and not array.shards
+
+    def __getitem__(self, where: tuple[Any, ...]) -> Array:
+        if self.blosc:
+            (_, z, y, x) = where
+            for begin in _corners(Box((z.start, y.start, x.start), (z.stop, y.stop, x.stop)), self.chunks):
+                self._measure(self.folder / self.file_of(begin))
+        return np.asarray(self.array[where])
+
+    def file_of(self, begin: Vec3) -> str:
+        """The file of the chunk that begins there, of the first channel, within the folder."""
+        index = tuple(b // n for b, n in zip(begin, self.chunks[-3:], strict=True))
+        key = self.array.metadata.encode_chunk_key((0,) * (len(self.chunks) - 3) + index)
+        return f"{self.array.path}/{key}".lstrip("/")
+
+    @staticmethod
+    def _measure(file: Path) -> None:
+        """Compare a chunk's length with that in its header: bytes 12 to 15."""
+        if file.exists():
+            with open(file, "rb") as chunk:
+                header, size = chunk.read(16), file.stat().st_size
+            if len(header) < 16 or int.from_bytes(header[12:], "little") != size:
+                raise OSError(f"{size} bytes, which is not what its header says")
 
 
 class Pages:
@@ -147,6 +200,7 @@ class Pages:
         self.file = stack.enter_context(_checked(file, lambda: tifffile.TiffFile(file)))
         self.series = self.file.series[0]
         self.shape, self.dtype = self.series.shape, self.series.dtype
+        self.chunks = (1, *self.shape[-2:])  # what a read error is narrowed down to
 
     def __getitem__(self, where: tuple[Any, ...]) -> Array:
         _, z, y, x = where

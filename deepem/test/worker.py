@@ -6,6 +6,7 @@ leased task that is not done when its time is up is leased to the next worker, s
 
 from __future__ import annotations
 
+import itertools
 import random
 import time
 from collections.abc import Iterable
@@ -18,6 +19,7 @@ from deepem.test.progress import tell
 from deepem.utils.errors import InputError
 
 LOOK_AGAIN_S = 2.0
+AT_ONCE = 1000
 
 
 def open_queue(queue: str, make: bool = False) -> Any:
@@ -41,10 +43,13 @@ def require(queue: str) -> None:
 
 
 def enqueue(plan: Plan, queue: str, numbers: Iterable[int]) -> int:
-    """Put tasks of a plan into a queue, and return how many."""
-    tasks = [partial(do_task, plan.folder, number) for number in numbers]
-    open_queue(queue, make=True).insert(tasks)
-    return len(tasks)
+    """Put tasks of a plan into a queue, and return how many; they are made as they go in."""
+    tasks, count = open_queue(queue, make=True), 0
+    numbers = iter(numbers)
+    while some := [partial(do_task, plan.folder, number) for number in itertools.islice(numbers, AT_ONCE)]:
+        tasks.insert(some)
+        count += len(some)
+    return count
 
 
 def work(queue: str, lease_s: int, stay: bool = False) -> int:

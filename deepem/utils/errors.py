@@ -23,3 +23,8 @@ def warn(line: str) -> None:
     """One line on stderr that does not end the run."""
     sys.stderr.write(f"warning: {line}\n")
     sys.stderr.flush()
+
+
+def reason(error: BaseException) -> str:
+    """The kind of an exception and its words, in one short line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:120]}".removesuffix(": ")

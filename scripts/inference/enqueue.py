@@ -33,8 +33,7 @@ def main() -> None:
         for number in damaged:
             print(f"task {number}: its output is not what its marker says", file=sys.stderr)
             plan.forget(number)
-        left = sorted(set(range(len(plan.boxes))) - plan.done())
-        print(f"{enqueue(plan, own.queue, left)} of {len(plan.boxes)} tasks put into {own.queue}")
+        print(f"{enqueue(plan, own.queue, plan.left())} of {len(plan.boxes)} tasks put into {own.queue}")
 
 
 if __name__ == "__main__":

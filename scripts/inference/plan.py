@@ -32,11 +32,13 @@ def main() -> None:
 
         plan = Plan.make(own.plan, words, own.task_size[::-1])
         rate, how = (own.voxels_per_s, "as given") if own.voxels_per_s else (plan.rate(), "a trial here")
-        patches, least = sum(plan.patches), plan.uncut
+        patches, least = plan.patches, plan.uncut
         hours = plan.voxels * patches / least / rate / 3600
         more = f"{patches / least:.2f} times those of one piece"
-        print(f"{len(plan.boxes)} tasks, {plan.voxels} voxels, {patches} patches ({more})")
-        print(f"about {hours:.2f} GPU hours at {rate:.0f} voxels/s ({how}), cost {hours * own.price:.2f}")
+        each = hours * 3600 / len(plan.boxes)
+        print(f"{len(plan.boxes):,} tasks, {plan.voxels:,} voxels, {patches:,} patches ({more})")
+        print(f"about {hours:,.2f} GPU hours at {rate:,.0f} voxels/s ({how}), cost {hours * own.price:,.2f}")
+        print(f"about {each:,.0f} s a task: --lease of work.py is to be several times that")
 
 
 if __name__ == "__main__":

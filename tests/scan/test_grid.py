@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deepem.scan.grid import Axis, Grid, resolve_stride, runs
+from deepem.scan.grid import Axis, Grid, Tiles, resolve_stride, runs
 from deepem.utils.errors import InputError
 from deepem.utils.geometry import Box
 
@@ -88,3 +88,18 @@ def test_runs_partition_the_layers(count, depth):
     layers = range(5, 5 + count)
     assert [i for run in runs(layers, depth) for i in run] == list(layers)
     assert all(len(run) <= depth for run in runs(layers, depth))
+
+
+def test_tiles_partition_the_whole_z_slowest():
+    whole = Box((1, 2, 3), (12, 50, 40))
+    boxes = Tiles(whole, (4, 16, 8))
+    count = np.zeros(whole.end, int)
+    for box in boxes:
+        count[box.slices()] += 1
+    assert (count[whole.slices()] == 1).all()
+    assert count.sum() == whole.voxels
+    assert len(boxes) == 3 * 3 * 5
+    begins = [box.begin for box in boxes]
+    assert begins == sorted(begins)
+    with pytest.raises(IndexError):
+        boxes[len(boxes)]

@@ -5,12 +5,12 @@ import mmap
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from deepem.scan.augment import Augmented
 from deepem.scan.flips import Flip
-from deepem.scan.grid import Grid
+from deepem.scan.grid import Grid, Tiles
 from deepem.scan.memory import Cost, cut, in_words, trial
 from deepem.scan.stitch import Scan
 from deepem.utils.geometry import Box
@@ -23,9 +23,9 @@ def scan_of(grid):
     return Scan(grid, lambda patches: {"a": patches})
 
 
-def flips_of(grid):
+def flips_of(grid, flips=(0, 14)):
     return Augmented(
-        lambda size: scan_of(Grid(size, grid.patch, grid.output, grid.stride)), grid.size, [Flip.of(0), Flip.of(14)]
+        lambda size: scan_of(Grid(size, grid.patch, grid.output, grid.stride)), grid.size, [Flip.of(k) for k in flips]
     )
 
 
@@ -96,3 +96,12 @@ def test_a_trial_sees_what_a_call_takes():
 def test_sizes_in_words():
     assert in_words(5 << 20) == "5 MiB"
     assert in_words(3 << 29) == "1.5 GiB"
+
+
+@settings(deadline=None)
+@given(grids(), st.booleans(), st.tuples(*[st.integers(1, 9)] * 3))
+def test_patches_of_tiles_are_counted_without_the_tiles(grid, flips, tile):
+    assume(min(grid.size[1:]) >= max(grid.patch[1:]))  # transposed it holds a patch too
+    run = flips_of(grid, (0, 3, 14)) if flips else grid
+    found = sum(run.count(box) for box in Tiles(grid.covered, tile))
+    assert run.count_tiled(grid.covered, tile) == found

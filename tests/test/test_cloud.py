@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from deepem.test.cloud import CloudSink, CloudSource, Layout, Place, filled, get, make_volume, put
+from deepem.test.chunks import get, put
+from deepem.test.cloud import CloudSink, CloudSource, Layout, Place, filled, make_volume
 from deepem.test.forward import predict
 from deepem.test.pyramid import downsample
 from deepem.utils.errors import InputError
@@ -225,11 +226,23 @@ def test_missing_chunks_of_the_input_are_zeros(stored, tmp_path):
     assert np.array_equal(found[found > 0], array[found > 0])
 
 
-def test_a_chunk_that_cannot_be_decoded_is_named(stored, tmp_path):
-    path, _ = stored
-    sorted((tmp_path / "em").glob("4*/*"))[0].write_bytes(b"\x1f\x8bnothing")
-    with pytest.raises(InputError, match="x 10-39, y 20-57, z 5-12"):
-        CloudSource(path, Place()).read(Box((0, 0, 0), SIZE))
+@pytest.mark.parametrize("damage", ["cut short", "empty", "nonsense"])
+@pytest.mark.parametrize("compress", ["gzip", False])
+def test_a_chunk_that_cannot_be_read_is_named(tmp_path, compress, damage):
+    array = np.random.default_rng(0).integers(1, 256, SIZE, np.uint8)
+    path = f"file://{tmp_path}/em"
+    cloudvolume.CloudVolume.from_numpy(
+        array.transpose(2, 1, 0)[..., None].copy(), path, resolution=(4, 4, 40), voxel_offset=(10, 20, 5),
+        chunk_size=(16, 8, 4), compress=compress, progress=False,
+    )  # fmt: skip
+    (victim,) = (tmp_path / "em").glob("4*/26-39_28-36_9-12*")
+    held = victim.read_bytes()
+    victim.write_bytes({"cut short": held[:-9], "empty": b"", "nonsense": b"nothing"}[damage])
+    with pytest.raises(InputError) as caught:
+        CloudSource(path, Place()).read(Box((1, 2, 3), SIZE))
+    assert str(caught.value).startswith(f"{path}/{victim.parent.name}/26-39_28-36_9-12: got an ")
+    whole = Box((0, 0, 0), (7, 8, 29))
+    np.testing.assert_array_equal(CloudSource(path, Place()).read(whole)[0], array[whole.slices()])
 
 
 def test_an_output_that_is_off_the_chunks_of_the_volume_there_is_refused(lab, stored, capsys):

@@ -1,0 +1,140 @@
+"""Boxes of a volume behind cloud-volume as (C, Z, Y, X), and the chunks that hold them.
+
+cloud-volume counts (x, y, z) and stores (x, y, z, c); everything else here is (z, y, x) and (C, Z, Y, X). This module
+is the one boundary between the two.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepem.test.sink import unwritable
+from deepem.utils.errors import InputError, reason
+from deepem.utils.geometry import Box, Vec3, vec3
+
+Array = NDArray[Any]
+
+
+def zyx(values: Any) -> Vec3:
+    """(x, y, z) of cloud-volume as (z, y, x)."""
+    x, y, z = (int(v) for v in values)
+    return z, y, x
+
+
+def bounds_of(volume: Any) -> Box:
+    """The bounds of a volume's level."""
+    return Box(zyx(volume.bounds.minpt), zyx(volume.bounds.maxpt))
+
+
+def stored_in(volume: Any, box: Box) -> Iterator[tuple[str, Box]]:
+    """The chunks that a box touches: the key of each within the volume, ``level/x-x_y-y_z-z``, and what it holds."""
+    bounds, size = bounds_of(volume), zyx(volume.chunk_size)
+    begins = itertools.product(
+        *(range(b - (b - f) % n, e, n) for b, e, f, n in zip(*box, bounds.begin, size, strict=True))
+    )
+    for begin in map(vec3, begins):
+        chunk = Box(begin, vec3(min(b + n, t) for b, n, t in zip(begin, size, bounds.end, strict=True)))
+        (z, y, x), (zz, yy, xx) = chunk
+        yield f"{volume.key}/{x}-{xx}_{y}-{yy}_{z}-{zz}", chunk
+
+
+def get(volume: Any, box: Box) -> Array:
+    """Read (C, Z, Y, X) from a volume; chunks that were never written are zeros.
+
+    Raises:
+        InputError: a chunk cannot be read, or is an empty file, which cloud-volume takes for one never written.
+    """
+    try:
+        found = _read(volume, box)
+    except ImportError as error:
+        wants = " ".join(str(error).split())
+        raise InputError(volume.cloudpath, f"chunks in {volume.encoding}, whose reader is missing", wants) from error
+    except Exception as error:  # each protocol and encoding raises errors of its own
+        raise _unreadable(volume, box, error) from error
+    _refuse_empty_files(volume, box, found)
+    return found
+
+
+def put(volume: Any, box: Box, array: Array) -> None:
+    """Write (C, Z, Y, X) into a volume; whole chunks only, of the volume's own channels and type.
+
+    cloud-volume takes a 3-D array for a volume of several channels without a word, and what it writes then cannot be
+    read: shape and type are checked here.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    chunks = list(stored_in(volume, box))
+    if array.shape != (volume.num_channels, *box.size) or array.dtype != np.dtype(volume.dtype):
+        raise ValueError(f"{array.dtype} {array.shape} for {volume.num_channels} x {volume.dtype} at {box}")
+    if not all(box.contains(chunk) for _, chunk in chunks):
+        raise ValueError(f"{box} cuts chunks of {zyx(volume.chunk_size)} in two")
+    (z, y, x), (zz, yy, xx) = box
+    try:
+        if volume.cloudpath.startswith("file://") and volume.encoding == "raw" and not volume.scale.get("sharding"):
+            for key, chunk in chunks:
+                inside = (slice(None), *chunk.shift(-b for b in box.begin).slices())
+                _put_file(Path(volume.cloudpath.removeprefix("file://"), key), array[inside])
+        else:
+            volume[x:xx, y:yy, z:zz] = np.asfortranarray(array.transpose(3, 2, 1, 0))
+    except Exception as error:  # each protocol raises errors of its own
+        raise unwritable(f"{volume.cloudpath} at x {x}-{xx}, y {y}-{yy}, z {z}-{zz}", error) from error
+
+
+def _put_file(path: Path, array: Array) -> None:
+    """One raw chunk as a file that appears whole: (x, y, z, c) in Fortran order is (c, z, y, x) in C order.
+
+    cloud-volume empties the file before it writes it, so that a worker killed then would damage what another has done,
+    and leaves a compressed file of the same name beside it, which readers may prefer.
+    """
+    beside = path.with_name(f".{path.name}.{os.uname().nodename}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_bytes(array.tobytes())
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+    for suffix in (".gz", ".br", ".zstd", ".xz", ".bz2"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+def _read(volume: Any, box: Box) -> Array:
+    (z, y, x), (zz, yy, xx) = box
+    return np.ascontiguousarray(np.asarray(volume[x:xx, y:yy, z:zz]).transpose(3, 2, 1, 0))
+
+
+def _unreadable(volume: Any, box: Box, error: Exception) -> InputError:
+    """What to say of a box that cannot be read: the first chunk that cannot, or all of it if it was a passing thing."""
+    for key, chunk in stored_in(volume, box):
+        try:
+            _read(volume, chunk)
+        except Exception as one:  # noqa: BLE001 any failure is told
+            return InputError(f"{volume.cloudpath}/{key}", f"an unreadable chunk ({reason(one)})", "a whole chunk")
+    (z, y, x), (zz, yy, xx) = box
+    where = f"unreadable voxels x {x}-{xx}, y {y}-{yy}, z {z}-{zz} ({reason(error)})"
+    return InputError(volume.cloudpath, where, "a whole volume")
+
+
+def _refuse_empty_files(volume: Any, box: Box, found: Array) -> None:
+    """An empty file is what a full disk leaves; chunks that are all zeros are looked up."""
+    black = []
+    for key, chunk in stored_in(volume, box):
+        inside = chunk.intersect(box)
+        assert inside is not None
+        z, y, x = inside.shift(-b for b in box.begin).slices()
+        if not found[:, z, y, x].any():
+            black.append(key)
+    if not black:
+        return
+    from cloudfiles import CloudFiles
+
+    for key, size in CloudFiles(volume.cloudpath, progress=False).size(black).items():
+        if size == 0:
+            raise InputError(f"{volume.cloudpath}/{key}", "an empty file", "a whole chunk, or none")
