@@ -10,8 +10,8 @@ Vec3 = tuple[int, int, int]
 
 def vec3(values: Iterable[int]) -> Vec3:
     """Three whole numbers as a (z, y, x) tuple; ValueError if there are not three."""
-    z, y, x = (int(v) for v in values)
-    return z, y, x
+    z, y, x = values
+    return int(z), int(y), int(x)
 
 
 @dataclass(frozen=True)
