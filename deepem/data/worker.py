@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import faulthandler
 import inspect
+import math
 import os
 import pickle
 import signal
@@ -14,6 +15,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from multiprocessing import reduction
 from multiprocessing.connection import Connection
 from typing import Any
@@ -37,6 +39,10 @@ def generator(seed: int, phase: str, index: int) -> np.random.Generator:
     return np.random.default_rng([seed, PHASES[phase], index])
 
 
+Layout = Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]
+"""The shape and the type of each array of a sample."""
+
+
 @dataclass(frozen=True)
 class Stream:
     """An endless sequence of samples, each of which can be made alone."""
@@ -48,6 +54,12 @@ class Stream:
     def name(self, index: int) -> str:
         """How a sample is called in errors: with this it can be made again."""
         return f"{self.phase} sample {index} of seed {self.seed}"
+
+    @cached_property
+    def layout(self) -> Layout | None:
+        """The layout of a sampler that writes its samples where it is told to."""
+        writes = "out" in inspect.signature(self.sampler).parameters  # a subclass may have a call of its own without it
+        return getattr(self.sampler, "layout", None) if writes else None
 
     def sample(self, index: int, *out: Mapping[str, Array]) -> Mapping[str, Array]:
         """One sample, in `out` if the sampler takes it; errors name it."""
@@ -78,10 +90,6 @@ class Part:
     value: float | int | None = None
 
 
-Layout = Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]
-"""The shape and the type of each array of a sample."""
-
-
 def make(
     stream: Stream,
     indices: Sequence[int],
@@ -99,8 +107,7 @@ def make(
         allocate: Gives an array of at least so many bytes.
         begin: Called with each index before its sample is made.
     """
-    writes = "out" in inspect.signature(stream.sampler).parameters  # a subclass may have a call of its own without it
-    layout: Layout | None = getattr(stream.sampler, "layout", None) if writes else None
+    layout = stream.layout
     samples: list[Mapping[str, Array]] = []
     if layout is None:
         for index in indices:
@@ -140,7 +147,7 @@ def _place(layout: Layout, count: int, allocate: Callable[[int], Array]) -> tupl
     parts, end = {}, 0
     for key, (shape, dtype) in layout.items():
         parts[key] = Part((count, *shape), dtype, end)
-        end += -(-count * int(np.prod(shape)) * dtype.itemsize // ALIGNMENT) * ALIGNMENT
+        end += -(-count * math.prod(shape) * dtype.itemsize // ALIGNMENT) * ALIGNMENT
     return parts, allocate(end)
 
 
@@ -152,7 +159,7 @@ def _one_value(arrays: Iterable[Array]) -> Any:
 
 def view(memory: Array, part: Part) -> Array:
     """One array of a batch, in the batch's memory."""
-    size = int(np.prod(part.shape)) * part.dtype.itemsize
+    size = math.prod(part.shape) * part.dtype.itemsize
     return memory[part.offset : part.offset + size].view(part.dtype).reshape(part.shape)
 
 
