@@ -62,8 +62,8 @@ class Sampler:
     """Draws samples for any set of tasks. Each array of a volume is read and augmented once, whoever uses it.
 
     Called with a generator, it gives the arrays of `get_spec`: images and masks float32, classes uint8 (0 or 1: a byte
-    is a quarter of the way to a GPU), instance ids int32, or int64 where those of any volume need it. A task whose label a volume lacks gets zeros and a zero mask; a volume without
-    mask counts everywhere.
+    is a quarter of the way to a GPU), instance ids int32, or int64 where those of any volume need it. A task whose
+    label a volume lacks gets zeros and a zero mask; a volume without mask counts everywhere.
 
     Args:
         data: Volumes by id, as a dataset module gives them or from `deepem.data.volume.compact`, which they go through.
