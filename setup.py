@@ -8,6 +8,7 @@ EXTRAS = {
     "eval": ["scikit-image>=0.24", "waterz>=0.10", "fastremap>=1.15"],
     "viz": ["matplotlib>=3.9"],
     "dist": ["task-queue>=2.14"],
+    "ray": ["ray[train]>=2.60"],
     "zarr": ["zarr>=3.0"],
     "serve": ["safetensors>=0.4", "onnx>=1.16", "onnxscript>=0.2"],
     "dev": [

@@ -39,7 +39,7 @@ class Run:
     """
 
     def __init__(self, options: Options) -> None:
-        self.options, self.ranks, self.notes = options, Ranks(), list[str]()
+        self.options, self.ranks, self.notes = options, Ranks(options["rank_timeout"]), list[str]()
         self.device = self._device()
         device.settle(self.device, **{name: options[name] for name in DEVICE})
         self.tasks = option.chosen_tasks(options)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from deepem import option
 from deepem.train.preempt import STOPPED
+from deepem.utils.errors import warn
 
 POLL_S = 0.2
 
@@ -54,8 +55,8 @@ def launch(program: Path, words: Sequence[str], count: int) -> int:
             started.append(subprocess.Popen([sys.executable, str(program), *words], env=env))
         while True:
             codes = [process.poll() for process in started]
-            if failed := [code for code in codes if code not in (None, 0, STOPPED)]:
-                return failed[0] if failed[0] > 0 else 128 - failed[0]
+            if failed := [(rank, code) for rank, code in enumerate(codes) if code not in (None, 0, STOPPED)]:
+                return _told(*failed[0])
             if None not in codes:
                 return max(code or 0 for code in codes)
             time.sleep(POLL_S)
@@ -64,3 +65,13 @@ def launch(program: Path, words: Sequence[str], count: int) -> int:
             if process.poll() is None:
                 process.kill()
             process.wait()
+
+
+def _told(rank: int, code: int) -> int:
+    """The exit code for that of a process that failed; one that was killed has said nothing, so this does."""
+    if code > 0:
+        return code
+    name = signal.Signals(-code).name
+    memory = ", which is also how the system ends a process when memory is short" * (name == "SIGKILL")
+    warn(f"rank {rank} was ended by {name}{memory}; all are ended")
+    return 128 - code

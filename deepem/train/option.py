@@ -20,7 +20,7 @@ ROUNDING = frozenset({"amp", "compile", "channels_last", "tf32", "cudnn_benchmar
 FREE = ROUNDING | frozenset(
     {"exp_name", "data_dir", "max_iter", "num_workers", "gpu_ids", "cpu", "chkpt_num", "chkpt_intv", "eval_intv"}
     | {"eval_iter", "avgs_intv", "imgs_intv", "warm_up", "no_eval", "val_ids", "val_prob", "pretrain", "test"}
-    | {"keep", "keep_every", "skip_nan", "worker_timeout", "profile"}
+    | {"keep", "keep_every", "skip_nan", "worker_timeout", "rank_timeout", "ray", "profile"}
 )
 """Options that may change when a run is resumed: they do not decide which samples train which network how."""
 
@@ -50,6 +50,7 @@ def _parser() -> argv.Parser:
     _add_data(p)
     option.add_model(p, "rsunet")
     option.add_device(p, "--gpu_ids", nargs="+")
+    _add_processes(p)
     option.add_tasks(p, weights=True)
     _add_loss(p)
     _add_optimiser(p)
@@ -78,6 +79,14 @@ def _add_data(p: argv.Parser) -> None:
     group.add_argument("--num_workers", type=argv.natural, default=1, metavar="N", help="processes that load samples")
     group.add_argument(
         "--worker_timeout", type=argv.positive, default=60.0, metavar="S", help="seconds until a silent worker hangs"
+    )
+
+
+def _add_processes(p: argv.Parser) -> None:
+    group = p.add_argument_group("several processes (or several --gpu_ids, or torchrun)")
+    group.add_argument("--ray", type=argv.natural, default=0, metavar="N", help="train in N processes of a Ray cluster")
+    group.add_argument(
+        "--rank_timeout", type=argv.positive, default=600.0, metavar="S", help="seconds until a silent process hangs"
     )
 
 

@@ -20,12 +20,21 @@ SAME_S = 2.0
 
 
 class Preemption:
-    """While it is entered, a first signal is noted, for the loop to finish its step; a second one ends the process."""
+    """While it is entered, a first signal is noted, for the loop to finish its step; a second one ends the process.
 
-    def __init__(self) -> None:
-        self.requested = False
+    Args:
+        asked: What notes the request; others may set it too.
+    """
+
+    def __init__(self, asked: threading.Event | None = None) -> None:
+        self._asked = asked or threading.Event()
         self._since = 0.0
         self._before: dict[signal.Signals, Any] = {}
+
+    @property
+    def requested(self) -> bool:
+        """Whether the run has been asked to stop."""
+        return self._asked.is_set()
 
     def __enter__(self) -> Preemption:
         if threading.current_thread() is threading.main_thread():  # elsewhere signals cannot be caught
@@ -38,7 +47,8 @@ class Preemption:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if not self.requested:
-            self.requested, self._since = True, monotonic()
+            self._asked.set()
+            self._since = monotonic()
             warn(f"{signal.Signals(number).name}: saving after this step; once more ends at once")
         elif monotonic() - self._since > SAME_S:
             signal.signal(number, signal.SIG_DFL)

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 
-TIMEOUT = timedelta(minutes=30)
-"""How long the others wait for one that does not answer: one process writes the checkpoint while they wait."""
-
 
 class Ranks:
     """This process among those that train together, as torchrun describes it in the environment; else alone.
+
+    Args:
+        timeout: Seconds that they wait for one that does not answer: longer than the first one takes for a checkpoint.
 
     Attributes:
         rank: Number of this process, from 0.
@@ -22,7 +22,8 @@ class Ranks:
         local: Number of this process on its machine.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, timeout: float) -> None:
+        self.timeout = timedelta(seconds=timeout)
         self.rank = int(os.environ.get("RANK", 0))
         self.world = int(os.environ.get("WORLD_SIZE", 1))
         self.local = int(os.environ.get("LOCAL_RANK", 0))
@@ -33,17 +34,21 @@ class Ranks:
         return self.rank == 0
 
     def join(self, device: torch.device) -> None:
-        """Meet the others; every one of them must come."""
-        if self.world > 1 and not distributed.is_initialized():
-            if device.type == "cuda":
-                torch.cuda.set_device(device)
-            distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
+        """Meet the others, unless whoever started them has introduced them; every one of them must come."""
+        if self.world == 1:
+            return
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        self._own = not distributed.is_initialized()
+        if self._own:
+            distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=self.timeout)
 
     def leave(self) -> None:
         """Part from the others, once all have come here: whoever starts the processes may end all when one ends."""
-        if distributed.is_initialized():
+        if self.world > 1:
             distributed.barrier()
-            distributed.destroy_process_group()
+            if self._own:
+                distributed.destroy_process_group()
 
     def sum(self, tensor: Tensor) -> Tensor:
         """The sum over all, written into the tensor."""

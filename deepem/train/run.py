@@ -10,19 +10,25 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from threading import Event
 from time import perf_counter
 
 if __package__ in (None, ""):  # run as a file: deepem/train/ is first on the path, where the checkout belongs
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
+from deepem.train.cause import first_cause_speaks
 from deepem.train.option import Options, parse
 from deepem.utils.argv import one_line_errors
 
 
 def main(words: Sequence[str] | None = None) -> None:
     """Read the command line and train, on several GPUs in as many processes."""
-    with one_line_errors("run.py"):
+    with one_line_errors("run.py"), first_cause_speaks():
         options, lines = parse(words)
+        if options["ray"]:
+            from deepem.train.cluster import launch_on_ray
+
+            raise SystemExit(launch_on_ray(options, lines))
         if len(options["gpu_ids"] or ()) > 1 and "RANK" not in os.environ:
             from deepem.train.launch import launch_on
 
@@ -30,8 +36,14 @@ def main(words: Sequence[str] | None = None) -> None:
         train(options, lines)
 
 
-def train(options: Options, lines: Sequence[str]) -> None:
-    """Train until `max_iter`, from the newest checkpoint of the run if it has one."""
+def train(options: Options, lines: Sequence[str], asked: Event | None = None) -> None:
+    """Train until `max_iter`, from the newest checkpoint of the run if it has one.
+
+    Args:
+        options: Of the command line.
+        lines: The command line, for the folder of the run.
+        asked: Set by another thread to have the run save and stop, where signals do not reach this process.
+    """
     # torch and all that needs it are imported once the command line is known to be good
     from deepem.train.assemble import Run
     from deepem.train.due import log_evaluate_save
@@ -50,7 +62,7 @@ def train(options: Options, lines: Sequence[str]) -> None:
     logs = run.experiment.logs
     with (
         Logger(logs, run.start, stop, run.averages, run.ranks) as log,
-        Preemption() as preemption,
+        Preemption(asked) as preemption,
         Profiler(options["profile"], logs) as profiler,
     ):
         for line in (*run.notes, f"{run.experiment.folder}: iterations {run.start} to {stop} on {run.device}"):

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import os
+import signal
+import socket
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -41,6 +45,15 @@ def create_model(*, in_spec, out_spec, norm: str = "batch", dropout: float = 0.0
 """
 
 
+KEPT: list[Any] = []
+"""Runs of forked processes, which are never taken apart: what gloo has there may not end by itself."""
+
+
+def ended(child: int) -> int:
+    """The exit code of a process, once it has ended; less the signal that ended it."""
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
 class Lab:
     """A working directory with a dataset module `data.py`, a model module `net.py`, and runs in it."""
 
@@ -67,6 +80,41 @@ class Lab:
         from deepem.train import run
 
         run.main(self.words(name, *more))
+
+    def ranks(self, name: str, *more: object, world: int = 2) -> list[int]:
+        """Start it in several processes that find each other as under torchrun; their ids."""
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = str(free.getsockname()[1])
+        children = []
+        for rank in range(world):
+            child = os.fork()
+            if child == 0:
+                address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+                os.environ.update(address, RANK=str(rank), WORLD_SIZE=str(world), LOCAL_RANK=str(rank))
+                self._as_rank(name, *more)
+            children.append(child)
+        return children
+
+    def _as_rank(self, name: str, *more: object) -> NoReturn:
+        """Run it, in this process, which ends with it."""
+        from deepem.train.assemble import Run
+
+        signal.alarm(100)
+        finished, init = False, Run.__init__
+        Run.__init__ = lambda run, *args: KEPT.append(run) or init(run, *args)
+        try:
+            self.train(name, *more)
+            finished = True
+        except SystemExit as end:
+            os._exit(int(end.code or 0))
+        except Exception:  # noqa: BLE001 - it is told, and the exit code says so
+            traceback.print_exc()
+        os._exit(0 if finished else 1)
+
+    def together(self, name: str, *more: object, world: int = 2) -> list[int]:
+        """Run it in several processes; their exit codes."""
+        return [ended(child) for child in self.ranks(name, *more, world=world)]
 
     def fails(self, name: str, *more: object) -> int:
         """Run it and return the exit code it ends with."""
@@ -117,10 +165,13 @@ def same(a: Any, b: Any) -> bool:
 
 
 @pytest.fixture
-def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
     """A laboratory of one's own, as the working directory."""
     monkeypatch.chdir(tmp_path)
-    return Lab(tmp_path, monkeypatch)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # a process that is forked off has no others, and would wait for them
+    yield Lab(tmp_path, monkeypatch)
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture

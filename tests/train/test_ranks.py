@@ -2,60 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import socket
 import subprocess
 import sys
-import traceback
 
 import pytest
 import torch
 
 from deepem.train import run
-from deepem.train.assemble import Run
 from deepem.train.launch import launch
 
 NET = ("--norm", "group", "--optim", "SGD", "--lr", "1e-9", "--batch_size", 4)
-
-
-def together(lab, name, *more, world=2):
-    """Run it in several processes that find each other as under torchrun; their exit codes."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    children = []
-    for rank in range(world):
-        child = os.fork()
-        if child == 0:
-            signal.alarm(100)
-            finished = False
-            Run.__init__ = _kept(Run.__init__)
-            try:
-                address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-                os.environ.update(address, RANK=str(rank), WORLD_SIZE=str(world), LOCAL_RANK=str(rank))
-                lab.train(name, *more)
-                finished = True
-            except SystemExit as end:
-                os._exit(int(end.code or 0))
-            except Exception:  # noqa: BLE001 - it is told, and the exit code says so
-                traceback.print_exc()
-            os._exit(0 if finished else 1)
-        children.append(child)
-    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-
-
-def _kept(init):
-    """The same, and the run is never taken apart: what gloo has in a forked process may not end by itself."""
-
-    def wrapper(self, *args):
-        KEPT.append(self)
-        init(self, *args)
-
-    return wrapper
-
-
-KEPT = []
 
 
 def gradient(lab, name):
@@ -77,7 +34,7 @@ def rows_agree(lab, one, other):
 def test_gradients_and_log_are_those_of_one_process(lab, average):
     more = (*NET, *average, "--eval_intv", 1, "--max_iter", 1)
     lab.train("one", *more)
-    assert together(lab, "two", *more) == [0, 0]
+    assert lab.together("two", *more) == [0, 0]
     assert close(gradient(lab, "one"), gradient(lab, "two"))
     rows_agree(lab, "one", "two")
 
@@ -98,7 +55,7 @@ def test_a_head_without_labels_on_one_rank_stops_nobody(lab, average):
     )
     more = (*NET, *average, "--max_iter", 1, "--modifier", "half.py")
     lab.train("one", *more)
-    assert together(lab, "two", *more) == [0, 0]
+    assert lab.together("two", *more) == [0, 0]
     assert close(gradient(lab, "one"), gradient(lab, "two"))
     rows_agree(lab, "one", "two")
 
@@ -107,7 +64,7 @@ def test_resuming_on_another_number_of_ranks(lab):
     more = ("--norm", "group", "--batch_size", 4, "--ema", 0.9)
     lab.train("one", *more, "--max_iter", 4)
     lab.train("mixed", *more, "--max_iter", 2)
-    assert together(lab, "mixed", *more, "--max_iter", 3) == [0, 0]
+    assert lab.together("mixed", *more, "--max_iter", 3) == [0, 0]
     lab.train("mixed", *more, "--max_iter", 4)
     a, b = lab.state("one", 4)["state_dict"], lab.state("mixed", 4)["state_dict"]
     assert all(torch.allclose(a[name], b[name], atol=1e-5) for name in a)
@@ -116,14 +73,14 @@ def test_resuming_on_another_number_of_ranks(lab):
 
 def test_all_ranks_stop_when_one_is_asked_to(lab):
     stop = lab.mishap("stop", 2, "os.environ['RANK'] == '1' and os.kill(os.getpid(), signal.SIGTERM)")
-    assert together(lab, "run", "--batch_size", 2, "--max_iter", 9, "--modifier", stop) == [85, 85]
+    assert lab.together("run", "--batch_size", 2, "--max_iter", 9, "--modifier", stop) == [85, 85]
     assert lab.state("run", 2)["iter"] == 2
 
 
 def test_all_ranks_skip_a_step_that_is_nan_on_one(lab):
     nan = lab.mishap("nan", 2, "batch['input'] = batch['input'] + float('nan') * int(os.environ['RANK'])")
     more = ("--batch_size", 2, "--max_iter", 3, "--modifier", nan)
-    assert together(lab, "run", *more, "--skip_nan", 1) == [0, 0]
+    assert lab.together("run", *more, "--skip_nan", 1) == [0, 0]
     state = lab.state("run", 3)
     assert state["skipped"] == 1
     assert all(value.isfinite().all() for value in state["state_dict"].values())
