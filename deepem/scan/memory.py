@@ -29,6 +29,10 @@ from deepem.utils.geometry import Box, Vec3, vec3
 MIB = 1 << 20
 RUNS = 4
 """Runs that a scan is cut into where memory allows fewer: reading and writing go on beside the network."""
+HOUSE = 16 * MIB
+"""What threads and open files take besides."""
+GAPS = 1.1
+"""What an allocator takes for each byte that it is asked for."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +84,8 @@ def cut(run: Scan | Augmented, grid: Grid, box: Box, cost: Cost, limit: float, a
     count = [1, 1, 1]  # pieces along z, y, x
     while True:
         tile = vec3(min(-(-m // c) * u, n) for m, c, u, n in zip(most, count, unit, box.size, strict=True))
-        depth = tile[0] if flips else _depth(grid, box, tile, cost, limit)
-        need = _need(grid, tile, depth, cost, flips)
+        depth = tile[0] if flips else _depth(run, grid, box, tile, cost, limit, align)
+        need = _need(run, grid, tile, depth, cost, align)
         if need <= limit:
             boxes = list(Tiles(box, tile if flips else (box.size[0], tile[1], tile[2])))
             return Cut(boxes, depth, need, sum(run.count(b) for b in boxes))
@@ -92,36 +96,45 @@ def cut(run: Scan | Augmented, grid: Grid, box: Box, cost: Cost, limit: float, a
         count[axis] += 1
 
 
-def _depth(grid: Grid, box: Box, tile: Vec3, cost: Cost, limit: float) -> int:
+def _depth(
+    run: Scan | Augmented, grid: Grid, box: Box, tile: Vec3, cost: Cost, limit: float, align: Vec3
+) -> int:  # fmt: skip
     """Layers per run: as many as fit, but not so many that there is nothing to overlap."""
     layers = len(grid.touching(box)[0])
     wanted = -(-layers // RUNS)
-    while wanted > 1 and _need(grid, tile, wanted, cost, False) > limit:
+    while wanted > 1 and _need(run, grid, tile, wanted, cost, align) > limit:
         wanted -= 1
     return wanted
 
 
-def _need(grid: Grid, tile: Vec3, depth: int, cost: Cost, flips: bool) -> int:
+def _need(run: Scan | Augmented, grid: Grid, tile: Vec3, depth: int, cost: Cost, align: Vec3) -> int:
     """Bytes for a column of that size (y, x), `depth` layers per run, or for a block of `depth` planes with flips."""
+    flips = isinstance(run, Augmented)
     planes = depth if flips else (depth - 1) * grid.stride[0] + grid.output[0]
     grown = vec3(min(t + 2 * p, n) for t, p, n in zip((planes, *tile[1:]), grid.patch, grid.size, strict=True))
     read = math.prod(grown) * cost.image
-    sums = planes * tile[1] * tile[2] * cost.output
-    # a scan: sums at work, sums being written, and their copy for the writer; input at work, next, and both joined
-    # flips: mean, its count, variance, one flip's sums and their way back, and a block being written
-    return cost.network + 3 * read + (7 if flips else 3) * sums
+    plane = tile[1] * tile[2] * cost.output
+    scan = next(iter(run.scans.values())) if isinstance(run, Augmented) else run
+    sums = scan._sum_dtype().itemsize / 4  # of the sums at work; what is handed over is float32
+    if flips:  # mean, its count, variance, and both being written; one flip's sums and their way back
+        return int(GAPS * (cost.network + 3 * read + (6 + sums) * planes * plane))
+    # sums at work and being written, with their float32 copy if they are none; a layer of chunks waiting, joined,
+    # stored and read back; input at work, next, and both joined
+    copies = 2 if sums == 1 else 2 + sums
+    waiting = 4 * align[0] if align[0] > 1 else 1
+    return int(GAPS * (cost.network + 3 * read + (copies * planes + waiting) * plane))
 
 
 def trial(call: Callable[[], object], device: torch.device) -> int:
-    """Bytes that a call takes at its peak, on the device, or in this process on the CPU (0 where that is not known)."""
+    """Bytes that a call takes at its peak: on the device, or in this process, with `HOUSE` added; 0 if not known."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         call()
         return int(torch.cuda.max_memory_allocated(device))
     known = _reset_peak()
-    before = _status("VmRSS") if known else 0
+    before = status("VmRSS") if known else 0
     call()
-    return max(_status("VmHWM") - before, 0) if known else 0
+    return max(status("VmHWM") - before, 0) + HOUSE if known else 0
 
 
 def _reset_peak() -> bool:
@@ -136,7 +149,7 @@ def _reset_peak() -> bool:
     return True
 
 
-def _status(key: str) -> int:
+def status(key: str) -> int:
     """A size in bytes from /proc/self/status."""
     with open("/proc/self/status") as file:
         return next(int(line.split()[1]) * 1024 for line in file if line.startswith(f"{key}:"))

@@ -160,7 +160,7 @@ class CloudSink:
             name: make_volume(path, channels[name], layout, provenance or {}) for name, path in paths.items()
         }
         self.chunk = zyx(next(iter(self.volumes.values())).chunk_size)
-        self._waiting: dict[str, tuple[Box, Array]] = {}
+        self._waiting: dict[str, Array] = {}
 
     def __enter__(self) -> CloudSink:
         return self
@@ -179,19 +179,20 @@ class CloudSink:
         from deepem.test.sink import as_stored
 
         for name, value in values.items():
-            here, array = box.shift(self.origin), as_stored(value, self.dtype)
-            if name in self._waiting:
-                before, held = self._waiting.pop(name)
-                array, here = np.concatenate([held, array], 1), Box(before.begin, here.end)
-            volume = self.volumes[name]
-            offset, chunk = int(volume.voxel_offset[2]), int(volume.chunk_size[2])
-            full = here.end[0] if last else here.end[0] - (here.end[0] - offset) % chunk
-            if full > here.begin[0]:
-                whole = Box(here.begin, (full, *_yx(here.end)))
-                self.store(name, whole, array[:, : whole.size[0]])
-            if full < here.end[0]:
-                rest = Box((max(full, here.begin[0]), *_yx(here.begin)), here.end)
-                self._waiting[name] = (rest, array[:, rest.begin[0] - here.end[0] :].copy())
+            volume, (_, *begin), (_, *end) = self.volumes[name], *box.shift(self.origin)
+            first, depth = int(volume.voxel_offset[2]), int(volume.chunk_size[2])
+            z, stop, rest = box.begin[0] + self.origin[0], box.end[0] + self.origin[0], value
+            while z < stop:  # one layer of chunks after the other: no copy of all planes
+                layer_end = z - (z - first) % depth + depth
+                layer, rest = as_stored(rest[:, : layer_end - z], self.dtype), rest[:, layer_end - z :]
+                z = min(layer_end, stop)
+                if name in self._waiting:
+                    layer = np.concatenate([self._waiting.pop(name), layer], 1)
+                if z < layer_end and not last:
+                    self._waiting[name] = layer.copy()
+                else:
+                    where = Box((z - layer.shape[1], begin[0], begin[1]), (z, end[0], end[1]))
+                    self.store(name, where, layer)
 
     def store(self, name: str, box: Box, array: Array) -> None:
         """Write whole chunks of an output, (C, Z, Y, X) as stored, in voxels of its volume."""
@@ -253,7 +254,3 @@ def filled(path: str, keywords: Sequence[str], place: str = "") -> str:
 
 def _xyz(values: Sequence[float]) -> list[float]:
     return list(values)[::-1]
-
-
-def _yx(values: Vec3) -> tuple[int, int]:
-    return values[1], values[2]

@@ -35,7 +35,7 @@ def main(words: Sequence[str] | None = None) -> None:
         from deepem.test.volumes import predict_all
         from deepem.utils.allocator import keep_memory
 
-        keep_memory()
+        keep_memory(one_arena=True)
         if options["spec"]:
             summaries = predict_batch(options, sys.argv[1:] if words is None else list(words))
         else:

@@ -31,6 +31,7 @@ from deepem.test.cloud import CloudSink
 from deepem.test.job import Job
 from deepem.test.option import parse
 from deepem.test.progress import tell
+from deepem.test.sink import unwritable
 from deepem.test.view import Volume, tables_of
 from deepem.test.volumes import Placement, cloud_volume, placement, stored
 from deepem.utils.errors import InputError
@@ -160,6 +161,13 @@ class Plan:
             count += size[0]
         return self.voxels / self.uncut * count / taken
 
+    def _mark(self, kind: str, number: int, value: Mapping[str, Any]) -> None:
+        name = _marker(kind, number)
+        try:
+            _files(self.folder).put_json(name, value)
+        except Exception as error:  # each protocol raises errors of its own
+            raise unwritable(f"{self.folder}/{name}", error) from error
+
     def forget(self, number: int) -> None:
         """Take a task's markers away, so that it is done again."""
         _files(self.folder).delete([_marker(kind, number) for kind in ("done", "failed")])
@@ -168,6 +176,9 @@ class Plan:
         """Do a task, unless it is done and its output holds; return whether it was done now.
 
         What cannot be read or written is tried again, a few times; then the reason is noted for `failed`.
+
+        Raises:
+            InputError: the plan's folder cannot take even that.
         """
         worker = _worker(self.folder, os.getcwd())
         if self._holds(number, worker.place.sink().volumes):
@@ -175,15 +186,15 @@ class Plan:
         for trial in itertools.count(1):
             try:
                 marker = worker.do(self.boxes[number], f"task {number} of {len(self.boxes)}")
+                self._mark("done", number, marker)
             except (InputError, OSError) as error:
                 line = f"task {number}: {error}"
                 tell(line + ("; trying again" if trial < TRIES else ""))
                 if trial < TRIES:
                     time.sleep(WAIT_S * (trial - 1))
                     continue
-                _files(self.folder).put_json(_marker("failed", number), {"error": line})
+                self._mark("failed", number, {"error": line})
                 return False
-            _files(self.folder).put_json(_marker("done", number), marker)
             return True
         raise AssertionError
 
@@ -240,7 +251,10 @@ def _worker(folder: str, _where: str) -> Worker:
 
 
 def _crc(array: Array) -> int:
-    return zlib.crc32(np.ascontiguousarray(array).tobytes())
+    crc = 0
+    for channel in array:
+        crc = zlib.crc32(np.ascontiguousarray(channel).data, crc)
+    return crc
 
 
 def _tables(folder: str) -> NDArray[np.uint8] | None:

@@ -63,10 +63,11 @@ class Hdf5Sink:
 
     def write(self, box: Box, values: Mapping[str, Array], last: bool = True) -> None:
         """Write a box, in voxels of the input volume, of every output: (C, Z, Y, X) float32."""
-        where = (slice(None), *box.shift(-b for b in self.covered.begin).slices())
+        z, y, x = box.shift(-b for b in self.covered.begin).slices()
         for name, value in values.items():
             try:
-                self._data[name][where] = as_stored(value, self.dtype)
+                for channel, planes in enumerate(value):  # h5py copies what is not contiguous
+                    self._data[name][channel, z, y, x] = as_stored(planes, self.dtype)
             except OSError as error:
                 raise unwritable(self.paths[name], error) from error
 
@@ -85,7 +86,10 @@ def as_stored(value: Array, dtype: np.dtype[Any]) -> Array:
     """Probabilities as they are stored: float32, or uint8 of probability * 255, rounded."""
     if dtype != np.uint8:
         return value
-    return np.asarray(np.rint(value * 255), np.uint8)
+    stored = np.empty(value.shape, np.uint8)
+    for plane in np.ndindex(value.shape[:-2]):  # one after the other: no float copy of the whole
+        stored[plane] = np.rint(value[plane] * 255)
+    return stored
 
 
 def unwritable(path: object, error: Exception) -> InputError:

@@ -16,6 +16,7 @@ from typing import Any
 
 from deepem.test.plan import Plan, do_task
 from deepem.test.progress import tell
+from deepem.test.sink import unwritable
 from deepem.utils.errors import InputError
 
 LOOK_AGAIN_S = 2.0
@@ -47,7 +48,10 @@ def enqueue(plan: Plan, queue: str, numbers: Iterable[int]) -> int:
     tasks, count = open_queue(queue, make=True), 0
     numbers = iter(numbers)
     while some := [partial(do_task, plan.folder, number) for number in itertools.islice(numbers, AT_ONCE)]:
-        tasks.insert(some)
+        try:
+            tasks.insert(some)
+        except OSError as error:
+            raise unwritable(queue, error) from error
         count += len(some)
     return count
 
@@ -61,26 +65,31 @@ def work(queue: str, lease_s: int, stay: bool = False) -> int:
         stay: Wait for more when the queue is empty.
 
     Raises:
-        InputError: the queue vanishes; what was done is done.
+        InputError: the queue vanishes, or cannot be written to; what was done is done.
     """
     from taskqueue import QueueEmptyError
 
     tasks = open_queue(queue)
     taken = 0
     while True:
-        require(queue)
         try:
+            require(queue)
             task = tasks.lease(seconds=lease_s)
         except QueueEmptyError:
             if not stay and tasks.enqueued == 0:
                 return taken
             time.sleep(LOOK_AGAIN_S * random.random())  # workers are to come at different moments
             continue
-        except FileNotFoundError:
+        except OSError as error:
             require(queue)
-            continue
+            if isinstance(error, FileNotFoundError):  # another worker was quicker
+                continue
+            raise unwritable(queue, error) from error
         task.execute()
         taken += 1
         require(queue)
-        tasks.delete(task)
-        tell(f"{tasks.enqueued} tasks left")
+        try:
+            tasks.delete(task)
+        except OSError as error:
+            raise unwritable(queue, error) from error
+        tell(f"{tasks.enqueued} tasks left in the queue")

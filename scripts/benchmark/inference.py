@@ -5,8 +5,10 @@
     inference.py stitched   voxels/s from file to file over the bare network's on the same patches
     inference.py memory     peak memory for volumes 1, 4 and 16 times as long and as wide, at the same --max_memory
     inference.py monai      time and memory against monai.inferers.sliding_window_inference (needs monai)
+    inference.py peak       one run of the last two, in this process
 
-Figures are medians of interleaved rounds in one process, wall-clock and CPU seconds; every process is pinned alike.
+Figures are medians of interleaved rounds, in one process for the first two and in processes of their own for the
+others; every process is pinned alike. Peak memory is that above what imports, weights and the input file take.
 """
 
 from __future__ import annotations
@@ -31,11 +33,11 @@ import torch  # noqa: E402
 
 from deepem.models import rsunet  # noqa: E402
 from deepem.scan.grid import Grid  # noqa: E402
-from deepem.scan.memory import Cost, cut  # noqa: E402
+from deepem.scan.memory import Cost, cut, status, trial  # noqa: E402
 from deepem.scan.stitch import Scan  # noqa: E402
 from deepem.test.network import Network  # noqa: E402
 from deepem.test.sink import Hdf5Sink  # noqa: E402
-from deepem.test.source import Source, opened  # noqa: E402
+from deepem.test.source import opened  # noqa: E402
 from deepem.test.stream import stream  # noqa: E402
 from deepem.utils.allocator import keep_memory  # noqa: E402
 from deepem.utils.geometry import vec3  # noqa: E402
@@ -73,6 +75,7 @@ def monai_call(image: torch.Tensor, patch: Any, network: Any, batch: int = 1) ->
 
 def blend(arguments: argparse.Namespace) -> dict[str, Any]:
     """Scan and blend with a network that returns the same tensor every time."""
+    keep_memory()
     patch, size = (20, 128, 128), (60, 512, 512)
     output = torch.rand(1, 4, *patch)
     image = torch.rand(1, *size)
@@ -111,6 +114,7 @@ def default_network(width: list[int] | None) -> torch.nn.Module:
 
 def stitched(arguments: argparse.Namespace) -> dict[str, Any]:
     """From an HDF5 file to HDF5 files, over the bare forward passes on the same patches."""
+    keep_memory()
     patch = vec3(arguments.patch)
     stride = vec3(n // 2 for n in patch)
     size = vec3(p + s * k for p, s, k in zip(patch, stride, arguments.steps, strict=True))
@@ -155,83 +159,109 @@ def stitched(arguments: argparse.Namespace) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def process(arguments: argparse.Namespace, *words: object) -> dict[str, Any]:
+    """The figures of `peak` in a process of its own."""
+    command = [sys.executable, __file__, "peak", "--threads", arguments.threads, *words]
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=True)
+    return dict(json.loads(done.stdout))
+
+
 def memory(arguments: argparse.Namespace) -> dict[str, Any]:
     """Peak memory of a process that predicts a volume k times as long or as wide, a network of one convolution."""
     found = {}
-    for name, factors in {
-        "1": (1, 1), "4 longer": (4, 1), "16 longer": (16, 1), "4 wider": (1, 4), "16 wider": (1, 16)
-    }.items():  # fmt: skip
-        words = ["peak", "--max_memory", str(arguments.max_memory), "--factors", *map(str, factors)]
-        done = subprocess.run([sys.executable, __file__, *words], capture_output=True, text=True, check=True)
-        found[name] = json.loads(done.stdout)
-    ratios = {}
-    for key in ("peak_mib", "over_imports_mib"):
-        least, most = (f(each[key] for each in found.values()) for f in (min, max))
-        ratios[f"{key}_most_over_least"] = round(most / least, 4)
-    return {**found, **ratios}
-
-
-def peak(arguments: argparse.Namespace) -> dict[str, Any]:
-    """One volume of `memory`, in a process of its own."""
-    import resource
-
-    import h5py
-
-    keep_memory()
-    patch = (8, 64, 64)
-    longer, wider = arguments.factors
-    size = (24 * longer, 256, 256 * wider)
-    grid = Grid(size, patch, patch, (4, 32, 32))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    net = torch.nn.Conv3d(1, 4, 1)
-    network = Network(lambda p: {"affinity": net(p)[:, :3], "mitochondria": net(p)[:, 3:]}, patch, (0, 0, 0))
-    with tempfile.TemporaryDirectory() as folder:
-        with h5py.File(Path(folder, "img.h5"), "w") as file:
-            file.create_dataset("main", size, np.uint8)
-        scan = Scan(grid, network, channels=HEADS, batch_size=4)
-        found = cut(scan, grid, grid.covered, Cost(1, 16, 0), arguments.max_memory << 20)
-        assert found is not None
-        paths = {name: Path(folder, f"{name}.h5") for name in HEADS}
-        with opened(Path(folder, "img.h5")) as source, Hdf5Sink(paths, HEADS, grid.covered, "uint8") as sink:
-            stream(scan, found, source, sink, torch.device("cpu"))
-    top = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    for name, longer, wider in (("1", 1, 1), ("4 longer", 4, 1), ("16 longer", 16, 1), ("4 wider", 1, 4),
+                                ("16 wider", 1, 16)):  # fmt: skip
+        size = 96 * longer, 256, 256 * wider
+        words = ["--patch", 8, 64, 64, "--batch_size", 4, "--out_dtype", "uint8", "--max_memory", arguments.max_memory]
+        found[name] = process(arguments, "--size", *size, *words)
+    least, most = (f(each["peak_mib"] for each in found.values()) for f in (min, max))
+    estimates = [each["peak_mib"] / each["estimate_mib"] for each in found.values()]
     return {
-        "volume": size,
-        "peak_mib": round(top),
-        "over_imports_mib": round(top - before),
-        "columns": len(found.boxes),
-        "estimate_mib": found.need >> 20,
+        **found,
+        "most_over_least": round(most / least, 4),
+        "peak_over_estimate": [round(min(estimates), 3), round(max(estimates), 3)],
     }
 
 
 def monai(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The same network, volume and overlap in MONAI and here, both in memory."""
-    patch = vec3(arguments.patch)
-    size = vec3(p + p // 2 * k for p, k in zip(patch, arguments.steps, strict=True))
-    model = default_network(arguments.width)
-    network = Network(model, patch, (0, 0, 0))
-    image = np.random.default_rng(0).random(size, np.float32)
-    grid = Grid(size, patch, patch, vec3(n // 2 for n in patch))
-    source = Source("image", image)
+    """The same network, volume, overlap and batch in MONAI and here, from an HDF5 file to an HDF5 file.
 
-    def ours() -> None:
-        for part in Scan(grid, network, channels=HEADS).run(lambda box: torch.from_numpy(source.read(box))):
-            del part
+    A network of one convolution on a volume that matters, and the default network on a smaller one.
+    """
+    found = {}
+    small = ["--size", *arguments.size, "--patch", 20, 128, 128]
+    large = ["--size", 40, 256, 256, "--patch", 20, 128, 128, "--default"]
+    for name, words in {"one convolution": small, "default network": large}.items():
+        both: dict[str, list[dict[str, Any]]] = {"ours": [], "monai": []}
+        for _ in range(arguments.rounds):
+            for engine, runs in both.items():
+                runs.append(process(arguments, *words, "--batch_size", arguments.batch_size, "--engine", engine))
+        for engine, runs in both.items():
+            keys = ("seconds", "peak_mib")
+            found[f"{name}, {engine}"] = {key: statistics.median(run[key] for run in runs) for key in keys}
+        for key in ("seconds", "peak_mib"):
+            ours, theirs = (found[f"{name}, {engine}"][key] for engine in both)
+            found[f"{name}, ours over monai, {key}"] = round(ours / theirs, 4)
+    return found
+
+
+def peak(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Seconds, and peak memory above what imports and weights take, from an HDF5 file to HDF5 files."""
+    import h5py
+
+    if arguments.engine == "ours":
+        keep_memory(one_arena=True)
+    else:
+        import monai.inferers  # noqa: F401  before what it takes is counted
+    patch, size = vec3(arguments.patch), vec3(arguments.size)
+    net = torch.nn.Conv3d(1, 4, 1)
+    model: Any = lambda p: dict(zip(HEADS, torch.split(net(p), [*HEADS.values()], 1), strict=True))  # noqa: E731
+    if arguments.default:
+        model = default_network(arguments.width)
+    with tempfile.TemporaryDirectory() as folder:
+        image = Path(folder, "img.h5")
+        with h5py.File(image, "w") as file:
+            data = file.create_dataset("main", size, np.uint8)
+            for z in range(size[0]):
+                data[z] = np.random.default_rng(z).integers(0, 256, size[1:], np.uint8)
+        before, begun = status("VmRSS"), time.perf_counter()
+        run = ours_to_files if arguments.engine == "ours" else monai_to_files
+        told = run(arguments, model, image, patch, folder)
+        seconds, top = time.perf_counter() - begun, status("VmHWM")
+    return {"volume": size, "seconds": round(seconds, 3), "peak_mib": round((top - before) / (1 << 20), 1), **told}
+
+
+def ours_to_files(arguments: argparse.Namespace, model: Any, image: Path, patch: Any, folder: str) -> dict[str, Any]:
+    """As forward.py does it."""
+    network = Network(model, patch, (0, 0, 0))
+    taken = trial(lambda: network(torch.zeros(arguments.batch_size, 1, *patch)), torch.device("cpu"))
+    with opened(image) as source:
+        grid = Grid(source.size, patch, patch, vec3(n // 2 for n in patch))
+        scan = Scan(grid, network, channels=HEADS, batch_size=arguments.batch_size)
+        found = cut(scan, grid, grid.covered, Cost(1, 16, taken), arguments.max_memory << 20)
+        assert found is not None
+        paths = {name: Path(folder, f"{name}.h5") for name in HEADS}
+        with Hdf5Sink(paths, HEADS, grid.covered, arguments.out_dtype) as sink:
+            stream(scan, found, source, sink, torch.device("cpu"))
+    return {"columns": len(found.boxes), "estimate_mib": round(found.need / (1 << 20), 1)}
+
+
+def monai_to_files(arguments: argparse.Namespace, model: Any, image: Path, patch: Any, folder: str) -> dict[str, Any]:
+    """As its users do it: the volume in memory as float32."""
+    import h5py
+
+    with h5py.File(image) as file:
+        volume = torch.from_numpy(file["main"][()].astype(np.float32)).div_(255)[None, None]
 
     def joined(patches: torch.Tensor) -> torch.Tensor:
         return torch.sigmoid(torch.cat(list(model(patches).values()), 1))
 
-    theirs = monai_call(torch.from_numpy(image)[None, None], patch, joined)
-    if theirs is None:
-        return {"error": "monai is not installed: pip install --no-deps monai"}
-    theirs()
-    found = interleaved(arguments.rounds, ours=ours, monai=theirs)
-    return {
-        "patch": patch, "volume": size,
-        **{f"{name}_seconds": round(wall, 3) for name, (wall, _) in found.items()},
-        **{f"{name}_cpu_seconds": round(cpu, 3) for name, (_, cpu) in found.items()},
-        "ours_over_monai": round(found["ours"][0] / found["monai"][0], 4),
-    }  # fmt: skip
+    call = monai_call(volume, patch, joined, arguments.batch_size)
+    assert call is not None
+    found: Any = call()
+    with h5py.File(Path(folder, "out.h5"), "w") as file:
+        file["main"] = found[0].numpy()
+    return {}
 
 
 def main() -> None:
@@ -248,11 +278,13 @@ def main() -> None:
     p.add_argument("--batch_size", type=int, default=1)
     p.add_argument("--device", default="cpu")
     p.add_argument("--amp", action="store_true")
-    p.add_argument("--max_memory", type=int, default=16, help="MiB")
-    p.add_argument("--factors", type=int, nargs=2, default=[1, 1], help=argparse.SUPPRESS)
+    p.add_argument("--max_memory", type=int, default=1024, help="MiB")
+    p.add_argument("--size", type=int, nargs=3, default=[128, 512, 512], help="of the volume for monai and peak")
+    p.add_argument("--default", action="store_true", help="peak: the default network, else one convolution")
+    p.add_argument("--engine", choices=["ours", "monai"], default="ours", help="of peak")
+    p.add_argument("--out_dtype", choices=["float32", "uint8"], default="float32", help="of peak")
     arguments = p.parse_args()
     torch.set_num_threads(arguments.threads)
-    keep_memory()
     for what in arguments.what:
         figures = globals()[what](arguments)
         if what != "peak":

@@ -25,7 +25,7 @@ def main() -> None:
         from deepem.test.worker import work
         from deepem.utils.allocator import keep_memory
 
-        keep_memory()
+        keep_memory(one_arena=True)
         print(f"{work(own.queue, own.lease, own.stay)} tasks taken")
 
 

@@ -17,7 +17,6 @@ from deepem.test import plan as plan_module
 from deepem.test import worker
 from deepem.test.plan import Plan
 from deepem.utils.errors import InputError
-from deepem.utils.geometry import Box
 
 cloudvolume = pytest.importorskip("cloudvolume")
 pytest.importorskip("taskqueue")
