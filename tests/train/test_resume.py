@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import resource
 import signal
-import traceback
 
 import pytest
 import torch
@@ -99,29 +98,3 @@ def test_a_checkpoint_of_the_public_program_is_gone_on_from(lab, capsys):
     checkpoint.write(lab.models("bare") / "model2.chkpt", state["state_dict"])
     assert lab.fails("bare", "--max_iter", 3) == 2
     assert "got a checkpoint without iter and optimizer, wants a whole one, or --pretrain" in capsys.readouterr().err
-
-
-SAMPLER = """
-import os, signal
-from deepem.data.sampler.basic import Sampler as Basic, get_spec
-
-class Sampler(Basic):
-    def __call__(self, rng, *out):
-        if rng.random() < 0.4:
-            {does}
-        return super().__call__(rng, *out)
-"""
-
-
-@pytest.mark.parametrize("workers", [0, 1])
-def test_a_sample_that_cannot_be_made_ends_the_run_with_its_name(lab, workers):
-    (lab.folder / "faulty.py").write_text(SAMPLER.format(does="raise ZeroDivisionError('in the sampler')"))
-    with pytest.raises(ZeroDivisionError) as caught:
-        lab.train("run", "--max_iter", 50, "--num_workers", workers, "--sampler", "faulty.py")
-    assert "in train sample" in "".join(traceback.format_exception(caught.value))
-
-
-def test_a_worker_that_dies_ends_the_run(lab):
-    (lab.folder / "deadly.py").write_text(SAMPLER.format(does="os.kill(os.getpid(), signal.SIGKILL)"))
-    with pytest.raises(RuntimeError, match=r"worker 0 died in or after train sample .* of seed 0: SIGKILL"):
-        lab.train("run", "--max_iter", 50, "--num_workers", 1, "--sampler", "deadly.py")
