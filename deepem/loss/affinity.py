@@ -24,8 +24,8 @@ class AffinityLoss(nn.Module):
             it is made with ``size_average=False``.
         size_average: Divide by the count over all edges together.
         class_balancing: Weigh the positive voxels of an edge by the share of the negative ones, and the
-            negative by that of the positive ones: shares of the summed mask, over the batch. An edge with one
-            class stays as it is.
+            negative by that of the positive ones: shares of the summed mask, over the batch, or of `classes`. An
+            edge with one class stays as it is.
     """
 
     def __init__(
@@ -43,15 +43,31 @@ class AffinityLoss(nn.Module):
         self.size_average = size_average
         self.class_balancing = class_balancing
 
-    def forward(self, input: Tensor, target: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """(loss, count) of logits (N, E, Z, Y, X) against ids and their mask, both (N, 1, Z, Y, X)."""
+    def forward(
+        self, input: Tensor, target: Tensor, mask: Tensor, classes: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """(loss, count) of logits (N, E, Z, Y, X) against ids and their mask, both (N, 1, Z, Y, X).
+
+        Args:
+            input: Logits.
+            target: Ids.
+            mask: Where the loss counts.
+            classes: From `classes`, summed over all parts of a batch, where this is one of them.
+        """
         if input.shape[1] != len(self.edges):
             raise ValueError(f"input: got {input.shape[1]} channels, wants {len(self.edges)}, one per edge")
         input = full_precision(input)
         with torch.no_grad():
             affinity, weight = self._affinities(target, mask.to(input.dtype), len(input))
+            if self.class_balancing:
+                weight = _balanced(affinity, weight, _classes(affinity, weight) if classes is None else classes)
         loss, count = self.criterion(input, affinity, weight)
         return averaged(loss, count) if self.size_average else (loss, count)
+
+    @torch.no_grad()
+    def classes(self, target: Tensor, mask: Tensor) -> Tensor:
+        """The summed mask of the positive and the negative voxels of every edge: (2, E, 1, 1, 1)."""
+        return _classes(*self._affinities(target, mask.float(), len(target)))
 
     def _affinities(self, ids: Tensor, mask: Tensor, batch: int) -> tuple[Tensor, Tensor]:
         """Affinities and their mask, (N, E, Z, Y, X).
@@ -68,10 +84,15 @@ class AffinityLoss(nn.Module):
             inside: tuple[slice | int, ...] = (slice(None), channel, *edge_slices(edge)[0])
             affinity[inside] = (a == b) & (a != 0)
             weight[inside] = torch.mul(*edge_views(mask[:, 0], edge))
-        return affinity, self._balanced(affinity, weight) if self.class_balancing else weight
+        return affinity, weight
 
-    def _balanced(self, affinity: Tensor, weight: Tensor) -> Tensor:
-        positive = (weight * affinity).sum((0, 2, 3, 4), keepdim=True)
-        negative = (weight * (1 - affinity)).sum((0, 2, 3, 4), keepdim=True)
-        share = torch.where(affinity > 0, negative, positive) / (positive + negative)
-        return torch.where((positive > 0) & (negative > 0), weight * share, weight)
+
+def _classes(affinity: Tensor, weight: Tensor) -> Tensor:
+    sums = [values.sum((0, 2, 3, 4)) for values in (weight * affinity, weight * (1 - affinity))]
+    return torch.stack(sums)[..., None, None, None]
+
+
+def _balanced(affinity: Tensor, weight: Tensor, classes: Tensor) -> Tensor:
+    positive, negative = classes
+    share = torch.where(affinity > 0, negative, positive) / (positive + negative)
+    return torch.where((positive > 0) & (negative > 0), weight * share, weight)

@@ -18,7 +18,7 @@ from deepem.train.experiment import Experiment
 from deepem.train.option import Options, folder
 from deepem.train.ranks import Ranks
 from deepem.train.schedule import Schedule
-from deepem.train.step import Objective, Parts, optimizer
+from deepem.train.step import Objective, Parts, WithLosses, has_losses, optimizer
 from deepem.utils import checkpoint, modules
 from deepem.utils.errors import InputError
 
@@ -50,7 +50,10 @@ class Run:
         self.network = self._network()
         self._still = weights.freeze(self.network, options["freeze"] or ())
         auxiliary = getattr(self.network, "auxiliary", None)
-        self.objective = Objective(self.tasks, options, {name: options[name] for name in LOSS}, auxiliary)
+        own = has_losses(self.network)
+        self.objective = Objective(self.tasks, options, {name: options[name] for name in LOSS}, auxiliary, own)
+        if own and options["size_average"] and options["accumulate"] > 1:
+            raise InputError("--accumulate", options["accumulate"], "1: --model counts its losses itself, part by part")
         groups = weights.groups(self.network, options["lr_scale"] or (), options["weight_decay"])
         self.optimizer = optimizer(options["optim"], groups, **{name: options[name] for name in OPTIMISER})
         self.schedule = schedule(options)
@@ -61,7 +64,8 @@ class Run:
         self.resumed = self.experiment.resume(options["chkpt_num"])
         self.start = self._restore()
         self.ranks.join(self.device)
-        self.model = self.ranks.together(self.network, self.device, options["sync_bn"])
+        called = WithLosses(self.network) if own else self.network
+        self.model = self.ranks.together(called, self.device, options["sync_bn"])
         if options["compile"]:
             self.model = torch.compile(self.model)  # type: ignore[assignment]
         self._drawn: Counter[str] = Counter()
@@ -169,6 +173,16 @@ class Run:
         if not self.objective.average or self.ranks.world == self.options["accumulate"] == 1:
             return None
         return {name: self.ranks.sum(count) for name, count in self.objective.counts(batch).items()}
+
+    def counts_of(self, losses: Parts) -> dict[str, Tensor]:
+        """The counts that a network gave beside its own losses, over all ranks."""
+        return {name: self.ranks.sum(count.clone()) for name, (_, count) in losses.items()}
+
+    def classes(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """How much there is of each class over all ranks and parts, where a loss balances classes and sees but one."""
+        if self.ranks.world == self.options["accumulate"] == 1:
+            return {}
+        return {name: self.ranks.sum(sums) for name, sums in self.objective.classes(batch).items()}
 
     def synchronising(self, last: bool) -> AbstractContextManager[Any]:
         """Around forward and backward of a part: gradients are averaged over the ranks in the last one."""

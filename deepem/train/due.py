@@ -8,9 +8,8 @@ from torch import Tensor
 
 from deepem.train.assemble import Run
 from deepem.train.logger import Logger
-from deepem.train.passes import evaluate
+from deepem.train.passes import evaluate, seen
 from deepem.train.preempt import Preemption
-from deepem.train.render import pictures
 
 
 def log_evaluate_save(
@@ -31,7 +30,7 @@ def log_evaluate_save(
     elif last:
         log.show(iteration)
     if "imgs" in due:
-        log.pictures(iteration, "train", pictures(run.tasks, batch, outputs))
+        log.pictures(iteration, "train", seen(run, batch, outputs))
     if "eval" in due and not stopping:
         stopping = evaluate(run, log, iteration, preemption)
     if "chkpt" in due or last or stopping:

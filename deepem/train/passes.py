@@ -10,25 +10,42 @@ from torch import Tensor
 from deepem.train.assemble import Run
 from deepem.train.logger import Averages, Logger
 from deepem.train.preempt import Preemption
-from deepem.train.render import pictures
+from deepem.train.render import Picture, pictures
 from deepem.train.step import Parts, added
+
+
+def losses_of(
+    run: Run, batch: Mapping[str, Tensor], classes: Mapping[str, Tensor]
+) -> tuple[Mapping[str, Tensor], Parts]:
+    """Outputs and losses of a batch; a network that gives its own losses gives no outputs here."""
+    batch = {**batch, "input": run.laid_out(batch["input"])}
+    with run.precision.autocast():
+        found = run.model(batch if run.objective.own else batch["input"])
+    return {} if run.objective.own else found, run.objective.parts(found, batch, classes)
 
 
 def gradients(run: Run, batch: Mapping[str, Tensor]) -> tuple[Mapping[str, Tensor], Parts, Tensor]:
     """Add up the gradients of a batch, part by part; the outputs of the last part, the losses of all, their total."""
-    pieces, counts = run.pieces(batch), run.counts(batch)
+    pieces, classes = run.pieces(batch), run.classes(batch)
     parts: Parts = {}
     totals: list[Tensor] = []
+    counts = run.counts(batch)
     for number, piece in enumerate(pieces, 1):
         with run.synchronising(last=number == len(pieces)):
-            with run.precision.autocast():
-                outputs = run.model(run.laid_out(piece["input"]))
-            losses = run.objective.parts(outputs, piece)
-            loss = run.objective.total(losses, counts)
+            outputs, losses = losses_of(run, piece, classes)
+            loss = run.objective.total(losses, run.counts_of(losses) if run.objective.own else counts)
             run.precision.scaler.scale(loss * run.ranks.world).backward()  # DDP takes the mean over the ranks
         parts = added(parts, losses)
         totals.append(loss.detach())
     return outputs, parts, sum(totals[1:], totals[0])
+
+
+def seen(run: Run, batch: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> dict[str, Picture]:
+    """Pictures of a batch and its outputs, which are made here where there are none."""
+    if run.objective.own:
+        with run.evaluating(), run.precision.autocast():
+            outputs = run.network(run.laid_out(batch["input"]))
+    return pictures([task for task in run.tasks if task.name in outputs], batch, outputs)
 
 
 def evaluate(run: Run, log: Logger, iteration: int, preemption: Preemption) -> bool:
@@ -44,10 +61,9 @@ def evaluate(run: Run, log: Logger, iteration: int, preemption: Preemption) -> b
         for batch in run.batches("val", 0, -(-run.options["eval_iter"] // run.options["batch_size"])):
             if run.ranks.any(preemption.requested, run.device):
                 return True
-            with run.precision.autocast():
-                outputs = run.model(run.laid_out(batch["input"]))
-            averages.add(run.objective.parts(outputs, batch))
-    log.pictures(iteration, "test", pictures(run.tasks, batch, outputs))
+            outputs, parts = losses_of(run, batch, run.classes(batch))
+            averages.add(parts)
+    log.pictures(iteration, "test", seen(run, batch, outputs))
     losses = averages.values()
     log.test_row(iteration, losses | {"loss": run.objective.mean(losses)}, perf_counter() - began)
     return False

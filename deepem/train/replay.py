@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from deepem import option
 from deepem.train import parts
 from deepem.train.assemble import LOSS
-from deepem.train.step import Objective
+from deepem.train.step import Objective, WithLosses, has_losses
 from deepem.utils import argv, checkpoint
 
 
@@ -40,8 +40,9 @@ def replay(dump: dict[str, Any]) -> None:
     for name, module in network.named_modules():
         module.register_forward_hook(_watch(name))
     how = {name: options[name] for name in LOSS}
-    objective = Objective(chosen, options, how, getattr(network, "auxiliary", None))
-    losses = objective.parts(network(batch["input"]), batch)
+    own = has_losses(network)
+    objective = Objective(chosen, options, how, getattr(network, "auxiliary", None), own)
+    losses = objective.parts(WithLosses(network)(batch) if own else network(batch["input"]), batch)
     for name, (loss, count) in losses.items():
         _tell(f"{name}: loss {loss.item() / max(float(count), 1):.6g} over {int(count)} voxels")
     objective.total(losses).backward()

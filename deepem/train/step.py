@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from deepem.loss import criterion
+from deepem.loss import AffinityLoss, criterion
 from deepem.tasks import Task
 from deepem.utils.errors import InputError
 
@@ -25,6 +25,7 @@ class Objective:
         weights: Flag -> weight.
         how: Keyword arguments of `deepem.loss.criterion`.
         auxiliary: Auxiliary outputs `head@which` -> weight, relative to their head's.
+        own: The network gives its own losses: those named after a head have its weight, others the weight 1.
 
     Attributes:
         average: Losses are means over voxels, not sums.
@@ -36,21 +37,45 @@ class Objective:
         weights: Mapping[str, float],
         how: Mapping[str, Any],
         auxiliary: Mapping[str, float] | None = None,
+        own: bool = False,
     ) -> None:
+        self.own = own
         self.average = bool(how.get("size_average"))
         self.channels = {task.name: task.channels for task in tasks}
         self.weights = {task.name: weights[task.flag] for task in tasks}
         self.criteria: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {
-            task.name: criterion(task, **{**how, "size_average": False}) for task in tasks
+            task.name: criterion(task, **{**how, "size_average": False}) for task in (() if own else tasks)
         }
         self.weights |= {name: self.weights[_head(name)] * factor for name, factor in (auxiliary or {}).items()}
 
-    def parts(self, outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> Parts:
-        """The summed loss and the count of every head, and of every auxiliary output, unweighted."""
-        names = [name for name in self.weights if name in outputs or name in self.criteria]
+    def parts(
+        self,
+        outputs: Mapping[str, Any],
+        batch: Mapping[str, Tensor],
+        classes: Mapping[str, Tensor] | None = None,
+    ) -> Parts:
+        """The summed loss and the count of every head, and of every auxiliary output, unweighted.
+
+        Args:
+            outputs: Of the network; if the network gives its own losses, those.
+            batch: What they are of.
+            classes: By head, from `classes`: where this is a part of a batch, those of all of it.
+        """
+        if self.own:
+            return {name: (loss, torch.as_tensor(count, device=loss.device)) for name, (loss, count) in outputs.items()}
+        found = {}
+        for name in (name for name in self.weights if name in outputs or name in self.criteria):
+            head = _head(name)
+            more = (classes[head],) if classes and head in classes else ()
+            found[name] = self.criteria[head](outputs[name], batch[head], batch[f"{head}_mask"], *more)
+        return found
+
+    def classes(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """How much there is of each class, by head, for the losses that balance classes."""
         return {
-            name: self.criteria[_head(name)](outputs[name], batch[_head(name)], batch[f"{_head(name)}_mask"])
-            for name in names
+            name: measure.classes(batch[name], batch[f"{name}_mask"])
+            for name, measure in self.criteria.items()
+            if isinstance(measure, AffinityLoss) and measure.class_balancing
         }
 
     @torch.no_grad()
@@ -72,13 +97,37 @@ class Objective:
         """
         terms = []
         for name, (loss, count) in parts.items():
-            over = count if counts is None else counts[_head(name)]
-            terms.append(self.weights[name] * (loss / over.clamp(min=1) if self.average else loss))
+            over = count if counts is None else counts[name if self.own else _head(name)]
+            terms.append(self._weight(name) * (loss / over.clamp(min=1) if self.average else loss))
         return torch.stack(terms).sum()
 
     def mean(self, values: Mapping[str, float]) -> float:
         """The weighted sum of averaged losses of the heads."""
-        return sum(self.weights[name] * value for name, value in values.items() if name in self.criteria)
+        return sum(self._weight(name) * value for name, value in values.items() if self.own or name in self.criteria)
+
+    def _weight(self, name: str) -> float:
+        return self.weights.get(name, 1.0) if self.own else self.weights[name]
+
+
+class WithLosses(nn.Module):
+    """A network that gives its own losses, called like any other, for what is put around networks.
+
+    Its ``losses(batch)`` gives {name: (loss, count)}: a loss that is a sum, and what a mean of it is taken over.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, batch: Mapping[str, Tensor]) -> Parts:
+        """The losses of a batch."""
+        found: Parts = self.network.losses(batch)  # type: ignore[operator]
+        return found
+
+
+def has_losses(network: nn.Module) -> bool:
+    """Whether a network gives its own losses, which then take the place of those of its outputs."""
+    return callable(getattr(network, "losses", None))
 
 
 def _head(name: str) -> str:

@@ -15,7 +15,7 @@ def gradient(lab, name, *more):
     return torch.cat([entry["momentum_buffer"].flatten() for entry in state.values()])
 
 
-@pytest.mark.parametrize("average", [(), ("--size_average",)])
+@pytest.mark.parametrize("average", [(), ("--size_average",), ("--class_balancing",)])
 def test_a_batch_in_parts_has_the_gradient_of_the_batch(lab, average):
     whole = gradient(lab, "whole", "--batch_size", 4, "--norm", "group", *average)
     parts = gradient(lab, "parts", "--batch_size", 4, "--accumulate", 2, "--norm", "group", *average)

@@ -30,7 +30,7 @@ def rows_agree(lab, one, other):
         assert all(a[key] == (b[key] if isinstance(b[key], str) else pytest.approx(b[key], rel=1e-5)) for key in a)
 
 
-@pytest.mark.parametrize("average", [(), ("--size_average", "--accumulate", 2)])
+@pytest.mark.parametrize("average", [(), ("--size_average", "--accumulate", 2), ("--class_balancing",)])
 def test_gradients_and_log_are_those_of_one_process(lab, average):
     more = (*NET, *average, "--eval_intv", 1, "--max_iter", 1)
     lab.train("one", *more)
