@@ -70,7 +70,11 @@ OPERATIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "NoiseBox": ("NoiseBox", {"sigma": (1, 3), "dims": (5, 25), "margin": (1, 5, 5), "density": 0.3}),
     "FillBox": ("FillBox", {"dims": (5, 25), "margin": (1, 5, 5), "density": 0.3}),
     "BlurBox": ("BlurBox", {"dims": (5, 25), "margin": (1, 5, 5), "density": 0.3}),
+    "CutBlur": ("CutBlur", {}),
+    "Sharpen": ("Sharpen", {}),
     "Track": ("Track", {}),
+    "Rotate 20 degrees": ("Rotate", {"max_degrees": 20, "voxel_size": (10, 1, 1)}),
+    "CopyPaste": ("CopyPaste", {"skip": 0}),
     "Label": ("Label", {}),
 }
 

@@ -9,7 +9,7 @@ from deepem.data.transform.blurry import (
     PartialBlurrySection,
     PartialMotionBlur,
 )
-from deepem.data.transform.box import BlurBox, FillBox, NoiseBox
+from deepem.data.transform.box import BlurBox, CutBlur, FillBox, NoiseBox
 from deepem.data.transform.compose import Blend, Compose
 from deepem.data.transform.flip import Flip, FlipRotate, Transpose
 from deepem.data.transform.grain import GaussianNoise, PoissonNoise, SaltNoise
@@ -24,7 +24,10 @@ from deepem.data.transform.label import Label
 from deepem.data.transform.lost import LostPlusMissing, LostSection
 from deepem.data.transform.misalign import Misalign, MisalignPlusMissing, MisalignTrackMissing, SlipMisalign
 from deepem.data.transform.missing import MissingSection, MixedMissingSection, PartialMissingSection
+from deepem.data.transform.paste import CopyPaste
+from deepem.data.transform.rotate import Rotate
 from deepem.data.transform.section import MixedSection, PartialSection, Section
+from deepem.data.transform.sharpen import Sharpen
 from deepem.data.transform.tone import ContrastStep, HistogramShift
 from deepem.data.transform.track import Track
 from deepem.data.transform.warp import Warp
@@ -37,6 +40,8 @@ __all__ = [
     "BlurrySection",
     "Compose",
     "ContrastStep",
+    "CopyPaste",
+    "CutBlur",
     "FillBox",
     "Flip",
     "FlipRotate",
@@ -65,9 +70,11 @@ __all__ = [
     "PartialMotionBlur",
     "PartialSection",
     "PoissonNoise",
+    "Rotate",
     "SaltNoise",
     "Sample",
     "Section",
+    "Sharpen",
     "SlipMisalign",
     "Spec",
     "Track",

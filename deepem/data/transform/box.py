@@ -1,4 +1,4 @@
-"""Boxes in which the image is filled, blurred or replaced by noise. Labels and masks stay."""
+"""Boxes in which the image is filled, blurred, made coarser or replaced by noise. Labels and masks stay."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepem.data.transform.base import Apply, Augment, Sample, Spec, keep, owned, probability
+from deepem.data.transform.coarse import Coarse
 from deepem.data.transform.noise import Noise
-from deepem.data.transform.perturb import Blur, Fill, Perturb, in_rows
+from deepem.data.transform.perturb import Fill, Perturb, in_rows
+from deepem.data.transform.smallblur import SmallBlur
 from deepem.utils.geometry import Vec3
 
 
@@ -106,7 +108,23 @@ class BlurBox(Box):
     """Boxes blurred by a Gaussian of `sigma` voxels, or with `random` drawn from [0, sigma); arguments of `Box`."""
 
     def __init__(self, dims: tuple[int, int] = (10, 30), sigma: float = 5.0, random: bool = True, **box: Any) -> None:
-        super().__init__(Blur, dims, sigma=sigma, random=random, **box)
+        super().__init__(SmallBlur, dims, sigma=sigma, random=random, **box)
+
+
+class CutBlur(Box):
+    """Boxes at lower resolution, by a factor from a range in y and x, `isotropic`: in z too; arguments of `Box`.
+
+    J. Yoo, N. Ahn and K.-A. Sohn, Rethinking data augmentation for image super-resolution, CVPR 2020.
+    """
+
+    def __init__(
+        self,
+        dims: tuple[int, int] = (16, 64),
+        factor: tuple[float, float] = (2.0, 4.0),
+        isotropic: bool = False,
+        **box: Any,
+    ) -> None:
+        super().__init__(Coarse, dims, factor=factor, isotropic=isotropic, **box)
 
 
 class NoiseBox(Box):

@@ -25,6 +25,9 @@ ON: dict[str, Any] = {
     "interp": True,
     "misalign": 9,
     "mip": 1,
+    "rotate": True,
+    "elastic": True,
+    "noise": True,
 }
 
 
@@ -47,6 +50,7 @@ def test_all_public_names_are_there() -> None:
         "flip_rotate",
         "grayscale_warping",
         "flyem.aug_mip1",
+        "isotropic",
         "kasthuri11.aug_v2",
         "kasthuri11.aug_v2_valid",
         "pinky_basil.aug_mip0_v0",
@@ -214,3 +218,13 @@ def test_kasthuri_acts_in_validation_where_it_says_so() -> None:
     assert "Warp" not in valid
     assert "interp=True" not in "\n".join(drawn("kasthuri11.aug_v2_valid_no_interp"))
     assert "interp=True" in valid
+
+
+def test_isotropic_has_all_poses_and_in_training_what_its_flags_ask_for() -> None:
+    poses = "FlipRotate(isotropic=True)"
+    assert drawn("isotropic", False) == ["Compose", f"├─ {poses}", "└─ Label()"]
+    assert repr(recipe("isotropic")).splitlines()[-1] == f"└─ {poses}"
+    assert len(repr(recipe("isotropic")).splitlines()) == 3
+    names = [line.lstrip("├└─ ").partition("(")[0] for line in drawn("isotropic") if line[0] in "├└"]
+    assert names == ["Rotate", "Warp", "Grayscale3D", "Blend", "FlipRotate", "NoiseBox", "Label"]
+    assert "skip=0.5" in drawn("isotropic")[1]

@@ -9,9 +9,11 @@ import pytest
 from data.transform.encoded import grey, rng, run
 from scipy.ndimage import gaussian_filter
 
-from deepem.data.transform import BlurBox, FillBox, NoiseBox, Spec, Track
+from deepem.data.transform import BlurBox, CutBlur, FillBox, NoiseBox, Spec, Track
+from deepem.data.transform.coarse import Coarse
 from deepem.data.transform.noise import Noise
 from deepem.data.transform.perturb import Blur
+from deepem.data.transform.smallblur import SIDE, SmallBlur, blur
 
 SPEC = Spec({"img": (10, 60, 64)}, ("img",))
 
@@ -99,6 +101,76 @@ def test_blur_boxes_are_smoother_and_the_rest_stays() -> None:
     changed = before != after
     assert 0.02 < changed.mean() < 0.4
     assert after[changed].std() < before[changed].std()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+@pytest.mark.parametrize("size", [(1, 5, 5), (2, 25, 7), (3, 1, 16), (5, 20, 24), (2, 4, SIDE + 3)])
+def test_small_blocks_are_blurred_as_scipys(size: Any, dtype: Any) -> None:
+    """Parts of an image too, as boxes are; and as `Blur` does, but for its rounding in between."""
+    white = 255 if dtype == np.uint8 else 1
+    for sigma in (0.05, 0.3, 1.7, 5.0):
+        image = np.concatenate([grey(Spec({"img": (6, 30, 70)}, ("img",)), dtype, s)["img"] for s in range(2)])
+        z, y, x = size
+        block = image[:, :z, 2 : 2 + y, 1 : 1 + x]
+        before = block.copy()
+        expected = gaussian_filter(before.astype(float), (0, sigma, sigma, sigma), mode="reflect")
+        blur(block, sigma)
+        assert np.abs(block - (before if sigma < 0.1 else expected)).max() <= (0.501 if dtype == np.uint8 else 1e-6)
+        slow = before.copy()
+        Blur(sigma, random=False).draw(rng())(slow)
+        assert np.abs(block.astype(float) - slow).max() / white < 0.02
+
+
+def test_widths_of_blur_boxes_are_even() -> None:
+    """The deviation of a blurred point, along x, is the width of its box's filter."""
+    change, widths = SmallBlur(4.0).draw_many(600, rng(2)), []
+    for i in range(600):
+        block = np.zeros((1, 1, 1, 63), np.float32)
+        block[..., 31] = 1
+        change(i, block)
+        widths.append(np.sqrt((block[0, 0, 0] * (np.arange(63) - 31) ** 2).sum()))
+    assert np.quantile(widths, [0, 0.25, 0.5, 0.75, 1]) == pytest.approx([0, 1, 2, 3, 4], abs=0.3)
+    assert SmallBlur(3.0, random=False).draw_many(2, rng())
+
+
+def test_coarse_blocks_keep_means_over_squares_and_lose_what_is_finer() -> None:
+    for isotropic in (False, True):
+        block = grey(Spec({"img": (12, 36, 24)}, ("img",)), np.float32)["img"]
+        before = block.copy()
+        Coarse((3, 3), isotropic).draw(rng())(block)
+        squares = [a[0].reshape(12, 12, 3, 8, 3).mean((2, 4)) for a in (before, block)]
+        cubes = [a.reshape(4, 3, 12, 8).mean(1) for a in squares]
+        one, two = cubes if isotropic else squares
+        assert np.corrcoef(one.ravel(), two.ravel())[0, 1] > 0.85
+        assert block.mean() == pytest.approx(before.mean(), abs=0.01)
+        steps = [float(np.abs(np.diff(block[0], axis=axis)).mean()) for axis in range(3)]
+        kept = [float(np.abs(np.diff(before[0], axis=axis)).mean()) for axis in range(3)]
+        assert max(steps[1:]) < 0.2 * kept[1]
+        assert (steps[0] < 0.1 * kept[0]) == isotropic
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_cut_blur_draws_a_factor_per_box_and_leaves_the_rest(dtype: Any) -> None:
+    before = grey(SPEC, dtype)["img"]
+    after = run(CutBlur((8, 20), density=0.3), 5, SPEC, lambda _: {"img": before.copy()})["img"]
+    changed = before != after
+    assert 0.02 < changed.mean() < 0.4
+    assert after[changed].astype(float).std() < 0.7 * before[changed].astype(float).std()
+    factors = []
+    for seed in range(300):
+        block = np.zeros((1, 1, 1, 240), np.float32)
+        block[..., 100:] = 1  # between two columns of means it rises over one factor
+        Coarse((2, 6)).draw(rng(seed))(block)
+        factors.append(np.count_nonzero((block > 1e-3) & (block < 1 - 1e-3)))
+    assert min(factors) >= 2
+    assert 5 <= np.median(factors) <= 9
+    assert len(set(factors)) > 5
+
+
+@pytest.mark.parametrize("bad", [(0.5, 2), (3, 2), (2,)])
+def test_bad_factors_are_refused(bad: Any) -> None:
+    with pytest.raises(ValueError, match="factor"):
+        CutBlur(factor=bad)
 
 
 @pytest.mark.parametrize(

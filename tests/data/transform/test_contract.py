@@ -26,11 +26,17 @@ MOVING: dict[str, Augment] = {
     "Misalign by 1": t.Misalign((1, 2)),
     "SlipMisalign": t.SlipMisalign((3, 9)),
     "SlipMisalign turned": t.SlipMisalign((0, 4), rot=10),
+    "Rotate": t.Rotate(),
+    "Rotate a little": t.Rotate(25, voxel_size=(4, 1, 1), scale=(0.9, 1.1)),
     "LostSection": t.LostSection(1),
     "LostSection 2": t.LostSection(2),
     "Compose": t.Compose([t.Misalign((0, 5)), t.LostSection(1), t.Warp(), t.Misalign((1, 4)), t.FlipRotate()]),
+    "Compose turned": t.Compose([t.Rotate(20), t.Misalign((0, 5)), t.LostSection(1), t.FlipRotate(isotropic=True)]),
 }
 """Those that move voxels of all arrays alike, and leave grey values alone."""
+
+TURNING = {"Transpose", "FlipRotate isotropic", "Rotate", "Rotate a little", "Compose turned"}
+"""Those that may read less along an axis than is asked for."""
 
 OTHERS: dict[str, Augment] = {
     "Grayscale3D": t.Grayscale3D(skip=0),
@@ -54,12 +60,15 @@ OTHERS: dict[str, Augment] = {
     "Track": t.Track(width=12, margin=2, sigma=(3, 3, 1)),
     "FillBox": t.FillBox((2, 9)),
     "BlurBox": t.BlurBox((4, 9), aniso=2),
+    "CutBlur": t.CutBlur((4, 9), aniso=2, isotropic=True),
     "NoiseBox": t.NoiseBox((2, 9), margin=(1, 3, 3)),
     "GaussianNoise": t.GaussianNoise(),
     "PoissonNoise": t.PoissonNoise(maxsec=2),
     "SaltNoise": t.SaltNoise(),
+    "Sharpen": t.Sharpen(),
     "HistogramShift": t.HistogramShift(),
     "ContrastStep": t.ContrastStep(),
+    "CopyPaste": t.CopyPaste(skip=0),
     "Label": t.Label(),
     "Blend": t.Blend([None, t.MissingSection(1), t.Warp()]),
 }
@@ -91,7 +100,7 @@ def test_request_suffices_and_sample_is_as_asked(
     for _ in range(2):
         generator = rng(seed)
         request, apply = augment.prepare(spec, generator)
-        if name not in ("Transpose", "FlipRotate isotropic"):
+        if name not in TURNING:
             pairs = [(sorted(request.size[k]), sorted(spec.size[k])) for k in spec.size]
             assert all(r >= s for large, small in pairs for r, s in zip(large, small, strict=True))
         given_ = grey(request, dtype)
@@ -124,7 +133,7 @@ def test_arrays_stay_together(name: str, spec: Spec, seed: int, id_type: type, o
     assert together(apply(sample))
 
 
-MOVES_LABELS = {"Label", "Blend", "LostPlusMissing", "MisalignPlusMissing", "MisalignTrackMissing"}
+MOVES_LABELS = {"Label", "CopyPaste", "Blend", "LostPlusMissing", "MisalignPlusMissing", "MisalignTrackMissing"}
 
 
 @pytest.mark.parametrize("name", [n for n in OTHERS if n not in MOVES_LABELS])
