@@ -135,6 +135,13 @@ class Run:
             size = sum(p.numel() * p.element_size() for p in self.network.parameters())
             self.experiment.begin(self.start, lines, 5 * size)  # weights, two moments, perhaps the average, and some
 
+    def plan(self) -> list[str]:
+        """What is to be told before the first step."""
+        what = f"iterations {self.start} to {self.options['max_iter']} on {self.device}"
+        if self.start >= self.options["max_iter"]:
+            what = f"complete with iteration {self.start}; a larger --max_iter than {self.options['max_iter']} goes on"
+        return [*self.notes, f"{self.experiment.folder}: {what}"]
+
     def evaluation_is_missing(self) -> bool:
         """Whether the run stopped before the evaluation that was due."""
         due = self.start > 0 and self.start % self.options["eval_intv"] == 0

@@ -23,7 +23,7 @@ from typing import Any
 
 from deepem.train.cause import first_cause_speaks
 from deepem.train.option import Options
-from deepem.train.preempt import SIGNALS
+from deepem.train.preempt import SIGNALS, Preemption
 from deepem.utils.errors import InputError, warn
 
 POLL_S = 0.2
@@ -142,8 +142,8 @@ def _train(config: dict[str, Any]) -> None:
 
     threading.Thread(target=listen, daemon=True).start()
     try:
-        with first_cause_speaks():
-            train(config["options"], config["lines"], asked)
+        with first_cause_speaks(), Preemption(asked) as preemption:
+            train(config["options"], config["lines"], preemption)
     except SystemExit as end:
         ray.get(link.ended.remote(end.code))
     except InputError as error:

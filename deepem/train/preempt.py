@@ -20,7 +20,10 @@ SAME_S = 2.0
 
 
 class Preemption:
-    """While it is entered, a first signal is noted, for the loop to finish its step; a second one ends the process.
+    """While it is entered, a signal ends the process with the code of a run that is asked to stop.
+
+    Once the run has something to lose, a first signal is only noted, for the loop to finish its step; a second one
+    ends the process.
 
     Args:
         asked: What notes the request; others may set it too.
@@ -28,6 +31,7 @@ class Preemption:
 
     def __init__(self, asked: threading.Event | None = None) -> None:
         self._asked = asked or threading.Event()
+        self._defers = False
         self._since = 0.0
         self._before: dict[signal.Signals, Any] = {}
 
@@ -35,6 +39,10 @@ class Preemption:
     def requested(self) -> bool:
         """Whether the run has been asked to stop."""
         return self._asked.is_set()
+
+    def defer(self) -> None:
+        """From here on a request waits for the end of a step."""
+        self._defers = True
 
     def __enter__(self) -> Preemption:
         if threading.current_thread() is threading.main_thread():  # elsewhere signals cannot be caught
@@ -46,6 +54,9 @@ class Preemption:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        if not self._defers:
+            warn(f"{signal.Signals(number).name}: ended before the first step")
+            raise SystemExit(STOPPED)
         if not self.requested:
             self._asked.set()
             self._since = monotonic()

@@ -10,7 +10,6 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from threading import Event
 from time import perf_counter
 
 if __package__ in (None, ""):  # run as a file: deepem/train/ is first on the path, where the checkout belongs
@@ -18,12 +17,13 @@ if __package__ in (None, ""):  # run as a file: deepem/train/ is first on the pa
 
 from deepem.train.cause import first_cause_speaks
 from deepem.train.option import Options, parse
+from deepem.train.preempt import STOPPED, Preemption
 from deepem.utils.argv import one_line_errors
 
 
 def main(words: Sequence[str] | None = None) -> None:
     """Read the command line and train, on several GPUs in as many processes."""
-    with one_line_errors("run.py"), first_cause_speaks():
+    with one_line_errors("run.py"), first_cause_speaks(), Preemption() as preemption:
         options, lines = parse(words)
         if options["ray"]:
             from deepem.train.cluster import launch_on_ray
@@ -33,23 +33,22 @@ def main(words: Sequence[str] | None = None) -> None:
             from deepem.train.launch import launch_on
 
             raise SystemExit(launch_on(options["gpu_ids"], options["cpu"], Path(__file__), words or sys.argv[1:]))
-        train(options, lines)
+        train(options, lines, preemption)
 
 
-def train(options: Options, lines: Sequence[str], asked: Event | None = None) -> None:
+def train(options: Options, lines: Sequence[str], preemption: Preemption) -> None:
     """Train until `max_iter`, from the newest checkpoint of the run if it has one.
 
     Args:
         options: Of the command line.
         lines: The command line, for the folder of the run.
-        asked: Set by another thread to have the run save and stop, where signals do not reach this process.
+        preemption: Whether the run is asked to stop, entered.
     """
     # torch and all that needs it are imported once the command line is known to be good
     from deepem.train.assemble import Run
     from deepem.train.due import log_evaluate_save
     from deepem.train.logger import Logger
     from deepem.train.passes import evaluate, gradients
-    from deepem.train.preempt import STOPPED, Preemption
     from deepem.train.profiler import Profiler
     from deepem.utils.allocator import keep_memory
 
@@ -58,14 +57,14 @@ def train(options: Options, lines: Sequence[str], asked: Event | None = None) ->
     stop = options["max_iter"]
     stream = run.batches("train", run.start, stop)
     first = next(stream, None)  # a sample that cannot be made is bad input, and must leave no trace
+    preemption.defer()
     run.settle(lines)
     logs = run.experiment.logs
     with (
         Logger(logs, run.start, stop, run.averages, run.ranks) as log,
-        Preemption(asked) as preemption,
         Profiler(options["profile"], logs) as profiler,
     ):
-        for line in (*run.notes, f"{run.experiment.folder}: iterations {run.start} to {stop} on {run.device}"):
+        for line in run.plan():
             log.line(line)
         if run.evaluation_is_missing():
             evaluate(run, log, run.start, preemption)

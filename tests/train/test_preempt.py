@@ -31,6 +31,7 @@ def test_a_second_signal_ends_at_once(monkeypatch):
     child = os.fork()
     if child == 0:
         with preempt.Preemption() as preemption:
+            preemption.defer()
             os.kill(os.getpid(), signal.SIGTERM)
             if preemption.requested:
                 os.kill(os.getpid(), signal.SIGTERM)
@@ -40,6 +41,16 @@ def test_a_second_signal_ends_at_once(monkeypatch):
 
 def test_the_same_request_may_arrive_twice():
     with preempt.Preemption() as preemption:
+        preemption.defer()
         os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGUSR1)
         assert preemption.requested
+
+
+def test_before_the_first_step_a_signal_ends_the_run_at_once(lab, capsys):
+    """With the same code: the job is queued again, and nothing was there to be saved."""
+    path = lab.folder / "data.py"
+    path.write_text(path.read_text() + "\nimport os, signal\nos.kill(os.getpid(), signal.SIGTERM)\n")
+    assert lab.fails("run", "--max_iter", 2) == STOPPED
+    assert "warning: SIGTERM: ended before the first step" in capsys.readouterr().err
+    assert not (lab.folder / "experiments").exists()
