@@ -68,7 +68,7 @@ class Run:
         self.model = self.ranks.together(called, self.device, options["sync_bn"])
         if options["compile"]:
             self.model = torch.compile(self.model)  # type: ignore[assignment]
-        self._drawn: Counter[str] = Counter()
+        self._drawn = Counter[str]((self.resumed or {}).get("drawn", {}))
 
     def _device(self) -> torch.device:
         """The device of this process, and the defaults that are best on it."""
@@ -120,6 +120,7 @@ class Run:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.precision.scaler.state_dict(),
             "skipped": self.guard.skipped,
+            "drawn": dict(self._drawn),
             "spec": parts.specs(self.options, self.tasks, self.data.channels),
         }
         return own if self.ema is None else own | {"ema": self.ema.state}

@@ -28,6 +28,7 @@ def test_resuming_changes_nothing(lab, equal_runs, workers, more):
     lab.train("parts", "--max_iter", 5, "--num_workers", workers, *more)
     lab.train("parts", "--max_iter", 7, "--num_workers", workers, *more)
     equal_runs("whole", "parts", 7)
+    assert lab.state("whole", 7)["drawn"] == lab.state("parts", 7)["drawn"]  # and nothing is drawn again for it
     assert [row["iter"] for row in lab.rows("whole", "train")] == [1, 2, 3, 6]
     assert [row["iter"] for row in lab.rows("whole", "test")] == [4]
 
