@@ -40,15 +40,14 @@ def get_augmentation(
         noise: grain of the recording, or sharper than it was
         box: boxes of noise, or of one grey value
     """
-    train = is_train
     return Compose(
         [
-            Rotate(skip=0.5) if train and rotate else None,  # the other half is not interpolated, as in prediction
-            _elastic() if train and elastic else None,
-            Grayscale3D() if train else None,
-            _noise() if train and noise else None,  # behind what interpolates: grain is finer than that
+            Rotate(skip=0.5) if is_train and rotate else None,  # the other half is not interpolated, as in prediction
+            _elastic() if is_train and elastic else None,
+            Grayscale3D() if is_train else None,
+            _noise() if is_train and noise else None,  # behind what interpolates: grain is finer than that
             FlipRotate(isotropic=True),
-            _boxes(box) if train else None,
+            _boxes(box) if is_train else None,
             Label() if recompute else None,
         ]
     )

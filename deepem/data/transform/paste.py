@@ -46,7 +46,7 @@ class CopyPaste(Augment):
         aniso: A voxel is so many times as long in z as in y and x: in z, the rim is as much narrower.
         radius: Voxels: a disk as large fits into half of an instance's sections or more. Spares the splinters of a
             segmentation, which show no tissue of their own.
-        largest: The share of the patch that it has at most.
+        largest: The share of the patch that an instance has at most.
         skip: How often nothing happens.
     """
 
@@ -105,9 +105,8 @@ class CopyPaste(Augment):
     def _boxed(self, inside: Mask) -> tuple[Mask, Vec3]:
         """The box around an instance and its rim, as far as sections reach, and where it begins."""
         begin, end = [], []
-        for axis, (rim, n) in enumerate(
-            zip((int(self.rim / self.aniso), self.rim, self.rim), inside.shape, strict=True)
-        ):
+        rims = (int(self.rim / self.aniso), self.rim, self.rim)
+        for axis, (rim, n) in enumerate(zip(rims, inside.shape, strict=True)):
             hit = np.flatnonzero(inside.any(tuple({0, 1, 2} - {axis})))
             begin.append(max(int(hit[0]) - rim, 0))
             end.append(min(int(hit[-1]) + 1 + rim, n))

@@ -43,6 +43,7 @@ def test_each_image_keeps_more_than_half_and_gets_its_share_of_the_one_before():
         assert (made["input"] == made["input"][:, :, :1, :1, :1]).all()
         one, two, three = made["input"][:, 0, 0, 0, 0].tolist()
         shares += [one, (0.5 - two) / 0.5, (1 - three) / 0.5]  # of the image before: 1, 0 and 0.5
+        assert len({round(share, 4) for share in shares[-3:]}) == 3
     assert mixed / 400 == pytest.approx(0.5, abs=0.08)
     assert np.quantile(shares, [0, 0.25, 0.5, 0.75, 1]) / MOST == pytest.approx([0, 0.25, 0.5, 0.75, 1], abs=0.06)
     assert MOST < 0.5

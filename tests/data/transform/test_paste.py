@@ -36,7 +36,7 @@ def tissue(dtype: Any = np.uint8, id_type: Any = np.int64, gap: bool = False) ->
         seg[(wall > 0) & (wall <= 2)] = 0
     values = image.astype(np.uint8) if dtype == np.uint8 else (image / 255).astype(np.float32)
     mask = np.ones(SIZE, np.uint8)
-    mask[mit] = 0
+    mask[mit | ((wall > 3.6) & (wall < 4.5))] = 0
     arrays = {"img": values, "seg": seg.astype(id_type), "mit": mit.astype(np.uint8), "msk": mask}
     return {key: array[None] for key, array in arrays.items()}
 
@@ -65,6 +65,7 @@ def test_inside_is_the_instance_outside_what_was_there_and_the_membrane_between(
         assert np.allclose(np.sort(image[copy]), np.sort(before["img"][before["seg"] == WHOLE] * white), atol=1e-3)
         assert np.allclose(image[wall], 20, atol=1e-3)
         assert all(np.array_equal(after[k][0][away > 5], before[k][0][away > 5]) for k in before)
+        assert all(np.array_equal(after[k][0][away > 3.6], before[k][0][away > 3.6]) for k in ("mit", "msk"))
         rim = (away > 0) & (away <= 5)
         assert np.array_equal(ids[rim & ~wall], before["seg"][0][rim & ~wall])
         assert (ids[wall] == 0).all() if gap else np.array_equal(ids[wall], before["seg"][0][wall])
