@@ -71,6 +71,7 @@ OPERATIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "FillBox": ("FillBox", {"dims": (5, 25), "margin": (1, 5, 5), "density": 0.3}),
     "BlurBox": ("BlurBox", {"dims": (5, 25), "margin": (1, 5, 5), "density": 0.3}),
     "CutBlur": ("CutBlur", {}),
+    "Sharpen": ("Sharpen", {}),
     "Track": ("Track", {}),
     "Rotate 20 degrees": ("Rotate", {"max_degrees": 20, "voxel_size": (10, 1, 1)}),
     "CopyPaste": ("CopyPaste", {"skip": 0}),
@@ -93,7 +94,7 @@ def make_sampler(augment: Any, shape: tuple[int, int, int] = (64, 768, 768)) -> 
 
 
 def recipe(name: str) -> Any:
-    """The augmentation of a recipe; ModuleNotFoundError if there is none."""
+    """The augmentation of a recipe."""
     module, flags, _ = RECIPES[name]
     return importlib.import_module(f"deepem.data.augment.{module}").get_augmentation(True, **flags)
 
@@ -158,11 +159,7 @@ def show_recipes(args: argparse.Namespace) -> dict[str, Any]:
     for name, (_, _, key) in RECIPES.items():
         if args.recipe and name not in args.recipe:
             continue
-        try:
-            sampler.provider.set_augment(recipe(name))
-        except ModuleNotFoundError:
-            print(f"{name:28}{'no such recipe':>11}")
-            continue
+        sampler.provider.set_augment(recipe(name))
         rates, ratios = [], []
         rate(sampler, args.samples // 2 + 1, 10**6)
         for turn in range(args.rounds):
@@ -217,10 +214,7 @@ def show_loader(args: argparse.Namespace) -> dict[str, Any]:
     for name in RECIPES:
         if args.recipe and name not in args.recipe:
             continue
-        try:
-            sampler.provider.set_augment(recipe(name))
-        except ModuleNotFoundError:
-            continue
+        sampler.provider.set_augment(recipe(name))
         rows = []
         for turn in range(args.rounds):
             os.sched_setaffinity(0, {cores[0]})
