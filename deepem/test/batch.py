@@ -12,14 +12,17 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from deepem.test.option import Options, parse
+from deepem.test.progress import tell
 from deepem.utils.errors import InputError
 
 Words = list[str]
@@ -39,17 +42,38 @@ def predict_batch(options: Options, words: Sequence[str]) -> list[dict[str, Any]
             parse(line)
         except InputError as error:
             raise InputError(f"{options['spec']}: cut-out {number}: {error.where}", error.got, error.wants) from error
-    if gpus > 1 or count > 1:
-        cutouts = [[*line, *(["--gpu_id", str(n % gpus)] if gpus else [])] for n, line in enumerate(cutouts)]
+    cutouts = on_devices(cutouts, gpus)
+    where = f"{options['spec']}: cut-out"
+    found: dict[int, dict[str, Any]] = {}
+    failed: dict[int, InputError] = {}
+    for number, outcome in _each(cutouts, count):
+        try:
+            found[number] = outcome()
+        except (InputError, BrokenProcessPool) as error:
+            killed = InputError("process", "killed", "more memory, or fewer --processes")
+            failed[number] = error if isinstance(error, InputError) else killed
+            tell(f"{where} {number}: {failed[number]}")
+    if failed:
+        first = failed[number := min(failed)]
+        more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
+        raise InputError(f"{where} {number}{more}: {first.where}", first.got, first.wants)
+    return [found[number] for number in sorted(found)]
+
+
+def on_devices(cutouts: Sequence[Words], gpus: int) -> list[Words]:
+    """The command lines with a GPU each, in turn; as they are without several."""
+    return [[*line, *(["--gpu_id", str(n % gpus)] if gpus > 1 else [])] for n, line in enumerate(cutouts)]
+
+
+def _each(cutouts: Sequence[Words], count: int) -> Iterator[tuple[int, Callable[[], dict[str, Any]]]]:
+    """The number of each cut-out and what gives its figures or raises: here, or from one of several processes."""
     if count == 1:
-        return [_predict(line) for line in cutouts]
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(count, context) as pool:
+        yield from ((number, partial(_predict, line)) for number, line in enumerate(cutouts))
+        return
+    with ProcessPoolExecutor(count, multiprocessing.get_context("spawn")) as pool:
         done = {pool.submit(_predict, line): number for number, line in enumerate(cutouts)}
         for future in as_completed(done):
-            if (failure := future.exception()) is not None:
-                raise InputError(f"{options['spec']}: cut-out {done[future]}", failure, "one that can be predicted")
-        return [future.result() for future in done]
+            yield done[future], future.result
 
 
 def read(file: Path, words: Words) -> list[Words]:

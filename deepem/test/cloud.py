@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepem.test.chunks import bounds_of, get, put, zyx
+from deepem.test.sink import as_stored, unwritable
+from deepem.test.source import floats
 from deepem.utils.errors import InputError, reason
 from deepem.utils.geometry import Box, Vec3, vec3
 
@@ -115,7 +117,7 @@ class CloudSource:
             InputError: a chunk cannot be read; the box is named.
         """
         array = get(self.volume, box.shift(self.origin))
-        return array if array.dtype == np.uint8 else array.astype(np.float32, copy=False)
+        return array if array.dtype == np.uint8 else floats(self.name, box, array)
 
 
 @dataclass(frozen=True)
@@ -176,8 +178,6 @@ class CloudSink:
             values: By output.
             last: Whether the column ends here.
         """
-        from deepem.test.sink import as_stored
-
         for name, value in values.items():
             volume, (_, *begin), (_, *end) = self.volumes[name], *box.shift(self.origin)
             first, depth = int(volume.voxel_offset[2]), int(volume.chunk_size[2])
@@ -212,6 +212,8 @@ def make_volume(path: str, channels: int, layout: Layout, provenance: Mapping[st
         there = CloudVolume(path, progress=False)
     except InfoUnavailableError:
         there = None
+    except Exception as error:  # each protocol raises errors of its own
+        raise unwritable(path, error) from error
     if there is None:
         info = CloudVolume.create_new_info(
             num_channels=channels,
@@ -225,8 +227,11 @@ def make_volume(path: str, channels: int, layout: Layout, provenance: Mapping[st
         )
         there = CloudVolume(path, info=info, progress=False)
         there.provenance.processing.append(dict(provenance))
-        there.commit_info()
-        there.commit_provenance()
+        try:
+            there.commit_info()
+            there.commit_provenance()
+        except Exception as error:  # each protocol raises errors of its own
+            raise unwritable(path, error) from error
     bounds = bounds_of(there)
     same = (there.num_channels, str(there.dtype)) == (channels, layout.dtype)
     if not same or not np.allclose(zyx(there.resolution), layout.voxel_size_nm) or not bounds.contains(layout.bounds):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,10 +37,11 @@ def main(words: Sequence[str] | None = None) -> None:
         from deepem.utils.allocator import keep_memory
 
         keep_memory(one_arena=True)
-        if options["spec"]:
-            summaries = predict_batch(options, sys.argv[1:] if words is None else list(words))
-        else:
-            summaries = predict_all(Job(options, number, state))
+        with redirect_stdout(sys.stderr):  # cloud-volume prints there; the summary is to be alone on stdout
+            if options["spec"]:
+                summaries = predict_batch(options, sys.argv[1:] if words is None else list(words))
+            else:
+                summaries = predict_all(Job(options, number, state))
         if options["json"]:
             sys.stdout.write(json.dumps({"checkpoint": number, "volumes": summaries}) + "\n")
 

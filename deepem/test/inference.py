@@ -47,7 +47,7 @@ def predict(
     progress: bool,
 ) -> Prediction:
     """See `deepem.test.forward.predict`."""
-    source = Source("image", np.asarray(image))
+    source = Source("image", np.asarray(image), any_range=True)
     patch, output = vec3(patch_size), vec3(output_size or patch_size)
     step = resolve_stride(output, overlap, stride)
     grid = Grid(source.size, patch, output, step)

@@ -50,7 +50,8 @@ class Job:
         self.model, gives = self._build(state)
         self.output = vec3(options["force_crop"] or options["outputsz"] or gives)
         if any(o > g for o, g in zip(self.output, gives, strict=True)):
-            raise InputError("--outputsz", self.output, f"at most {gives}, what the model gives")
+            flag = "--force_crop" if options["force_crop"] else "--outputsz"
+            raise InputError(flag, self.output, f"at most {gives}, what the model gives")
         self.front = vec3(s.start for s in centre_slices(self.patch, self.output))
         self.stride = resolve_stride(self.output, options["overlap"], options["stride"])
         self.flips = [Flip.of(k) for k in options["test_aug"] or ()]

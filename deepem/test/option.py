@@ -105,6 +105,11 @@ def _complete(options: argparse.Namespace) -> None:
         raise InputError("--variance", "no --test_aug", "the flips to take it over")
     if options.mask_edges == []:
         options.mask_edges = True
+    if options.gs_input_norm and sum(options.gs_input_norm) >= 1:
+        raise InputError("--gs_input_norm", options.gs_input_norm, "two shares that leave some between them")
+    for flag, least in (("chunk_size", 1), ("size", 1), ("mirror", 0), ("crop_border", 0)):
+        if min(getattr(options, flag) or (least,)) < least:
+            raise InputError(f"--{flag}", ",".join(map(str, getattr(options, flag))), f"{least} or more on every axis")
     if options.pad_small and options.crop_center:
         raise InputError("--pad_small", "--crop_center", "one of them")
 
@@ -194,7 +199,7 @@ def _add_cloud(p: Parser) -> None:
         type=argv.counting,
         default=16,
         metavar="N",
-        help="accepted, without effect: reading and writing go on beside the network",
+        help="accepted, without effect: reading and writing are threads beside the network",
     )
     group.add_argument("-d", "--downsample", action="store_true", help="add levels of lower resolution")
     group.add_argument("-r", "--resolution", type=_resolution, metavar="X,Y,Z", help="nm (default: the input's)")

@@ -19,6 +19,9 @@ from deepem.utils.geometry import Box, Vec3, vec3
 
 Array = NDArray[Any]
 
+SLACK = 1e-3
+"""What a resampled image may lie outside 0 to 1."""
+
 
 @dataclass
 class Source:
@@ -29,12 +32,14 @@ class Source:
         data: Anything with ``shape``, ``dtype`` and slices: (Z, Y, X) or (C, Z, Y, X).
         attributes: What the file says about itself.
         origin: Where its first voxel lies: at zero.
+        any_range: Whether floats may lie outside 0 to 1: what a caller of `predict` hands over is his own affair.
     """
 
     name: str
     data: Any
     attributes: Mapping[str, Any] = field(default_factory=dict)
     origin: Vec3 = (0, 0, 0)
+    any_range: bool = False
 
     def __post_init__(self) -> None:
         if len(self.data.shape) not in (3, 4):
@@ -69,9 +74,7 @@ class Source:
         array = array if array.ndim == 4 else array[None]
         if array.dtype == np.uint8:
             return array
-        if not np.isfinite(array).all():
-            raise InputError(self.name, f"values that are no numbers within {box.begin} to {box.end}", "finite values")
-        return array.astype(np.float32, copy=False)
+        return floats(self.name, box, array, any_range=self.any_range)
 
     def _unreadable(self, box: Box) -> tuple[Box, str]:
         """The first chunk in a box that cannot be read, and its file where it has one; the box if all of them can."""
@@ -95,6 +98,21 @@ class Source:
             if value.size == 3:
                 return float(value[0]), float(value[1]), float(value[2])
         return None
+
+
+def floats(name: str, box: Box, array: Array, any_range: bool = False) -> NDArray[np.float32]:
+    """Grey values as float32.
+
+    Raises:
+        InputError: some are no finite numbers, or lie outside 0 to 1, where training has never been.
+    """
+    low, high = (float(array.min()), float(array.max())) if array.size else (0.0, 0.0)
+    if not np.isfinite([low, high]).all():
+        raise InputError(name, f"values that are no numbers within {box.begin} to {box.end}", "finite values")
+    if not any_range and (low < -SLACK or high > 1 + SLACK):
+        values = f"values from {low:g} to {high:g} within {box.begin} to {box.end}"
+        raise InputError(name, values, "uint8, or floats from 0 to 1")
+    return array.astype(np.float32, copy=False)
 
 
 @contextmanager

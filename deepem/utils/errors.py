@@ -1,5 +1,6 @@
 """What a user is told: errors that they can mend, and warnings."""
 
+import re
 import sys
 
 
@@ -27,4 +28,5 @@ def warn(line: str) -> None:
 
 def reason(error: BaseException) -> str:
     """The kind of an exception and its words, in one short line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:120]}".removesuffix(": ")
+    words = " ".join(re.sub(r"\x1b\[[\d;]*m", "", str(error)).split())  # some libraries colour theirs
+    return f"{type(error).__name__}: {words[:120]}".removesuffix(": ")

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from deepem.test.batch import read
+from deepem.test.batch import on_devices, read
 from deepem.utils.errors import InputError
 
 
@@ -61,3 +61,26 @@ def test_a_bad_cutout_is_named_before_any_is_begun(lab, capsys):
         lab.forward(*spec(lab, [{"test_ids": ["a"]}, {"test_ids": ["a"], "blur": 3, "chkpt_num": 5}]))
     assert "cut-out 1" in capsys.readouterr().err
     assert not lab.files()
+
+
+def test_cutouts_take_the_gpus_in_turn():
+    lines = [["--mit"], ["--aff"], ["--syn"]]
+    assert on_devices(lines, 2) == [["--mit", "--gpu_id", "0"], ["--aff", "--gpu_id", "1"], ["--syn", "--gpu_id", "0"]]
+    assert on_devices(lines, 1) == on_devices(lines, 0) == lines
+
+
+@pytest.mark.parametrize("processes", ["1", pytest.param("2", marks=pytest.mark.slow)])
+def test_a_cutout_that_fails_is_named_and_the_others_are_predicted(lab, capsys, processes):
+    lab.image("a"), lab.image("tiny", (2, 8, 8))
+    words = spec(lab, [{"test_ids": ["tiny"]}, {"test_ids": ["a"]}, {"test_ids": ["tiny"], "pad_small": True}])
+    with pytest.raises(SystemExit) as stopped:
+        lab.forward(*words, "--mit", "--processes", processes)
+    assert stopped.value.code == 2
+    assert (
+        capsys.readouterr()
+        .err.splitlines()[-1]
+        .startswith(
+            "forward.py: error: batch.json: cut-out 0: data/tiny/img.h5:main: got a volume of (2, 8, 8), wants at least"
+        )
+    )
+    assert lab.files() == ["a_mitochondria_7.h5", "tiny_mitochondria_7.h5"]

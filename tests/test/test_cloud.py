@@ -283,3 +283,85 @@ def test_planes_wait_until_a_chunk_is_full(tmp_path):
             sink.write(Box((begin, 0, 0), (end, 8, 8)), {"a": array[:, begin:end]}, end == 11)
     assert written == [(2, 6), (6, 10), (10, 13)]
     np.testing.assert_array_equal(get(sink.volumes["a"], layout.bounds), array)
+
+
+def test_the_array_and_the_command_line_are_x_y_z_in_fortran_order_and_ours_is_not(tmp_path):
+    """A volume of which every voxel says where it is, through both orders."""
+    layout = Layout(Box((1, 2, 3), (5, 10, 19)), (40, 4, 5), (4, 8, 8))
+    volume = make_volume(f"file://{tmp_path}/v", 1, layout, {})
+    z, y, x = np.meshgrid(*(np.arange(b, e) for b, e in zip(*layout.bounds, strict=True)), indexing="ij")
+    put(volume, layout.bounds, (z * 10_000 + y * 100 + x)[None].astype(np.float32))
+    stored = cloudvolume.CloudVolume(f"file://{tmp_path}/v", progress=False)
+    assert np.asarray(stored[3:19, 2:10, 1:5]).flags.f_contiguous
+    assert float(np.asarray(stored[17, 9, 4]).ravel()[0]) == 40_917
+    part = Box((2, 3, 5), (4, 9, 18))
+    found = get(volume, part)
+    assert found.flags.c_contiguous
+    np.testing.assert_array_equal(found[0], 10_000 * z[1:3, 1:7, 2:15] + 100 * y[1:3, 1:7, 2:15] + x[1:3, 1:7, 2:15])
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_tensorstore_reads_what_we_wrote(tmp_path, dtype):
+    """It takes a chunk with the suffix .gz for one never written, and gives zeros."""
+    tensorstore = pytest.importorskip("tensorstore")
+    layout = Layout(Box((1, 2, 3), (6, 12, 19)), (40, 4, 4), (4, 8, 8), dtype)
+    volume = make_volume(f"file://{tmp_path}/v", 3, layout, {})
+    array = (np.random.default_rng(0).random((3, *layout.bounds.size)) * 255).astype(dtype)
+    put(volume, layout.bounds, array)
+    spec = {"driver": "neuroglancer_precomputed", "kvstore": {"driver": "file", "path": f"{tmp_path}/v/"}}
+    found = tensorstore.open(spec).result().read().result()
+    np.testing.assert_array_equal(np.asarray(found).transpose(3, 2, 1, 0), array)
+
+
+def test_a_compressed_chunk_of_the_same_name_does_not_outlive_a_new_one(tmp_path):
+    volume, layout = small(tmp_path, 1)
+    gzipped = cloudvolume.CloudVolume(f"file://{tmp_path}/v", progress=False)
+    gzipped[0:16, 0:8, 0:4] = np.ones((16, 8, 4, 1), np.float32)
+    assert len(list(tmp_path.glob("v/4*/*.gz"))) == 2
+    put(volume, layout.bounds, np.full((1, 4, 8, 16), 7, np.float32))
+    assert (get(volume, layout.bounds) == 7).all()
+    assert not list(tmp_path.glob("v/4*/*.gz"))
+
+
+@pytest.mark.parametrize("box", [Box((0, 0, 0), (3, 8, 16)), Box((0, 1, 0), (4, 8, 16)), Box((0, 0, 0), (4, 8, 12))])
+def test_a_box_that_cuts_chunks_in_two_is_not_written(tmp_path, box):
+    volume, layout = small(tmp_path)
+    put(volume, layout.bounds, np.ones((4, 4, 8, 16), np.float32))
+    with pytest.raises(ValueError, match="in two"):
+        put(volume, box, np.zeros((4, *box.size), np.float32))
+    assert (get(volume, layout.bounds) == 1).all()
+
+
+@pytest.mark.parametrize(("encoding", "most"), [("raw", 0), ("jpeg", 12), ("compressed_segmentation", None)])
+def test_inputs_in_other_encodings_are_read_or_refused(tmp_path, encoding, most):
+    grey = np.random.default_rng(0).integers(100, 110, (8, 16, 16))
+    kind = np.uint8 if most is not None else np.uint32
+    path = f"file://{tmp_path}/v"
+    cloudvolume.CloudVolume.from_numpy(
+        grey.transpose(2, 1, 0)[..., None].astype(kind), path, resolution=(4, 4, 40), chunk_size=(8, 8, 4),
+        encoding=encoding, progress=False, layer_type="image" if most is not None else "segmentation",
+    )  # fmt: skip
+    if most is None:
+        with pytest.raises(InputError, match="uint32"):
+            CloudSource(path, Place())
+        return
+    found = CloudSource(path, Place()).read(Box((0, 0, 0), (8, 16, 16)))[0]
+    assert np.abs(found.astype(int) - grey).max() <= most
+
+
+def test_parallel_starts_no_process_that_would_run_a_users_script_again(lab, stored, monkeypatch):
+    """cloud-volume's own parallel reading spawns, and a script without a main guard runs again in each child."""
+    import multiprocessing.process
+
+    monkeypatch.setattr(multiprocessing.process.BaseProcess, "start", lambda _: pytest.fail("a process was started"))
+    run(lab, stored[0], "--mit", "--parallel", "16")
+    run(lab, stored[0], "--mit", "-p", "1", out="one")
+    np.testing.assert_array_equal(found_in(lab, "mitochondria")[0], found_in(lab, "mitochondria", "one")[0])
+
+
+def test_floats_that_training_has_never_seen_are_refused(tmp_path):
+    path = f"file://{tmp_path}/v"
+    grey = np.full((16, 16, 4, 1), 200, np.float32)
+    cloudvolume.CloudVolume.from_numpy(grey, path, resolution=(4, 4, 40), chunk_size=(8, 8, 4), progress=False)
+    with pytest.raises(InputError, match="from 200 to 200"):
+        CloudSource(path, Place()).read(Box((0, 0, 0), (4, 16, 16)))
