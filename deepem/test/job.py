@@ -183,7 +183,7 @@ class Job:
         more = found.patches / engine.count(box) - 1
         tell(
             f"{label}: about {in_words(found.need)} of memory (network {in_words(cost.network)}; at most "
-            f"{in_words(limit)}), {len(found.boxes)} columns, {found.patches} patches"
+            f"{in_words(limit)}), {found.patches:,} patches in {len(found.boxes):,} column{'s'[: len(found.boxes) > 1]}"
             + (f", {more:.1%} of them more than uncut" if more > 0 else "")
         )
         return found

@@ -44,7 +44,7 @@ class Progress:
             self._told = now
             left = (now - self.begun) / self.count * (self.patches - self.count)
             sys.stderr.write(
-                f"{self.label}: {self.count}/{self.patches} patches, {_rate(self.voxels_per_s)}, {left:.0f} s left\n"
+                f"{self.label}: {self.count}/{self.patches} patches, {_rate(self.voxels_per_s)}, {_span(left)} left\n"
             )
 
     @property
@@ -64,7 +64,7 @@ class Progress:
             self._bar.close()
         if self.shown and kind is None:
             sys.stderr.write(
-                f"{self.label}: {self.voxels} voxels in {self.seconds:.1f} s, {_rate(self.voxels_per_s)}\n"
+                f"{self.label}: {self.voxels:,} voxels in {_span(self.seconds)}, {_rate(self.voxels_per_s)}\n"
             )
 
 
@@ -72,6 +72,13 @@ def tell(line: str) -> None:
     """One line on stderr."""
     sys.stderr.write(f"{line}\n")
     sys.stderr.flush()
+
+
+def _span(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def _rate(voxels_per_s: float) -> str:

@@ -14,6 +14,7 @@ from deepem.scan.augment import VARIANCE
 from deepem.test.cloud import CloudSink, CloudSource, Layout, Place, filled
 from deepem.test.job import Job
 from deepem.test.option import Options, folder
+from deepem.test.progress import tell
 from deepem.test.pyramid import downsample
 from deepem.test.sink import Hdf5Sink, attributes_of
 from deepem.test.source import Source, opened
@@ -70,6 +71,7 @@ def predict_file(job: Job, name: str) -> Summary:
             attributes[output] = attributes_of(row.flag, row.edges, begin, volume.voxel_size_nm)
         with Hdf5Sink(paths, job.outputs, covered, options["out_dtype"], attributes) as sink:
             figures = job.run(volume, covered, sink, label=name)
+    tell(f"{name}: wrote {', '.join(map(str, paths.values()))}")
     return {"name": name, **figures, "outputs": {output: str(path) for output, path in paths.items()}}
 
 
@@ -212,4 +214,5 @@ class Placement:
         if self.job.options["downsample"]:
             for path in self.paths.values():
                 downsample(path)
+        tell(f"{label}: wrote {', '.join(self.paths.values())}")
         return {**figures, "outputs": self.paths}
