@@ -65,7 +65,7 @@ def main() -> None:
     args = parser.parse_args()
     words = ["--data", "synthetic", "--synth_size", "32,128,128", "--aff", "1", "--mit", "0.5", "--size_average"]
     words += ["--width", "8", "16", "32"]
-    words += ["--fov", args.fov, "--max_iter", args.steps, "--warm_up", 0, "--avgs_intv", args.window, "--lr", 0.01]
+    words += ["--fov", args.fov, "--max_iter", args.steps, "--warm_up", 0, "--avgs_intv", args.window]
     words += ["--eval_intv", args.window, "--eval_iter", 10, "--imgs_intv", 10**6, "--chkpt_intv", 10**6, *args.more]
     both: dict[str, dict[int, tuple[Curve, Curve]]] = {"off": {}, args.amp: {}}
     with tempfile.TemporaryDirectory() as folder:
