@@ -303,7 +303,7 @@ def test_help_imports_nothing_heavy(root):
 
 
 @pytest.mark.slow
-def test_a_full_disk_leaves_no_output_and_is_named(lab, root):
+def test_a_file_that_may_not_grow_leaves_no_output_and_is_named(lab, root):
     lab.image("a", (40, 64, 64))
     code = (
         "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))\n"
@@ -312,5 +312,5 @@ def test_a_full_disk_leaves_no_output_and_is_named(lab, root):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 2, done.stderr
-    assert "room for the output" in done.stderr.splitlines()[-1]
+    assert "a place that cannot be written to" in done.stderr.splitlines()[-1]
     assert lab.files() == []
