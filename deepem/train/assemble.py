@@ -149,6 +149,15 @@ class Run:
         missing = due and self.ranks.leads and not self.experiment.evaluated(self.start)
         return self.ranks.any(missing, self.device)
 
+    def leave(self) -> None:
+        """Part from the other ranks.
+
+        What averages gradients goes first: if it were the last to hold on to the processes' group, taking the group
+        apart would wait for a thread of gloo that waits for this one (the GIL), now and then for ever.
+        """
+        self.model = self.network
+        self.ranks.leave()
+
     def training(self, mode: bool = True) -> None:
         """Put the network into train or eval mode; frozen normalisations stay in eval mode."""
         self.model.train(mode)

@@ -90,7 +90,7 @@ def train(options: Options, lines: Sequence[str], preemption: Preemption) -> Non
             stopping = log_evaluate_save(run, log, preemption, iteration, batch, outputs, norm)
             if stopping:
                 break
-    run.ranks.leave()
+    run.leave()
     if stopping and iteration < stop:
         raise SystemExit(STOPPED)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import subprocess
 import sys
@@ -92,6 +93,18 @@ def test_a_batch_that_the_ranks_cannot_share_is_refused(lab, monkeypatch, capsys
     assert "--batch_size: got 3, wants a multiple of 2: 2 processes" in capsys.readouterr().err
 
 
+def test_nothing_holds_on_to_the_group_that_is_taken_apart(lab, monkeypatch):
+    """Else gloo and the interpreter wait for each other now and then, and the run never ends."""
+    destroy = torch.distributed.destroy_process_group
+
+    def checked():
+        assert not [1 for thing in gc.get_objects() if isinstance(thing, torch.nn.parallel.DistributedDataParallel)]
+        destroy()
+
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", checked)
+    assert lab.together("run", "--batch_size", 2, "--max_iter", 2) == [0, 0]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("start", ["torchrun", "gpu_ids"])
 def test_from_the_command_line(lab, root, start):
@@ -101,7 +114,7 @@ def test_from_the_command_line(lab, root, start):
         program = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", *program]
     else:
         words += ["--gpu_ids", "0", "1"]
-    done = subprocess.run([sys.executable, *program, *words], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, *program, *words], capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("saved experiments") == 1
     lab.train("one", *NET, "--max_iter", 1)
