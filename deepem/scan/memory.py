@@ -24,6 +24,7 @@ import torch
 from deepem.scan.augment import Augmented
 from deepem.scan.grid import Grid, Tiles
 from deepem.scan.stitch import Scan
+from deepem.scan.weights import KEPT
 from deepem.utils.geometry import Box, Vec3, vec3
 
 MIB = 1 << 20
@@ -114,15 +115,16 @@ def _need(run: Scan | Augmented, grid: Grid, tile: Vec3, depth: int, cost: Cost,
     grown = vec3(min(t + 2 * p, n) for t, p, n in zip((planes, *tile[1:]), grid.patch, grid.size, strict=True))
     read = math.prod(grown) * cost.image
     plane = tile[1] * tile[2] * cost.output
+    weights = 4 * KEPT * math.prod(grid.output)
     scan = next(iter(run.scans.values())) if isinstance(run, Augmented) else run
     sums = scan._sum_dtype().itemsize / 4  # of the sums at work; what is handed over is float32
     if flips:  # mean, its count, variance, and both being written; one flip's sums and their way back
-        return int(GAPS * (cost.network + 3 * read + (6 + sums) * planes * plane))
+        return int(GAPS * (cost.network + weights + 3 * read + (6 + sums) * planes * plane))
     # sums at work and being written, with their float32 copy if they are none; a layer of chunks waiting, joined,
     # stored and read back; input at work, next, and both joined
     copies = 2 if sums == 1 else 2 + sums
     waiting = 4 * align[0] if align[0] > 1 else 1
-    return int(GAPS * (cost.network + 3 * read + (copies * planes + waiting) * plane))
+    return int(GAPS * (cost.network + weights + 3 * read + (copies * planes + waiting) * plane))
 
 
 def trial(call: Callable[[], object], device: torch.device) -> int:

@@ -27,6 +27,14 @@ BUMPS = ("zung", "wu", "wu_no_crust")
 BLENDS = ("bump", "mean", "precomputed", "none")
 
 
+LEAST = 1e-12
+"""Weights along an axis below this one are 0: they change nothing, but products of three would be subnormal numbers,
+which processors multiply slowly."""
+
+Near = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+"""Starts of the patches that overlap one, along (z, y, x), relative to its own."""
+
+
 @dataclass(frozen=True)
 class Blend:
     """How patches are blended.
@@ -106,30 +114,35 @@ def axis_weights(
     highest[~alive] = 0
     total = np.exp(every - highest).sum(0)
     weights = np.where(alive, np.exp(own - highest) / np.where(alive, total, 1), 0)
+    weights[weights < LEAST] = 0
     return weights.astype(np.float32), alive
 
 
+KEPT = 4
+"""Arrays of weights that are kept: those of a row of patches, of which all but the first and the last are alike."""
+
+
 class Weights:
-    """The weights of each patch of a grid, on a device; the last ones are kept, since neighbours often share them."""
+    """The weights of each patch of a grid, on a device; the last ones are kept, since rows of patches share them."""
 
     def __init__(self, grid: Grid, blend: Blend, device: torch.device | str = "cpu") -> None:
         self.grid, self.blend, self.device = grid, blend, torch.device(device)
-        self.channels = len(blend.edges) if blend.edges is not None else 1
-        self._made: torch.Tensor | None = None
-        self._key: object = None
+        self._shape = (len(blend.edges) if blend.edges is not None else 1, *grid.output)
+        self._made: dict[Near, torch.Tensor] = {}
 
     def of(self, index: Sequence[int]) -> torch.Tensor:
         """(1 or C, Z, Y, X) float32 weights of the patch at (z, y, x) on the grid, valid until the next call."""
-        key = tuple(a.neighbours(i) for a, i in zip(self.grid.axes, index, strict=True))
-        if key != self._key or self._made is None:
-            if self._made is None:
-                self._made = torch.empty(self.channels, *self.grid.output, device=self.device)
-            for channel, edge in zip(self._made, self.blend.edges or [(0, 0, 0)], strict=True):
+        z, y, x = (a.neighbours(i) for a, i in zip(self.grid.axes, index, strict=True))
+        key = z, y, x
+        if key not in self._made:
+            full = len(self._made) >= KEPT // self._shape[0] and len(self._made) > 0
+            made = self._made.pop(next(iter(self._made))) if full else torch.empty(self._shape, device=self.device)
+            for channel, edge in zip(made, self.blend.edges or [(0, 0, 0)], strict=True):
                 self._fill(channel, key, edge)
-            self._key = key
-        return self._made
+            self._made[key] = made
+        return self._made[key]
 
-    def _fill(self, out: torch.Tensor, key: tuple[tuple[int, ...], ...], edge: Vec3) -> None:
+    def _fill(self, out: torch.Tensor, key: Near, edge: Vec3) -> None:
         found = [
             axis_weights(near, axis.output, self.blend.profile, component)
             for near, axis, component in zip(key, self.grid.axes, edge, strict=True)
