@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import time
 from datetime import timedelta
 from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
+
+SETTLE_S = 0.2
+"""How long the interpreter is left to gloo's own thread after the last exchange: that thread needs it to let go of its
+tensors, and a group that is taken apart before that hangs or aborts (torch 2.13)."""
 
 
 class Ranks:
@@ -47,6 +52,7 @@ class Ranks:
         """Part from the others, once all have come here: whoever starts the processes may end all when one ends."""
         if self.world > 1:
             distributed.barrier()
+            time.sleep(SETTLE_S)
             if self._own:
                 distributed.destroy_process_group()
 
