@@ -146,8 +146,8 @@ class Scan:
         return self._weights[blend]
 
     def _input_slices(self, index: Vec3, corner: Vec3) -> tuple[slice, ...]:
-        begin = vec3(a.start(i) - a.front - c for a, i, c in zip(self.grid.axes, index, corner, strict=True))
-        return (slice(None), *Box.of_size(begin, self.grid.patch).slices())
+        begins = (a.start(i) - a.front - c for a, i, c in zip(self.grid.axes, index, corner, strict=True))
+        return (slice(None), *(slice(b, b + n) for b, n in zip(begins, self.grid.patch, strict=True)))
 
 
 class _Sums:
@@ -178,14 +178,15 @@ class _Sums:
 
     def add(self, name: str, where: Box, value: torch.Tensor, weights: torch.Tensor) -> None:
         """Add a patch's weighted output; what lies outside is dropped."""
-        window = self._planes(self.end)
-        if not window.contains(where):
-            inner = window.intersect(where)
-            assert inner is not None
-            z, y, x = inner.shift(-b for b in where.begin).slices()
-            value, weights, where = value[:, z, y, x], weights[:, z, y, x], inner
-        z, y, x = where.shift(-b for b in window.begin).slices()
-        self.values[name][:, z, y, x].addcmul_(value, weights)
+        total = self.values[name]
+        corner = (self.begin, *self.box.begin[1:])
+        inside, kept = [slice(None)], [slice(None)]
+        for begin, end, first, length in zip(*where, corner, total.shape[1:], strict=True):
+            low, high = max(begin - first, 0), min(end - first, length)
+            inside.append(slice(low, high))
+            kept.append(slice(low + first - begin, high + first - begin))
+        at = tuple(kept)
+        total[tuple(inside)].addcmul_(value[at], weights[at])
 
     def _planes(self, end: int) -> Box:
         (_, *begin), (_, *stop) = self.box
