@@ -74,8 +74,17 @@ def monai_call(image: torch.Tensor, patch: Any, network: Any, batch: int = 1) ->
 
 
 def blend(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Scan and blend with a network that returns the same tensor every time."""
-    keep_memory()
+    """Scan and blend with a network that returns the same tensor every time; each library in processes of its own.
+
+    In one process they share an allocator, and each pays for how the other leaves it.
+    """
+    runs = [process(arguments, "blending", "--engine", e) for _ in range(arguments.rounds) for e in ("ours", "monai")]
+    names = dict.fromkeys(name for run in runs for name in run)
+    return {name: round(statistics.median(run[name] for run in runs if name in run), 3) for name in names}
+
+
+def blending(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Milliseconds per patch of one library."""
     patch, size = (20, 128, 128), (60, 512, 512)
     output = torch.rand(1, 4, *patch)
     image = torch.rand(1, *size)
@@ -90,18 +99,18 @@ def blend(arguments: argparse.Namespace) -> dict[str, Any]:
 
         return call
 
-    logits = Network(lambda patches: {"a": output}, patch, (0, 0, 0))
-    calls = {
-        "whole": scan(lambda patches: {"a": output}, None),
-        "in_runs": scan(lambda patches: {"a": output}, 1),
-        "whole_with_sigmoid": scan(logits, None),
-    }
-    if (monai := monai_call(image[None], patch, lambda patches: output)) is not None:
+    calls: dict[str, Callable[[], object]] = {}
+    if arguments.engine == "ours":
+        keep_memory()
+        logits = Network(lambda patches: {"a": output}, patch, (0, 0, 0))
+        calls["whole"] = scan(lambda patches: {"a": output}, None)
+        calls["in_runs"] = scan(lambda patches: {"a": output}, 1)
+        calls["whole_with_sigmoid"] = scan(logits, None)
+    elif (monai := monai_call(image[None], patch, lambda patches: output)) is not None:
         calls["monai"] = monai
-    found = interleaved(arguments.rounds, **calls)
-    return {
-        name: {"ms_per_patch": round(wall / count * 1e3, 3), "cpu_ms_per_patch": round(cpu / count * 1e3, 3)}
-        for name, (wall, cpu) in found.items()
+    found = interleaved(5, **calls)
+    return {f"{name}_ms": wall / count * 1e3 for name, (wall, _) in found.items()} | {
+        f"{name}_cpu_ms": cpu / count * 1e3 for name, (_, cpu) in found.items()
     }
 
 
@@ -159,9 +168,9 @@ def stitched(arguments: argparse.Namespace) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def process(arguments: argparse.Namespace, *words: object) -> dict[str, Any]:
-    """The figures of `peak` in a process of its own."""
-    command = [sys.executable, __file__, "peak", "--threads", arguments.threads, *words]
+def process(arguments: argparse.Namespace, what: str, *words: object) -> dict[str, Any]:
+    """The figures of a part in a process of its own."""
+    command = [sys.executable, __file__, what, "--threads", arguments.threads, *words]
     done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=True)
     return dict(json.loads(done.stdout))
 
@@ -173,7 +182,7 @@ def memory(arguments: argparse.Namespace) -> dict[str, Any]:
                                 ("16 wider", 1, 16)):  # fmt: skip
         size = 96 * longer, 256, 256 * wider
         words = ["--patch", 8, 64, 64, "--batch_size", 4, "--out_dtype", "uint8", "--max_memory", arguments.max_memory]
-        found[name] = process(arguments, "--size", *size, *words)
+        found[name] = process(arguments, "peak", "--size", *size, *words)
     least, most = (f(each["peak_mib"] for each in found.values()) for f in (min, max))
     estimates = [each["peak_mib"] / each["estimate_mib"] for each in found.values()]
     return {
@@ -195,7 +204,9 @@ def monai(arguments: argparse.Namespace) -> dict[str, Any]:
         both: dict[str, list[dict[str, Any]]] = {"ours": [], "monai": []}
         for _ in range(arguments.rounds):
             for engine, runs in both.items():
-                runs.append(process(arguments, *words, "--batch_size", arguments.batch_size, "--engine", engine))
+                runs.append(
+                    process(arguments, "peak", *words, "--batch_size", arguments.batch_size, "--engine", engine)
+                )
         for engine, runs in both.items():
             keys = ("seconds", "peak_mib")
             found[f"{name}, {engine}"] = {key: statistics.median(run[key] for run in runs) for key in keys}
@@ -267,7 +278,7 @@ def monai_to_files(arguments: argparse.Namespace, model: Any, image: Path, patch
 def main() -> None:
     """Run what the command line names and print its figures as JSON."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("what", nargs="+", choices=["blend", "stitched", "memory", "monai", "peak"])
+    p.add_argument("what", nargs="+", choices=["blend", "stitched", "memory", "monai", "peak", "blending"])
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--rounds", type=int, default=5)
     p.add_argument("--patch", type=int, nargs=3, default=[20, 128, 128])
@@ -281,13 +292,13 @@ def main() -> None:
     p.add_argument("--max_memory", type=int, default=1024, help="MiB")
     p.add_argument("--size", type=int, nargs=3, default=[128, 512, 512], help="of the volume for monai and peak")
     p.add_argument("--default", action="store_true", help="peak: the default network, else one convolution")
-    p.add_argument("--engine", choices=["ours", "monai"], default="ours", help="of peak")
+    p.add_argument("--engine", choices=["ours", "monai"], default="ours", help="of peak and blending")
     p.add_argument("--out_dtype", choices=["float32", "uint8"], default="float32", help="of peak")
     arguments = p.parse_args()
     torch.set_num_threads(arguments.threads)
     for what in arguments.what:
         figures = globals()[what](arguments)
-        if what != "peak":
+        if what not in ("peak", "blending"):
             figures = {"what": what, "threads": arguments.threads, "load": round(os.getloadavg()[0], 1), **figures}
         print(json.dumps(figures))
 
