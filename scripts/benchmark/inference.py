@@ -183,11 +183,14 @@ def memory(arguments: argparse.Namespace) -> dict[str, Any]:
         size = 96 * longer, 256, 256 * wider
         words = ["--patch", 8, 64, 64, "--batch_size", 4, "--out_dtype", "uint8", "--max_memory", arguments.max_memory]
         found[name] = process(arguments, "peak", "--size", *size, *words)
-    least, most = (f(each["peak_mib"] for each in found.values()) for f in (min, max))
+    spread = {}
+    for key in ("peak", "process"):
+        values = [each[f"{key}_mib"] for each in found.values()]
+        spread[f"{key}_most_over_least"] = round(max(values) / min(values), 4)
     estimates = [each["peak_mib"] / each["estimate_mib"] for each in found.values()]
     return {
         **found,
-        "most_over_least": round(most / least, 4),
+        **spread,
         "peak_over_estimate": [round(min(estimates), 3), round(max(estimates), 3)],
     }
 
@@ -217,7 +220,7 @@ def monai(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def peak(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Seconds, and peak memory above what imports and weights take, from an HDF5 file to HDF5 files."""
+    """Seconds, and peak memory, also above what imports and weights take, from an HDF5 file to HDF5 files."""
     import h5py
 
     if arguments.engine == "ours":
@@ -239,7 +242,8 @@ def peak(arguments: argparse.Namespace) -> dict[str, Any]:
         run = ours_to_files if arguments.engine == "ours" else monai_to_files
         told = run(arguments, model, image, patch, folder)
         seconds, top = time.perf_counter() - begun, status("VmHWM")
-    return {"volume": size, "seconds": round(seconds, 3), "peak_mib": round((top - before) / (1 << 20), 1), **told}
+    mib = {"peak_mib": round((top - before) / (1 << 20), 1), "process_mib": round(top / (1 << 20), 1)}
+    return {"volume": size, "seconds": round(seconds, 3), **mib, **told}
 
 
 def ours_to_files(arguments: argparse.Namespace, model: Any, image: Path, patch: Any, folder: str) -> dict[str, Any]:
