@@ -32,6 +32,7 @@ from deepem.utils.allocator import keep_memory
 EAGER = ["--amp", "off", "--no-channels_last", "--no-tf32", "--no-cudnn_benchmark"]
 BEST: dict[str, list[str]] = {
     "best defaults": [],
+    "best defaults, compiled": ["--compile"],
     "bf16 alone": ["--amp", "bf16", "--no-channels_last"],
     "channels_last alone": ["--amp", "off", "--channels_last"],
 }
