@@ -10,8 +10,10 @@ import json
 import os
 import re
 import shutil
+import struct
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -210,12 +212,15 @@ def truncate(pattern: str) -> Change:
 
 
 def corrupt(pattern: str) -> Change:
-    """Turns one byte in the middle of a file."""
+    """Turns a byte in the middle of the largest tensor of a checkpoint: between tensors lie bytes of no meaning."""
 
     def change(cwd: Path) -> None:
         (file,) = cwd.glob(pattern)
         data = bytearray(file.read_bytes())
-        data[len(data) // 2] ^= 255
+        with zipfile.ZipFile(file) as archive:
+            record = max(archive.infolist(), key=lambda info: info.file_size)
+        name, extra = struct.unpack_from("<HH", data, record.header_offset + 26)
+        data[record.header_offset + 30 + name + extra + record.file_size // 2] ^= 255
         file.write_bytes(data)
 
     return change

@@ -26,7 +26,7 @@ import torch
 from deepem.scan.grid import Grid, Layers, runs
 from deepem.scan.weights import Blend, Weights
 from deepem.utils.errors import InputError
-from deepem.utils.geometry import Box, Vec3, vec3
+from deepem.utils.geometry import Box, Vec3
 
 Infer = Callable[[torch.Tensor], Mapping[str, torch.Tensor]]
 """(N, C, Z, Y, X) float32 patches -> {name: (N, C, Z, Y, X) values to blend}, valid until the next call."""

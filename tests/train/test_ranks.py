@@ -98,7 +98,7 @@ def test_nothing_holds_on_to_the_group_that_is_taken_apart(lab, monkeypatch):
     destroy = torch.distributed.destroy_process_group
 
     def checked():
-        assert not [1 for thing in gc.get_objects() if isinstance(thing, torch.nn.parallel.DistributedDataParallel)]
+        assert not [1 for thing in gc.get_objects() if type(thing) is torch.nn.parallel.DistributedDataParallel]
         destroy()
 
     monkeypatch.setattr(torch.distributed, "destroy_process_group", checked)
