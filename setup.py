@@ -21,6 +21,7 @@ EXTRAS = {
         "zarr>=3.0",
         "matplotlib>=3.9",
         "safetensors>=0.4",
+        "tensorstore>=0.1.60",
     ],
 }
 

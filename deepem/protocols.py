@@ -99,4 +99,8 @@ class ModelModule(Protocol):
     """A network: (N, C, Z, Y, X) float -> {name: logits (N, C, Z, Y, X)}."""
 
     def create_model(self, *, in_spec: Specs, out_spec: Specs) -> Any:
-        """An `nn.Module` with one head per output."""
+        """An `nn.Module` with one head per output.
+
+        If it has a method ``losses(batch)``, that gives what is trained: {name: (loss, count)}, a loss that is a sum
+        and what a mean of it is taken over. One named after an output has that task's weight, any other the weight 1.
+        """
