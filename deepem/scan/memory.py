@@ -97,9 +97,7 @@ def cut(run: Scan | Augmented, grid: Grid, box: Box, cost: Cost, limit: float, a
         count[axis] += 1
 
 
-def _depth(
-    run: Scan | Augmented, grid: Grid, box: Box, tile: Vec3, cost: Cost, limit: float, align: Vec3
-) -> int:  # fmt: skip
+def _depth(run: Scan | Augmented, grid: Grid, box: Box, tile: Vec3, cost: Cost, limit: float, align: Vec3) -> int:
     """Layers per run: as many as fit, but not so many that there is nothing to overlap."""
     layers = len(grid.touching(box)[0])
     wanted = -(-layers // RUNS)
@@ -117,7 +115,7 @@ def _need(run: Scan | Augmented, grid: Grid, tile: Vec3, depth: int, cost: Cost,
     plane = tile[1] * tile[2] * cost.output
     weights = 4 * KEPT * math.prod(grid.output)
     scan = next(iter(run.scans.values())) if isinstance(run, Augmented) else run
-    sums = scan._sum_dtype().itemsize / 4  # of the sums at work; what is handed over is float32
+    sums = scan.sum_dtype().itemsize / 4  # of the sums at work; what is handed over is float32
     if flips:  # mean, its count, variance, and both being written; one flip's sums and their way back
         return int(GAPS * (cost.network + weights + 3 * read + (6 + sums) * planes * plane))
     # sums at work and being written, with their float32 copy if they are none; a layer of chunks waiting, joined,

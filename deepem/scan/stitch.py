@@ -88,7 +88,7 @@ class Scan:
             raise ValueError(f"{box} is not within {self.grid.covered}")
         z, y, x = self.grid.touching(box)
         parts = list(runs(z, depth))
-        sums = _Sums(box, self._sum_dtype(), self.device)
+        sums = _Sums(box, self.sum_dtype(), self.device)
         with ThreadPoolExecutor(1, "read") as pool:
             windows = _windows(pool, read, [self.grid.input_box((part, y, x)) for part in parts])
             for part, (corner, window), after in zip(parts, windows, [*parts[1:], None], strict=True):
@@ -99,7 +99,7 @@ class Scan:
                 if (final := sums.take(end)) is not None:
                     yield final
 
-    def _sum_dtype(self) -> torch.dtype:
+    def sum_dtype(self) -> torch.dtype:
         """Float64 where a voxel has more than MANY terms, whose rounding would add up to more than 1e-6."""
         terms = math.prod(-(-o // s) for o, s in zip(self.grid.output, self.grid.stride, strict=True))
         return torch.float64 if terms > MANY and self.dtype == torch.float32 else self.dtype

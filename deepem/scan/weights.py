@@ -135,7 +135,7 @@ class Weights:
         z, y, x = (a.neighbours(i) for a, i in zip(self.grid.axes, index, strict=True))
         key = z, y, x
         if key not in self._made:
-            full = len(self._made) >= KEPT // self._shape[0] and len(self._made) > 0
+            full = len(self._made) >= max(KEPT // self._shape[0], 1)
             made = self._made.pop(next(iter(self._made))) if full else torch.empty(self._shape, device=self.device)
             for channel, edge in zip(made, self.blend.edges or [(0, 0, 0)], strict=True):
                 self._fill(channel, key, edge)

@@ -6,7 +6,6 @@ is the one boundary between the two.
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 
 from deepem.test.sink import unwritable
 from deepem.utils.errors import InputError, reason
-from deepem.utils.geometry import Box, Vec3, vec3
+from deepem.utils.geometry import Box, Vec3, touched
 
 Array = NDArray[Any]
 
@@ -35,12 +34,7 @@ def bounds_of(volume: Any) -> Box:
 
 def stored_in(volume: Any, box: Box) -> Iterator[tuple[str, Box]]:
     """The chunks that a box touches: the key of each within the volume, ``level/x-x_y-y_z-z``, and what it holds."""
-    bounds, size = bounds_of(volume), zyx(volume.chunk_size)
-    begins = itertools.product(
-        *(range(b - (b - f) % n, e, n) for b, e, f, n in zip(*box, bounds.begin, size, strict=True))
-    )
-    for begin in map(vec3, begins):
-        chunk = Box(begin, vec3(min(b + n, t) for b, n, t in zip(begin, size, bounds.end, strict=True)))
+    for chunk in touched(box, zyx(volume.chunk_size), bounds_of(volume)):
         (z, y, x), (zz, yy, xx) = chunk
         yield f"{volume.key}/{x}-{xx}_{y}-{yy}_{z}-{zz}", chunk
 

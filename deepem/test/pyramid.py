@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deepem.scan.grid import Tiles
 from deepem.test.chunks import bounds_of, get, put, zyx
 from deepem.utils.geometry import Box, vec3
 
@@ -29,18 +30,11 @@ def downsample(path: str, levels: int | None = None) -> int:
         fine.add_scale(tuple(int(f) for f in 2 ** (mip + 1) * np.array((1, 1, 0)) + (0, 0, 1)))
         fine.commit_info()
         coarse = CloudVolume(path, mip=mip + 1, **options)
-        for box in _blocks(coarse):
+        step = vec3(c * n for c, n in zip(zyx(coarse.chunk_size), (1, 8, 8), strict=True))
+        for box in Tiles(bounds_of(coarse), step):
             put(coarse, box, _halved(fine, box))
         mip += 1
     return mip + 1
-
-
-def _blocks(volume: Any) -> list[Box]:
-    bounds = bounds_of(volume)
-    step = vec3(c * n for c, n in zip(zyx(volume.chunk_size), (1, 8, 8), strict=True))
-    corners = np.ndindex(*(-(-n // s) for n, s in zip(bounds.size, step, strict=True)))
-    begins = [vec3(b + i * s for b, i, s in zip(bounds.begin, corner, step, strict=True)) for corner in corners]
-    return [Box(b, vec3(min(v + s, e) for v, s, e in zip(b, step, bounds.end, strict=True))) for b in begins]
 
 
 def _halved(fine: Any, box: Box) -> Array:

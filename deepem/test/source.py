@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 
 from deepem.data import emio
 from deepem.utils.errors import InputError, reason
-from deepem.utils.geometry import Box, Vec3, vec3
+from deepem.utils.geometry import Box, Vec3, touched, vec3
 
 Array = NDArray[Any]
 
@@ -81,13 +80,12 @@ class Source:
         chunk = getattr(self.data, "chunks", None)
         if chunk is None:
             return box, ""
-        for begin in _corners(box, chunk):
-            part = Box(begin, vec3(min(b + n, t) for b, n, t in zip(begin, chunk[-3:], self.size, strict=True)))
+        for part in touched(box, vec3(chunk[-3:]), Box((0, 0, 0), self.size)):
             z, y, x = part.slices()
             try:
                 self.data[..., z, y, x]
             except Exception:  # noqa: BLE001 any failure is told
-                return part, f", file {self.data.file_of(begin)}" if isinstance(self.data, Zarr) else ""
+                return part, f", file {self.data.file_of(part.begin)}" if isinstance(self.data, Zarr) else ""
         return box, ""
 
     @property
@@ -170,12 +168,6 @@ def _zarr(file: Path, key: str | None) -> Source:
     return Source(name, Zarr(item, file), dict(item.attrs))
 
 
-def _corners(box: Box, chunk: Sequence[int]) -> Iterator[Vec3]:
-    """First voxels of the chunks that a box touches; a chunk may have channels in front of its z, y and x."""
-    ranges = (range(b - b % n, e, n) for b, e, n in zip(*box, chunk[-3:], strict=True))
-    return map(vec3, itertools.product(*ranges))
-
-
 class Zarr:
     """A zarr array; a blosc chunk that was cut short, which is decoded into noise without a word, is an error."""
 
@@ -189,8 +181,9 @@ class Zarr:
     def __getitem__(self, where: tuple[Any, ...]) -> Array:
         if self.blosc:
             (_, z, y, x) = where
-            for begin in _corners(Box((z.start, y.start, x.start), (z.stop, y.stop, x.stop)), self.chunks):
-                self._measure(self.folder / self.file_of(begin))
+            box = Box((z.start, y.start, x.start), (z.stop, y.stop, x.stop))
+            for chunk in touched(box, vec3(self.chunks[-3:]), Box((0, 0, 0), vec3(self.shape[-3:]))):
+                self._measure(self.folder / self.file_of(chunk.begin))
         return np.asarray(self.array[where])
 
     def file_of(self, begin: Vec3) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -82,3 +83,10 @@ class Box:
         """Unpack as (begin, end)."""
         yield self.begin
         yield self.end
+
+
+def touched(box: Box, size: Vec3, whole: Box) -> Iterator[Box]:
+    """The chunks that a box touches: the whole is cut into such of a size from its begin, the last ones shorter."""
+    firsts = zip(*box, whole.begin, size, strict=True)
+    for begin in itertools.product(*(range(b - (b - f) % n, e, n) for b, e, f, n in firsts)):
+        yield Box(vec3(begin), vec3(min(b + n, e) for b, n, e in zip(begin, size, whole.end, strict=True)))

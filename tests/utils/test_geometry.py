@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deepem.utils.geometry import Box, vec3
+from deepem.utils.geometry import Box, touched, vec3
 
 SMALL = st.integers(-4, 4)
 VEC = st.tuples(SMALL, SMALL, SMALL)
@@ -70,3 +70,12 @@ def test_a_box_is_made_of_plain_integers():
     assert hash(box) == hash(Box((1, 2, 3), (4, 5, 6)))
     with pytest.raises(ValueError, match="unpack"):
         vec3((1, 2))
+
+
+@given(BOX, SIZE, BOX)
+def test_chunks_part_the_whole_and_a_box_touches_those_that_share_a_voxel(whole, size, other):
+    every = list(touched(whole, size, whole))
+    assert sorted(voxel for chunk in every for voxel in voxels(chunk)) == sorted(voxels(whole))
+    box = whole.intersect(other)
+    if box is not None:
+        assert list(touched(box, size, whole)) == [chunk for chunk in every if chunk.intersect(box)]
