@@ -71,6 +71,8 @@ def batches(
 ) -> Iterator[Batch]:
     """The batches start, ..., stop - 1: tensors (N, C, Z, Y, X) by key.
 
+    Grey values that are bytes in the volumes are bytes here too: `deepem.train.device.on_device` makes them float32.
+
     Args:
         sampler: Makes a sample from a generator.
         seed: Of the run.
@@ -109,10 +111,10 @@ def _make(stream: Stream, indices: range) -> Batch:
 
     def allocate(size: int) -> Array:
         memory.append(np.empty(size, np.uint8))
-        return memory[0]
+        return memory[-1]
 
     parts = make(stream, indices, allocate)
-    return _tensors(parts, memory[0])
+    return _tensors(parts, memory[-1])
 
 
 def _tensors(parts: Mapping[str, Part], memory: Array) -> Batch:

@@ -43,21 +43,30 @@ Layout = Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]
 """The shape and the type of each array of a sample."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Stream:
-    """An endless sequence of samples, each of which can be made alone."""
+    """An endless sequence of samples, each of which can be made alone.
+
+    Attributes:
+        exact: Grey values do not stay bytes on their way, whatever the sampler's layout: an augmentation makes floats.
+    """
 
     sampler: Callable[..., Mapping[str, Array]]
     seed: int
     phase: str
+    exact: bool = False
 
     def name(self, index: int) -> str:
         """How a sample is called in errors: with this it can be made again."""
         return f"{self.phase} sample {index} of seed {self.seed}"
 
-    @cached_property
+    @property
     def layout(self) -> Layout | None:
         """The layout of a sampler that writes its samples where it is told to."""
+        return None if self.exact else self._layout
+
+    @cached_property
+    def _layout(self) -> Layout | None:
         writes = "out" in inspect.signature(self.sampler).parameters  # a subclass may have a call of its own without it
         return getattr(self.sampler, "layout", None) if writes else None
 
@@ -98,8 +107,9 @@ def make(
 ) -> dict[str, Part]:
     """Make samples as one batch, (N, C, Z, Y, X) by key, in one piece of memory, and say where its arrays lie.
 
-    A sampler with a `layout` writes its samples there itself; those of any other are copied there. An array that is
-    one value in all samples, of strides 0, is not written.
+    A sampler with a `layout` writes its samples there itself; those of any other are copied there, and so are all from
+    the first one on whose arrays turn out to be of other types. An array that is one value in all samples, of strides
+    0, is not written.
 
     Args:
         stream: Whose samples.
@@ -121,6 +131,9 @@ def make(
         for index, target in zip(indices, targets, strict=True):
             begin(index)
             samples.append(stream.sample(index, target))
+    if any(sample[key].dtype != part.dtype for sample in samples for key, part in parts.items()) and stream.layout:
+        stream.exact = True
+        return make(stream, indices, allocate, begin)
     for key, part in parts.items():
         value = _one_value(sample[key] for sample in samples)
         if value is not None:
@@ -203,8 +216,15 @@ class _Slots:
         self.free: set[int] = set()
         self.last = -1
 
+    def begin(self, freed: Iterable[int]) -> None:
+        """Begin another batch, with the slots of earlier ones that are no longer in use."""
+        self.free.update(freed)
+        self.last = -1
+
     def take(self, size: int) -> Array:
-        """A free slot of at least so many bytes."""
+        """A free slot of at least so many bytes; one that was taken for the same batch before is free again."""
+        if self.last >= 0:
+            self.free.add(self.last)
         fits = (slot for slot in sorted(self.free) if len(self.memory[slot]) >= size)
         self.last = next(fits, len(self.memory))
         self.free.discard(self.last)
@@ -235,7 +255,7 @@ def work(stream: Stream, loader: Connection, beats: Shared, rank: int) -> None:
             return
         if order is None:
             return
-        slots.free.update(order.freed)
+        slots.begin(order.freed)
         answer = _make(stream, order, slots, beat)
         loader.send(answer)
         if isinstance(answer, Done) and answer.fresh is not None:

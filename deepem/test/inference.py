@@ -20,6 +20,7 @@ from deepem.test.network import Network, device_of, evaluating
 from deepem.test.progress import Progress
 from deepem.test.source import Source
 from deepem.test.view import tensor
+from deepem.utils.convolution import quick
 from deepem.utils.errors import InputError
 from deepem.utils.geometry import Box, Vec3, vec3
 
@@ -63,7 +64,7 @@ def predict(
     def read(box: Box) -> torch.Tensor:
         return tensor(source, box, target)
 
-    with evaluating(model):
+    with evaluating(model), quick(model):
         own: Edges = {}
         masks: dict[str, Blend] = {}
         cost: Cost | None = None

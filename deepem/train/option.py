@@ -24,7 +24,7 @@ FREE = ROUNDING | frozenset(
 )
 """Options that may change when a run is resumed: they do not decide which samples train which network how."""
 
-AMP = "mixed precision, bf16, fp16 or off; auto: bf16 where the hardware has it"
+AMP = "mixed precision, bf16, fp16 or off; auto: bf16 where it is faster"
 
 TEST_RUN = {"eval_intv": 100, "eval_iter": 10, "avgs_intv": 10, "imgs_intv": 100}
 """What --test sets, where it is not given."""
@@ -134,7 +134,7 @@ def _add_schedule(p: argv.Parser) -> None:
 def _add_speed(p: argv.Parser) -> None:
     group = p.add_argument_group("speed")
     group.add_argument("--amp", type=argv.one_of("auto", "bf16", "fp16", "off"), default="auto", help=AMP)
-    _either(group, "--channels_last", None, "keep the channels of a voxel together in memory")
+    _either(group, "--channels_last", None, "channels of a voxel side by side in memory (default: on a CPU)")
     _either(group, "--compile", False, "torch.compile the network: minutes at the start, faster steps on a GPU")
     _either(group, "--tf32", True, "multiply float32 in TF32 on a GPU")
     _either(group, "--cudnn_benchmark", True, "let cuDNN try its algorithms out")

@@ -28,10 +28,14 @@ def contiguous(array: NDArray[Any], out: NDArray[Any] | None = None) -> NDArray[
         return array
     if out is None:
         out = np.empty(array.shape, array.dtype)
-    turned = min(array.strides) < 0 or array.strides[-1] > array.strides[-2]
-    if not turned or out.dtype != array.dtype or not _copy_sections(array, out):
+    if not turned(array) or out.dtype != array.dtype or not _copy_sections(array, out):
         np.copyto(out, array, casting="same_kind")
     return out
+
+
+def turned(array: NDArray[Any]) -> bool:
+    """Whether axes are mirrored, or y and x exchanged: numpy then goes through memory voxel by voxel."""
+    return min(array.strides) < 0 or array.strides[-1] > array.strides[-2]
 
 
 def _copy_sections(array: NDArray[Any], out: NDArray[Any]) -> bool:

@@ -33,8 +33,10 @@ EAGER = ["--amp", "off", "--no-channels_last", "--no-tf32", "--no-cudnn_benchmar
 BEST: dict[str, list[str]] = {
     "best defaults": [],
     "best defaults, compiled": ["--compile"],
+    "small convolutions alone": ["--amp", "off", "--no-channels_last"],
+    "bf16": ["--amp", "bf16"],
     "bf16 alone": ["--amp", "bf16", "--no-channels_last"],
-    "channels_last alone": ["--amp", "off", "--channels_last"],
+    "float32 best": ["--amp", "off"],
 }
 
 
@@ -75,6 +77,9 @@ def seconds(function: Callable[[], object]) -> float:
 def settings(words: list[str], rounds: int) -> None:
     """Step time of each setting against eager float32 with torch's own optimiser and glibc's own memory."""
     eager = made(words, EAGER)
+    for module in eager.network.modules():  # as torch has them
+        if isinstance(module, torch.nn.Conv3d):
+            module.__class__ = torch.nn.Conv3d
     eager.optimizer = torch.optim.Adam(eager.network.parameters(), lr=1e-3)
     batch = next(eager.batches("train", 0, 1))
     sides = {"eager float32": (default_memory, bare_step(eager, batch))}

@@ -15,6 +15,7 @@ import torch
 from deepem.data.loader import WorkerError, batches, generator
 from deepem.data.sampler.basic import Sampler, get_spec
 from deepem.data.transform import FlipRotate
+from deepem.data.transform.base import Apply, Spec
 from deepem.data.volume import compact
 from deepem.utils.errors import InputError
 
@@ -60,12 +61,47 @@ def test_the_stream_does_not_depend_on_the_workers(workers: int, context: str):
 
 
 def test_a_batch_holds_its_samples():
+    """Grey values as the bytes that they are in the volumes."""
     made = real_sampler()
     for i, batch in enumerate(load(made, start=5, stop=8, batch_size=3), start=5):
         for j in range(3):
             sample = made(generator(3, "train", 3 * i + j))
+            assert batch["input"].dtype == torch.uint8
             for key, array in sample.items():
-                assert torch.equal(batch[key][j], torch.from_numpy(np.array(array)))
+                value = batch[key][j].numpy() / np.float32(255) if key == "input" else batch[key][j].numpy()
+                np.testing.assert_array_equal(value, array)
+
+
+class Dimmed(FlipRotate):
+    """Makes floats of bytes, in two samples of three."""
+
+    def prepare(self, spec: Spec, rng: np.random.Generator) -> tuple[Spec, Apply]:
+        request, apply = super().prepare(spec, rng)
+        dim = rng.random() < 2 / 3
+
+        def dimmed(sample: dict[str, Any]) -> dict[str, Any]:
+            sample = apply(sample)
+            return sample | {"img": sample["img"] / np.float32(300)} if dim else sample
+
+        return request, dimmed
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_augmentation_may_make_floats_of_bytes(workers: int):
+    """Whether a batch is of bytes, of floats or, before it is made again, of both: its values are the samples'."""
+    made = real_sampler()
+    made.provider.set_augment(Dimmed())
+    types = set()
+    for i, batch in enumerate(load(made, stop=12, batch_size=2, num_workers=workers)):
+        types.add(batch["input"].dtype)
+        for j in range(2):
+            sample = made(generator(3, "train", 2 * i + j))
+            assert sample["input"].dtype == np.float32
+            grey = batch["input"][j].numpy()
+            np.testing.assert_array_equal(grey / np.float32(255) if grey.dtype == np.uint8 else grey, sample["input"])
+            for key in sample.keys() - {"input"}:
+                np.testing.assert_array_equal(batch[key][j].numpy(), sample[key])
+    assert torch.float32 in types
 
 
 def test_a_subclass_may_have_a_call_of_its_own():
@@ -78,7 +114,7 @@ def test_a_subclass_may_have_a_call_of_its_own():
     brighter = Brighter.__new__(Brighter)
     brighter.__dict__.update(made.__dict__)
     for one, other in zip(load(made), load(brighter), strict=True):
-        assert torch.equal(one["input"] + 1, other["input"])
+        assert torch.equal(one["input"] / 255 + 1, other["input"])
 
 
 def test_the_stream_goes_on_from_any_batch():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -86,6 +87,18 @@ def test_classes_are_float32_on_the_device():
     assert arrived["mitochondria"].tolist() == [[0, 1]]
     assert not any(arrived["myelin"].stride())
     assert bool((arrived["myelin"] == 1).all())
+
+
+@pytest.mark.parametrize("where", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_grey_bytes_become_what_numpy_makes_of_them(where):
+    """To the bit, on any device: a resumed run may have moved."""
+    grey = torch.arange(256, dtype=torch.uint8)
+    black = torch.zeros(1, dtype=torch.uint8).expand(4, 4)
+    (arrived,) = device.on_device([{"input": grey, "dark": black, "mye": grey}], torch.device(where), ("input", "dark"))
+    np.testing.assert_array_equal(arrived["input"].cpu().numpy(), grey.numpy() / np.float32(255))
+    assert arrived["dark"].dtype == torch.float32
+    assert not arrived["dark"].any()
+    assert arrived["mye"].max() == 255
 
 
 @pytest.mark.gpu

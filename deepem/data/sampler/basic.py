@@ -13,12 +13,14 @@ from deepem.data.provider import DataProvider, Dataset, DataSuperset
 from deepem.data.transform.base import Augment, Sample, owned
 from deepem.data.volume import ID_LABELS, Array, compact
 from deepem.tasks import TASKS, Task, by_output
-from deepem.utils.contiguous import contiguous
+from deepem.utils.contiguous import contiguous, turned
 from deepem.utils.crop import centre_crop
 from deepem.utils.errors import InputError
 from deepem.utils.geometry import Vec3, vec3
 
 Shape4 = tuple[int, int, int, int]
+
+WHITE = np.float32(255)
 
 
 def get_spec(in_spec: Mapping[str, Sequence[int]], out_spec: Mapping[str, Sequence[int]]) -> dict[str, Shape4]:
@@ -73,7 +75,9 @@ class Sampler:
         prob: The chance of each id, by id or in their order; by number of locations if None.
 
     Attributes:
-        layout: The shape and the type of each array of a sample, which are always the same.
+        layout: The shape of each array of a sample, and its type on the way to the device: that of the sample, but
+            grey values that are uint8 in the volumes stay so, and are divided by 255 there. (Where an augmentation
+            makes floats of them, arrays of the sample are float32 all the same.)
     """
 
     def __init__(
@@ -98,10 +102,10 @@ class Sampler:
             self.provider.add_dataset(self._dataset(id, checked))
         ids = {leaf.array(key).dtype for leaf in self.provider.leaves() for key in ID_LABELS if leaf.has(key)}
         types = {"affinity": np.result_type(np.int32, *ids), "binary": np.dtype(np.uint8)}
-        grey = np.dtype(np.float32)
-        self.layout = {
-            name: (shape, types[names[name].kind] if name in names else grey) for name, shape in self.spec.items()
-        }
+        bytes_alone = all(leaf.array("img").dtype == np.uint8 for leaf in self.provider.leaves() if leaf.has("img"))
+        types |= {"input": np.dtype(np.uint8 if bytes_alone else np.float32), "mask": np.dtype(np.float32)}
+        kinds = {name: row.kind for name, row in names.items()} | dict.fromkeys(self.inputs, "input")
+        self.layout = {name: (shape, types[kinds.get(name, "mask")]) for name, shape in self.spec.items()}
         if isinstance(prob, Mapping):
             if lacking := [id for id in data if id not in prob]:
                 raise InputError("sampling probabilities", f"none for {lacking[0]}", "one per id")
@@ -122,7 +126,10 @@ class Sampler:
         return self.provider.locate(rng)
 
     def __call__(self, rng: np.random.Generator, out: Mapping[str, Array] | None = None) -> dict[str, Array]:
-        """One sample, its arrays written into those of `out` where they are given and not one value throughout."""
+        """One sample, its arrays written into those of `out` where they are given and not one value throughout.
+
+        An array of `out` may have the type of the sample or that of `layout`, and the sample's then has it too.
+        """
         dataset, patch = self.provider.draw(rng)
         out = out or {}
         sample = {name: _grey(centre_crop(patch["img"], self._size(name)), out.get(name)) for name in self.inputs}
@@ -195,12 +202,19 @@ def _grow(sizes: dict[str, Vec3], key: str, size: Vec3) -> None:
 
 
 def _grey(image: Array, out: Array | None) -> Array:
-    """Grey values as float32 in [0, 1]; uint8 is divided by 255."""
+    """Grey values as float32 in [0, 1], uint8 divided by 255; or as they are, if they are uint8 and `out` is too.
+
+    Floats that an augmentation made of uint8 are not written into an `out` of uint8.
+    """
     if image.dtype != np.uint8:
-        return owned(contiguous(image, out))
+        return owned(contiguous(image, None if out is None or out.dtype == np.uint8 else out))
+    if out is not None and out.dtype == np.uint8:
+        return contiguous(image, out)
     grey: Array = np.empty(image.shape, np.float32) if out is None else out
-    np.copyto(grey, contiguous(image))
-    grey /= np.float32(255)
+    image = contiguous(image) if turned(image) else image
+    for sections, into in zip(image, grey, strict=True):
+        for section, plane in zip(sections, into, strict=True):  # one at a time: it stays in the processor's cache
+            np.divide(section, WHITE, out=plane, dtype=np.float32)
     return grey
 
 

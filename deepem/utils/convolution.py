@@ -1,0 +1,75 @@
+"""Networks as they are quickest on a CPU: small convolutions kept away from torch's slow ones, channels last."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+LEAST = 20_480
+"""torch 2.10-2.13 gives a float32 convolution of one sample to oneDNN where channels * z * y is larger than this, and
+else to a kernel of its own that takes 2 to 10 times as long (`use_mkldnn` in aten/src/ATen/native/Convolution.cpp)."""
+
+
+class _Grouped(nn.Conv3d):
+    """A convolution that goes to oneDNN at any size.
+
+    Each half of the output's channels is a group that sees all channels of the input: the same sums, but torch always
+    gives groups to oneDNN. The input is laid out twice, which costs little beside the convolution.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, Z, Y, X) -> (N, C', Z', Y', X')."""
+        if not _is_slow(x):
+            return super().forward(x)
+        twice = torch.cat([x, x], 1)
+        return functional.conv3d(twice, self.weight, self.bias, self.stride, self.padding, self.dilation, 2)
+
+
+def _is_slow(x: Tensor) -> bool:
+    """Whether torch would not use oneDNN; in half precision it does."""
+    whole = x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    return x.device.type == "cpu" and whole and x.ndim == 5 and len(x) == 1 and x[0, ..., 0].numel() <= LEAST
+
+
+def quicken(network: object) -> list[nn.Conv3d]:
+    """Make the small convolutions of a network quick on a CPU, and return those that could be.
+
+    Weights, their names and results stay, but for rounding. Kernels that are one voxel wide are quicker as they are;
+    so are those of 5x5 and more, which torch gives to oneDNN anyway.
+    """
+    changed = [m for m in network.modules() if _can_be_slow(m)] if isinstance(network, nn.Module) else []
+    for convolution in changed:
+        convolution.__class__ = _Grouped
+    return changed  # type: ignore[return-value]
+
+
+def _can_be_slow(module: nn.Module) -> bool:
+    if type(module) is not nn.Conv3d or module.groups > 1 or module.padding_mode != "zeros":
+        return False
+    _, y, x = module.kernel_size
+    return min(y, x) > 1 and min(y, x) <= 3 and module.in_channels > 1 and module.out_channels % 2 == 0
+
+
+@contextmanager
+def quick(network: object) -> Iterator[None]:
+    """A network as it is quickest on a CPU, for as long as this lasts: small convolutions quick, channels last.
+
+    Afterwards it is as it was, the very memory of its weights included. On a GPU nothing is changed.
+    """
+    modules = list(network.modules()) if isinstance(network, nn.Module) else []
+    own = [w for module in modules for w in (*module.parameters(recurse=False), *module.buffers(recurse=False))]
+    before = [(w, w.data) for w in own if w.ndim == 5 and w.device.type == "cpu"]
+    changed = quicken(network)
+    for weight, data in before:
+        weight.data = data.to(memory_format=torch.channels_last_3d)
+    try:
+        yield
+    finally:
+        for weight, data in before:
+            weight.data = data
+        for convolution in changed:
+            convolution.__class__ = nn.Conv3d
