@@ -38,8 +38,8 @@ def compact(where: str, arrays: Mapping[str, Any], labels: Iterable[str], phase:
     Returns:
         `img` uint8 or float32 in [0, 1]; id labels int32, or int64 where they do not fit; class labels uint8; masks
         uint8 if they hold only 0 and 1, else float32; all (C, Z, Y, X) and C-ordered, the array itself where it is so
-        already. `loc`: whether patches are centred on voxels of `msk`. Absent masks stay absent. A superset gives a
-        mapping of such mappings.
+        already. `loc`: whether patches are centred on voxels of `msk`. Absent masks stay absent; that of a label holds
+        within `msk_train` or `msk_val`, where there is one. A superset gives a mapping of such mappings.
 
     Raises:
         InputError: an array that is none of this, or of another size than the image.
@@ -57,11 +57,14 @@ def compact(where: str, arrays: Mapping[str, Any], labels: Iterable[str], phase:
             out[label] = make(f"{where} {label}", arrays[label])
         if arrays.get(f"{label}_msk") is not None:
             out[f"{label}_msk"] = _mask(f"{where} {label}_msk", arrays[f"{label}_msk"])
-    if key := _mask_key(where, arrays, phase):
+    key = _mask_key(where, arrays, phase)
+    if key is not None:
         out["msk"] = _mask(f"{where} {key}", arrays[key])
-    for key, array in out.items():
+    for name, array in out.items():
         if array.shape[1:] != image.shape[1:]:
-            raise InputError(f"{where} {key}", f"shape {array.shape[1:]}", f"the image's, {image.shape[1:]}")
+            raise InputError(f"{where} {name}", f"shape {array.shape[1:]}", f"the image's, {image.shape[1:]}")
+    if key == f"msk_{phase}":  # no label is trained on in the other phase's part, whatever a mask of its own says
+        out |= {name: out[name] * out["msk"] for name in out if name.endswith("_msk")}
     return out | {"loc": bool(arrays.get("loc", False))}
 
 

@@ -25,7 +25,7 @@ import numpy as np
 
 from deepem.data.volume import Array, Shared, map_file, memory_file
 from deepem.utils.allocator import keep_memory
-from deepem.utils.errors import InputError
+from deepem.utils.errors import InputError, unreadable
 
 PHASES = {"train": 0, "val": 1, "modifier": 2}
 """The number by which each stream of random numbers is seeded."""
@@ -76,6 +76,8 @@ class Stream:
             return self.sampler(generator(self.seed, self.phase, index), *out)
         except InputError as error:
             raise InputError(f"{error.where} ({self.name(index)})", error.got, error.wants) from error
+        except OSError as error:
+            raise unreadable(f"--sampler or --augment ({self.name(index)})", error) from error
         except Exception as error:
             _note(error, f"in {self.name(index)}")
             raise
@@ -293,4 +295,5 @@ def _settle() -> None:
     keep_memory()
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(ignored, signal.SIG_IGN)
-    faulthandler.register(signal.SIGUSR2, all_threads=True)
+    if sys.__stderr__ is not None:  # sys.stderr may be a notebook's, without a file
+        faulthandler.register(signal.SIGUSR2, sys.__stderr__, all_threads=True)

@@ -18,8 +18,8 @@ from deepem.train.experiment import Experiment
 from deepem.train.option import Options, folder
 from deepem.train.ranks import Ranks
 from deepem.train.schedule import Schedule
-from deepem.train.step import Objective, Parts, WithLosses, has_losses, optimizer
-from deepem.utils import checkpoint, modules
+from deepem.train.step import Objective, Parts, WithLosses, has_losses, in_groups, optimizer
+from deepem.utils import checkpoint
 from deepem.utils.convolution import quicken
 from deepem.utils.errors import InputError
 
@@ -59,7 +59,7 @@ class Run:
         self.optimizer = optimizer(options["optim"], groups, **{name: options[name] for name in OPTIMISER})
         self.schedule = schedule(options)
         self.precision = device.Precision(self.device, options["amp"])
-        self.modify = modules.load("modifier", options["modifier"]).Modifier() if options["modifier"] else None
+        self.modify = parts.modifier(options)
         self.experiment = Experiment(folder(options), options)
         self.guard = guard.Guard(self.network, options["skip_nan"], self.experiment.folder / "nan", self.ranks)
         self.resumed = self.experiment.resume(options["chkpt_num"])
@@ -100,17 +100,23 @@ class Run:
         if state is None and pretrain:
             self.notes.append(weights.pretrain(self.network, pretrain))
         if state is not None:
-            checkpoint.load_weights(self.network, state["state_dict"], self.experiment.models)
+            checkpoint.load_weights(self.network, state["state_dict"], self.experiment.source)
             if lacking := [key for key in ("iter", "optimizer") if key not in state]:
                 wants = "a whole one, or --pretrain to take its weights alone"
-                raise InputError(self.experiment.models, f"a checkpoint without {' and '.join(lacking)}", wants)
-            self.optimizer.load_state_dict(state["optimizer"])
+                raise InputError(self.experiment.source, f"a checkpoint without {' and '.join(lacking)}", wants)
+            self._restore_optimizer(state)
             self.precision.scaler.load_state_dict(state.get("scaler", {}))
             self.guard.skipped = state.get("skipped", 0)
         self.ema = weights.Average(self.network, decay) if decay else None
         if self.ema is not None and state is not None and "ema" in state:
             self.ema.load(state["ema"])
         return 0 if state is None else int(state["iter"])
+
+    def _restore_optimizer(self, state: checkpoint.State) -> None:
+        saved = state["optimizer"]
+        if "options" not in state:  # of the public program: the flags are those of this command line
+            saved = in_groups(saved, self.optimizer, [*self.network.parameters()], self.experiment.source)
+        self.optimizer.load_state_dict(saved)
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint holds besides the options: all that exact resume needs.
@@ -252,8 +258,9 @@ class Run:
         """A batch as the modifier leaves it, if there is one; its random numbers are a function of the iteration."""
         if self.modify is None:
             return batch
-        changed: dict[str, Tensor] = self.modify(batch, generator(self.options["seed"], "modifier", iteration))
-        return changed
+        own = {key: value.contiguous() for key, value in batch.items()}  # constants too can be written into
+        changed = self.modify(own, generator(self.options["seed"], "modifier", iteration))
+        return own if changed is None else changed
 
     def figures(self, iteration: int, norm: Tensor) -> dict[str, float]:
         """What a row of the log tells besides losses."""

@@ -154,6 +154,6 @@ def _sent(value: Tensor, device: torch.device, grey: bool) -> Tensor:
         return _sent(value[(0,) * value.ndim].reshape(1), device, grey).expand(value.shape)
     sent = value.to(device, non_blocking=True)
     if sent.dtype != torch.uint8:
-        return sent
+        return sent.float() if sent.is_floating_point() else sent
     # divided by a tensor: by a plain number a GPU would multiply with its inverse, which rounds differently
     return sent.float().div_(torch.full((), 255.0, device=device)) if grey else sent.float()

@@ -17,7 +17,11 @@ from deepem.utils.files import write_text
 
 
 class Experiment:
-    """A run's folder. Nothing is written before `begin`, so that bad input leaves no trace."""
+    """A run's folder. Nothing is written before `begin`, so that bad input leaves no trace.
+
+    Attributes:
+        source: The checkpoint that the run goes on from, once `resume` has found one.
+    """
 
     def __init__(self, folder: Path, options: Mapping[str, Any]) -> None:
         self.folder, self.models, self.logs = folder, folder / "models", folder / "logs"
@@ -36,9 +40,10 @@ class Experiment:
             state: State | None = checkpoint.read(checkpoint.path_of(self.models, number))
         else:
             found = checkpoint.newest(self.models)
-            state = found[1] if found else None
+            number, state = found or (0, None)
             if found is None and (there := checkpoint.numbers(self.models)):
                 raise InputError(self.models, f"{len(there)} checkpoints, none readable", "one, or another --exp_name")
+        self.source = checkpoint.path_of(self.models, number)
         if state is not None:
             self._require_same(state.get("options"))
         return state
@@ -63,7 +68,11 @@ class Experiment:
     def begin(self, iteration: int, lines: Sequence[str], checkpoint_size: int) -> None:
         """Set aside what is newer than the iteration to go on from, and write down the options."""
         checkpoint.require_room(self.models, checkpoint_size)
-        self.models.mkdir(parents=True, exist_ok=True)
+        try:
+            for folder in (self.models, self.logs):
+                folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(folder, error.strerror or error, "a folder that can be written") from error
         for path in [*checkpoint.set_aside(self.models, iteration), *events.set_aside(self.logs, iteration)]:
             warn(f"newer than iteration {iteration}, moved to {path}")
         self.link_best()

@@ -81,12 +81,22 @@ def _sampler(
     augment = None
     if options["augment"]:
         recipe = modules.load("augment", options["augment"])
-        augment = recipe.get_augmentation(phase == "train", **own("augment", recipe, options))
+        with plug_in("--augment", options["augment"]):
+            augment = recipe.get_augmentation(phase == "train", **own("augment", recipe, options))
     spec = module.get_spec(*specs(options, chosen, channels))
     prob = options[f"{phase}_prob"]
     with plug_in("--sampler", options["sampler"]):
         flags = own("sampler", module, options)
         return module.Sampler(arrays, spec, phase == "train", augment, prob, **flags)  # type: ignore[no-any-return]
+
+
+def modifier(options: Options) -> Callable[..., Any] | None:
+    """The batch modifier of a run, if it has one."""
+    if not options["modifier"]:
+        return None
+    module = modules.load("modifier", options["modifier"])
+    with plug_in("--modifier", options["modifier"]):
+        return module.Modifier(**own("modifier", module, options))  # type: ignore[no-any-return]
 
 
 def specs(options: Options, chosen: Sequence[tasks.Task], channels: int) -> tuple[dict[str, Shape4], dict[str, Shape4]]:

@@ -13,6 +13,9 @@ from deepem.loss import AffinityLoss, criterion
 from deepem.tasks import Task
 from deepem.utils.errors import InputError
 
+UNFIT = ("LBFGS", "SparseAdam", "Muon")
+"""Optimisers of torch that take another loop, other gradients or other parameters than there are here."""
+
 Parts = dict[str, tuple[Tensor, Tensor]]
 """(loss, count) by output name."""
 
@@ -151,10 +154,50 @@ def optimizer(name: str, groups: Sequence[Mapping[str, Any]], **settings: Any) -
         InputError: there is no optimiser of that name.
     """
     made = getattr(torch.optim, name, None)
-    if not (inspect.isclass(made) and issubclass(made, torch.optim.Optimizer) and made is not torch.optim.Optimizer):
+    if not (inspect.isclass(made) and issubclass(made, torch.optim.Optimizer) and name not in ("Optimizer", *UNFIT)):
         known = [n for n, c in vars(torch.optim).items() if inspect.isclass(c) and issubclass(c, torch.optim.Optimizer)]
-        raise InputError("--optim", name, f"one of {', '.join(sorted(set(known) - {'Optimizer'}))}")
+        raise InputError("--optim", name, f"one of {', '.join(sorted(set(known) - {'Optimizer', *UNFIT}))}")
     taken = inspect.signature(made).parameters
     if "fused" in taken:
         settings["fused"] = True
-    return made([dict(group) for group in groups], **{key: value for key, value in settings.items() if key in taken})
+    fits = {key: value for key, value in settings.items() if key in taken and _is_like(value, taken[key].default)}
+    try:
+        return made([dict(group) for group in groups], **fits)
+    except ValueError as error:
+        raise InputError("--optim", name, f"settings that it takes: {error}") from error
+
+
+def _is_like(value: Any, default: Any) -> bool:
+    """Whether a setting is what an optimiser means by its name: the eps of one of them is a pair."""
+    return isinstance(value, (tuple, list)) == isinstance(default, (tuple, list))
+
+
+def in_groups(
+    saved: Mapping[str, Any], own: torch.optim.Optimizer, order: Sequence[Tensor], where: object
+) -> dict[str, Any]:
+    """The state of an optimiser of one group, for one whose parameters lie in groups of its own.
+
+    Args:
+        saved: A state dict, its parameters those of a network in their order.
+        own: The optimiser to load it into, whose settings stay.
+        order: The network's parameters in their order.
+        where: What to name in an error.
+
+    Raises:
+        InputError: the state of another kind of optimiser, or of other parameters.
+    """
+    mine = own.state_dict()
+    wants = "the state of the same optimiser, or --pretrain to take the weights alone"
+    theirs = [number for group in saved["param_groups"] for number in group["params"]]
+    if len(theirs) != len(order):
+        raise InputError(where, f"an optimiser of {len(theirs)} parameters where the network has {len(order)}", wants)
+    for name in ("betas", "momentum"):
+        if any((name in group) != (name in mine["param_groups"][0]) for group in saved["param_groups"]):
+            raise InputError(where, f"the state of another optimiser than {type(own).__name__}", wants)
+    number_of = {id(parameter): number for parameter, number in zip(order, theirs, strict=True)}
+    state = {}
+    for group, numbered in zip(own.param_groups, mine["param_groups"], strict=True):
+        for parameter, number in zip(group["params"], numbered["params"], strict=True):
+            if (held := saved["state"].get(number_of[id(parameter)])) is not None:
+                state[number] = held
+    return {"state": state, "param_groups": mine["param_groups"]}

@@ -52,9 +52,10 @@ def read(path: Path) -> State:
     import torch
 
     wants = "a checkpoint written by this program or by DeepEM"
+    if others := _others(path):
+        wants = f"{wants}; there: {others}" if path.is_file() else f"one of the checkpoints there: {others}"
     if not path.is_file():
-        there = numbers(path.parent)
-        raise InputError(path, "no such file", f"one of the checkpoints there: {_listed(there)}" if there else wants)
+        raise InputError(path, "no such file", wants)
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
@@ -68,7 +69,7 @@ def read(path: Path) -> State:
         raise InputError(path, f"an unreadable or truncated file ({reason})", wants) from error
     if not isinstance(state, dict):
         raise InputError(path, f"a {type(state).__name__}", wants)
-    if "state_dict" in state:
+    if isinstance(state.get("state_dict"), Mapping):
         return state
     if all(isinstance(value, torch.Tensor) for value in state.values()):
         return {"state_dict": state}
@@ -80,7 +81,9 @@ def _first_sentence(error: BaseException) -> str:
     return re.split(r"\.\s|\n", str(error).strip())[0][:200]
 
 
-def _listed(there: list[int]) -> str:
+def _others(path: Path) -> str:
+    """The numbers of the checkpoints beside a file."""
+    there = [number for number in numbers(path.parent) if path_of(path.parent, number) != path]
     return ", ".join(map(str, there if len(there) <= 6 else [*there[:2], "...", *there[-3:]]))
 
 
@@ -144,7 +147,9 @@ def load_weights(model: nn.Module, weights: Mapping[str, Any], where: object, *,
             for what, keys in (("missing", absent), ("unknown", extra), ("of another shape", other))
             if keys
         ]
-        raise InputError(where, f"keys that differ from the network: {'; '.join(parts)}", "the same architecture")
+        others = _others(where) if isinstance(where, Path) else ""
+        wants = f"the same architecture{f'; there: {others}' if others else ''}"
+        raise InputError(where, f"keys that differ from the network: {'; '.join(parts)}", wants)
     left = set(absent) | set(other)
     if left == set(own):
         raise InputError(where, "no entry that matches the network", "the same architecture, at least in part")

@@ -20,6 +20,12 @@ class InputError(ValueError):
         return type(self), (self.where, self.got, self.wants)
 
 
+def unreadable(where: object, error: OSError) -> InputError:
+    """What a plug-in that cannot read a file comes to: bad input, named with its place and the file."""
+    path = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    return InputError(where, path, "a file that can be read")
+
+
 def warn(line: str) -> None:
     """One line on stderr that does not end the run."""
     sys.stderr.write(f"warning: {line}\n")

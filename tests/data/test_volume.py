@@ -88,6 +88,18 @@ def test_the_mask_of_the_phase():
     assert compact("it", image(msk=np.ones(SHAPE)), (), "val")["msk"].min() == 1
 
 
+def test_a_label_s_own_mask_holds_within_that_of_the_phase():
+    """Else the part that is kept for evaluation would be trained on, for that label."""
+    half = np.zeros(SHAPE, np.uint8)
+    half[:1] = 1
+    weights = np.random.default_rng(0).random(SHAPE).astype(np.float32)
+    given = image(msk_train=half, msk_val=1 - half, mit=np.ones(SHAPE, np.uint8), mit_msk=weights)
+    for phase, mask in (("train", half), ("val", 1 - half)):
+        np.testing.assert_array_equal(compact("m", given, ("mit",), phase)["mit_msk"][0], weights * mask)
+    given = image(msk=half, mit=np.ones(SHAPE, np.uint8), mit_msk=weights)
+    np.testing.assert_array_equal(compact("m", given, ("mit",), "train")["mit_msk"][0], weights)
+
+
 def test_a_superset_holds_volumes_by_name():
     kept = compact("m id", {"a": image(), "b": image()}, LABELS, "train")
     assert set(kept) == {"a", "b"}

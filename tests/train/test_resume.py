@@ -99,3 +99,15 @@ def test_a_checkpoint_of_the_public_program_is_gone_on_from(lab, capsys):
     checkpoint.write(lab.models("bare") / "model2.chkpt", state["state_dict"])
     assert lab.fails("bare", "--max_iter", 3) == 2
     assert "got a checkpoint without iter and optimizer, wants a whole one, or --pretrain" in capsys.readouterr().err
+
+
+def test_a_folder_that_is_a_file_is_bad_input(lab, capsys):
+    (lab.folder / "experiments").mkdir()
+    (lab.folder / "experiments" / "run").write_text("a file")
+    assert lab.fails("run", "--max_iter", 1) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("run.py: error: experiments/run/models: got Not a directory, wants a folder")
+    (lab.folder / "experiments" / "other").mkdir()
+    (lab.folder / "experiments" / "other" / "logs").write_text("a file")
+    assert lab.fails("other", "--max_iter", 1) == 2
+    assert "experiments/other/logs: got File exists, wants a folder" in capsys.readouterr().err

@@ -143,3 +143,19 @@ def test_pruning_keeps_the_newest_the_kth_and_the_best(tmp_path: Path) -> None:
     checkpoint.link(tmp_path, "best.chkpt", None)
     assert checkpoint.prune(tmp_path, 1, 0, None) == [2, 3, 6]
     assert os.listdir(tmp_path) == ["model7.chkpt"]
+
+
+def test_one_that_cannot_be_used_names_the_others(tmp_path: Path) -> None:
+    for number in (3, 10, 20):
+        checkpoint.write(checkpoint.path_of(tmp_path, number), state())
+    path = checkpoint.path_of(tmp_path, 10)
+    with pytest.raises(
+        InputError, match=r"model10\.chkpt: got keys that differ .* wants the same architecture; there: 3, 20"
+    ):
+        checkpoint.load_weights(nn.Linear(2, 2), checkpoint.read(path)["state_dict"], path)
+    path.write_bytes(path.read_bytes()[:-50])
+    with pytest.raises(InputError, match=r"model10\.chkpt: got an unreadable or truncated file .*; there: 3, 20"):
+        checkpoint.read(path)
+    checkpoint.write(path, {"state_dict": 5})
+    with pytest.raises(InputError, match=r"model10\.chkpt: got a dict of state_dict, wants a checkpoint"):
+        checkpoint.read(path)

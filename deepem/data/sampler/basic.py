@@ -207,7 +207,10 @@ def _grey(image: Array, out: Array | None) -> Array:
     Floats that an augmentation made of uint8 are not written into an `out` of uint8.
     """
     if image.dtype != np.uint8:
-        return owned(contiguous(image, None if out is None or out.dtype == np.uint8 else out))
+        out = None if out is None or out.dtype == np.uint8 else out
+        if out is None and image.dtype != np.float32:  # an augmentation may have computed in others
+            out = np.empty(image.shape, np.float32)
+        return owned(contiguous(image, out))
     if out is not None and out.dtype == np.uint8:
         return contiguous(image, out)
     grey: Array = np.empty(image.shape, np.float32) if out is None else out
