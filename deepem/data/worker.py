@@ -215,22 +215,23 @@ class _Slots:
     def __init__(self) -> None:
         self.memory: list[Array] = []
         self.files: dict[int, Any] = {}
-        self.free: set[int] = set()
+        self.free: list[int] = []
         self.last = -1
 
     def begin(self, freed: Iterable[int]) -> None:
         """Begin another batch, with the slots of earlier ones that are no longer in use."""
-        self.free.update(freed)
+        self.free.extend(freed)
         self.last = -1
 
     def take(self, size: int) -> Array:
         """A free slot of at least so many bytes; one that was taken for the same batch before is free again."""
         if self.last >= 0:
-            self.free.add(self.last)
-        fits = (slot for slot in sorted(self.free) if len(self.memory[slot]) >= size)
+            self.free.append(self.last)
+        fits = (slot for slot in reversed(self.free) if len(self.memory[slot]) >= size)  # the last one is in the caches
         self.last = next(fits, len(self.memory))
-        self.free.discard(self.last)
-        if self.last == len(self.memory):
+        if self.last < len(self.memory):
+            self.free.remove(self.last)
+        else:
             file = memory_file(size)
             self.files[self.last] = file
             self.memory.append(map_file(file.fileno(), (max(1, size),), np.uint8))
