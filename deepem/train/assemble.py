@@ -146,7 +146,8 @@ class Run:
 
     def plan(self) -> list[str]:
         """What is to be told before the first step."""
-        what = f"iterations {self.start} to {self.options['max_iter']} on {self.device}"
+        how = f"{self.device} in {str(self.precision.dtype).removeprefix('torch.')}"
+        what = f"iterations {self.start} to {self.options['max_iter']} on {how}"
         if self.start >= self.options["max_iter"]:
             what = f"complete with iteration {self.start}; a larger --max_iter than {self.options['max_iter']} goes on"
         return [*self.notes, f"{self.experiment.folder}: {what}"]

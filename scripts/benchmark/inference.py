@@ -40,6 +40,7 @@ from deepem.test.sink import Hdf5Sink  # noqa: E402
 from deepem.test.source import opened  # noqa: E402
 from deepem.test.stream import stream  # noqa: E402
 from deepem.utils.allocator import keep_memory  # noqa: E402
+from deepem.utils.convolution import quick  # noqa: E402
 from deepem.utils.geometry import vec3  # noqa: E402
 
 HEADS = {"affinity": 3, "mitochondria": 1}
@@ -134,7 +135,7 @@ def stitched(arguments: argparse.Namespace) -> dict[str, Any]:
     count = grid.count(grid.covered)
     batch = arguments.batch_size
     patches = torch.rand(batch, 1, *patch, device=device)
-    with tempfile.TemporaryDirectory() as folder:
+    with quick(model), tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "img.h5")
         from deepem.data import emio
 
@@ -249,8 +250,8 @@ def peak(arguments: argparse.Namespace) -> dict[str, Any]:
 def ours_to_files(arguments: argparse.Namespace, model: Any, image: Path, patch: Any, folder: str) -> dict[str, Any]:
     """As forward.py does it."""
     network = Network(model, patch, (0, 0, 0))
-    taken = trial(lambda: network(torch.zeros(arguments.batch_size, 1, *patch)), torch.device("cpu"))
-    with opened(image) as source:
+    with quick(model), opened(image) as source:
+        taken = trial(lambda: network(torch.zeros(arguments.batch_size, 1, *patch)), torch.device("cpu"))
         grid = Grid(source.size, patch, patch, vec3(n // 2 for n in patch))
         scan = Scan(grid, network, channels=HEADS, batch_size=arguments.batch_size)
         found = cut(scan, grid, grid.covered, Cost(1, 16, taken), arguments.max_memory << 20)

@@ -123,9 +123,29 @@ def test_mixed_precision_learns_as_float32_does(lab, amp, band):
 
 
 def test_changing_the_precision_of_a_run_is_a_warning(lab, capsys):
+    """And it is told, as the default is another one on another machine."""
     lab.train("run", "--max_iter", 2)
+    assert "iterations 0 to 2 on cpu in float32\n" in capsys.readouterr().out
     lab.train("run", "--max_iter", 3, "--amp", "bf16")
-    assert "warning: --amp was off, is bf16: rounding differs" in capsys.readouterr().err
+    out, err = capsys.readouterr()
+    assert "warning: --amp was off, is bf16: rounding differs" in err
+    assert "iterations 2 to 3 on cpu in bfloat16\n" in out
+
+
+@pytest.mark.parametrize(
+    ("amx", "instruction", "processor", "fast"),
+    [
+        (False, True, "vendor_id : AuthenticAMD", True),
+        (False, True, "vendor_id : GenuineIntel", False),
+        (True, True, "vendor_id : GenuineIntel", True),
+        (False, False, "vendor_id : AuthenticAMD", False),
+    ],
+)
+def test_bfloat16_is_the_default_where_it_is_faster(monkeypatch, amx, instruction, processor, fast):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: instruction)
+    monkeypatch.setattr(device.Path, "read_text", lambda *args, **more: processor)
+    assert device.has_fast_bf16(torch.device("cpu")) is fast
 
 
 def test_a_trace_is_written(lab):
