@@ -97,8 +97,6 @@ def load(kind: str, name: str) -> ModuleType:
     target = _locate(kind, name)
     if target is None:
         raise InputError(f"{row.flag} {name}", "no such module", f"one of {', '.join(siblings(kind))}, or a file")
-    if str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))  # a dotted path may start in the working directory
     try:
         module = importlib.import_module(target)
     except OSError as error:
@@ -112,6 +110,8 @@ def load(kind: str, name: str) -> ModuleType:
 def _locate(kind: str, name: str) -> str | None:
     """The import name of a module, or None if there is no such module. Imports at most parent packages."""
     package = KINDS[kind].package
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))  # a dotted path may start in the working directory
     if name.endswith(".py") or os.sep in name:
         path = Path(name).expanduser()
         if path.is_file():
@@ -139,6 +139,8 @@ def _inside(path: Path) -> str | None:
 
 def _exists(dotted: str) -> bool:
     """Whether a dotted path names a module (a package counts only if it is not a mere folder of plug-ins)."""
+    if not all(dotted.split(".")):
+        return False  # . and the like: importlib takes them for relative to something
     try:
         spec = importlib.util.find_spec(dotted)
     except ModuleNotFoundError:
