@@ -141,15 +141,16 @@ fractions = value_of("three numbers z,y,x", _vector(float))
 edge = value_of("an edge z,y,x such as 0,0,1", parse_edge)
 
 
-def one_of(*allowed: str) -> Callable[[str], Any]:
-    """A reader of one word out of several."""
+def one_of(*allowed: Any) -> Callable[[str], Any]:
+    """A reader of one word out of several, or of another value by the word that it is written as."""
+    words = {str(value): value for value in allowed}
 
-    def read(text: str) -> str:
-        if text not in allowed:
+    def read(text: str) -> Any:
+        if text not in words:
             raise ValueError
-        return text
+        return words[text]
 
-    return value_of(f"one of {', '.join(allowed)}", read)
+    return value_of(f"one of {', '.join(words)}", read)
 
 
 def plug_in_words(options: argparse.Namespace, kinds: Mapping[str, str]) -> list[tuple[str, str]]:
@@ -243,18 +244,21 @@ def _add_flag(group: argparse._ArgumentGroup, flag: modules.Flag) -> None:
         many, kind = {"nargs": "*"}, typing.get_args(kind)[0]
     many["metavar"] = {int: "N", float: "X", str: "TEXT", Path: "FILE"}.get(kind, "Z,Y,X")
     if typing.get_origin(kind) is typing.Literal:
-        many["metavar"] = "{" + ",".join(typing.get_args(kind)) + "}"
+        many["metavar"] = "{" + ",".join(map(str, typing.get_args(kind))) + "}"
     group.add_argument(f"--{flag.name}", type=_reader(flag, kind), default=flag.default, help=help_text, **many)
 
 
 def _reader(flag: modules.Flag, kind: Any) -> Callable[[str], Any]:
     if typing.get_origin(kind) is typing.Literal:
         return one_of(*typing.get_args(kind))
-    if typing.get_origin(kind) is tuple:
-        return {int: vector, float: fractions}[typing.get_args(kind)[0]]
     readers: dict[Any, Callable[[str], Any]] = {int: integer, float: number, str: str.strip, Path: Path}
+    if typing.get_origin(kind) is tuple:
+        parts = typing.get_args(kind)
+        readers = {(int,) * 3: vector, (float,) * 3: fractions, (int, ...): vector, (float, ...): fractions}
+        if parts in readers:
+            return readers[parts]
     if kind not in readers:
-        allowed = "bool, int, float, str, Path, a Literal, a list of those or a tuple of three"
+        allowed = "bool, int, float, str, Path, a Literal, a list[...] of those or a tuple[...] of three numbers"
         raise InputError(f"{flag.file}: parameter {flag.name}", f"the type {kind}", allowed)
     return readers[kind]
 

@@ -20,8 +20,9 @@ import inspect
 import os
 import re
 import sys
+import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -243,7 +244,18 @@ def _flags_of(function: Callable[..., object], file: str) -> Iterator[Flag]:
             if parameter.default is parameter.empty:
                 raise InputError(file, f"the flag parameter {name} without a default", "a default for it")
             default = parameter.default
-            yield Flag(name, hints.get(name, type(default)), default, helps.get(name, ""), file)
+            yield Flag(name, _type(hints.get(name), default), default, helps.get(name, ""), file)
+
+
+def _type(hint: Any, default: object) -> Any:
+    """The type of a flag: its annotation, or where that leaves it open what the default shows."""
+    bare = (typing.get_origin(hint) or hint) in (None, list, tuple, Sequence) and not typing.get_args(hint)
+    if bare and isinstance(default, list):
+        return types.GenericAlias(list, (_type(None, default[0]) if default else str,))
+    if bare and isinstance(default, tuple):
+        kinds = [type(part) for part in default]
+        return types.GenericAlias(tuple, (float,) * len(kinds) if set(kinds) == {int, float} else tuple(kinds))
+    return type(default) if hint is None else hint
 
 
 def _argument_help(doc: str) -> dict[str, str]:

@@ -76,6 +76,40 @@ def test_plug_in_flags_follow_their_types(tmp_path: Path) -> None:
     assert (options.on, options.size, options.names) == (False, (-4, 5, 6), ["a", "b"])
 
 
+@pytest.mark.parametrize(
+    ("parameter", "words", "value"),
+    [
+        ("x: Literal[2, 3] = 2", ["3"], 3),
+        ("x: Literal['a', 1] | None = None", ["1"], 1),
+        ("x: list[Literal[2, 3]] = [2]", ["3", "2"], [3, 2]),
+        ("x=(1, 2, 3)", ["-4,5,6"], (-4, 5, 6)),
+        ("x=(1, 0.5, 0.5)", ["1,1,0.25"], (1.0, 1.0, 0.25)),
+        ("x: tuple = (1, 2, 3)", ["4,5,6"], (4, 5, 6)),
+        ("x=[1, 2]", ["3"], [3]),
+        ("x: list = [0.5]", ["3", "4"], [3.0, 4.0]),
+        ("x=[(0, 0, 1)]", ["0,0,1", "-1,0,0"], [(0, 0, 1), (-1, 0, 0)]),
+        ("x=[]", ["a", "b"], ["a", "b"]),
+        ("x=1", ["3"], 3),
+        ("x: tuple[int, ...] | None = None", ["1,2,3"], (1, 2, 3)),
+        ("x: typing.Tuple[float, float, float] = (1., 1., 1.)", ["1,2,0.5"], (1.0, 2.0, 0.5)),
+        ("x: list | None = None", None, "list"),
+        ("x=(1, 2)", None, "of three numbers"),
+        ("x: tuple[str, str, str] = ('a', 'b', 'c')", None, "of three numbers"),
+        ("x=None", None, "NoneType"),
+    ],
+)
+def test_the_type_of_a_flag(tmp_path: Path, parameter: str, words: list[str] | None, value: object) -> None:
+    path = tmp_path / "recipe.py"
+    path.write_text("import typing\nfrom typing import Literal\n" + RECIPE.format(parameter))
+    if words is None:
+        with pytest.raises(InputError, match=str(value)):
+            parse(["--augment", str(path)])
+        return
+    assert parse(["--augment", str(path), "--x", *words]).x == value
+    with pytest.raises(SystemExit):
+        parse(["--augment", str(path), "--help"])
+
+
 def test_two_plug_ins_may_share_a_flag_only_if_it_is_the_same(tmp_path: Path) -> None:
     files = [tmp_path / f"r{i}.py" for i in range(3)]
     for path, text in zip(files, ("x: int = 1", "x: int = 1", "x: int = 2"), strict=True):
