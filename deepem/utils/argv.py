@@ -21,24 +21,14 @@ from deepem.utils import modules
 from deepem.utils.edges import parse_edge
 from deepem.utils.errors import InputError, warn
 
-PUBLIC = frozenset(
-    {
-        "recompute",
-        "flip",
-        "grayscale",
-        "warping",
-        "misalign",
-        "interp",
-        "missing",
-        "blur",
-        "box",
-        "mip",
-        "lost",
-        "random",
-    }
-    | {"glia_mask", "depth", "width", "group", "act", "no_autotune"}
-)
-"""Flags of public argument files that belong to plug-ins here, or to nobody: warned about where none takes them."""
+PUBLIC = {
+    **dict.fromkeys(("recompute", "flip", "grayscale", "warping", "interp", "lost", "random"), 0),
+    **dict.fromkeys(("glia_mask", "no_autotune"), 0),
+    **dict.fromkeys(("misalign", "missing", "blur", "box", "mip", "depth", "group", "act"), 1),
+    "width": sys.maxsize,
+}
+"""Flags of public argument files that belong to plug-ins here, or to nobody: warned about where none takes them.
+Each with the most words that follow it."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -265,18 +255,21 @@ def _reader(flag: modules.Flag, kind: Any) -> Callable[[str], Any]:
 
 def _refuse_unknown(rest: Sequence[str]) -> None:
     """Warn of public flags that no chosen module takes; refuse everything else that was not understood."""
-    names = [word for word in rest if word.startswith("-")]
-    if rest and not names:
-        raise InputError(rest[0].strip(), "a word that belongs to no flag", "--FLAG VALUE")
-    for word in names:
+    follow = 0
+    for word in rest:
+        if not word.startswith("-"):
+            if not follow:
+                raise InputError(word.strip(), "a word that belongs to no flag", "--FLAG VALUE")
+            follow -= 1
+            continue
         flag = word.split("=")[0].lstrip("-").replace("-", "_")
         flag = flag.removeprefix("no_") if flag != "no_autotune" else flag
-        if flag in PUBLIC:
-            warn(f"{word}: no chosen module takes it; ignored")
-            continue
-        where = modules.takers(flag)
-        wants = f"a module that does: {' or '.join(where[:4])}" if where else "a flag of --help"
-        raise InputError(word, "a flag that no chosen module takes" if where else "an unknown flag", wants)
+        if flag not in PUBLIC:
+            where = modules.takers(flag)
+            wants = f"a module that does: {' or '.join(where[:4])}" if where else "a flag of --help"
+            raise InputError(word, "a flag that no chosen module takes" if where else "an unknown flag", wants)
+        warn(f"{word}: no chosen module takes it; ignored")
+        follow = 0 if "=" in word else PUBLIC[flag]
 
 
 def in_words(options: Mapping[str, Any], parser: Parser) -> list[str]:

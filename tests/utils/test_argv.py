@@ -67,6 +67,14 @@ def test_public_flags_that_nothing_takes_are_a_warning(capsys: pytest.CaptureFix
     ]
 
 
+def test_public_flags_keep_no_more_words_than_they_take(capsys: pytest.CaptureFixture[str]) -> None:
+    parse(["--misalign", "-3", "--width", "8", "16", "--recompute", "--act", "ELU"])
+    assert len(capsys.readouterr().err.splitlines()) == 4
+    for words in ("--recompute stray", "--missing 7 stray", "--missing=7 stray", "--lr 0.5 stray --recompute"):
+        with pytest.raises(InputError, match="stray: got a word that belongs to no flag"):
+            parse(words.split())
+
+
 def test_plug_in_flags_follow_their_types(tmp_path: Path) -> None:
     path = tmp_path / "recipe.py"
     path.write_text(
