@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import shlex
 import sys
 import types
 import typing
@@ -17,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
-from deepem.utils import modules
+from deepem.utils import argfile, modules
 from deepem.utils.edges import parse_edge
 from deepem.utils.errors import InputError, warn
 
@@ -44,9 +43,20 @@ class Parser(argparse.ArgumentParser):
             formatter_class=_Help,
         )
 
-    def convert_arg_line_to_args(self, arg_line: str) -> list[str]:
-        """One line of an @file, split as a shell would, # for comments."""
-        return _shield(shlex.split(arg_line, comments=True))
+    def _read_args_from_files(self, arg_strings: list[str]) -> list[str]:
+        """The words, and those of the files among them, which may name further files."""
+        return self._expand(arg_strings, ())
+
+    def _expand(self, words: Sequence[str], within: tuple[str, ...]) -> list[str]:
+        found: list[str] = []
+        for word in words:
+            if not word.startswith("@"):
+                found.append(word)
+                continue
+            if word in within:
+                raise InputError(within[-1], f"{word}, which it is read for", "files that do not name each other")
+            found += self._expand(_shield(argfile.read(word[1:])), (*within, word))
+        return found
 
     def error(self, message: str) -> NoReturn:
         """Argparse's words in the form of every other error."""
@@ -60,8 +70,6 @@ class Parser(argparse.ArgumentParser):
                 "nothing" if known[1] in ("one", "at least one") else "another number",
                 f"{known[1]} value",
             )
-        if unreadable := re.match(r"\[Errno \d+\] (.*): '(.*)'", message):
-            raise InputError(f"@{unreadable[2]}", unreadable[1], "a file of arguments")
         raise InputError(where, text or message, "another value")
 
 
@@ -270,23 +278,6 @@ def _refuse_unknown(rest: Sequence[str]) -> None:
             raise InputError(word, "a flag that no chosen module takes" if where else "an unknown flag", wants)
         warn(f"{word}: no chosen module takes it; ignored")
         follow = 0 if "=" in word else PUBLIC[flag]
-
-
-def in_words(options: Mapping[str, Any], parser: Parser) -> list[str]:
-    """The options as lines of an @file that give the same options again, defaults left out."""
-    lines = []
-    for action in parser._actions:
-        value = options.get(action.dest)
-        if not action.option_strings or value is None or value == action.default:
-            continue
-        name = max(action.option_strings, key=len) if action.nargs != 0 else action.option_strings[0]
-        if isinstance(value, bool):
-            lines.append(name if value else action.option_strings[-1])
-            continue
-        items = value if isinstance(action.nargs, str) else [value]
-        texts = [",".join(map(str, v)) if isinstance(v, (list, tuple)) else str(v) for v in items]
-        lines.append(shlex.join([name, *texts]))
-    return lines
 
 
 @contextmanager

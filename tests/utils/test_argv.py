@@ -28,12 +28,6 @@ def test_negative_vectors_are_values() -> None:
     assert parse(["--edges", "0,0,1", "-1,0,0"]).edges == [(0, 0, 1), (-1, 0, 0)]
 
 
-def test_a_file_of_arguments_is_split_as_a_shell_would(tmp_path: Path) -> None:
-    (tmp_path / "a").write_text("# comment\n--edges 0,0,1 -1,0,0 # more\n\n--lr '0.5'\n")
-    options = parse([f"@{tmp_path / 'a'}"])
-    assert (options.edges, options.lr) == ([(0, 0, 1), (-1, 0, 0)], 0.5)
-
-
 @pytest.mark.parametrize(
     ("words", "line"),
     [
@@ -132,20 +126,6 @@ def test_a_plug_in_cannot_take_a_name_of_the_machinery(tmp_path: Path) -> None:
     path.write_text(RECIPE.format("lr: float = 1.0"))
     with pytest.raises(InputError, match="the flag --lr"):
         parse(["--augment", str(path)])
-
-
-def test_options_written_down_give_the_same_options_again(tmp_path: Path) -> None:
-    path = tmp_path / "r.py"
-    path.write_text(RECIPE.format("on: bool = True, texts: list[str] | None = None"))
-    words = ["--augment", str(path), "--edges", "0,0,1", "-1,0,0", "--no-on", "--texts", "a b", "#c"]
-    parser = argv.Parser("run.py", "")
-    parser.add_argument("--edges", type=argv.edge, nargs="*")
-    parser.add_argument("--lr", type=argv.positive, default=0.1)
-    parser.add_argument("--box", type=argv.size)
-    parser.add_argument("--augment", nargs="*")
-    options = argv.parse(parser, words, {"augment": "augment"}, lambda options: None)
-    (tmp_path / "again").write_text("\n".join(argv.in_words(vars(options), parser)))
-    assert parse([f"@{tmp_path / 'again'}"]) == options
 
 
 def test_help_imports_nothing_heavy(root: Path) -> None:
