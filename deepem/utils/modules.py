@@ -113,8 +113,8 @@ def _locate(kind: str, name: str) -> str | None:
     package = KINDS[kind].package
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))  # a dotted path may start in the working directory
-    if name.endswith(".py") or os.sep in name:
-        path = Path(name).expanduser()
+    path = as_file(name)
+    if path is not None:
         if path.is_file():
             known = _inside(path)
             return known or byfile.import_name(path)
@@ -128,6 +128,11 @@ def _locate(kind: str, name: str) -> str | None:
     if kind == "sampler" and words and all(_PUBLIC_SAMPLER_WORDS.fullmatch(word) for word in words):
         return f"{package}.basic"  # one sampler serves every combination that the public ones were written for
     return None
+
+
+def as_file(name: str) -> Path | None:
+    """The path that a plug-in's name is, whether or not there is such a file, or None if it is a dotted name."""
+    return Path(name).expanduser() if name.endswith(".py") or os.sep in name else None
 
 
 def _inside(path: Path) -> str | None:
