@@ -176,11 +176,27 @@ def load(refs: Sequence[Ref], data_dir: Path, chosen: Sequence[tasks.Task]) -> d
             **one.flags,
         )
         with plug_in("--data", one.word):
-            volumes = one.module.load_data(data_dir, list(mine), **keywords)
-        if lacking := [id for id in mine if id not in volumes]:
-            raise InputError(f"--data {one.word}", f"no volume for id {lacking[0]} from load_data", "one per id")
+            volumes = _by_id(one.word, one.module.load_data(data_dir, list(mine), **keywords), list(mine))
         loaded |= {ref.word: volumes[id] for id, ref in mine.items()}
     return loaded
+
+
+def _by_id(word: str, given: object, ids: Sequence[Any]) -> dict[Any, Any]:
+    """The volumes of some ids out of what a module gave, each taken once: they may be read only then."""
+    wants = "a dict id -> {'img': ..., 'seg': ...}"
+    if not isinstance(given, Mapping):
+        raise InputError(f"--data {word}", f"{_kind(given)} from load_data", wants)
+    if lacking := [id for id in ids if id not in given]:
+        raise InputError(f"--data {word}", f"no volume for id {lacking[0]} from load_data", "one per id")
+    volumes = {id: given[id] for id in ids}
+    for id, volume in volumes.items():
+        if not isinstance(volume, Mapping):
+            raise InputError(f"--data {word}", f"{_kind(volume)} for id {id} from load_data", wants)
+    return volumes
+
+
+def _kind(value: object) -> str:
+    return "None" if value is None else f"a value of type {type(value).__name__}"
 
 
 def require_labels(refs: Sequence[Ref], loaded: Mapping[str, Arrays], chosen: Sequence[tasks.Task]) -> None:

@@ -1,9 +1,10 @@
-"""Ids of the command line: whose they are where modules are called alike."""
+"""Ids of the command line: whose they are where modules are called alike, and what modules give that is no volume."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -126,3 +127,28 @@ def test_a_module_that_names_no_ids_is_one_line(make: Make, info: str, kind: str
     assert refused(sets, "a") == (
         f"--data data.py: got data_info of type {kind}, wants data_info, a dict or list that names the ids"
     )
+
+
+@pytest.mark.parametrize(
+    ("result", "got"),
+    [
+        ("None", "None from load_data"),
+        ("[1]", "a value of type list from load_data"),
+        ("{'b': {}}", "no volume for id a from load_data"),
+        ("{'a': None}", "None for id a from load_data"),
+        ("{'a': [1, 2]}", "a value of type list for id a from load_data"),
+    ],
+)
+def test_what_is_no_mapping_of_volumes_is_one_line(make: Make, result: str, got: str) -> None:
+    sets = make({"data.py": f"data_info = ['a']\ndef load_data(data_dir, data_ids=None, **_):\n    return {result}\n"})
+    train, _ = volumes.choose_ids(sets, None, None)
+    with pytest.raises(InputError) as caught:
+        volumes.load(train, Path(), ())
+    assert (caught.value.where, caught.value.got) == ("--data data.py", got)
+
+
+def test_an_exception_inside_a_module_is_its_own(make: Make) -> None:
+    sets = make({"data.py": "data_info = ['a']\ndef load_data(data_dir, data_ids=None, **_: int):\n    len(None)\n"})
+    train: Any = volumes.choose_ids(sets, None, None)[0]
+    with pytest.raises(TypeError, match="len"):
+        volumes.load(train, Path(), ())
