@@ -146,10 +146,13 @@ def lab(tmp_path_factory: pytest.TempPathFactory, program: Program) -> Lab:
     modules = {
         "nothing": "data_info = ['a']\n",
         "absent": "data_info = ['a']\ndef load_data(data_dir, data_ids=None, **_):\n    open('no_such_volume.raw')\n",
+        "blank": "data_info = ['a']\ndef load_data(data_dir, data_ids=None, **_): ...\n",
         "clash": "data_info = ['a']\ndef load_data(data_dir, data_ids=None, *, lr: float = 1.0): ...\n",
     }
     for name, text in modules.items():
         (lab.module.parent / f"{name}.py").write_text(text)
+    (lab.module.parent / "apostrophe.args").write_text("--lr 0.1\n--exp_name don't\n")
+    (lab.module.parent / "latin.args").write_bytes(b"--exp_name caf\xe9\n")
     done = program("deepem/train/run.py", words(lab, "--train_ids a b --max_iter 2"), lab.cwd)
     assert done.code == 0, done.err
     for name, array in (("img", image), ("small", image[:4]), ("nan", nan), ("two", np.stack([image] * 2))):
@@ -252,11 +255,19 @@ TRAIN = {
     "module that finds no file": Case(
         "--data {code}/absent.py --train_ids a --val_ids a", "--data {code}/absent.py", "no_such_volume.raw", ""
     ),
+    "module that gives no volumes": Case(
+        "--data {code}/blank.py --train_ids a --val_ids a", "--data {code}/blank.py", "None from load_data", "id ->"
+    ),
+    "a module twice": Case(
+        "--data {code}/cortex.py {code}/../code/cortex.py", "--data", "which are one module", "each module once"
+    ),
+    "a dot for a module": Case("--data .", "--data .", "no such module", "synthetic"),
     "flag of two owners": Case("--data {code}/clash.py --train_ids a", "clash.py", "--lr", "another name"),
     "unknown flag": Case(NEW + "--max_itr 5", "--max_itr", "an unknown flag", ""),
     "abbreviated flag": Case(NEW + "--max_it 5", "--max_it", "an unknown flag", ""),
     "flag of another module": Case(NEW + "--synth_size 9,9,9", "--synth_size", "no chosen module", "synthetic"),
     "word without a flag": Case(NEW + "--lr 0.1 0.2", "0.2", "no flag", ""),
+    "word behind a public flag": Case(NEW + "--recompute stray", "stray", "no flag", ""),
     "unknown id": Case("--train_ids a z", "--train_ids", "z", "one of a, b, c"),
     "unknown evaluation id": Case("--train_ids a --val_ids z", "--val_ids", "z", "one of a, b, c"),
     "unknown task": Case(NEW + "--axon 1", "--axon", "an unknown flag", ""),
@@ -294,6 +305,9 @@ TRAIN = {
     ),
     "an edge longer than the patch": Case(NEW + "--long 1 --edges 9,0,0", "--edges", "9,0,0", "shorter than"),
     "an id twice": Case("--train_ids a a", "--train_ids", "a twice", "each id once"),
+    "an id twice, written in two ways": Case(
+        "--train_ids a cortex/a", "--train_ids", "a and cortex/a, which are one id", "each id once"
+    ),
     "a patch of two numbers": Case(NEW + "--fov 8,32", "--fov", "8,32", "z,y,x"),
     "a width that groups do not divide": Case(NEW + "--width 6 12 --group 4", "--group", "4", "6"),
     "an unknown optimiser": Case(NEW + "--optim Adamant", "--optim", "Adamant", "Adam"),
@@ -304,6 +318,10 @@ TRAIN = {
     "an edge of nothing": Case(NEW + "--long 1 --edges 0,0,0", "--edges", "0,0,0", "an edge"),
     "no such GPU": Case(NEW + "--gpu_ids 7", "--gpu_ids", "7", "CUDA", options={"cpu": False}),
     "no file of arguments": Case("@no.args", "@no.args", "No such file", "arguments"),
+    "an apostrophe in a file of arguments": Case(
+        "@{code}/apostrophe.args", "apostrophe.args, line 2", "--exp_name don't", "quote closed"
+    ),
+    "a file of arguments in Latin-1": Case("@{code}/latin.args", "latin.args, line 1", "0xe9", "UTF-8"),
     "other options than the run there": Case(
         "--train_ids a b --lr 0.5 --max_iter 4", "experiments/run", "--lr was 0.001, is 0.5", "--exp_name"
     ),

@@ -9,7 +9,7 @@ from typing import Any
 
 from deepem import option
 from deepem.train.schedule import SCHEDULES
-from deepem.utils import argv, modules
+from deepem.utils import argfile, argv, modules
 from deepem.utils.errors import InputError
 
 PLUG_INS = {"data": "dataset", "sampler": "sampler", "augment": "augment", "modifier": "modifier", "model": "model"}
@@ -41,7 +41,7 @@ def parse(words: Sequence[str] | None = None) -> tuple[Options, list[str]]:
     """
     parser = _parser()
     options = vars(argv.parse(parser, words, PLUG_INS, _finish))
-    lines = argv.in_words(options, parser)
+    lines = argfile.in_words(options, parser)
     return options, lines
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -26,18 +28,26 @@ class DataSet:
     flags: Mapping[str, Any]
 
     @property
-    def name(self) -> str:
-        """The last part of the module's name, which qualifies ids: ``name/id``."""
-        return modules.short_name(self.word)
+    def ids(self) -> list[Any]:
+        """The ids that the module knows, as it writes them: text, but numbers pass."""
+        return list(dict.fromkeys(self.module.data_info))
 
-    @property
-    def ids(self) -> list[str]:
-        """The ids that the module knows."""
-        return list(self.module.data_info)
-
-    def split(self, phase: str) -> list[str]:
+    def split(self, phase: str) -> list[Any]:
         """The module's default ids for 'train' or 'val'; none where it has no splits."""
         return list(getattr(self.module, "splits", {}).get(phase, ()))
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The parts of the module's path, as it was named; some of the last qualify ids."""
+        file = modules.as_file(self.word)
+        there = Path(os.path.abspath(file if file is not None and file.is_file() else str(self.module.__file__)))
+        folders = there.parent.parts[:-1] if there.stem == "__init__" else there.parent.parts
+        return (*folders[1:], modules.short_name(self.word))
+
+    def is_called(self, name: str) -> bool:
+        """Whether a name before an id means this module: the last parts of its path, with dots or slashes."""
+        dotted = name.removesuffix(".py").replace("/", ".").strip(".")
+        return bool(dotted) and ("." + ".".join(self.parts)).endswith("." + dotted)
 
 
 @dataclass(frozen=True)
@@ -45,7 +55,7 @@ class Ref:
     """One id of one dataset, and how it is written."""
 
     dataset: DataSet
-    id: str
+    id: Any
     word: str
 
 
@@ -60,25 +70,46 @@ def choose_ids(
     Raises:
         InputError: an unknown id (all are listed), one that two modules have, or none to train on.
     """
-    train: list[Ref] = []
+    _require_distinct(datasets)
+    refs = {(ref.dataset.word, ref.id): ref for ref in _every(datasets)}
+    train = [_find(refs.values(), word, "--train_ids") for word in train_ids or ()]
     val: list[Ref] = []
-    if train_ids:
-        train = [_find(datasets, word, "--train_ids") for word in train_ids]
     for dataset in datasets:
-        ids = [_ref(datasets, dataset, i) for i in dataset.split("train") or _all_but_last(dataset)]
+        ids = [refs[dataset.word, i] for i in dataset.split("train") or _all_but_last(dataset)]
         train += [] if train_ids else ids
-        known = {(ref.dataset.word, ref.id) for ref in ids}
         mine = [ref for ref in train if ref.dataset is dataset]
-        if not val_ids and mine and all((ref.dataset.word, ref.id) in known for ref in mine):
-            val += [_ref(datasets, dataset, i) for i in dataset.split("val") or _last(dataset)]
-    if val_ids:
-        val = [_find(datasets, word, "--val_ids") for word in val_ids]
-    for flag, words in (("--train_ids", train_ids), ("--val_ids", val_ids)):
-        if twice := [word for word in words or () if list(words or ()).count(word) > 1]:
-            raise InputError(flag, f"{twice[0]} twice", "each id once")
+        if not val_ids and mine and all(ref in ids for ref in mine):
+            val += [refs[dataset.word, i] for i in dataset.split("val") or _last(dataset)]
+    val += [_find(refs.values(), word, "--val_ids") for word in val_ids or ()]
+    _refuse_twice("--train_ids", train_ids, train)
+    _refuse_twice("--val_ids", val_ids, val)
     if not train:
-        raise InputError("--train_ids", "none", f"ids of {', '.join(_every(datasets))}")
+        raise InputError("--train_ids", "none", f"ids of {', '.join(r.word for r in _listed(refs.values()))}")
     return train, val
+
+
+def _require_distinct(datasets: Sequence[DataSet]) -> None:
+    """Refuse a module that is named twice, in whichever way, and one that does not name its ids."""
+    words: dict[str, str] = {}
+    for dataset in datasets:
+        info, file = dataset.module.data_info, os.path.realpath(str(dataset.module.__file__))
+        if isinstance(info, str) or not isinstance(info, Iterable):
+            got = f"data_info of type {type(info).__name__}"
+            raise InputError(f"--data {dataset.word}", got, modules.KINDS["dataset"].offers["data_info"])
+        if file in words:
+            raise InputError("--data", f"{words[file]} and {dataset.word}, which are one module", "each module once")
+        words[file] = dataset.word
+
+
+def _refuse_twice(flag: str, words: Sequence[str] | None, refs: Sequence[Ref]) -> None:
+    """Refuse an id that is given twice, in whichever way."""
+    first: dict[tuple[str, Any], str] = {}
+    for word, ref in zip(words or (), refs, strict=False):
+        key = ref.dataset.word, ref.id
+        if key in first:
+            got = f"{word} twice" if first[key] == word else f"{first[key]} and {word}, which are one id"
+            raise InputError(flag, got, "each id once")
+        first[key] = word
 
 
 def _all_but_last(dataset: DataSet) -> list[str]:
@@ -89,24 +120,43 @@ def _last(dataset: DataSet) -> list[str]:
     return [] if dataset.split("train") else dataset.ids[-1:]
 
 
-def _ref(datasets: Sequence[DataSet], dataset: DataSet, id: str) -> Ref:
-    shared = sum(id in other.module.data_info for other in datasets) > 1
-    return Ref(dataset, id, f"{dataset.name}/{id}" if shared else id)
+def _every(datasets: Sequence[DataSet]) -> list[Ref]:
+    """All ids, each written as it is, or behind its module's name where it would be taken for another."""
+    known = [(d, id) for d in datasets for id in dict.fromkeys([*d.ids, *d.split("train"), *d.split("val")])]
+    names = _names(datasets)
+    times = Counter(str(id) for _, id in known) + Counter(f"{names[d.word]}/{id}" for d, id in known)
+    return [Ref(d, id, str(id) if times[str(id)] == 1 else f"{names[d.word]}/{id}") for d, id in known]
 
 
-def _every(datasets: Sequence[DataSet]) -> list[str]:
-    return [_ref(datasets, dataset, id).word for dataset in datasets for id in dataset.ids]
+def _names(datasets: Sequence[DataSet]) -> dict[str, str]:
+    """What ids of each module are qualified by: as many of the last parts of its path as tell it from the others."""
+    paths = {dataset.word: dataset.parts for dataset in datasets}
+    names = {}
+    for word, parts in paths.items():
+        others = [other for key, other in paths.items() if key != word]
+        lengths = (n for n in range(1, len(parts)) if all(other[-n:] != parts[-n:] for other in others))
+        names[word] = ".".join(parts[-next(lengths, len(parts)) :])
+    return names
 
 
-def _find(datasets: Sequence[DataSet], word: str, flag: str) -> Ref:
-    name, _, id = word.rpartition("/")
-    having = [d for d in datasets if (not name or d.name == name) and id in d.module.data_info]
-    having = having or [d for d in datasets if word in d.module.data_info]
+def _listed(refs: Iterable[Ref]) -> list[Ref]:
+    """Those that can be asked for."""
+    return [ref for ref in refs if ref.id in ref.dataset.module.data_info]
+
+
+def _find(refs: Iterable[Ref], word: str, flag: str) -> Ref:
+    listed = _listed(refs)
+    having = [ref for ref in listed if word == ref.word] or [ref for ref in listed if _means(word, ref)]
     if not having:
-        raise InputError(flag, word, f"one of {', '.join(_every(datasets))}")
+        raise InputError(flag, word, f"one of {', '.join(ref.word for ref in listed)}")
     if len(having) > 1:
-        raise InputError(flag, f"{word}, which several modules have", " or ".join(f"{d.name}/{id}" for d in having))
-    return _ref(datasets, having[0], id if id in having[0].module.data_info else word)
+        raise InputError(flag, f"{word}, which several modules have", " or ".join(ref.word for ref in having))
+    return having[0]
+
+
+def _means(word: str, ref: Ref) -> bool:
+    id = str(ref.id)
+    return word == id or (word.endswith(f"/{id}") and ref.dataset.is_called(word.removesuffix(f"/{id}")))
 
 
 def load(refs: Sequence[Ref], data_dir: Path, chosen: Sequence[tasks.Task]) -> dict[str, Arrays]:
@@ -126,11 +176,27 @@ def load(refs: Sequence[Ref], data_dir: Path, chosen: Sequence[tasks.Task]) -> d
             **one.flags,
         )
         with plug_in("--data", one.word):
-            volumes = one.module.load_data(data_dir, list(mine), **keywords)
-        if lacking := [id for id in mine if id not in volumes]:
-            raise InputError(f"--data {one.word}", f"no volume for id {lacking[0]} from load_data", "one per id")
+            volumes = _by_id(one.word, one.module.load_data(data_dir, list(mine), **keywords), list(mine))
         loaded |= {ref.word: volumes[id] for id, ref in mine.items()}
     return loaded
+
+
+def _by_id(word: str, given: object, ids: Sequence[Any]) -> dict[Any, Any]:
+    """The volumes of some ids out of what a module gave, each taken once: they may be read only then."""
+    wants = "a dict id -> {'img': ..., 'seg': ...}"
+    if not isinstance(given, Mapping):
+        raise InputError(f"--data {word}", f"{_kind(given)} from load_data", wants)
+    if lacking := [id for id in ids if id not in given]:
+        raise InputError(f"--data {word}", f"no volume for id {lacking[0]} from load_data", "one per id")
+    volumes = {id: given[id] for id in ids}
+    for id, volume in volumes.items():
+        if not isinstance(volume, Mapping):
+            raise InputError(f"--data {word}", f"{_kind(volume)} for id {id} from load_data", wants)
+    return volumes
+
+
+def _kind(value: object) -> str:
+    return "None" if value is None else f"a value of type {type(value).__name__}"
 
 
 def require_labels(refs: Sequence[Ref], loaded: Mapping[str, Arrays], chosen: Sequence[tasks.Task]) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import shlex
 import sys
 import types
 import typing
@@ -17,28 +16,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
-from deepem.utils import modules
+from deepem.utils import argfile, modules
 from deepem.utils.edges import parse_edge
 from deepem.utils.errors import InputError, warn
 
-PUBLIC = frozenset(
-    {
-        "recompute",
-        "flip",
-        "grayscale",
-        "warping",
-        "misalign",
-        "interp",
-        "missing",
-        "blur",
-        "box",
-        "mip",
-        "lost",
-        "random",
-    }
-    | {"glia_mask", "depth", "width", "group", "act", "no_autotune"}
-)
-"""Flags of public argument files that belong to plug-ins here, or to nobody: warned about where none takes them."""
+PUBLIC = {
+    **dict.fromkeys(("recompute", "flip", "grayscale", "warping", "interp", "lost", "random"), 0),
+    **dict.fromkeys(("glia_mask", "no_autotune"), 0),
+    **dict.fromkeys(("misalign", "missing", "blur", "box", "mip", "depth", "group", "act"), 1),
+    "width": sys.maxsize,
+}
+"""Flags of public argument files that belong to plug-ins here, or to nobody: warned about where none takes them.
+Each with the most words that follow it."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -54,9 +43,20 @@ class Parser(argparse.ArgumentParser):
             formatter_class=_Help,
         )
 
-    def convert_arg_line_to_args(self, arg_line: str) -> list[str]:
-        """One line of an @file, split as a shell would, # for comments."""
-        return _shield(shlex.split(arg_line, comments=True))
+    def _read_args_from_files(self, arg_strings: list[str]) -> list[str]:
+        """The words, and those of the files among them, which may name further files."""
+        return self._expand(arg_strings, ())
+
+    def _expand(self, words: Sequence[str], within: tuple[str, ...]) -> list[str]:
+        found: list[str] = []
+        for word in words:
+            if not word.startswith("@"):
+                found.append(word)
+                continue
+            if word in within:
+                raise InputError(within[-1], f"{word}, which it is read for", "files that do not name each other")
+            found += self._expand(_shield(argfile.read(word[1:])), (*within, word))
+        return found
 
     def error(self, message: str) -> NoReturn:
         """Argparse's words in the form of every other error."""
@@ -70,8 +70,6 @@ class Parser(argparse.ArgumentParser):
                 "nothing" if known[1] in ("one", "at least one") else "another number",
                 f"{known[1]} value",
             )
-        if unreadable := re.match(r"\[Errno \d+\] (.*): '(.*)'", message):
-            raise InputError(f"@{unreadable[2]}", unreadable[1], "a file of arguments")
         raise InputError(where, text or message, "another value")
 
 
@@ -141,15 +139,16 @@ fractions = value_of("three numbers z,y,x", _vector(float))
 edge = value_of("an edge z,y,x such as 0,0,1", parse_edge)
 
 
-def one_of(*allowed: str) -> Callable[[str], Any]:
-    """A reader of one word out of several."""
+def one_of(*allowed: Any) -> Callable[[str], Any]:
+    """A reader of one word out of several, or of another value by the word that it is written as."""
+    words = {str(value): value for value in allowed}
 
-    def read(text: str) -> str:
-        if text not in allowed:
+    def read(text: str) -> Any:
+        if text not in words:
             raise ValueError
-        return text
+        return words[text]
 
-    return value_of(f"one of {', '.join(allowed)}", read)
+    return value_of(f"one of {', '.join(words)}", read)
 
 
 def plug_in_words(options: argparse.Namespace, kinds: Mapping[str, str]) -> list[tuple[str, str]]:
@@ -243,53 +242,42 @@ def _add_flag(group: argparse._ArgumentGroup, flag: modules.Flag) -> None:
         many, kind = {"nargs": "*"}, typing.get_args(kind)[0]
     many["metavar"] = {int: "N", float: "X", str: "TEXT", Path: "FILE"}.get(kind, "Z,Y,X")
     if typing.get_origin(kind) is typing.Literal:
-        many["metavar"] = "{" + ",".join(typing.get_args(kind)) + "}"
+        many["metavar"] = "{" + ",".join(map(str, typing.get_args(kind))) + "}"
     group.add_argument(f"--{flag.name}", type=_reader(flag, kind), default=flag.default, help=help_text, **many)
 
 
 def _reader(flag: modules.Flag, kind: Any) -> Callable[[str], Any]:
     if typing.get_origin(kind) is typing.Literal:
         return one_of(*typing.get_args(kind))
-    if typing.get_origin(kind) is tuple:
-        return {int: vector, float: fractions}[typing.get_args(kind)[0]]
     readers: dict[Any, Callable[[str], Any]] = {int: integer, float: number, str: str.strip, Path: Path}
+    if typing.get_origin(kind) is tuple:
+        parts = typing.get_args(kind)
+        readers = {(int,) * 3: vector, (float,) * 3: fractions, (int, ...): vector, (float, ...): fractions}
+        if parts in readers:
+            return readers[parts]
     if kind not in readers:
-        allowed = "bool, int, float, str, Path, a Literal, a list of those or a tuple of three"
+        allowed = "bool, int, float, str, Path, a Literal, a list[...] of those or a tuple[...] of three numbers"
         raise InputError(f"{flag.file}: parameter {flag.name}", f"the type {kind}", allowed)
     return readers[kind]
 
 
 def _refuse_unknown(rest: Sequence[str]) -> None:
     """Warn of public flags that no chosen module takes; refuse everything else that was not understood."""
-    names = [word for word in rest if word.startswith("-")]
-    if rest and not names:
-        raise InputError(rest[0].strip(), "a word that belongs to no flag", "--FLAG VALUE")
-    for word in names:
+    follow = 0
+    for word in rest:
+        if not word.startswith("-"):
+            if not follow:
+                raise InputError(word.strip(), "a word that belongs to no flag", "--FLAG VALUE")
+            follow -= 1
+            continue
         flag = word.split("=")[0].lstrip("-").replace("-", "_")
         flag = flag.removeprefix("no_") if flag != "no_autotune" else flag
-        if flag in PUBLIC:
-            warn(f"{word}: no chosen module takes it; ignored")
-            continue
-        where = modules.takers(flag)
-        wants = f"a module that does: {' or '.join(where[:4])}" if where else "a flag of --help"
-        raise InputError(word, "a flag that no chosen module takes" if where else "an unknown flag", wants)
-
-
-def in_words(options: Mapping[str, Any], parser: Parser) -> list[str]:
-    """The options as lines of an @file that give the same options again, defaults left out."""
-    lines = []
-    for action in parser._actions:
-        value = options.get(action.dest)
-        if not action.option_strings or value is None or value == action.default:
-            continue
-        name = max(action.option_strings, key=len) if action.nargs != 0 else action.option_strings[0]
-        if isinstance(value, bool):
-            lines.append(name if value else action.option_strings[-1])
-            continue
-        items = value if isinstance(action.nargs, str) else [value]
-        texts = [",".join(map(str, v)) if isinstance(v, (list, tuple)) else str(v) for v in items]
-        lines.append(shlex.join([name, *texts]))
-    return lines
+        if flag not in PUBLIC:
+            where = modules.takers(flag)
+            wants = f"a module that does: {' or '.join(where[:4])}" if where else "a flag of --help"
+            raise InputError(word, "a flag that no chosen module takes" if where else "an unknown flag", wants)
+        warn(f"{word}: no chosen module takes it; ignored")
+        follow = 0 if "=" in word else PUBLIC[flag]
 
 
 @contextmanager

@@ -20,8 +20,9 @@ import inspect
 import os
 import re
 import sys
+import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -97,8 +98,6 @@ def load(kind: str, name: str) -> ModuleType:
     target = _locate(kind, name)
     if target is None:
         raise InputError(f"{row.flag} {name}", "no such module", f"one of {', '.join(siblings(kind))}, or a file")
-    if str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))  # a dotted path may start in the working directory
     try:
         module = importlib.import_module(target)
     except OSError as error:
@@ -112,8 +111,10 @@ def load(kind: str, name: str) -> ModuleType:
 def _locate(kind: str, name: str) -> str | None:
     """The import name of a module, or None if there is no such module. Imports at most parent packages."""
     package = KINDS[kind].package
-    if name.endswith(".py") or os.sep in name:
-        path = Path(name).expanduser()
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))  # a dotted path may start in the working directory
+    path = as_file(name)
+    if path is not None:
         if path.is_file():
             known = _inside(path)
             return known or byfile.import_name(path)
@@ -129,6 +130,11 @@ def _locate(kind: str, name: str) -> str | None:
     return None
 
 
+def as_file(name: str) -> Path | None:
+    """The path that a plug-in's name is, whether or not there is such a file, or None if it is a dotted name."""
+    return Path(name).expanduser() if name.endswith(".py") or os.sep in name else None
+
+
 def _inside(path: Path) -> str | None:
     """The dotted name of a file of this package, so that it is not imported twice under two names."""
     resolved = path.resolve()
@@ -139,6 +145,8 @@ def _inside(path: Path) -> str | None:
 
 def _exists(dotted: str) -> bool:
     """Whether a dotted path names a module (a package counts only if it is not a mere folder of plug-ins)."""
+    if not all(dotted.split(".")):
+        return False  # . and the like: importlib takes them for relative to something
     try:
         spec = importlib.util.find_spec(dotted)
     except ModuleNotFoundError:
@@ -241,7 +249,18 @@ def _flags_of(function: Callable[..., object], file: str) -> Iterator[Flag]:
             if parameter.default is parameter.empty:
                 raise InputError(file, f"the flag parameter {name} without a default", "a default for it")
             default = parameter.default
-            yield Flag(name, hints.get(name, type(default)), default, helps.get(name, ""), file)
+            yield Flag(name, _type(hints.get(name), default), default, helps.get(name, ""), file)
+
+
+def _type(hint: Any, default: object) -> Any:
+    """The type of a flag: its annotation, or where that leaves it open what the default shows."""
+    bare = (typing.get_origin(hint) or hint) in (None, list, tuple, Sequence) and not typing.get_args(hint)
+    if bare and isinstance(default, list):
+        return types.GenericAlias(list, (_type(None, default[0]) if default else str,))
+    if bare and isinstance(default, tuple):
+        kinds = [type(part) for part in default]
+        return types.GenericAlias(tuple, (float,) * len(kinds) if set(kinds) == {int, float} else tuple(kinds))
+    return type(default) if hint is None else hint
 
 
 def _argument_help(doc: str) -> dict[str, str]:

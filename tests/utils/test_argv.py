@@ -28,12 +28,6 @@ def test_negative_vectors_are_values() -> None:
     assert parse(["--edges", "0,0,1", "-1,0,0"]).edges == [(0, 0, 1), (-1, 0, 0)]
 
 
-def test_a_file_of_arguments_is_split_as_a_shell_would(tmp_path: Path) -> None:
-    (tmp_path / "a").write_text("# comment\n--edges 0,0,1 -1,0,0 # more\n\n--lr '0.5'\n")
-    options = parse([f"@{tmp_path / 'a'}"])
-    assert (options.edges, options.lr) == ([(0, 0, 1), (-1, 0, 0)], 0.5)
-
-
 @pytest.mark.parametrize(
     ("words", "line"),
     [
@@ -67,6 +61,14 @@ def test_public_flags_that_nothing_takes_are_a_warning(capsys: pytest.CaptureFix
     ]
 
 
+def test_public_flags_keep_no_more_words_than_they_take(capsys: pytest.CaptureFixture[str]) -> None:
+    parse(["--misalign", "-3", "--width", "8", "16", "--recompute", "--act", "ELU"])
+    assert len(capsys.readouterr().err.splitlines()) == 4
+    for words in ("--recompute stray", "--missing 7 stray", "--missing=7 stray", "--lr 0.5 stray --recompute"):
+        with pytest.raises(InputError, match="stray: got a word that belongs to no flag"):
+            parse(words.split())
+
+
 def test_plug_in_flags_follow_their_types(tmp_path: Path) -> None:
     path = tmp_path / "recipe.py"
     path.write_text(
@@ -74,6 +76,40 @@ def test_plug_in_flags_follow_their_types(tmp_path: Path) -> None:
     )
     options = parse(["--augment", str(path), "--no-on", "--size", "-4,5,6", "--names", "a", "b"])
     assert (options.on, options.size, options.names) == (False, (-4, 5, 6), ["a", "b"])
+
+
+@pytest.mark.parametrize(
+    ("parameter", "words", "value"),
+    [
+        ("x: Literal[2, 3] = 2", ["3"], 3),
+        ("x: Literal['a', 1] | None = None", ["1"], 1),
+        ("x: list[Literal[2, 3]] = [2]", ["3", "2"], [3, 2]),
+        ("x=(1, 2, 3)", ["-4,5,6"], (-4, 5, 6)),
+        ("x=(1, 0.5, 0.5)", ["1,1,0.25"], (1.0, 1.0, 0.25)),
+        ("x: tuple = (1, 2, 3)", ["4,5,6"], (4, 5, 6)),
+        ("x=[1, 2]", ["3"], [3]),
+        ("x: list = [0.5]", ["3", "4"], [3.0, 4.0]),
+        ("x=[(0, 0, 1)]", ["0,0,1", "-1,0,0"], [(0, 0, 1), (-1, 0, 0)]),
+        ("x=[]", ["a", "b"], ["a", "b"]),
+        ("x=1", ["3"], 3),
+        ("x: tuple[int, ...] | None = None", ["1,2,3"], (1, 2, 3)),
+        ("x: typing.Tuple[float, float, float] = (1., 1., 1.)", ["1,2,0.5"], (1.0, 2.0, 0.5)),
+        ("x: list | None = None", None, "list"),
+        ("x=(1, 2)", None, "of three numbers"),
+        ("x: tuple[str, str, str] = ('a', 'b', 'c')", None, "of three numbers"),
+        ("x=None", None, "NoneType"),
+    ],
+)
+def test_the_type_of_a_flag(tmp_path: Path, parameter: str, words: list[str] | None, value: object) -> None:
+    path = tmp_path / "recipe.py"
+    path.write_text("import typing\nfrom typing import Literal\n" + RECIPE.format(parameter))
+    if words is None:
+        with pytest.raises(InputError, match=str(value)):
+            parse(["--augment", str(path)])
+        return
+    assert parse(["--augment", str(path), "--x", *words]).x == value
+    with pytest.raises(SystemExit):
+        parse(["--augment", str(path), "--help"])
 
 
 def test_two_plug_ins_may_share_a_flag_only_if_it_is_the_same(tmp_path: Path) -> None:
@@ -90,20 +126,6 @@ def test_a_plug_in_cannot_take_a_name_of_the_machinery(tmp_path: Path) -> None:
     path.write_text(RECIPE.format("lr: float = 1.0"))
     with pytest.raises(InputError, match="the flag --lr"):
         parse(["--augment", str(path)])
-
-
-def test_options_written_down_give_the_same_options_again(tmp_path: Path) -> None:
-    path = tmp_path / "r.py"
-    path.write_text(RECIPE.format("on: bool = True, texts: list[str] | None = None"))
-    words = ["--augment", str(path), "--edges", "0,0,1", "-1,0,0", "--no-on", "--texts", "a b", "#c"]
-    parser = argv.Parser("run.py", "")
-    parser.add_argument("--edges", type=argv.edge, nargs="*")
-    parser.add_argument("--lr", type=argv.positive, default=0.1)
-    parser.add_argument("--box", type=argv.size)
-    parser.add_argument("--augment", nargs="*")
-    options = argv.parse(parser, words, {"augment": "augment"}, lambda options: None)
-    (tmp_path / "again").write_text("\n".join(argv.in_words(vars(options), parser)))
-    assert parse([f"@{tmp_path / 'again'}"]) == options
 
 
 def test_help_imports_nothing_heavy(root: Path) -> None:

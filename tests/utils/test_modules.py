@@ -56,6 +56,27 @@ def test_public_sampler_names_mean_basic(name: str) -> None:
     assert modules.load("sampler", name).__name__ == "deepem.data.sampler.basic"
 
 
+@pytest.mark.parametrize("more", ["", "--help"])
+def test_a_dotted_path_may_start_in_the_working_directory(root: Path, tmp_path: Path, more: str) -> None:
+    """Of a program run as a file, which has the repository first on its path and not the working directory."""
+    (tmp_path / "mylab").mkdir()
+    (tmp_path / "mylab" / "cortex.py").write_text(DATASET)
+    words = ["--data", "mylab.cortex", "--aff", "1", "--blur", "x", *more.split()]
+    command = [sys.executable, str(root / "deepem" / "train" / "run.py"), *words]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    if more:
+        assert "--blur" in done.stdout
+    else:
+        assert done.stderr == "run.py: error: --blur: got x, wants a whole number\n"  # the module is found
+
+
+@pytest.mark.parametrize("name", [".", "..", ".cortex", "cortex.", "flyem..cremi_b", "./"])
+def test_dots_alone_name_no_module(name: str) -> None:
+    for locate in (modules.load, modules.flags_unloaded):
+        with pytest.raises(InputError, match=r"got no such module, wants one of .*synthetic"):
+            locate("dataset", name)
+
+
 def test_a_misspelt_sampler_is_an_error_that_lists_siblings() -> None:
     with pytest.raises(InputError, match=r"--sampler basik: got no such module, wants one of basic, or a file"):
         modules.load("sampler", "basik")

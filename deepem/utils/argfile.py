@@ -1,0 +1,91 @@
+"""Files of arguments: read line by line as a shell would, and written so that reading gives the same options again."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from deepem.utils.errors import InputError
+
+_WORD = re.compile(r"""(?:[^ \t\r'"\\]|\\.|'[^']*'|"(?:[^"\\]|\\.)*")+(?![^ \t\r])""")
+_CONTINUED = re.compile(r"(?<!\\)(?:\\\\)*\\$")
+
+
+def read(name: str) -> list[str]:
+    """The words of a file.
+
+    A # at the start of a word begins a comment, a backslash at the end of a line joins it with the next. Quotes end
+    in the line that they begin in: two stray apostrophes, far apart, are two errors and no long word.
+
+    Raises:
+        InputError: a file that cannot be read or understood.
+    """
+    words, held, first = list[str](), "", 1
+    for number, line in enumerate(_lines(name), 1):
+        first = first if held else number
+        held += line
+        found = _split(held)
+        if found is None and _CONTINUED.search(held):
+            held = held[:-1] or " "
+            continue
+        if found is None:
+            raise InputError(f"@{name}, line {first}", held.strip(), "each quote closed, or a backslash before it")
+        words, held = words + found, ""
+    return words
+
+
+def _lines(name: str) -> Iterator[str]:
+    """The lines, and an empty one at the end, for a backslash that nothing follows."""
+    try:
+        whole = Path(name).read_bytes()
+    except OSError as error:
+        raise InputError(f"@{name}", error.strerror, "a file of arguments") from None
+    for number, line in enumerate([*whole.replace(b"\r\n", b"\n").split(b"\n"), b""], 1):
+        try:
+            yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"@{name}, line {number}", f"the byte {line[error.start]:#x}, which is not UTF-8", "text in UTF-8"
+            ) from None
+
+
+def _split(line: str) -> list[str] | None:
+    """The words of a line up to a comment, or None if a quote or a backslash is left open."""
+    words, at = list[str](), 0
+    while (at := len(line) - len(line[at:].lstrip(" \t\r"))) < len(line) and line[at] != "#":
+        word = _WORD.match(line, at)
+        if word is None:
+            return None
+        words += shlex.split(word[0])
+        at = word.end()
+    return words
+
+
+def in_words(options: Mapping[str, Any], parser: argparse.ArgumentParser) -> list[str]:
+    """The options as lines of an @file that give the same options again, defaults left out."""
+    lines = []
+    for action in parser._actions:
+        value = options.get(action.dest)
+        if not action.option_strings or value is None or value == action.default:
+            continue
+        name = max(action.option_strings, key=len) if action.nargs != 0 else action.option_strings[0]
+        if isinstance(value, bool):
+            lines.append(name if value else action.option_strings[-1])
+            continue
+        texts = [_text(v) for v in ([value] if action.nargs in (None, "?") else value)]
+        if len(texts) == 1 and texts[0].startswith(("-", "@")):
+            lines.append(shlex.join([f"{name}={texts[0]}"]))  # a value that looks like a flag or a file
+        else:
+            lines.append(shlex.join([name, *texts]))
+    return lines
+
+
+def _text(value: Any) -> str:
+    """One value as a word: a vector z,y,x, or a name and its factor NAME=X."""
+    if not isinstance(value, (list, tuple)):
+        return str(value)
+    return ("=" if isinstance(value[0], str) else ",").join(map(str, value))

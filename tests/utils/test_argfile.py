@@ -1,0 +1,143 @@
+"""Files of arguments: read as a shell would, one line of error where they cannot be, written to be read again."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pytest
+
+from deepem.train import option
+from deepem.utils import argfile, argv
+from deepem.utils.errors import InputError
+
+CANDIDATES = ["3", "0.25", "2,2,2", "0,0,1", "core.enc=0.1", "bf16", "MSELoss", "cosine"]
+TEXT = "it's #1 \\ and @2"
+BASE = ["--data", "synthetic", "--aff", "1"]
+MODULES = {
+    "data": ["deepem.data.dataset.synthetic"],
+    "model": ["vrunet"],
+    "augment": ["flip_rotate"],
+    "modifier": ["crop2x"],
+    "sampler": ["deepem.data.sampler.basic"],
+}
+
+
+def parser() -> argv.Parser:
+    p = argv.Parser("run.py", "")
+    p.add_argument("--edges", type=argv.edge, nargs="*")
+    p.add_argument("--lr", type=argv.positive, default=0.1)
+    p.add_argument("--box", type=argv.size)
+    p.add_argument("--augment", nargs="*")
+    p.add_argument("--exp_name")
+    return p
+
+
+def parse(words: list[str]) -> argparse.Namespace:
+    return argv.parse(parser(), words, {"augment": "augment"}, lambda options: None)
+
+
+def test_a_file_of_arguments_is_split_as_a_shell_would(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("# comment\n--edges 0,0,1 -1,0,0 # more\n\n--lr '0.5'\n")
+    options = parse([f"@{tmp_path / 'a'}"])
+    assert (options.edges, options.lr) == ([(0, 0, 1), (-1, 0, 0)], 0.5)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("--exp_name run#1 #2\n", ["--exp_name", "run#1"]),
+        ("#'\n  # don't \\\n--a", ["--a"]),
+        ("--aff 1.0 \\\n  --mit 2\\\n5\n", ["--aff", "1.0", "--mit", "25"]),
+        ("--aff 1.0 \\\n# no more\n--mit 2", ["--aff", "1.0", "--mit", "2"]),
+        ("--aff 1.0 \\", ["--aff", "1.0"]),
+        ("--aff 1.0 \\\n", ["--aff", "1.0"]),
+        ("\\\n\\\n--a\\\\\n--b", ["--a\\", "--b"]),
+        ('--a "x \\\ny" \'it\'\\\'\'s\' "" "\\"#"\n', ["--a", "x y", "it's", "", '"#']),
+        ("--a x\r\n--b\ty \\\r\nz\r\n", ["--a", "x", "--b", "y", "z"]),
+        ("\ufeff--a é\u00a0\x0c\n", ["--a", "é\u00a0\x0c"]),
+        ("", []),
+    ],
+)
+def test_comments_quotes_and_continued_lines(tmp_path: Path, text: str, words: list[str]) -> None:
+    (tmp_path / "a").write_bytes(text.encode())
+    assert argfile.read(str(tmp_path / "a")) == words
+
+
+@pytest.mark.parametrize(
+    ("text", "where", "got"),
+    [
+        (b"--a b\n--exp_name don't\n--b won't\n", "a, line 2", "--exp_name don't"),
+        (b'--a b \\\n\n--c \\\n "d\n', "a, line 3", '--c  "d'),
+        (b"--a b\n\n--exp_name caf\xe9\n", "a, line 3", "the byte 0xe9, which is not UTF-8"),
+        (b"--a b\n@{folder}/a\n", "a", "@{folder}/a, which it is read for"),
+        (b"@{folder}\n", "{folder}", "Is a directory"),
+        (b"@{folder}/b\n", "{folder}/b", "No such file or directory"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path, text: bytes, where: str, got: str) -> None:
+    (tmp_path / "a").write_bytes(text.replace(b"{folder}", str(tmp_path).encode()))
+    with pytest.raises(InputError) as caught:
+        parse([f"@{tmp_path / 'a'}"])
+    assert caught.value.where.startswith("@")
+    assert caught.value.where.endswith(where.format(folder=tmp_path))
+    assert caught.value.got == got.format(folder=tmp_path)
+
+
+def test_a_file_may_name_another(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text(f"@{tmp_path / 'b'} --lr 0.5 @{tmp_path / 'b'}")
+    (tmp_path / "b").write_text("--edges -1,0,0")
+    options = parse([f"@{tmp_path / 'a'}"])
+    assert (options.edges, options.lr) == ([(-1, 0, 0)], 0.5)
+
+
+@pytest.mark.parametrize("name", ["-x", "@x", "--lr", "-1", "", "a b#c"])
+def test_text_of_any_look_is_read_again(tmp_path: Path, name: str) -> None:
+    p = parser()
+    options = argv.parse(p, [f"--exp_name={name}"], {}, lambda options: None)
+    (tmp_path / "again").write_text("\n".join(argfile.in_words(vars(options), p)))
+    assert parse([f"@{tmp_path / 'again'}"]).exp_name == name
+
+
+def test_options_of_plug_ins_are_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "r.py"
+    path.write_text(
+        "def get_augmentation(is_train, *, on: bool = True, texts: list[str] | None = None, x=(1, 2, 3)):\n    ...\n"
+    )
+    words = ["--augment", str(path), "--edges", "0,0,1", "-1,0,0", "--no-on", "--texts", "a b", "#c", "--x=-4,5,6"]
+    p = parser()
+    options = argv.parse(p, words, {"augment": "augment"}, lambda options: None)
+    (tmp_path / "again").write_text("\n".join(argfile.in_words(vars(options), p)))
+    assert parse([f"@{tmp_path / 'again'}"]) == options
+
+
+def values(action: argparse.Action) -> list[list[str]]:
+    """Words that give an action another value than its default."""
+    name = action.option_strings[0]
+    if action.nargs == 0:
+        return [[given] for given in action.option_strings]
+    if action.dest in MODULES:
+        return [[name, *MODULES[action.dest]]]
+    accepted = [TEXT] if action.type is None else [word for word in CANDIDATES if reads(action, word)]
+    assert accepted, f"no value for {name}: add one"
+    if isinstance(action.nargs, int):
+        return [[name, *[accepted[0]] * action.nargs]]
+    return [[name, accepted[0]]] + ([[name, accepted[-1], accepted[0]]] if action.nargs else [])
+
+
+def reads(action: argparse.Action, word: str) -> bool:
+    try:
+        return action.type(word) != action.default  # type: ignore[operator,misc]
+    except argparse.ArgumentTypeError:
+        return False
+
+
+TRAINING = [words for action in option._parser()._actions for words in values(action)]
+
+
+@pytest.mark.parametrize("words", TRAINING, ids=" ".join)
+def test_every_option_of_training_is_read_again(tmp_path: Path, words: list[str]) -> None:
+    needs = ["--edges", "0,0,1"] if words[0] == "--long" else []
+    options, lines = option.parse([*BASE, *needs, *words])
+    (tmp_path / "again").write_text("\n".join(lines))
+    assert option.parse([f"@{tmp_path / 'again'}"]) == (options, lines)
