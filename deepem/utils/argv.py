@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 from deepem.utils import argfile, modules
 from deepem.utils.edges import parse_edge
-from deepem.utils.errors import InputError, warn
+from deepem.utils.errors import InputError, unreadable, warn
 
 PUBLIC = {
     **dict.fromkeys(("recompute", "flip", "grayscale", "warping", "interp", "lost", "random"), 0),
@@ -298,5 +298,4 @@ def plug_in(flag: str, name: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        path = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        raise InputError(f"{flag} {name}", path, "a file that can be read") from error
+        raise unreadable(f"{flag} {name}", error) from error
