@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from datetime import timedelta
 from typing import Any
 
@@ -70,6 +71,8 @@ class Ranks:
         """The network with gradients that are averaged over all."""
         if self.world == 1:
             return network
+        # kernels of one voxel are in both memory formats at once, and DDP takes exception to which strides tell so
+        warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
         if sync_bn:
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
         on: dict[str, Any] = {"device_ids": [device]} if device.type == "cuda" else {}
