@@ -60,7 +60,9 @@ class Job:
         heads = {task.name: task.channels for task in self.tasks}
         variances = {f"{name}{VARIANCE}": count for name, count in heads.items() if options["variance"]}
         self.heads, self.outputs = heads, heads | variances
-        self.network = Network(self.model, self.output, self.front, options["temperature"], options["amp"], heads)
+        self.network = Network(
+            self.model, self.output, self.front, options["temperature"], options["amp"], heads, gives
+        )
         self._cost: Cost | None = None
 
     def _build(self, state: State | None) -> tuple[nn.Module, Vec3]:
