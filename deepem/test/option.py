@@ -73,7 +73,10 @@ def find(exp_name: str, number: int) -> tuple[int, State]:
 
 
 def _trained(stored: Mapping[str, Any], given: argparse.Namespace) -> Options:
-    """What the checkpoint was trained with, as defaults of the flags here; tasks only where none is given."""
+    """What the checkpoint was trained with, as defaults of the flags here; tasks only where none is given.
+
+    Its edges hold where --edges is not given, whichever tasks are: --long 3 says how many there are, not which.
+    """
     trained: Options = {name: tuple(stored[name]) for name in SIZES if stored.get(name)}
     if given.fov or given.inputsz:
         trained.pop("outputsz", None)
@@ -81,8 +84,8 @@ def _trained(stored: Mapping[str, Any], given: argparse.Namespace) -> Options:
     machinery = {task.flag for task in tasks.TASKS} | {*SIZES, "edges", "exp_name", "chkpt_num", "data_dir"}
     trained |= {name: value for name, value in stored.items() if name not in machinery and name not in vars(given)}
     trained |= {name: stored[name] for name in stored if name == "model" or name.endswith("_num_channels")}
+    trained["edges"] = [tuple(edge) for edge in stored.get("edges") or ()]
     if not any(getattr(given, task.flag) for task in tasks.TASKS):
-        trained["edges"] = [tuple(edge) for edge in stored.get("edges") or ()]
         trained |= {task.flag: bool(stored.get(task.flag)) for task in tasks.TASKS}
     return trained
 

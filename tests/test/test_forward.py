@@ -64,6 +64,24 @@ def test_a_public_checkpoint_needs_the_model_its_sizes_and_the_tasks(lab, capsys
     np.testing.assert_array_equal(lab.output("a_affinity_9"), wanted(lab, image)["affinity"])
 
 
+def test_the_edges_of_the_checkpoint_hold_unless_others_are_given(lab, capsys):
+    edges = [[0, 0, 2], [0, -3, 0], [1, 0, 0]]
+    weights = {key.replace("affinity", "long_range"): value for key, value in lab.net.state_dict().items()}
+    stored = {"model": "rsunet", "fov": list(FOV), "width": [4, 8], "long": 1.0, "mit": 0.5, "edges": edges}
+    lab.save(9, {"state_dict": weights, "options": stored})
+    run = ["--data_dir", "data", "--test_ids", "a", "--long"]
+    lab.image("a")
+    lab.forward(*run, "3")
+    with h5py.File("experiments/exp/forward/a_long_range_9.h5") as file:
+        assert file["main"].attrs["edges"].tolist() == edges
+    lab.forward(*run, "3", "--edges", "0,0,1", "0,-1,0", "2,0,0")
+    with h5py.File("experiments/exp/forward/a_long_range_9.h5") as file:
+        assert file["main"].attrs["edges"].tolist() == [[0, 0, 1], [0, -1, 0], [2, 0, 0]]
+    with pytest.raises(SystemExit):
+        lab.forward(*run, "2")
+    assert "--long: got 2, wants 3, the number of --edges" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("flags", "options"),
     [
