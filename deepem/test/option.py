@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from deepem import option, tasks
@@ -110,7 +111,7 @@ def _complete(options: argparse.Namespace) -> None:
         options.mask_edges = True
     if options.gs_input_norm and sum(options.gs_input_norm) >= 1:
         raise InputError("--gs_input_norm", options.gs_input_norm, "two shares that leave some between them")
-    for flag, least in (("chunk_size", 1), ("size", 1), ("mirror", 0), ("crop_border", 0)):
+    for flag, least in (("chunk_size", 1), ("size", 1), ("mirror", 0), ("crop_border", 0), ("overlap", 0)):
         if min(getattr(options, flag) or (least,)) < least:
             raise InputError(f"--{flag}", ",".join(map(str, getattr(options, flag))), f"{least} or more on every axis")
     if options.pad_small and options.crop_center:
@@ -247,13 +248,19 @@ def _add_patches(p: Parser) -> None:
     group.add_argument("--crop_center", type=argv.size, metavar="Z,Y,X", help="keep the centre of the output")
 
 
-def _three(text: str, kind: type) -> tuple[Any, Any, Any]:
+def _three(text: str, kind: Callable[[str], Any]) -> tuple[Any, Any, Any]:
     x, y, z = (kind(part) for part in text.split(","))
     return x, y, z
 
 
+def _above_0(text: str) -> float:
+    if not 0 < (number := float(text)) < math.inf:
+        raise ValueError
+    return number
+
+
 xyz = argv.value_of("three whole numbers x,y,z", lambda text: _three(text, int))
-_resolution = argv.value_of("three numbers x,y,z", lambda text: _three(text, float))
+_resolution = argv.value_of("three numbers x,y,z above 0", lambda text: _three(text, _above_0))
 
 
 def _tags(text: str) -> dict[str, str]:
