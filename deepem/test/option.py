@@ -37,7 +37,7 @@ def parse(words: Sequence[str] | None = None) -> tuple[Options, int, State]:
         InputError: bad input, a checkpoint that is not there included.
         SystemExit: after --help.
     """
-    parser = _parser()
+    parser = machinery()
     found: dict[str, tuple[int, State]] = {}
 
     def finish(options: argparse.Namespace) -> None:
@@ -82,8 +82,8 @@ def _trained(stored: Mapping[str, Any], given: argparse.Namespace) -> Options:
     if given.fov or given.inputsz:
         trained.pop("outputsz", None)
         trained.pop("inputsz", None)
-    machinery = {task.flag for task in tasks.TASKS} | {*SIZES, "edges", "exp_name", "chkpt_num", "data_dir"}
-    trained |= {name: value for name, value in stored.items() if name not in machinery and name not in vars(given)}
+    elsewhere = {task.flag for task in tasks.TASKS} | {*SIZES, "edges", "exp_name", "chkpt_num", "data_dir"}
+    trained |= {name: value for name, value in stored.items() if name not in elsewhere and name not in vars(given)}
     trained |= {name: stored[name] for name in stored if name == "model" or name.endswith("_num_channels")}
     trained["edges"] = [tuple(edge) for edge in stored.get("edges") or ()]
     if not any(getattr(given, task.flag) for task in tasks.TASKS):
@@ -118,7 +118,8 @@ def _complete(options: argparse.Namespace) -> None:
         raise InputError("--pad_small", "--crop_center", "one of them")
 
 
-def _parser() -> Parser:
+def machinery() -> Parser:
+    """The parser of the flags that are there whatever the model."""
     p = Parser("forward.py", "Predict volumes with a trained network.")
     group = p.add_argument_group("experiment")
     group.add_argument("--exp_name", metavar="NAME", help="folder under experiments/")
