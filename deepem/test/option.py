@@ -142,6 +142,11 @@ def _add_speed(p: Parser) -> None:
     group.add_argument("--batch_size", type=argv.counting, default=1, metavar="N", help="patches per network call")
     group.add_argument("--amp", action="store_true", help="mixed precision (bfloat16)")
     group.add_argument(
+        "--compile",
+        action="store_true",
+        help="torch.compile the network: half a minute or more at the start, faster patches",
+    )
+    group.add_argument(
         "--max_memory", type=argv.counting, metavar="MIB", help="at most so much (default: half of what is free)"
     )
     group.add_argument(
