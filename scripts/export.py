@@ -22,7 +22,9 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(1, str(Path(__file__).resolve().parent))
 
+import _output
 import torch
 from torch import Tensor, nn
 
@@ -82,16 +84,18 @@ def export(state: checkpoint.State, out: Path, raw: bool) -> None:
     """Write everything that can be written."""
     if "options" not in state or "spec" not in state:
         raise InputError("checkpoint", "one without options", "one written by this program")
+    with _output.writing("--out", out):
+        out.mkdir(parents=True, exist_ok=True)
     options = state["options"]
     (shape,), heads = state["spec"][0].values(), list(state["spec"][1])
     network = parts.network(options, option.chosen_tasks(options), shape[0])
     averaged = "ema" in state and not raw
     network.load_state_dict(state["ema" if averaged else "state_dict"])
     served = Served(network.eval(), heads).eval()
-    out.mkdir(parents=True, exist_ok=True)
     card = described(state, averaged)
-    (out / "model.json").write_text(json.dumps(card, indent=2) + "\n")
-    (out / "MODEL_CARD.md").write_text(in_words(card))
+    with _output.writing("--out", out):
+        (out / "model.json").write_text(json.dumps(card, indent=2) + "\n")
+        (out / "MODEL_CARD.md").write_text(in_words(card))
     image = torch.rand(2, *shape)
     with torch.no_grad():
         expected = served(image)

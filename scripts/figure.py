@@ -22,6 +22,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import _output
 import _scoring as scoring
 import score
 
@@ -143,11 +144,21 @@ def richest(predictions: Sequence[score.Prediction], truths: Sequence[tuple[scor
     return int(np.argmax(best)) if best.any() else len(best) // 2
 
 
-def curves(axes: Any, metrics: Path) -> None:
+def rows_of(metrics: Path) -> list[dict[str, Any]]:
+    """The rows of a metrics.jsonl."""
+    try:
+        rows = [json.loads(line) for line in metrics.read_text().splitlines()]
+    except (OSError, ValueError) as error:
+        raise InputError("--metrics", f"{metrics}: {error}", "the logs/metrics.jsonl of a run") from error
+    if not all(isinstance(row, dict) and {"iter", "phase"} <= row.keys() for row in rows):
+        raise InputError("--metrics", f"{metrics}: a line that is no row", "the logs/metrics.jsonl of a run")
+    return rows
+
+
+def curves(axes: Any, rows: Sequence[dict[str, Any]]) -> None:
     """Loss per voxel of every head: training as lines, evaluation as dots."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    rows = [json.loads(line) for line in metrics.read_text().splitlines()]
     heads = dict.fromkeys(task.name for task in TASKS if any(task.name in row for row in rows))
     styles = {"train": {"lw": 1.6, "alpha": 0.9}, "test": {"lw": 0, "marker": "o", "ms": 4.5}}
     for name, colour in zip(heads, LINES * 2, strict=False):
@@ -182,8 +193,10 @@ def thinned(points: list[tuple[int, float]], phase: str, most: int = 60) -> list
     return [(int(x[groups == g].max()), float(y[groups == g].mean())) for g in np.unique(groups)]
 
 
-def draw(found: Sequence[Panel], metrics: Path | None, voxel_nm: float | None, title: str, out: Path) -> None:
-    """Lay the panels out in rows of four, the curves in what is left of the last row."""
+def draw(
+    found: Sequence[Panel], metrics: Sequence[dict[str, Any]] | None, voxel_nm: float | None, title: str, out: Path
+) -> None:
+    """Lay the panels out in rows of four, the curves of the metrics' rows in what is left of the last row."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -211,8 +224,19 @@ def draw(found: Sequence[Panel], metrics: Path | None, voxel_nm: float | None, t
         curves(figure.add_subplot(grid[rows - 1, start:]), metrics)
     if title:
         figure.suptitle(title, x=0.008, ha="left", fontsize=13, color=INK)
-    figure.savefig(out, dpi=110, facecolor="white")
+    with _output.writing("--out", out):
+        figure.savefig(out, dpi=110, facecolor="white")
     plt.close(figure)
+
+
+def check_out(out: Path) -> None:
+    """Refuse a picture that could not be written, before it is drawn."""
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    kinds = FigureCanvasBase.get_supported_filetypes()
+    if out.suffix[1:].lower() not in {"", *kinds}:
+        raise InputError("--out", out, f"a name that ends in one of {', '.join(kinds)}")
+    _output.check_file("--out", out)
 
 
 def scale_bar(axes: Any, height: int, width: int, voxel_nm: float) -> None:
@@ -237,8 +261,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--title", default="")
     options = parser.parse_args(arguments)
     try:
+        check_out(options.out)
+        rows = None if options.metrics is None else rows_of(options.metrics)
         found, voxel_nm = panels(options)
-        draw(found, options.metrics, voxel_nm, options.title, options.out)
+        draw(found, rows, voxel_nm, options.title, options.out)
     except ModuleNotFoundError as error:
         sys.stderr.write(f"{parser.prog}: error: {error.name} is not installed: pip install 'deepem[viz]'\n")
         raise SystemExit(2) from None

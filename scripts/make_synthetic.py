@@ -20,6 +20,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(1, str(Path(__file__).resolve().parent / "prepare"))
 
+import _output
 from _layout import eroded, masks, write_folder
 
 from deepem.data.dataset.flyem import cremi_b
@@ -82,10 +83,15 @@ def main(words: Sequence[str] | None = None) -> None:
         if args.ids and args.layout != "synthetic":
             raise InputError("--ids", args.ids[0], f"none: layout {args.layout} has the volume {layout.ids[0]} only")
         size = layout.size if args.size is None else size_of(args.size)
+        for word in args.ids or ():
+            if Path(word) == Path() or Path(word).is_absolute() or ".." in Path(word).parts:
+                raise InputError("--ids", word, "the name of a folder inside --data_dir")
+        _output.check_folder("--data_dir", args.data_dir)
         for word in args.ids or layout.ids:
             folder = args.data_dir / layout.folder(word)
             volumes = layout.finish(make_volume(word, size))
-            write_folder(folder, volumes, f"Synthetic tissue, made from '{word}' by scripts/make_synthetic.py.")
+            with _output.writing("--data_dir", args.data_dir):
+                write_folder(folder, volumes, f"Synthetic tissue, made from '{word}' by scripts/make_synthetic.py.")
             print(f"{folder}: {', '.join(volumes)}, {'x'.join(map(str, size))}")
 
 

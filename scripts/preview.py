@@ -20,6 +20,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import _output
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -58,10 +59,14 @@ def main() -> None:
         for name in ("samples", "sections"):
             if getattr(args, name) < 1:
                 raise InputError(f"--{name}", getattr(args, name), "1 or more")
+        if args.out.is_dir() or not cv2.haveImageWriter(str(args.out)):
+            raise InputError("--out", args.out, "a picture to write, such as preview.png")
+        _output.check_folder("--out", args.out.parent)
         options, _ = parse(words)
         print(describe(options, args.phase))
         drawn = sheet(options, args.phase, args.samples, args.sections)
-        args.out.parent.mkdir(parents=True, exist_ok=True)
+        with _output.writing("--out", args.out):
+            args.out.parent.mkdir(parents=True, exist_ok=True)
         if not cv2.imwrite(str(args.out), drawn):
             raise InputError("--out", args.out, "a file that can be written, .png")
     print(args.out)

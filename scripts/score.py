@@ -24,6 +24,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import _output
 import _scoring as scoring
 
 from deepem import tasks
@@ -67,7 +68,9 @@ class Prediction:
         return cls(file, array, rows[0], edges, vec3(held["offset"]), None if size is None else tuple(map(float, size)))
 
     def crop(self, volume: scoring.Array, file: Path) -> scoring.Array:
-        """The part of a volume (..., Z, Y, X) that the prediction covers."""
+        """The part of a volume (Z, Y, X) or (C, Z, Y, X) that the prediction covers."""
+        if volume.ndim not in (3, 4):
+            raise InputError(file, f"a volume of shape {volume.shape}", "(Z, Y, X) or (C, Z, Y, X)")
         covered, whole = Box.of_size(self.offset, self.array.shape[1:]), Box((0, 0, 0), volume.shape[-3:])
         if not whole.contains(covered):
             raise InputError(
@@ -108,11 +111,20 @@ def truth_of(prediction: Prediction, truth: Path) -> tuple[scoring.Array, str, P
             wanted = " or ".join(f"{label}.h5" for label in prediction.task.sources)
             raise InputError(truth, f"no {wanted}", f"the truth of {prediction.file}")
         label, truth = there[0]
+    whole = emio.imread(truth)
     here, size = prediction.voxel_size_nm, attributes(truth).get("voxel_size_nm")
     if here and size is not None and not np.allclose(here, size):
         raise InputError(prediction.file, f"voxels of {list(here)} nm", f"those of {truth}, {size} nm")
-    volume = prediction.crop(emio.imread(truth), truth)
+    volume = prediction.crop(whole, truth)
     return (volume if volume.ndim == 4 else volume[None]), label, truth
+
+
+def mask_of(prediction: Prediction, file: Path) -> scoring.Array:
+    """The mask (Z, Y, X) over a prediction; a file may have an axis of one channel, as the truth may."""
+    mask = prediction.crop(emio.imread(file), file)
+    if mask.ndim == 4 and len(mask) != 1:
+        raise InputError(file, f"{len(mask)} channels", "one: a mask holds for all channels of the prediction")
+    return mask[0] if mask.ndim == 4 else mask
 
 
 def score_affinity(prediction: Prediction, ids: scoring.Array, mask: scoring.Array | None, method: str) -> dict:
@@ -180,10 +192,8 @@ def table(result: dict[str, Any]) -> str:
         ]
     if cut := result.get("cut_edges"):
         lines.append(f"  cut edges    average precision {cut['average_precision']:.4f}, the mean over edges")
-        lines += [
-            f"    {edge:>9}  {value:.4f}  (chance {cut['share'][edge]:.4f})"
-            for edge, value in cut["by_edge"].items()
-        ]
+        shares = cut["share"]
+        lines += [f"    {edge:>9}  {at:.4f}  (chance {shares[edge]:.4f})" for edge, at in cut["by_edge"].items()]
     for name, row in result.get("segmentation", {}).items():
         lines.append(
             f"  {name:<12} adapted Rand error {row['are']:.4f}   VOI split {row['split']:.3f} merge {row['merge']:.3f} "
@@ -216,20 +226,24 @@ def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
     if method == "auto":
         method = "both" if importlib.util.find_spec("waterz") else "components"
     try:
+        if options.json:
+            _output.check_file("--json", options.json)
         results = [score(Prediction.read(file), options.truth, options.mask, method) for file in options.predictions]
+        print("\n\n".join(map(table, results)))
+        if options.json:
+            text = json.dumps(without_nan({"predictions": results})["predictions"], indent=2)
+            with _output.writing("--json", options.json):
+                options.json.write_text(f"{text}\n")
     except (InputError, FileNotFoundError) as error:
         sys.stderr.write(f"{parser.prog}: error: {error}\n")
         raise SystemExit(2) from None
-    print("\n\n".join(map(table, results)))
-    if options.json:
-        options.json.write_text(json.dumps(without_nan({"predictions": results})["predictions"], indent=2) + "\n")
     return results
 
 
 def score(prediction: Prediction, truth: Path, mask: Path | None, method: str) -> dict[str, Any]:
     """Everything that is measured on one prediction."""
     volume, label, file = truth_of(prediction, truth)
-    counts = None if mask is None else prediction.crop(emio.imread(mask), mask)
+    counts = None if mask is None else mask_of(prediction, mask)
     if prediction.task.kind == "affinity":
         of_kind = score_affinity(prediction, volume[0], counts, method)
     else:

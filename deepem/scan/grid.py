@@ -157,8 +157,9 @@ def resolve_stride(
     fraction, rounded up, else voxels, and wins over the overlap.
 
     Raises:
-        InputError: the patches would leave gaps, or not move.
+        InputError: the patches would leave gaps, or not move, or these are not three numbers of 0 or more.
     """
+    _check("--overlap" if stride is None else "--stride", overlap if stride is None else stride)
     if stride is not None:
         found = vec3(math.ceil(s * o) if 0 < s < 1 else int(s) for s, o in zip(stride, output, strict=True))
         if any(not 1 <= s <= o for s, o in zip(found, output, strict=True)):
@@ -168,6 +169,13 @@ def resolve_stride(
     if any(not 0 <= v < o for v, o in zip(shared, output, strict=True)):
         raise InputError("--overlap", tuple(overlap), f"0 or more and less than the output patch {output}")
     return vec3(o - v for v, o in zip(shared, output, strict=True))
+
+
+def _check(flag: str, values: Sequence[float]) -> None:
+    """Refuse what are no numbers, infinite or below 0, which rounding would hide or fail at."""
+    given = tuple(values) if hasattr(values, "__len__") else (values,)
+    if len(given) != 3 or not all(0 <= v < math.inf for v in given):
+        raise InputError(flag, given, "three numbers z,y,x of 0 or more")
 
 
 def runs(layers: range, depth: int | None) -> Iterator[range]:

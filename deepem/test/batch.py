@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
@@ -21,15 +21,16 @@ from typing import Any
 
 import torch
 
-from deepem.test.option import Options, parse
+from deepem.test.option import Options, machinery, parse
 from deepem.test.progress import tell
 from deepem.utils.errors import InputError
 
 Words = list[str]
+Figures = dict[str, Any]
 
 
-def predict_batch(options: Options, words: Sequence[str]) -> list[dict[str, Any]]:
-    """Predict each cut-out, and return their figures in the order of the file.
+def predict_batch(options: Options, words: Sequence[str]) -> list[Figures]:
+    """Predict each cut-out, and return the figures of their volumes in the order of the file.
 
     Raises:
         InputError: the file cannot be used, or a cut-out cannot be predicted; the others are predicted all the same.
@@ -39,12 +40,14 @@ def predict_batch(options: Options, words: Sequence[str]) -> list[dict[str, Any]
     count = min(options["processes"] or max(gpus, 1), len(cutouts))
     for number, line in enumerate(cutouts):  # bad input is found before the first cut-out is begun
         try:
-            parse(line)
+            own, *_ = parse(line)
+            if not (own["test_ids"] or own["gs_input"] or own["dummy"]):
+                raise InputError("--test_ids", "nothing", "a volume to predict (or --gs_input, --dummy)")
         except InputError as error:
             raise InputError(f"{options['spec']}: cut-out {number}: {error.where}", error.got, error.wants) from error
     cutouts = on_devices(cutouts, gpus)
     where = f"{options['spec']}: cut-out"
-    found: dict[int, dict[str, Any]] = {}
+    found: dict[int, list[Figures]] = {}
     failed: dict[int, InputError] = {}
     for number, outcome in _each(cutouts, count):
         try:
@@ -57,7 +60,7 @@ def predict_batch(options: Options, words: Sequence[str]) -> list[dict[str, Any]
         first = failed[number := min(failed)]
         more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
         raise InputError(f"{where} {number}{more}: {first.where}", first.got, first.wants)
-    return [found[number] for number in sorted(found)]
+    return [figures for number in sorted(found) for figures in found[number]]
 
 
 def on_devices(cutouts: Sequence[Words], gpus: int) -> list[Words]:
@@ -65,7 +68,7 @@ def on_devices(cutouts: Sequence[Words], gpus: int) -> list[Words]:
     return [[*line, *(["--gpu_id", str(n % gpus)] if gpus > 1 else [])] for n, line in enumerate(cutouts)]
 
 
-def _each(cutouts: Sequence[Words], count: int) -> Iterator[tuple[int, Callable[[], dict[str, Any]]]]:
+def _each(cutouts: Sequence[Words], count: int) -> Iterator[tuple[int, Callable[[], list[Figures]]]]:
     """The number of each cut-out and what gives its figures or raises: here, or from one of several processes."""
     if count == 1:
         yield from ((number, partial(_predict, line)) for number, line in enumerate(cutouts))
@@ -91,25 +94,42 @@ def read(file: Path, words: Words) -> list[Words]:
     cutouts = held.get("cutouts") if isinstance(held, dict) else held
     if not isinstance(cutouts, list) or not cutouts or not all(isinstance(c, dict) for c in [defaults, *cutouts]):
         raise InputError(f"--spec {file}", "something else", wants)
-    return [[*words, *_words({**defaults, **cutout})] for cutout in cutouts]
+    vectors = _vectors()
+    for number, cutout in enumerate(cutouts):
+        if wrong := [name for name in (*defaults, *cutout) if name.lstrip("-") in OUTSIDE]:
+            raise InputError(f"--spec {file}: cut-out {number}", f"the flag {wrong[0]}", "flags of a single cut-out")
+    return [[*words, *_words({**defaults, **cutout}, vectors)] for cutout in cutouts]
 
 
-VECTORS = frozenset({"begin", "end", "center", "size", "resolution", "offset", "chunk_size", "overlap", "stride"})
+OUTSIDE = ("spec", "processes", "help", "h")
+"""Flags of the command line that mean nothing for a single cut-out."""
 
 
-def _words(flags: dict[str, Any]) -> Words:
+def _words(flags: Mapping[str, Any], vectors: Collection[str]) -> Words:
+    """Flags and values as words; `vectors` are the flags that take a list as one word."""
     words: Words = []
     for name, value in flags.items():
         flag = f"--{name.lstrip('-')}"
         if isinstance(value, bool):
             words += [flag] if value else []
-        elif isinstance(value, dict):
-            words += [flag, json.dumps(value)]
-        elif isinstance(value, list) and name in VECTORS:
-            words += [flag, ",".join(map(str, value))]
+        elif isinstance(value, list) and flag not in vectors:
+            words += [flag, *map(_word, value)]
         else:
-            words += [flag, *map(str, value if isinstance(value, list) else [value])]
+            words += [flag, _word(value)]
     return words
+
+
+def _word(value: Any) -> str:
+    """A value as one word: z,y,x for a list, JSON for a dict."""
+    if isinstance(value, list):
+        return ",".join(map(str, value))
+    return json.dumps(value) if isinstance(value, dict) else str(value)
+
+
+def _vectors() -> set[str]:
+    """The flags of one word that is more than text, which a list of numbers stands for; those of plug-ins take many."""
+    actions = machinery()._actions
+    return {word for a in actions if a.nargs is None and a.type is not None for word in a.option_strings}
 
 
 def _without(words: Words, flags: set[str]) -> Words:
@@ -124,9 +144,9 @@ def _without(words: Words, flags: set[str]) -> Words:
     return kept
 
 
-def _predict(words: Words) -> dict[str, Any]:
+def _predict(words: Words) -> list[Figures]:
+    """The figures of each volume of a cut-out: --test_ids may name several."""
     from deepem.test.job import Job
     from deepem.test.volumes import predict_all
 
-    (summary,) = predict_all(Job(*parse(words)))
-    return summary
+    return predict_all(Job(*parse(words)))

@@ -49,7 +49,10 @@ def predict(
 ) -> Prediction:
     """See `deepem.test.forward.predict`."""
     source = Source("image", np.asarray(image), any_range=True)
-    patch, output = vec3(patch_size), vec3(output_size or patch_size)
+    patch, output = vec3(patch_size), vec3(patch_size if output_size is None else output_size)
+    edges, mask_edges = _plain(edges), _plain(mask_edges)
+    if batch_size < 1:
+        raise InputError("batch_size", batch_size, "1 or more patches")
     step = resolve_stride(output, overlap, stride)
     grid = Grid(source.size, patch, output, step)
     profile = choose_profile(blend, bump, grid)
@@ -86,6 +89,11 @@ def predict(
         boxes, depth, patches = _pieces(run, grid, cost, target)
         with Progress(patches, grid.covered.voxels, progress) as bar:
             return _collected(grid.covered, (part for box in boxes for part in run.run(read, box, depth)))
+
+
+def _plain(edges: Any) -> Any:
+    """Edges in an array as a list, whose truth value says whether there are any."""
+    return edges.tolist() if isinstance(edges, np.ndarray | np.generic) else edges
 
 
 def _pieces(

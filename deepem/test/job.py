@@ -26,7 +26,7 @@ from deepem.utils.argv import plug_in
 from deepem.utils.checkpoint import State
 from deepem.utils.convolution import quicken
 from deepem.utils.crop import centre_slices
-from deepem.utils.errors import InputError, warn
+from deepem.utils.errors import InputError, reason, warn
 from deepem.utils.geometry import Box, Vec3, vec3
 
 
@@ -60,7 +60,9 @@ class Job:
         heads = {task.name: task.channels for task in self.tasks}
         variances = {f"{name}{VARIANCE}": count for name, count in heads.items() if options["variance"]}
         self.heads, self.outputs = heads, heads | variances
-        self.network = Network(self.model, self.output, self.front, options["temperature"], options["amp"], heads)
+        self.network = Network(
+            self.model, self.output, self.front, options["temperature"], options["amp"], heads, gives
+        )
         self._cost: Cost | None = None
 
     def _build(self, state: State | None) -> tuple[nn.Module, Vec3]:
@@ -82,7 +84,8 @@ class Job:
         last = torch.channels_last_3d if self.device.type == "cpu" else torch.preserve_format  # quicker on a CPU
         model.to(self.device, memory_format=last)  # type: ignore[call-overload]
         quicken(model)
-        return model.train(options["no_eval"]), gives
+        model.train(options["no_eval"])
+        return (_compiled(model, self.device) if options["compile"] else model), gives
 
     def covered(self, volume: Volume) -> Box:
         """The voxels of a volume that are predicted: what the patches cover, less what is cropped away.
@@ -170,6 +173,8 @@ class Job:
         if self._cost is None:
             try:
                 size = (self.options["batch_size"], self.channels, *self.patch)
+                if self.options["compile"]:
+                    _compile_now(self.network, torch.zeros(size, device=self.device))
                 taken = trial(lambda: self.network(torch.zeros(size, device=self.device)), self.device)
             except torch.OutOfMemoryError as error:
                 raise self._too_little(available(self.device)) from error
@@ -197,6 +202,34 @@ class Job:
         network = self._cost.network if self._cost else int(limit)
         wants = largest_that_fits(limit, network, self.options["batch_size"], self.patch)
         return InputError("--max_memory", f"{in_words(limit)}, the network alone takes {in_words(network)}", wants)
+
+
+def _compiled(model: nn.Module, device: torch.device) -> nn.Module:
+    """The network compiled for the one size that patches have, when it is called first.
+
+    On a CPU the compiler may take what is constant out of the graph: not in train mode, where running statistics
+    change. Weights stay inputs in torch 2.13, which decides that before it sees the option: the networks of cut-outs,
+    one after the other, share what was compiled for the first.
+    """
+    frozen = device.type == "cpu" and not model.training
+    compiled: Any = torch.compile(model, dynamic=False, options={"freezing": True} if frozen else None)
+    return compiled  # type: ignore[no-any-return]
+
+
+def _compile_now(network: Network, patches: torch.Tensor) -> None:
+    """The first call of a compiled network: the memory that compiling takes is not what the network takes later.
+
+    Raises:
+        InputError: it cannot be compiled here, for want of a C++ compiler for example.
+    """
+    from torch._dynamo.exc import TorchDynamoException
+
+    try:
+        network(patches)
+    except TorchDynamoException as error:
+        raise InputError(
+            "--compile", reason(error), "a compiler such as g++ and a network it takes, or no --compile"
+        ) from error
 
 
 def _without_other_heads(weights: Mapping[str, Any], chosen: Sequence[tasks.Task]) -> dict[str, Any]:

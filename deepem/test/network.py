@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from deepem.utils.crop import centre_slices
 from deepem.utils.errors import InputError
 from deepem.utils.geometry import Box, Vec3
 
@@ -20,12 +21,13 @@ class Network:
     """Calls a model and turns logits into probabilities, in buffers of its own that are reused from call to call.
 
     Args:
-        model: Gives the output patch, or the whole input patch, of which the middle is cut out.
+        model: Gives the output patch, or more, of which that is cut out: the whole input patch, or what `gives` says.
         output: Size of the output patch.
         front: Voxels of the input patch in front of it.
         temperature: Logits are divided by max(temperature, 1).
         amp: Run the model in mixed precision (bfloat16); the probabilities are float32 in any case.
         keep: The outputs to keep (None: all): a module in train mode may give auxiliary ones besides.
+        gives: Size of what the model gives, where that is neither; it shares its centre voxel with the input patch.
     """
 
     def __init__(
@@ -36,9 +38,10 @@ class Network:
         temperature: float | None = None,
         amp: bool = False,
         keep: Collection[str] | None = None,
+        gives: Vec3 | None = None,
     ) -> None:
         self.model, self.output, self.front, self.amp = model, output, front, amp
-        self.keep = keep
+        self.keep, self.gives = keep, gives or output
         self.temperature = max(temperature or 1.0, 1.0)
         self._buffers: dict[str, torch.Tensor] = {}
 
@@ -57,12 +60,15 @@ class Network:
         return {name: int(value.shape[1]) for name, value in self(patches).items()}
 
     def _probabilities(self, name: str, logits: torch.Tensor, patches: torch.Tensor) -> torch.Tensor:
-        size = tuple(logits.shape[2:])
+        size, patch = tuple(logits.shape[2:]), tuple(patches.shape[2:])
         if size != self.output:
-            if size != tuple(patches.shape[2:]):
-                wants = f"the output size {self.output}, or the whole patch {tuple(patches.shape[2:])}"
-                raise InputError(f"model output {name}", f"size {size}", wants)
-            z, y, x = Box.of_size(self.front, self.output).slices()
+            if size not in (self.gives, patch):
+                raise InputError(
+                    f"model output {name}", f"size {size}", f"the output size {self.gives}, or the whole patch {patch}"
+                )
+            before = (s.start for s in centre_slices(patch, size))  # voxels of the patch in front of the logits
+            begin = (f - b for f, b in zip(self.front, before, strict=True))
+            z, y, x = Box.of_size(begin, self.output).slices()
             logits = logits[..., z, y, x]
         buffer = self._buffers.get(name)
         if buffer is None or buffer.shape != logits.shape:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from deepem import option, tasks
@@ -36,7 +37,7 @@ def parse(words: Sequence[str] | None = None) -> tuple[Options, int, State]:
         InputError: bad input, a checkpoint that is not there included.
         SystemExit: after --help.
     """
-    parser = _parser()
+    parser = machinery()
     found: dict[str, tuple[int, State]] = {}
 
     def finish(options: argparse.Namespace) -> None:
@@ -73,16 +74,19 @@ def find(exp_name: str, number: int) -> tuple[int, State]:
 
 
 def _trained(stored: Mapping[str, Any], given: argparse.Namespace) -> Options:
-    """What the checkpoint was trained with, as defaults of the flags here; tasks only where none is given."""
+    """What the checkpoint was trained with, as defaults of the flags here; tasks only where none is given.
+
+    Its edges hold where --edges is not given, whichever tasks are: --long 3 says how many there are, not which.
+    """
     trained: Options = {name: tuple(stored[name]) for name in SIZES if stored.get(name)}
     if given.fov or given.inputsz:
         trained.pop("outputsz", None)
         trained.pop("inputsz", None)
-    machinery = {task.flag for task in tasks.TASKS} | {*SIZES, "edges", "exp_name", "chkpt_num", "data_dir"}
-    trained |= {name: value for name, value in stored.items() if name not in machinery and name not in vars(given)}
+    elsewhere = {task.flag for task in tasks.TASKS} | {*SIZES, "edges", "exp_name", "chkpt_num", "data_dir"}
+    trained |= {name: value for name, value in stored.items() if name not in elsewhere and name not in vars(given)}
     trained |= {name: stored[name] for name in stored if name == "model" or name.endswith("_num_channels")}
+    trained["edges"] = [tuple(edge) for edge in stored.get("edges") or ()]
     if not any(getattr(given, task.flag) for task in tasks.TASKS):
-        trained["edges"] = [tuple(edge) for edge in stored.get("edges") or ()]
         trained |= {task.flag: bool(stored.get(task.flag)) for task in tasks.TASKS}
     return trained
 
@@ -107,14 +111,15 @@ def _complete(options: argparse.Namespace) -> None:
         options.mask_edges = True
     if options.gs_input_norm and sum(options.gs_input_norm) >= 1:
         raise InputError("--gs_input_norm", options.gs_input_norm, "two shares that leave some between them")
-    for flag, least in (("chunk_size", 1), ("size", 1), ("mirror", 0), ("crop_border", 0)):
+    for flag, least in (("chunk_size", 1), ("size", 1), ("mirror", 0), ("crop_border", 0), ("overlap", 0)):
         if min(getattr(options, flag) or (least,)) < least:
             raise InputError(f"--{flag}", ",".join(map(str, getattr(options, flag))), f"{least} or more on every axis")
     if options.pad_small and options.crop_center:
         raise InputError("--pad_small", "--crop_center", "one of them")
 
 
-def _parser() -> Parser:
+def machinery() -> Parser:
+    """The parser of the flags that are there whatever the model."""
     p = Parser("forward.py", "Predict volumes with a trained network.")
     group = p.add_argument_group("experiment")
     group.add_argument("--exp_name", metavar="NAME", help="folder under experiments/")
@@ -136,6 +141,11 @@ def _add_speed(p: Parser) -> None:
     group = p.add_argument_group("speed and memory")
     group.add_argument("--batch_size", type=argv.counting, default=1, metavar="N", help="patches per network call")
     group.add_argument("--amp", action="store_true", help="mixed precision (bfloat16)")
+    group.add_argument(
+        "--compile",
+        action="store_true",
+        help="torch.compile the network: half a minute or more at the start, faster patches",
+    )
     group.add_argument(
         "--max_memory", type=argv.counting, metavar="MIB", help="at most so much (default: half of what is free)"
     )
@@ -244,13 +254,19 @@ def _add_patches(p: Parser) -> None:
     group.add_argument("--crop_center", type=argv.size, metavar="Z,Y,X", help="keep the centre of the output")
 
 
-def _three(text: str, kind: type) -> tuple[Any, Any, Any]:
+def _three(text: str, kind: Callable[[str], Any]) -> tuple[Any, Any, Any]:
     x, y, z = (kind(part) for part in text.split(","))
     return x, y, z
 
 
+def _above_0(text: str) -> float:
+    if not 0 < (number := float(text)) < math.inf:
+        raise ValueError
+    return number
+
+
 xyz = argv.value_of("three whole numbers x,y,z", lambda text: _three(text, int))
-_resolution = argv.value_of("three numbers x,y,z", lambda text: _three(text, float))
+_resolution = argv.value_of("three numbers x,y,z above 0", lambda text: _three(text, _above_0))
 
 
 def _tags(text: str) -> dict[str, str]:

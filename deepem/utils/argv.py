@@ -112,6 +112,13 @@ def _vector(kind: type, least: float | None = None) -> Callable[[str], Any]:
     return read
 
 
+def _finite(text: str) -> Any:
+    values = _vector(float)(text)
+    if not all(abs(value) < float("inf") for value in values):
+        raise ValueError
+    return values
+
+
 def _number(kind: type, least: float | None, above: float | None = None) -> Callable[[str], Any]:
     def read(text: str) -> Any:
         number = kind(text)
@@ -135,7 +142,7 @@ non_negative = value_of("a number, 0 or more", _number(float, 0))
 fraction = value_of("a number from 0 to 1", lambda t: _number(float, 0)(t) if float(t) <= 1 else float("no"))
 size = value_of("three sizes z,y,x of 1 or more", _vector(int, 1))
 vector = value_of("three whole numbers z,y,x", _vector(int))
-fractions = value_of("three numbers z,y,x", _vector(float))
+fractions = value_of("three numbers z,y,x", _finite)
 edge = value_of("an edge z,y,x such as 0,0,1", parse_edge)
 
 

@@ -104,6 +104,29 @@ def test_panels_come_in_pairs_from_the_richest_section(run):
     assert panels[4].picture[6, 3].tolist() != [panels[4].picture[6, 3, 0]] * 3
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--metrics", "img.h5"], "--metrics: got img.h5: "),
+        (["--metrics", "list.jsonl"], "--metrics: got list.jsonl: a line that is no row, wants the logs/metrics.jsonl"),
+        (["--metrics", "none.jsonl"], "--metrics: got none.jsonl: "),
+        (["--out", "f.foo"], "--out: got f.foo, wants a name that ends in one of "),
+        (["--out", "nodir/f.png"], "--out: got nodir/f.png, wants a file in a folder that is there"),
+    ],
+)
+def test_bad_words_are_one_line_before_anything_is_drawn(run, tmp_path, capsys, monkeypatch, words, says):
+    pytest.importorskip("matplotlib", reason="needs the extra viz")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(figure, "panels", lambda _: pytest.fail("the work was done first"))
+    (tmp_path / "list.jsonl").write_text("[1, 2]\n")
+    with pytest.raises(SystemExit) as stopped:
+        figure.main([*run, *words])
+    err = capsys.readouterr().err
+    assert stopped.value.code == 2
+    assert err.startswith(f"figure.py: error: {says}")
+    assert err.count("\n") == 1
+
+
 def test_a_section_that_is_not_there_is_refused(run, capsys):
     with pytest.raises(SystemExit):
         figure.main([*run, "--z", "3"])

@@ -60,6 +60,24 @@ def test_it_may_be_repeated_but_spares_real_volumes(make, tmp_path):
     assert [file.name for file in (tmp_path / "D/t2").iterdir()] == ["img.h5"]
 
 
+@pytest.mark.parametrize("word", ["../esc", "a/../../esc", "{}/esc", ".", ""])
+def test_an_id_stays_inside_the_folder(make, tmp_path, word):
+    word = word.format(tmp_path)
+    done = make("--ids", "t1", word, "--size", "4,20,20", "--data_dir", "D/E")
+    assert done.returncode == 2
+    assert done.stderr == f"make_synthetic.py: error: --ids: got {word}, wants the name of a folder inside --data_dir\n"
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("below", ["", "/a"])
+def test_a_file_as_the_folder_is_one_line(make, tmp_path, below):
+    (tmp_path / "file").write_text("hi")
+    done = make("--data_dir", f"file{below}")
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"make_synthetic.py: error: --data_dir: got file{below}, wants a folder: ")
+    assert done.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize("words", [("--size", "4,4"), ("--size", "1,9,9"), ("--layout", "cremi_b", "--ids", "a")])
 def test_bad_words_are_one_line(make, words):
     done = make(*words)

@@ -78,7 +78,12 @@ def test_the_command_writes_a_sheet_and_draws_the_recipe(tmp_path):
 
 
 def test_bad_input_is_one_line(tmp_path, capsys, monkeypatch):
+    (tmp_path / "file").write_text("hi")
+    monkeypatch.setattr(preview, "sheet", lambda *_: pytest.fail("the work was done first"))
     for words, line in (
+        (["--out", str(tmp_path / "pv.foo")], "pv.foo, wants a picture to write, such as preview.png"),
+        (["--out", str(tmp_path)], f"--out: got {tmp_path}, wants a picture to write"),
+        (["--out", str(tmp_path / "file/pv.png")], f"wants a folder: {tmp_path}/file is a file"),
         (["--samples", "0"], "--samples: got 0"),
         (["--data", "nowhere", "--aff", "1"], "nowhere"),
     ):

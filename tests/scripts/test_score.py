@@ -257,6 +257,44 @@ def test_a_mask_hides_what_is_wrong(folder):
     assert good["channels"]["0"]["auc"] == 1
 
 
+def test_a_mask_may_have_an_axis_of_one_channel(folder):
+    mask = (np.indices(slabs().shape).sum(0) % 7 > 0).astype(np.uint8)
+    flat, deep = write(folder / "flat.h5", mask), write(folder / "deep.h5", mask[None])
+    for name in ("aff_9.h5", "mit_9.h5"):
+        with h5py.File(folder / name, "r+") as top:
+            top["main"][...] = np.random.default_rng(0).random(top["main"].shape)
+        one, other, none = (
+            score.main([str(folder / name), "--truth", str(folder), "--segment", "components", *extra])
+            for extra in (["--mask", str(flat)], ["--mask", str(deep)], [])
+        )
+        assert one == other != none
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--json", "nodir/x.json"], "--json: got nodir/x.json, wants a file in a folder that is there"),
+        (["--json", "."], "--json: got ., wants a file, not a folder"),
+        (["--truth", "bad.h5"], "bad.h5: got a file that cannot be read"),
+        (["--truth", "flat.h5"], "flat.h5: got a volume of shape (12, 14), wants (Z, Y, X)"),
+        (["--mask", "flat.h5"], "flat.h5: got a volume of shape (12, 14), wants (Z, Y, X)"),
+        (["--mask", "two.h5"], "two.h5: got 2 channels, wants one"),
+    ],
+)
+def test_bad_words_are_one_line_before_anything_is_scored(folder, capsys, monkeypatch, words, says):
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(score, "score_binary", lambda *_: pytest.fail("the work was done first"))
+    (folder / "bad.h5").write_text("hi\n")
+    write(folder / "flat.h5", slabs()[0]), write(folder / "two.h5", np.stack([slabs()] * 2))
+    with pytest.raises(SystemExit) as stopped:
+        score.main(["mit_9.h5", "--truth", ".", *words])
+    out, err = capsys.readouterr()
+    assert stopped.value.code == 2
+    assert not out
+    assert err.startswith(f"score.py: error: {says}")
+    assert err.count("\n") == 1
+
+
 def test_a_boundary_without_a_label_of_its_own_follows_from_the_segmentation(folder):
     ids = slabs()
     write(folder / "seg.h5", ids)

@@ -28,6 +28,50 @@ def test_a_cutout_is_flags_that_win_over_defaults_and_the_command_line(tmp_path)
     ]  # fmt: skip
 
 
+def test_lists_are_words_as_the_flags_want_them(tmp_path):
+    file = tmp_path / "batch.json"
+    file.write_text(json.dumps([{
+        "mirror": [0, 8, 8], "crop_border": [0, 4, 4], "crop_center": [1, 2, 3], "force_crop": [2, 8, 8],
+        "fov": [4, 16, 16], "inputsz": [4, 16, 16], "outputsz": [4, 16, 16], "begin": [-1, 2, 3],
+        "mask_edges": [[0, 0, 1], [0, -1, 0]], "edges": [[1, 0, 0]], "test_aug": [0, 3], "gs_input_norm": [0.1, 0.2],
+        "dummy_inputsz": [4, 16, 16], "width": [4, 8], "test_ids": ["a", "b"], "batch_size": 2,
+    }]))  # fmt: skip
+    assert " ".join(read(file, [])[0]) == (
+        "--mirror 0,8,8 --crop_border 0,4,4 --crop_center 1,2,3 --force_crop 2,8,8 --fov 4,16,16 --inputsz 4,16,16 "
+        "--outputsz 4,16,16 --begin -1,2,3 --mask_edges 0,0,1 0,-1,0 --edges 1,0,0 --test_aug 0 3 "
+        "--gs_input_norm 0.1 0.2 --dummy_inputsz 4 16 16 --width 4 8 --test_ids a b --batch_size 2"
+    )
+
+
+def test_a_cutout_may_have_several_volumes_and_vectors_as_lists(lab, capsys):
+    lab.image("a"), lab.image("bb", (4, 20, 16))
+    cutouts = [
+        {"test_ids": ["a", "bb"], "mit": True, "crop_center": [2, 8, 7], "mirror": [2, 0, 4]},
+        {"test_ids": ["a"], "aff": True, "out_tag": "t", "mask_edges": [[0, 0, -1], [0, 1, 0], [1, 0, 0]]},
+    ]
+    lab.forward(*spec(lab, cutouts), "--json")
+    assert [v["name"] for v in json.loads(capsys.readouterr().out)["volumes"]] == ["a", "bb", "a"]
+    assert lab.output("a_mitochondria_7").shape == lab.output("bb_mitochondria_7").shape == (1, 2, 8, 7)
+
+
+@pytest.mark.parametrize(
+    ("cutout", "says"),
+    [
+        ({"spec": "batch.json"}, "batch.json: cut-out 0: got the flag spec, wants flags of a single cut-out"),
+        ({"test_ids": ["a"], "processes": 2}, "batch.json: cut-out 0: got the flag processes"),
+        ({"mit": True}, "batch.json: cut-out 0: --test_ids: got nothing"),
+    ],
+)
+def test_what_makes_no_cutout_is_one_line(lab, capsys, cutout, says):
+    words = spec(lab, [cutout])
+    (lab.folder / "words").write_text(" ".join(words))
+    for line in (words, ["@words"]):
+        with pytest.raises(SystemExit) as stopped:
+            lab.forward(*line)
+        assert stopped.value.code == 2
+        assert says in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_each_cutout_is_predicted(lab, capsys):
     lab.image("a"), lab.image("bb", (4, 20, 16))
     lab.forward(*spec(lab, [{"test_ids": ["a"], "mit": True}, {"test_ids": ["bb"], "out_tag": "t"}]), "--json")

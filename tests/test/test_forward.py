@@ -64,6 +64,24 @@ def test_a_public_checkpoint_needs_the_model_its_sizes_and_the_tasks(lab, capsys
     np.testing.assert_array_equal(lab.output("a_affinity_9"), wanted(lab, image)["affinity"])
 
 
+def test_the_edges_of_the_checkpoint_hold_unless_others_are_given(lab, capsys):
+    edges = [[0, 0, 2], [0, -3, 0], [1, 0, 0]]
+    weights = {key.replace("affinity", "long_range"): value for key, value in lab.net.state_dict().items()}
+    stored = {"model": "rsunet", "fov": list(FOV), "width": [4, 8], "long": 1.0, "mit": 0.5, "edges": edges}
+    lab.save(9, {"state_dict": weights, "options": stored})
+    run = ["--data_dir", "data", "--test_ids", "a", "--long"]
+    lab.image("a")
+    lab.forward(*run, "3")
+    with h5py.File("experiments/exp/forward/a_long_range_9.h5") as file:
+        assert file["main"].attrs["edges"].tolist() == edges
+    lab.forward(*run, "3", "--edges", "0,0,1", "0,-1,0", "2,0,0")
+    with h5py.File("experiments/exp/forward/a_long_range_9.h5") as file:
+        assert file["main"].attrs["edges"].tolist() == [[0, 0, 1], [0, -1, 0], [2, 0, 0]]
+    with pytest.raises(SystemExit):
+        lab.forward(*run, "2")
+    assert "--long: got 2, wants 3, the number of --edges" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("flags", "options"),
     [
@@ -249,6 +267,14 @@ def test_too_little_memory_says_what_would_fit(lab, capsys, monkeypatch):
         (["--test_ids", "a", "--inputsz", "4,15,16"], "y = 14 or 16"),
         (["--test_ids", "a", "--outputsz", "5,16,16"], "--outputsz"),
         (["--test_ids", "a", "--overlap", "4,0,0"], "--overlap"),
+        (["--test_ids", "a", "--overlap", "nan,0,0"], "--overlap: got nan,0,0, wants three numbers"),
+        (["--test_ids", "a", "--overlap", "inf,0,0"], "--overlap: got inf,0,0, wants three numbers"),
+        (["--test_ids", "a", "--overlap", "-0.5,-0.5,-0.5"], "--overlap: got -0.5,-0.5,-0.5, wants 0 or more"),
+        (["--test_ids", "a", "--stride", "nan,1,1"], "--stride: got nan,1,1, wants three numbers"),
+        (["--test_ids", "a", "--stride", "0,1,1"], "--stride"),
+        (["--test_ids", "a", "--resolution", "nan,1,1"], "--resolution: got nan,1,1, wants three numbers x,y,z above"),
+        (["--test_ids", "a", "--resolution", "0,0,0"], "--resolution: got 0,0,0, wants three numbers x,y,z above"),
+        (["--test_ids", "a", "--resolution", "4,-4,40"], "--resolution: got 4,-4,40, wants three numbers x,y,z above"),
         (["--test_ids", "a", "--test_aug", "16"], "0 to 15"),
         (["--test_ids", "a", "--variance"], "--test_aug"),
         (["--test_ids", "a", "--blend", "gauss"], "gauss"),

@@ -146,6 +146,9 @@ def test_the_image_is_left_as_it_was():
         (np.full((8, 8, 8), np.nan), {}, "no numbers"),
         (np.zeros((8, 8, 8), np.uint8), {"overlap": (4, 8, 8)}, "--overlap"),
         (np.zeros((8, 8, 8), np.uint8), {"stride": (4, 9, 8)}, "--stride"),
+        (np.zeros((8, 8, 8), np.uint8), {"overlap": (float("nan"), 0, 0)}, "--overlap"),
+        (np.zeros((8, 8, 8), np.uint8), {"batch_size": 0}, "batch_size: got 0, wants 1 or more"),
+        (np.zeros((8, 8, 8), np.uint8), {"batch_size": -1}, "batch_size: got -1, wants 1 or more"),
         (np.zeros((8, 8, 8), np.uint8), {"output_size": (4, 9, 8)}, "output size"),
         (np.zeros((8, 8, 8), np.uint8), {"output_size": (2, 7, 8)}, None),
         (np.zeros((8, 8, 8), np.uint8), {"blend": "gauss"}, "gauss"),
@@ -157,6 +160,21 @@ def test_bad_input_is_named(image, options, says):
         return
     with pytest.raises(InputError, match=says):
         predict(Identity(), image, patch_size=(4, 8, 8), **options)
+
+
+def test_sizes_and_edges_may_be_arrays():
+    def model(patches):
+        return {"affinity": torch.logit(patches, 1e-6).expand(-1, 3, -1, -1, -1)}
+
+    image, edges = image_of(6, 20, 21), [(0, 0, 2), (0, 3, 0), (1, 0, 0)]
+    sizes = {"patch_size": (4, 8, 8), "output_size": (4, 7, 6), "overlap": (1, 2, 3)}
+    for own in (edges, {"affinity": edges}):
+        arrays = {name: np.array(edges) for name in own} if isinstance(own, dict) else np.array(edges)
+        options = {"test_aug": [0, 3]}
+        wanted = predict(model, image, **sizes, **options, edges=own, mask_edges=own)["affinity"]
+        sizes_too = {name: np.array(size) for name, size in sizes.items()}
+        options = {"test_aug": np.array([0, 3]), "edges": arrays, "mask_edges": arrays}
+        np.testing.assert_array_equal(predict(model, image, **sizes_too, **options)["affinity"], wanted)
 
 
 @pytest.mark.parametrize("output", [torch.zeros(1, 1, 4, 8, 8), {"a": torch.zeros(1, 1, 4, 6, 6)}])

@@ -58,6 +58,21 @@ def test_the_program_gives_the_probabilities_of_the_network(lab, export, capsys)
     ]
 
 
+def test_a_folder_that_cannot_be_made_is_one_line(lab, export, capsys, monkeypatch):
+    monkeypatch.setattr(export.module.parts, "network", lambda *_: pytest.fail("the work was done first"))
+    state = {"iter": 1, "state_dict": {}, "options": {}, "spec": [{}, {}]}
+    monkeypatch.setattr(export.module, "find", lambda *_: state)
+    lab.folder.mkdir(exist_ok=True)
+    (lab.folder / "file").write_text("hi")
+    for out in ("file", "file/served"):
+        with pytest.raises(SystemExit) as caught:
+            export("--exp_name", "run", "--out", str(lab.folder / out))
+        assert caught.value.code == 2
+        err = capsys.readouterr().err
+        assert err.startswith(f"export.py: error: --out: got {lab.folder / out}: ")
+        assert err.count("\n") == 1
+
+
 def test_an_experiment_that_is_not_there_is_one_line(lab, export, capsys):
     with pytest.raises(SystemExit) as caught:
         export("--exp_name", "none", "--out", "served")
