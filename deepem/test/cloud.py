@@ -93,9 +93,7 @@ class CloudSource:
     def __init__(self, path: str, place: Place, mip: int = 0, cache: bool = False) -> None:
         self.name = path
         self.volume = open_volume(path, mip, fill_missing=True, bounded=True, cache=cache)
-        dtype = np.dtype(self.volume.dtype)
-        if dtype != np.uint8 and dtype.kind != "f":
-            raise InputError(path, f"an image of {dtype}", "uint8, or floats from 0 to 1")
+        self._check(np.dtype(self.volume.dtype))
         ratio = vec3(self.volume.downsample_ratio)
         first, last = vec3(self.volume.bounds.minpt), vec3(self.volume.bounds.maxpt)
         whole = self.volume.mip_bounds(0)
@@ -110,6 +108,11 @@ class CloudSource:
         z, y, x = zyx(self.volume.resolution)
         self.voxel_size_nm = (float(z), float(y), float(x))
 
+    def _check(self, dtype: np.dtype[Any]) -> None:
+        """Refuse types that are no image's."""
+        if dtype != np.uint8 and dtype.kind != "f":
+            raise InputError(self.name, f"an image of {dtype}", "uint8, or floats from 0 to 1")
+
     def read(self, box: Box) -> Array:
         """The box, relative to the origin, as (C, Z, Y, X) uint8 or float32.
 
@@ -118,6 +121,17 @@ class CloudSource:
         """
         array = get(self.volume, box.shift(self.origin))
         return array if array.dtype == np.uint8 else floats(self.name, box, array)
+
+
+class CloudMask(CloudSource):
+    """A box of a volume of any type, a segmentation say, of which only counts where it is above 0."""
+
+    def _check(self, dtype: np.dtype[Any]) -> None:
+        """All types can be compared with 0."""
+
+    def read(self, box: Box) -> Array:
+        """The box, relative to the origin, as (1, Z, Y, X) of 0 and 1: whether any channel is above 0."""
+        return np.asarray(np.any(get(self.volume, box.shift(self.origin)) > 0, 0, keepdims=True), np.uint8)
 
 
 @dataclass(frozen=True)

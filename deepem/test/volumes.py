@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from deepem.scan.augment import VARIANCE
-from deepem.test.cloud import CloudSink, CloudSource, Layout, Place, filled
+from deepem.test.cloud import CloudMask, CloudSink, CloudSource, Layout, Place, filled
 from deepem.test.job import Job
 from deepem.test.option import Options, folder
 from deepem.test.progress import tell
@@ -31,6 +31,8 @@ def predict_all(job: Job) -> list[Summary]:
     options = job.options
     if options["dummy"]:
         return [predict_dummy(job)]
+    if options["gs_input_mask"] and not options["gs_input"]:
+        raise InputError("--gs_input_mask", "no --gs_input", "both: volumes of --test_ids are read without a mask")
     if options["gs_input"]:
         return [predict_cloud(job)]
     for name in options["test_ids"]:  # bad input is found before the first volume is begun
@@ -85,14 +87,14 @@ def predict_cloud(job: Job) -> Summary:
 def cloud_volume(job: Job, tables: Any = None) -> tuple[Volume, CloudSource]:
     """The input volume of the options as it is to be read, and as it is stored."""
     source = stored(job.options, "gs_input")
-    mask = stored(job.options, "gs_input_mask") if job.options["gs_input_mask"] else None
+    mask = stored(job.options, "gs_input_mask", CloudMask) if job.options["gs_input_mask"] else None
     return prepared(job, source, mask, tables), source
 
 
-def stored(options: Options, flag: str) -> CloudSource:
+def stored(options: Options, flag: str, kind: type[CloudSource] = CloudSource) -> CloudSource:
     """The volume that a flag names, at the place that the options name, as it is stored."""
     path = filled(options[flag], options["keywords"])
-    return CloudSource(path, place_of(options), options["in_mip"], options["cache"])
+    return kind(path, place_of(options), options["in_mip"], options["cache"])
 
 
 def placement(job: Job, volume: Volume, source: CloudSource, covered: Box) -> Placement:

@@ -158,16 +158,28 @@ def test_offset_and_resolution_of_the_output_can_be_given(lab, stored):
     assert tuple(volume.resolution) == (5, 6, 50)
 
 
-def test_a_mask_volume_blackens_the_image(lab, stored):
+@pytest.mark.parametrize("dtype", ["uint8", "bool", "int8", "uint16", "uint32", "uint64", "float32"])
+def test_a_mask_volume_of_any_type_blackens_the_image(lab, stored, dtype):
     path, array = stored
-    mask = (np.random.default_rng(1).random(SIZE) < 0.3).astype(np.uint8)
-    cloudvolume.CloudVolume.from_numpy(
-        mask.transpose(2, 1, 0)[..., None].copy(), path + "_mask", resolution=(4, 4, 40), voxel_offset=(10, 20, 5),
-        chunk_size=(16, 8, 4), progress=False,
-    )  # fmt: skip
+    mask = np.random.default_rng(1).random(SIZE) < 0.3
+    values = (mask * (1 if dtype == "bool" else 77)).astype(dtype)
+    info = cloudvolume.CloudVolume.create_new_info(
+        1, "image", dtype, "raw", (4, 4, 40), (10, 20, 5), SIZE[::-1], chunk_size=(16, 8, 4)
+    )
+    volume = cloudvolume.CloudVolume(path + "_mask", info=info, progress=False, non_aligned_writes=True)
+    volume.commit_info()
+    volume[:] = values.transpose(2, 1, 0)[..., None].copy()
     run(lab, path, "--gs_input_mask", path + "_mask", "--mit")
     value = predict(lab.net, np.where(mask, 0, array).astype(np.uint8), patch_size=FOV)["mitochondria"]
     np.testing.assert_array_equal(found_in(lab, "mitochondria")[0], value)
+
+
+def test_a_mask_without_a_cloud_input_is_refused_not_ignored(lab, stored, capsys):
+    lab.image("a")
+    with pytest.raises(SystemExit):
+        lab.forward("--data_dir", "data", "--test_ids", "a", "--gs_input_mask", stored[0])
+    assert "--gs_input_mask: got no --gs_input" in capsys.readouterr().err
+    assert lab.files() == []
 
 
 def test_levels_are_means_of_four_also_where_the_finer_one_ends(tmp_path):
