@@ -46,6 +46,30 @@ class Place:
             end = last if self.size is None else vec3(b + s for b, s in zip(begin, self.size, strict=True))
         return begin, end
 
+    def at_level(self, first: Vec3, last: Vec3, low: Vec3, high: Vec3, ratio: Vec3) -> tuple[Vec3, Vec3]:
+        """Begin and end in voxels of a level, outwards to whole ones.
+
+        Where a coarse level ends is up to who made it: rounding gives one voxel more, at an odd offset say, than there
+        is. What is not given is where the level ends, and what ends with the volume at mip 0 ends with the level.
+
+        Args:
+            first: Where the volume begins at mip 0.
+            last: Where it ends there.
+            low: Where the level begins.
+            high: Where it ends.
+            ratio: Voxels of mip 0 per voxel of the level.
+        """
+        begin, end = self.resolve(first, last)
+        from_low, to_high = self.begin is self.center is None, self.end is self.size is None
+        found = [
+            (
+                n if from_low else max(b // r, n) if b == f else b // r,
+                h if to_high else min(-(-e // r), h) if e == t else -(-e // r),
+            )
+            for b, e, f, t, n, h, r in zip(begin, end, first, last, low, high, ratio, strict=True)
+        ]
+        return vec3(b for b, _ in found), vec3(e for _, e in found)
+
     def in_words(self) -> str:
         """``x{}_y{}_z{}_s{}-{}-{}`` of a centre, ``b-e_b-e_b-e`` of a begin and an end; '' without either."""
         if self.center is not None and self.size is not None:
@@ -97,9 +121,7 @@ class CloudSource:
         ratio = vec3(self.volume.downsample_ratio)
         first, last = vec3(self.volume.bounds.minpt), vec3(self.volume.bounds.maxpt)
         whole = self.volume.mip_bounds(0)
-        begin, end = place.resolve(vec3(whole.minpt), vec3(whole.maxpt))
-        begin = vec3(b // r for b, r in zip(begin, ratio, strict=True))
-        end = vec3(-(-e // r) for e, r in zip(end, ratio, strict=True))
+        begin, end = place.at_level(vec3(whole.minpt), vec3(whole.maxpt), first, last, ratio)
         if any(b < f or e > t or b >= e for b, e, f, t in zip(begin, end, first, last, strict=True)):
             raise InputError("--begin, --end", f"{begin} to {end} at mip {mip}", f"within {first} to {last} of {path}")
         self.origin, self.ratio = zyx(begin), zyx(ratio)

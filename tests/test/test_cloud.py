@@ -151,6 +151,27 @@ def test_a_lower_resolution_is_read_and_written_at_its_own(lab, stored):
     np.testing.assert_array_equal(found, value)
 
 
+@pytest.mark.parametrize("offset", [0, 1, -3])
+@pytest.mark.parametrize("given", [{}, {"end": True}, {"begin": True}, {"begin": True, "end": True}])
+def test_the_whole_of_a_level_that_ends_before_the_finer_one_does(tmp_path, offset, given):
+    path, size = f"file://{tmp_path}/v", (64, 81, 8)
+    cloudvolume.CloudVolume.from_numpy(
+        np.ones((*size, 1), np.uint8), path, resolution=(4, 4, 40), voxel_offset=(offset, 0, 0), chunk_size=(8, 8, 8),
+        progress=False,
+    )  # fmt: skip
+    fine = volume_at(path)
+    fine.add_scale((2, 2, 1))
+    fine.commit_info()
+    coarse = volume_at(path, 1)
+    ends = {"begin": (offset, 0, 0), "end": (size[0] + offset, *size[1:])}
+    source = CloudSource(path, Place(**{name: ends[name] for name in given}), 1)
+    assert source.origin == tuple(coarse.bounds.minpt)[::-1]
+    assert source.size == tuple(coarse.volume_size)[::-1]
+    if offset:
+        with pytest.raises(InputError, match="--end"):
+            CloudSource(path, Place(end=(size[0] + offset + 1, *size[1:])), 1)
+
+
 def test_offset_and_resolution_of_the_output_can_be_given(lab, stored):
     run(lab, stored[0], "--mit", "-o", "-100,200,300", "-r", "5,6,50", "--crop_border", "2,0,0")
     _, volume = found_in(lab, "mitochondria")
