@@ -35,10 +35,31 @@ def predict_all(job: Job) -> list[Summary]:
         raise InputError("--gs_input_mask", "no --gs_input", "both: volumes of --test_ids are read without a mask")
     if options["gs_input"]:
         return [predict_cloud(job)]
+    refuse_shared(job)
     for name in options["test_ids"]:  # bad input is found before the first volume is begun
         with file_volume(job, name) as volume:
             job.covered(volume)
     return [predict_file(job, name) for name in options["test_ids"]]
+
+
+def refuse_shared(job: Job) -> None:
+    """Refuse ids that are predicted into the same place: of all but the last nothing would be left.
+
+    Raises:
+        InputError: two ids have the same output folder, or file.
+    """
+    options = job.options
+    taken: dict[str, str] = {}
+    for name in options["test_ids"]:
+        if options["gs_output"]:
+            places = [filled(options["gs_output"], options["keywords"], name).rstrip("/")]
+            wants = "--gs_output with a {} for the id, without --keywords"
+        else:
+            places = [str(path) for path in file_paths(options, job.outputs, job.number, name).values()]
+            wants = "a run for each, with --out_prefix or --out_tag: in file names / is _"
+        for place in places:
+            if (other := taken.setdefault(place, name)) != name:
+                raise InputError("--test_ids", f"{other} and {name}, both predicted into {place}", wants)
 
 
 def predict_dummy(job: Job) -> Summary:

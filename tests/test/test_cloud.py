@@ -124,6 +124,25 @@ def test_names_keywords_tags_and_variances(lab, stored):
     assert (lab.folder / "out/10-26_20-36_5-9/mitochondria/info").is_file()
 
 
+@pytest.mark.parametrize("words", [["out"], ["out/{}", "--keywords", "k"]])
+def test_ids_that_give_the_same_volume_are_refused_before_the_first(lab, capsys, words):
+    lab.image("a"), lab.image("b")
+    with pytest.raises(SystemExit) as stopped:
+        lab.forward("--data_dir", "data", "--test_ids", "a", "b", "--gs_output", f"file://{lab.folder}/{words[0]}",
+                    *words[1:])  # fmt: skip
+    assert stopped.value.code == 2
+    assert "--test_ids: got a and b, both predicted into" in capsys.readouterr().err
+    assert not (lab.folder / "out").exists()
+
+
+def test_ids_go_into_folders_of_their_own(lab):
+    images = {name: lab.image(name) for name in ("a", "bb")}
+    lab.forward("--data_dir", "data", "--test_ids", "a", "bb", "--gs_output", f"file://{lab.folder}/out/{{}}", "--mit")
+    for name, image in images.items():
+        value = predict(lab.net, image, patch_size=FOV)["mitochondria"]
+        np.testing.assert_array_equal(found_in(lab, f"{name}/mitochondria")[0], value)
+
+
 def test_keywords_that_do_not_fill_a_path_are_refused():
     assert filled("a/{}/b{}", ["x", "y"]) == "a/x/by"
     with pytest.raises(InputError, match="--keywords"):

@@ -41,6 +41,15 @@ def test_several_volumes_prefix_tag_and_public_names(lab):
     assert lab.files() == ["p_a_mitochondria_7_t.h5", "p_bb_mitochondria_7_t.h5"]
 
 
+def test_ids_that_give_the_same_file_are_refused_before_the_first(lab, capsys):
+    lab.image("a/b"), lab.image("a_b")
+    with pytest.raises(SystemExit) as stopped:
+        lab.forward("--data_dir", "data", "--test_ids", "a/b", "a_b")
+    assert stopped.value.code == 2
+    assert "--test_ids: got a/b and a_b, both predicted into" in capsys.readouterr().err
+    assert lab.files() == []
+
+
 def test_the_newest_checkpoint_unless_one_is_asked_for(lab):
     lab.image("a")
     lab.forward("--data_dir", "data", "--test_ids", "a", "--chkpt_num", "7")
