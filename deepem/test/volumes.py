@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -83,8 +84,7 @@ def predict_file(job: Job, name: str) -> Summary:
     with file_volume(job, name) as volume:
         covered = job.covered(volume)
         if options["gs_output"]:
-            place = Placement(job, volume, covered, (1, 1, 1), filled(options["gs_output"], options["keywords"], name))
-            return {"name": name, **place.predict(volume)}
+            return {"name": name, **file_placement(job, volume, covered, name).predict(volume)}
         paths = file_paths(options, job.outputs, job.number, name)
         rows = {task.name: task for task in job.tasks}
         begin = vec3(o + b for o, b in zip(volume.origin, covered.begin, strict=True))
@@ -96,6 +96,12 @@ def predict_file(job: Job, name: str) -> Summary:
             figures = job.run(volume, covered, sink, label=name)
     tell(f"{name}: wrote {', '.join(map(str, paths.values()))}")
     return {"name": name, **figures, "outputs": {output: str(path) for output, path in paths.items()}}
+
+
+def file_placement(job: Job, volume: Volume, covered: Box, name: str) -> Placement:
+    """Where the prediction of an id goes behind cloud-volume."""
+    path = filled(job.options["gs_output"], job.options["keywords"], name)
+    return Placement(job, volume, covered, (1, 1, 1), path)
 
 
 def predict_cloud(job: Job) -> Summary:
@@ -183,15 +189,24 @@ class Placement:
 
     @property
     def paths(self) -> dict[str, str]:
-        """The path of each output: its tag, or its name, in the folder."""
+        """The path of each output: its tag, or its name, in the folder.
+
+        Raises:
+            InputError: a tag is of no output, names no folder in it, or the folder of another output.
+        """
         tags = self.job.options["tags"] or {}
         if unknown := sorted(set(tags) - set(self.job.heads)):
             raise InputError("--tags", unknown[0], f"names of outputs: {', '.join(self.job.heads)}")
-        names = {name: tags.get(name.removesuffix(VARIANCE), name.removesuffix(VARIANCE)) for name in self.job.outputs}
-        return {
-            name: f"{self.path.rstrip('/')}/{tag}{VARIANCE if name.endswith(VARIANCE) else ''}"
-            for name, tag in names.items()
-        }
+        taken: dict[str, str] = {}
+        for name in self.job.outputs:
+            tag = tags.get(name.removesuffix(VARIANCE), name.removesuffix(VARIANCE))
+            inside = posixpath.normpath(tag)
+            if inside.split("/")[0] in ("", ".", ".."):
+                raise InputError("--tags", f"'{tag}' for {name}", "the name of a folder in --gs_output")
+            inside += VARIANCE if name.endswith(VARIANCE) else ""
+            if (other := taken.setdefault(inside, name)) != name:
+                raise InputError("--tags", f"the folder {inside} for {other} and for {name}", "one for each output")
+        return {name: f"{self.path.rstrip('/')}/{inside}" for inside, name in taken.items()}
 
     @property
     def origin(self) -> Vec3:

@@ -124,6 +124,27 @@ def test_names_keywords_tags_and_variances(lab, stored):
     assert (lab.folder / "out/10-26_20-36_5-9/mitochondria/info").is_file()
 
 
+@pytest.mark.parametrize(
+    ("tags", "line"),
+    [
+        ({"affinity": "x", "mitochondria": "x"}, "the folder x for affinity and for mitochondria"),
+        ({"affinity": "x", "mitochondria": "./x/"}, "the folder x for affinity and for mitochondria"),
+        ({"affinity": "mitochondria"}, "the folder mitochondria for affinity and for mitochondria"),
+        ({"affinity": "mitochondria_var"}, "the folder mitochondria_var for affinity and for mitochondria_var"),
+        ({"affinity": ""}, "'' for affinity"),
+        ({"mitochondria": "a/.."}, "'a/..' for mitochondria"),
+        ({"mitochondria": "../a"}, "'../a' for mitochondria"),
+        ({"mitochondria": "/a"}, "'/a' for mitochondria"),
+    ],
+)
+def test_tags_that_give_outputs_no_folder_of_their_own_are_refused(lab, stored, capsys, tags, line):
+    with pytest.raises(SystemExit) as stopped:
+        run(lab, stored[0], "--tags", json.dumps(tags), "--test_aug", "0", "1", "--variance")
+    assert stopped.value.code == 2
+    assert f"--tags: got {line}" in capsys.readouterr().err
+    assert not (lab.folder / "out").exists()
+
+
 @pytest.mark.parametrize("words", [["out"], ["out/{}", "--keywords", "k"]])
 def test_ids_that_give_the_same_volume_are_refused_before_the_first(lab, capsys, words):
     lab.image("a"), lab.image("b")
