@@ -13,71 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepem.test.chunks import bounds_of, get, put, zyx
+from deepem.test.place import Place, refuse_unknown_protocol
 from deepem.test.sink import as_stored, unwritable
 from deepem.test.source import floats
 from deepem.utils.errors import InputError, reason
 from deepem.utils.geometry import Box, Vec3, vec3
 
 Array = NDArray[Any]
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where in a volume: begin, end, centre and size as on the command line, in (x, y, z) voxels of mip 0."""
-
-    begin: Vec3 | None = None
-    end: Vec3 | None = None
-    center: Vec3 | None = None
-    size: Vec3 | None = None
-
-    def resolve(self, first: Vec3, last: Vec3) -> tuple[Vec3, Vec3]:
-        """Begin and end: a centre begins at centre - size // 2, what is missing is taken from the volume's bounds.
-
-        Raises:
-            InputError: a centre without a size.
-        """
-        begin, end = self.begin, self.end
-        if self.center is not None:
-            if self.size is None:
-                raise InputError("--center", "no --size", "both")
-            begin = begin or vec3(c - s // 2 for c, s in zip(self.center, self.size, strict=True))
-        begin = first if begin is None else begin
-        if end is None:
-            end = last if self.size is None else vec3(b + s for b, s in zip(begin, self.size, strict=True))
-        return begin, end
-
-    def at_level(self, first: Vec3, last: Vec3, low: Vec3, high: Vec3, ratio: Vec3) -> tuple[Vec3, Vec3]:
-        """Begin and end in voxels of a level, outwards to whole ones.
-
-        Where a coarse level ends is up to who made it: rounding gives one voxel more, at an odd offset say, than there
-        is. What is not given is where the level ends, and what ends with the volume at mip 0 ends with the level.
-
-        Args:
-            first: Where the volume begins at mip 0.
-            last: Where it ends there.
-            low: Where the level begins.
-            high: Where it ends.
-            ratio: Voxels of mip 0 per voxel of the level.
-        """
-        begin, end = self.resolve(first, last)
-        from_low, to_high = self.begin is self.center is None, self.end is self.size is None
-        found = [
-            (
-                n if from_low else max(b // r, n) if b == f else b // r,
-                h if to_high else min(-(-e // r), h) if e == t else -(-e // r),
-            )
-            for b, e, f, t, n, h, r in zip(begin, end, first, last, low, high, ratio, strict=True)
-        ]
-        return vec3(b for b, _ in found), vec3(e for _, e in found)
-
-    def in_words(self) -> str:
-        """``x{}_y{}_z{}_s{}-{}-{}`` of a centre, ``b-e_b-e_b-e`` of a begin and an end; '' without either."""
-        if self.center is not None and self.size is not None:
-            return "x{}_y{}_z{}_s{}-{}-{}".format(*self.center, *self.size)
-        if self.begin is not None and (self.end is not None or self.size is not None):
-            begin, end = self.resolve(self.begin, self.begin)
-            return "_".join(f"{b}-{e}" for b, e in zip(begin, end, strict=True))
-        return ""
 
 
 def open_volume(path: str, mip: int = 0, **options: Any) -> Any:
@@ -88,6 +30,7 @@ def open_volume(path: str, mip: int = 0, **options: Any) -> Any:
     """
     from cloudvolume import CloudVolume
 
+    refuse_unknown_protocol(path)
     try:
         volume = CloudVolume(path, mip=0, progress=False, **options)
     except Exception as error:  # each protocol raises errors of its own
@@ -244,6 +187,7 @@ def make_volume(path: str, channels: int, layout: Layout, provenance: Mapping[st
     from cloudvolume import CloudVolume
     from cloudvolume.exceptions import InfoUnavailableError
 
+    refuse_unknown_protocol(path, written=True)
     try:
         there = CloudVolume(path, progress=False)
     except InfoUnavailableError:
@@ -283,14 +227,6 @@ def make_volume(path: str, channels: int, layout: Layout, provenance: Mapping[st
         wants = f"a box that begins and ends with its chunks of {chunk} from {bounds.begin}"
         raise InputError(path, f"{layout.bounds.begin} to {layout.bounds.end} (z, y, x)", wants)
     return CloudVolume(path, progress=False, compress=False, fill_missing=True, bounded=True)
-
-
-def filled(path: str, keywords: Sequence[str], place: str = "") -> str:
-    """A path whose ``{}`` are filled with keywords, or without any with the place."""
-    try:
-        return path.format(*(keywords or [place]))
-    except (IndexError, KeyError, ValueError) as error:
-        raise InputError("--keywords", f"{len(keywords)} words for {path}", "one for each {}") from error
 
 
 def _xyz(values: Sequence[float]) -> list[float]:

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from deepem.scan.augment import VARIANCE
-from deepem.test.cloud import CloudMask, CloudSink, CloudSource, Layout, Place, filled
+from deepem.test.cloud import CloudMask, CloudSink, CloudSource, Layout
 from deepem.test.job import Job
 from deepem.test.option import Options, folder
+from deepem.test.place import Place, filled
 from deepem.test.progress import tell
 from deepem.test.pyramid import downsample
 from deepem.test.sink import Hdf5Sink, attributes_of

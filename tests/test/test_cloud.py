@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from deepem.test.chunks import get, put
-from deepem.test.cloud import CloudSink, CloudSource, Layout, Place, filled, make_volume
+from deepem.test.cloud import CloudSink, CloudSource, Layout, make_volume
 from deepem.test.forward import predict
+from deepem.test.place import Place, filled, refuse_unknown_protocol
 from deepem.test.pyramid import downsample
 from deepem.utils.errors import InputError
 from deepem.utils.geometry import Box
@@ -122,6 +123,27 @@ def test_names_keywords_tags_and_variances(lab, stored):
     assert (lab.folder / "out/x24_y38_z8_s16-16-4/mitochondria/info").is_file()
     lab.forward("--gs_input", path, *words, "-b", "10,20,5", "-e", "26,36,9")
     assert (lab.folder / "out/10-26_20-36_5-9/mitochondria/info").is_file()
+
+
+@pytest.mark.parametrize("words", [["--gs_output", "foo://x"], ["--gs_input", "foo://x", "--gs_output", "out"],
+                                   ["--gs_output", "https://host/x"]])  # fmt: skip
+def test_a_protocol_that_is_none_is_no_local_folder(lab, capsys, words):
+    lab.image("a")
+    before = sorted(lab.folder.iterdir())
+    with pytest.raises(SystemExit) as stopped:
+        lab.forward("--data_dir", "data", "--test_ids", "a", *words)
+    assert stopped.value.code == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("forward.py: error")]
+    assert f"got the protocol {words[1].split(':')[0]}://, wants one of " in line
+    assert "gs://" in line
+    assert "file://" in line
+    assert sorted(lab.folder.iterdir()) == before
+
+
+@pytest.mark.parametrize("path", ["a/b", "/a", "file:///a", "gs://a", "s3://https://host/a", "precomputed://gs://a"])
+def test_paths_that_work_are_taken(path):
+    refuse_unknown_protocol(path)
+    refuse_unknown_protocol(path, written=True)
 
 
 @pytest.mark.parametrize(
