@@ -6,7 +6,9 @@ The command line counts x, y, z as cloud-volume does; `deepem.test.chunks` is wh
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -119,6 +121,9 @@ class Layout:
 class CloudSink:
     """Output volumes, one per output, written in whole chunks as their planes arrive.
 
+    All that are there are checked before the first is made. If the block ends with bad input, those that were made and
+    have nothing in them are taken away again.
+
     Args:
         paths: Output name -> path.
         channels: Output name -> number of channels.
@@ -137,17 +142,30 @@ class CloudSink:
     ) -> None:
         self.paths, self.layout, self.origin = paths, layout, origin
         self.dtype = np.dtype(layout.dtype)
-        self.volumes = {
-            name: make_volume(path, channels[name], layout, provenance or {}) for name, path in paths.items()
-        }
+        new = [path for name, path in paths.items() if not fits(path, channels[name], layout)]
+        self._new = {path: _to_be_made(path) for path in new}
+        self.volumes: dict[str, Any] = {}
+        try:
+            for name, path in paths.items():
+                self.volumes[name] = make_volume(path, channels[name], layout, provenance or {})
+        except InputError:
+            self._discard_new()
+            raise
         self.chunk = zyx(next(iter(self.volumes.values())).chunk_size)
         self._waiting: dict[str, Array] = {}
 
     def __enter__(self) -> CloudSink:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._waiting.clear()
+        if kind is not None and issubclass(kind, InputError):
+            self._discard_new()
+
+    def _discard_new(self) -> None:
+        """A refused run is to leave nothing behind that the next one, with other flags, would not fit into."""
+        for path, folders in self._new.items():
+            _discard(path, folders)
 
     def write(self, box: Box, values: Mapping[str, Array], last: bool) -> None:
         """Write planes of a column, (C, Z, Y, X) float32, z ascending; those of a chunk that is not full yet wait.
@@ -185,33 +203,28 @@ def make_volume(path: str, channels: int, layout: Layout, provenance: Mapping[st
         InputError: what is there is of another type, or lies elsewhere.
     """
     from cloudvolume import CloudVolume
+
+    if not fits(path, channels, layout):
+        _create(path, channels, layout, provenance)
+    return CloudVolume(path, progress=False, compress=False, fill_missing=True, bounded=True)
+
+
+def fits(path: str, channels: int, layout: Layout) -> bool:
+    """Whether an output can go into the volume that is at a path; False if there is none.
+
+    Raises:
+        InputError: what is there is of another type, or lies elsewhere.
+    """
+    from cloudvolume import CloudVolume
     from cloudvolume.exceptions import InfoUnavailableError
 
     refuse_unknown_protocol(path, written=True)
     try:
         there = CloudVolume(path, progress=False)
     except InfoUnavailableError:
-        there = None
+        return False
     except Exception as error:  # each protocol raises errors of its own
         raise unwritable(path, error) from error
-    if there is None:
-        info = CloudVolume.create_new_info(
-            num_channels=channels,
-            layer_type="image",
-            data_type=layout.dtype,
-            encoding="raw",
-            resolution=_xyz(layout.voxel_size_nm),
-            voxel_offset=_xyz(layout.bounds.begin),
-            volume_size=_xyz(layout.bounds.size),
-            chunk_size=_xyz(layout.chunk),
-        )
-        there = CloudVolume(path, info=info, progress=False)
-        there.provenance.processing.append(dict(provenance))
-        try:
-            there.commit_info()
-            there.commit_provenance()
-        except Exception as error:  # each protocol raises errors of its own
-            raise unwritable(path, error) from error
     bounds = bounds_of(there)
     same = (there.num_channels, str(there.dtype)) == (channels, layout.dtype)
     if not same or not np.allclose(zyx(there.resolution), layout.voxel_size_nm) or not bounds.contains(layout.bounds):
@@ -226,7 +239,49 @@ def make_volume(path: str, channels: int, layout: Layout, provenance: Mapping[st
     if any(off):
         wants = f"a box that begins and ends with its chunks of {chunk} from {bounds.begin}"
         raise InputError(path, f"{layout.bounds.begin} to {layout.bounds.end} (z, y, x)", wants)
-    return CloudVolume(path, progress=False, compress=False, fill_missing=True, bounded=True)
+    return True
+
+
+def _create(path: str, channels: int, layout: Layout, provenance: Mapping[str, Any]) -> None:
+    from cloudvolume import CloudVolume
+
+    info = CloudVolume.create_new_info(
+        num_channels=channels,
+        layer_type="image",
+        data_type=layout.dtype,
+        encoding="raw",
+        resolution=_xyz(layout.voxel_size_nm),
+        voxel_offset=_xyz(layout.bounds.begin),
+        volume_size=_xyz(layout.bounds.size),
+        chunk_size=_xyz(layout.chunk),
+    )
+    try:
+        new = CloudVolume(path, info=info, progress=False)
+        new.provenance.processing.append(dict(provenance))
+        new.commit_info()
+        new.commit_provenance()
+    except Exception as error:  # each protocol raises errors of its own
+        raise unwritable(path, error) from error
+
+
+def _to_be_made(path: str) -> list[Path]:
+    """The local folders that a new volume brings with it, the innermost first."""
+    place = path.removeprefix("precomputed://").removeprefix("file://")
+    folder = Path(place).absolute()
+    return [] if "://" in place else [one for one in (folder, *folder.parents) if not one.exists()]
+
+
+def _discard(path: str, folders: Sequence[Path]) -> None:
+    """Take a new volume away again, unless there is something in it; a failure to is not told over the reason."""
+    from cloudfiles import CloudFiles
+
+    with suppress(Exception):
+        files = CloudFiles(path, progress=False)
+        if any(name not in ("info", "provenance") for name in files.list()):
+            return
+        files.delete(["info", "provenance"])
+        for folder in folders:
+            folder.rmdir()
 
 
 def _xyz(values: Sequence[float]) -> list[float]:

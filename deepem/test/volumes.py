@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from deepem.scan.augment import VARIANCE
-from deepem.test.cloud import CloudMask, CloudSink, CloudSource, Layout
+from deepem.test.cloud import CloudMask, CloudSink, CloudSource, Layout, fits
 from deepem.test.job import Job
 from deepem.test.option import Options, folder
 from deepem.test.place import Place, filled
@@ -40,7 +40,9 @@ def predict_all(job: Job) -> list[Summary]:
     refuse_shared(job)
     for name in options["test_ids"]:  # bad input is found before the first volume is begun
         with file_volume(job, name) as volume:
-            job.covered(volume)
+            covered = job.covered(volume)
+            if options["gs_output"]:
+                file_placement(job, volume, covered, name).check()
     return [predict_file(job, name) for name in options["test_ids"]]
 
 
@@ -231,6 +233,11 @@ class Placement:
         size = tuple(resolution)[::-1] if resolution else self.volume.voxel_size_nm or (40.0, 4.0, 4.0)
         z, y, x = (float(n) for n in size)
         return Layout(self.bounds, (z, y, x), vec3(tuple(options["chunk_size"])[::-1]), options["out_dtype"])
+
+    def check(self) -> None:
+        """Refuse outputs that do not fit into what is there."""
+        for name, path in self.paths.items():
+            fits(path, self.job.outputs[name], self.layout)
 
     def sink(self, kind: type[CloudSink] = CloudSink) -> CloudSink:
         """The output volumes, made where they are not there yet."""

@@ -360,6 +360,71 @@ def test_an_output_volume_of_another_kind_is_refused(lab, stored, capsys, words)
     assert "a volume there of" in capsys.readouterr().err
 
 
+def floats(lab, name, array, offset=(10, 20, 5)):
+    path = f"file://{lab.folder}/{name}"
+    values = array.astype(np.float32).transpose(2, 1, 0)[..., None].copy()
+    cloudvolume.CloudVolume.from_numpy(
+        values, path, resolution=(4, 4, 40), voxel_offset=offset, chunk_size=(16, 8, 4), progress=False
+    )
+    return path
+
+
+@pytest.mark.parametrize("why", ["memory", "not a number", "another layout", "not writable"])
+@pytest.mark.parametrize("parent", [False, True])
+def test_a_refused_run_leaves_no_new_volumes_behind(lab, stored, capsys, monkeypatch, why, parent):
+    path, array = stored
+    words = []
+    if parent:
+        (lab.folder / "out").mkdir()
+    if why == "memory":
+        words = ["--max_memory", "1"]
+    elif why == "not a number":
+        array = array / 255
+        array[3, 4, 5] = np.nan
+        path = floats(lab, "nan", array)
+    elif why == "another layout":
+        run(lab, path, "--mit", "--out_dtype", "uint8")
+    else:
+        commit = cloudvolume.CloudVolume
+
+        def made(where, info=None, **options):
+            if info is not None and where.endswith("mitochondria"):
+                raise PermissionError(where)
+            return commit(where, info=info, **options)
+
+        made.create_new_info = commit.create_new_info
+        monkeypatch.setattr(cloudvolume, "CloudVolume", made)
+    capsys.readouterr()
+    before = sorted(lab.folder.rglob("*"))
+    with pytest.raises(SystemExit) as stopped:
+        run(lab, path, *words)
+    assert stopped.value.code == 2, capsys.readouterr().err
+    assert sorted(lab.folder.rglob("*")) == before
+
+
+def test_a_refused_run_leaves_what_was_there_and_what_it_wrote(lab, stored):
+    path, _ = stored
+    run(lab, path, "--mit")
+    before = {file: file.read_bytes() for file in (lab.folder / "out").rglob("*") if file.is_file()}
+    with pytest.raises(SystemExit):
+        run(lab, path, "--max_memory", "1")
+    assert {file: file.read_bytes() for file in (lab.folder / "out").rglob("*") if file.is_file()} == before
+    layout = Layout(Box((0, 0, 0), (4, 8, 16)), (40, 4, 4), (4, 8, 8))
+    sink = CloudSink({"a": f"file://{lab.folder}/v"}, {"a": 1}, layout, (0, 0, 0))
+    sink.write(Box((0, 0, 0), (4, 8, 8)), {"a": np.ones((1, 4, 8, 8), np.float32)}, True)
+    sink.__exit__(InputError, None, None)
+    assert (lab.folder / "v/info").is_file()
+
+
+def test_the_outputs_of_all_ids_are_checked_before_the_first_is_begun(lab):
+    lab.image("a"), lab.image("bb")
+    words = ["--data_dir", "data", "--gs_output", f"file://{lab.folder}/out/{{}}", "--mit"]
+    lab.forward(*words, "--test_ids", "bb", "--out_dtype", "uint8")
+    with pytest.raises(SystemExit):
+        lab.forward(*words, "--test_ids", "a", "bb")
+    assert [folder.name for folder in (lab.folder / "out").iterdir()] == ["bb"]
+
+
 def test_outputs_are_stored_uncompressed_for_readers_that_do_not_know_the_suffix_gz(lab, stored):
     run(lab, stored[0], "--mit")
     chunks = [p.name for p in (lab.folder / "out/mitochondria").rglob("*") if p.is_file() and "_" in p.name]
