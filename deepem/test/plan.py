@@ -39,6 +39,10 @@ from deepem.utils.geometry import Box, Vec3, vec3
 
 Array = NDArray[Any]
 
+DOWNSAMPLE = (
+    "no such flag in plan.py; once all tasks are done: python -c "
+    "'from deepem.test.pyramid import downsample; downsample(\"PATH OF THE OUTPUT VOLUME\")'"
+)
 TRIES = 3
 WAIT_S = 2.0
 
@@ -76,6 +80,8 @@ class Plan:
         options, number, state = parse(words)
         if not options["gs_input"]:
             raise InputError("--gs_input", "nothing", "the volume behind cloud-volume that the tasks read")
+        if options["downsample"]:  # of which task would it be?
+            raise InputError("--downsample", "a plan", DOWNSAMPLE)
         words = [*words, "--chkpt_num", str(number)]  # workers are to agree on it while training goes on
         job = Job(options, number, state)
         files = _files(folder)

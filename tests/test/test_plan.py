@@ -199,6 +199,9 @@ def test_an_empty_queue_ends_the_work(lab):
 def test_what_makes_no_plan_is_refused(lab, em):
     with pytest.raises(InputError, match="--gs_input"):
         Plan.make("plan", ["--exp_name", "exp", "--cpu", "--test_ids", "a"], (4, 16, 16))
+    with pytest.raises(InputError, match=r"--downsample.*once all tasks are done.*downsample\("):
+        make(lab, em, "-d")
+    assert not (lab.folder / "out").exists()
     make(lab, em)
     with pytest.raises(InputError, match="a plan that is there"):
         make(lab, em)
