@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepem.test.chunks import bounds_of, get, put, zyx
-from deepem.test.place import Place, refuse_unknown_protocol
+from deepem.test.place import Place, refuse_unknown_protocol, to_be_made
 from deepem.test.sink import as_stored, unwritable
 from deepem.test.source import floats
 from deepem.utils.errors import InputError, reason
@@ -143,7 +143,7 @@ class CloudSink:
         self.paths, self.layout, self.origin = paths, layout, origin
         self.dtype = np.dtype(layout.dtype)
         new = [path for name, path in paths.items() if not fits(path, channels[name], layout)]
-        self._new = {path: _to_be_made(path) for path in new}
+        self._new = {path: to_be_made(path) for path in new}
         self.volumes: dict[str, Any] = {}
         try:
             for name, path in paths.items():
@@ -262,13 +262,6 @@ def _create(path: str, channels: int, layout: Layout, provenance: Mapping[str, A
         new.commit_provenance()
     except Exception as error:  # each protocol raises errors of its own
         raise unwritable(path, error) from error
-
-
-def _to_be_made(path: str) -> list[Path]:
-    """The local folders that a new volume brings with it, the innermost first."""
-    place = path.removeprefix("precomputed://").removeprefix("file://")
-    folder = Path(place).absolute()
-    return [] if "://" in place else [one for one in (folder, *folder.parents) if not one.exists()]
 
 
 def _discard(path: str, folders: Sequence[Path]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from deepem.utils.errors import InputError
 from deepem.utils.geometry import Vec3, vec3
@@ -97,3 +98,10 @@ def refuse_unknown_protocol(path: str, written: bool = False) -> None:
     if more and first not in known:
         wants = ", ".join(f"{name}://" for name in known if "+" not in name)
         raise InputError(path, f"the protocol {first}://", f"one of {wants}, or a local path")
+
+
+def to_be_made(path: str) -> list[Path]:
+    """The local folders that a new volume, or a new folder, brings with it, the innermost first."""
+    place = path.removeprefix("precomputed://").removeprefix("file://")
+    folder = Path(place).absolute()
+    return [] if "://" in place else [one for one in (folder, *folder.parents) if not one.exists()]
