@@ -6,54 +6,22 @@ The command line counts x, y, z as cloud-volume does; `deepem.test.chunks` is wh
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deepem.test.chunks import bounds_of, get, put, zyx
+from deepem.test.place import Place, refuse_unknown_protocol, to_be_made
 from deepem.test.sink import as_stored, unwritable
 from deepem.test.source import floats
 from deepem.utils.errors import InputError, reason
 from deepem.utils.geometry import Box, Vec3, vec3
 
 Array = NDArray[Any]
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where in a volume: begin, end, centre and size as on the command line, in (x, y, z) voxels of mip 0."""
-
-    begin: Vec3 | None = None
-    end: Vec3 | None = None
-    center: Vec3 | None = None
-    size: Vec3 | None = None
-
-    def resolve(self, first: Vec3, last: Vec3) -> tuple[Vec3, Vec3]:
-        """Begin and end: a centre begins at centre - size // 2, what is missing is taken from the volume's bounds.
-
-        Raises:
-            InputError: a centre without a size.
-        """
-        begin, end = self.begin, self.end
-        if self.center is not None:
-            if self.size is None:
-                raise InputError("--center", "no --size", "both")
-            begin = begin or vec3(c - s // 2 for c, s in zip(self.center, self.size, strict=True))
-        begin = first if begin is None else begin
-        if end is None:
-            end = last if self.size is None else vec3(b + s for b, s in zip(begin, self.size, strict=True))
-        return begin, end
-
-    def in_words(self) -> str:
-        """``x{}_y{}_z{}_s{}-{}-{}`` of a centre, ``b-e_b-e_b-e`` of a begin and an end; '' without either."""
-        if self.center is not None and self.size is not None:
-            return "x{}_y{}_z{}_s{}-{}-{}".format(*self.center, *self.size)
-        if self.begin is not None and (self.end is not None or self.size is not None):
-            begin, end = self.resolve(self.begin, self.begin)
-            return "_".join(f"{b}-{e}" for b, e in zip(begin, end, strict=True))
-        return ""
 
 
 def open_volume(path: str, mip: int = 0, **options: Any) -> Any:
@@ -64,6 +32,7 @@ def open_volume(path: str, mip: int = 0, **options: Any) -> Any:
     """
     from cloudvolume import CloudVolume
 
+    refuse_unknown_protocol(path)
     try:
         volume = CloudVolume(path, mip=0, progress=False, **options)
     except Exception as error:  # each protocol raises errors of its own
@@ -93,15 +62,11 @@ class CloudSource:
     def __init__(self, path: str, place: Place, mip: int = 0, cache: bool = False) -> None:
         self.name = path
         self.volume = open_volume(path, mip, fill_missing=True, bounded=True, cache=cache)
-        dtype = np.dtype(self.volume.dtype)
-        if dtype != np.uint8 and dtype.kind != "f":
-            raise InputError(path, f"an image of {dtype}", "uint8, or floats from 0 to 1")
+        self._check(np.dtype(self.volume.dtype))
         ratio = vec3(self.volume.downsample_ratio)
         first, last = vec3(self.volume.bounds.minpt), vec3(self.volume.bounds.maxpt)
         whole = self.volume.mip_bounds(0)
-        begin, end = place.resolve(vec3(whole.minpt), vec3(whole.maxpt))
-        begin = vec3(b // r for b, r in zip(begin, ratio, strict=True))
-        end = vec3(-(-e // r) for e, r in zip(end, ratio, strict=True))
+        begin, end = place.at_level(vec3(whole.minpt), vec3(whole.maxpt), first, last, ratio)
         if any(b < f or e > t or b >= e for b, e, f, t in zip(begin, end, first, last, strict=True)):
             raise InputError("--begin, --end", f"{begin} to {end} at mip {mip}", f"within {first} to {last} of {path}")
         self.origin, self.ratio = zyx(begin), zyx(ratio)
@@ -109,6 +74,11 @@ class CloudSource:
         self.channels = int(self.volume.num_channels)
         z, y, x = zyx(self.volume.resolution)
         self.voxel_size_nm = (float(z), float(y), float(x))
+
+    def _check(self, dtype: np.dtype[Any]) -> None:
+        """Refuse types that are no image's."""
+        if dtype != np.uint8 and dtype.kind != "f":
+            raise InputError(self.name, f"an image of {dtype}", "uint8, or floats from 0 to 1")
 
     def read(self, box: Box) -> Array:
         """The box, relative to the origin, as (C, Z, Y, X) uint8 or float32.
@@ -118,6 +88,17 @@ class CloudSource:
         """
         array = get(self.volume, box.shift(self.origin))
         return array if array.dtype == np.uint8 else floats(self.name, box, array)
+
+
+class CloudMask(CloudSource):
+    """A box of a volume of any type, a segmentation say, of which only counts where it is above 0."""
+
+    def _check(self, dtype: np.dtype[Any]) -> None:
+        """All types can be compared with 0."""
+
+    def read(self, box: Box) -> Array:
+        """The box, relative to the origin, as (1, Z, Y, X) of 0 and 1: whether any channel is above 0."""
+        return np.asarray(np.any(get(self.volume, box.shift(self.origin)) > 0, 0, keepdims=True), np.uint8)
 
 
 @dataclass(frozen=True)
@@ -140,6 +121,9 @@ class Layout:
 class CloudSink:
     """Output volumes, one per output, written in whole chunks as their planes arrive.
 
+    All that are there are checked before the first is made. If the block ends with bad input, those that were made and
+    have nothing in them are taken away again.
+
     Args:
         paths: Output name -> path.
         channels: Output name -> number of channels.
@@ -158,17 +142,30 @@ class CloudSink:
     ) -> None:
         self.paths, self.layout, self.origin = paths, layout, origin
         self.dtype = np.dtype(layout.dtype)
-        self.volumes = {
-            name: make_volume(path, channels[name], layout, provenance or {}) for name, path in paths.items()
-        }
+        new = [path for name, path in paths.items() if not fits(path, channels[name], layout)]
+        self._new = {path: to_be_made(path) for path in new}
+        self.volumes: dict[str, Any] = {}
+        try:
+            for name, path in paths.items():
+                self.volumes[name] = make_volume(path, channels[name], layout, provenance or {})
+        except InputError:
+            self._discard_new()
+            raise
         self.chunk = zyx(next(iter(self.volumes.values())).chunk_size)
         self._waiting: dict[str, Array] = {}
 
     def __enter__(self) -> CloudSink:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._waiting.clear()
+        if kind is not None and issubclass(kind, InputError):
+            self._discard_new()
+
+    def _discard_new(self) -> None:
+        """A refused run is to leave nothing behind that the next one, with other flags, would not fit into."""
+        for path, folders in self._new.items():
+            _discard(path, folders)
 
     def write(self, box: Box, values: Mapping[str, Array], last: bool) -> None:
         """Write planes of a column, (C, Z, Y, X) float32, z ascending; those of a chunk that is not full yet wait.
@@ -206,32 +203,28 @@ def make_volume(path: str, channels: int, layout: Layout, provenance: Mapping[st
         InputError: what is there is of another type, or lies elsewhere.
     """
     from cloudvolume import CloudVolume
+
+    if not fits(path, channels, layout):
+        _create(path, channels, layout, provenance)
+    return CloudVolume(path, progress=False, compress=False, fill_missing=True, bounded=True)
+
+
+def fits(path: str, channels: int, layout: Layout) -> bool:
+    """Whether an output can go into the volume that is at a path; False if there is none.
+
+    Raises:
+        InputError: what is there is of another type, or lies elsewhere.
+    """
+    from cloudvolume import CloudVolume
     from cloudvolume.exceptions import InfoUnavailableError
 
+    refuse_unknown_protocol(path, written=True)
     try:
         there = CloudVolume(path, progress=False)
     except InfoUnavailableError:
-        there = None
+        return False
     except Exception as error:  # each protocol raises errors of its own
         raise unwritable(path, error) from error
-    if there is None:
-        info = CloudVolume.create_new_info(
-            num_channels=channels,
-            layer_type="image",
-            data_type=layout.dtype,
-            encoding="raw",
-            resolution=_xyz(layout.voxel_size_nm),
-            voxel_offset=_xyz(layout.bounds.begin),
-            volume_size=_xyz(layout.bounds.size),
-            chunk_size=_xyz(layout.chunk),
-        )
-        there = CloudVolume(path, info=info, progress=False)
-        there.provenance.processing.append(dict(provenance))
-        try:
-            there.commit_info()
-            there.commit_provenance()
-        except Exception as error:  # each protocol raises errors of its own
-            raise unwritable(path, error) from error
     bounds = bounds_of(there)
     same = (there.num_channels, str(there.dtype)) == (channels, layout.dtype)
     if not same or not np.allclose(zyx(there.resolution), layout.voxel_size_nm) or not bounds.contains(layout.bounds):
@@ -246,15 +239,42 @@ def make_volume(path: str, channels: int, layout: Layout, provenance: Mapping[st
     if any(off):
         wants = f"a box that begins and ends with its chunks of {chunk} from {bounds.begin}"
         raise InputError(path, f"{layout.bounds.begin} to {layout.bounds.end} (z, y, x)", wants)
-    return CloudVolume(path, progress=False, compress=False, fill_missing=True, bounded=True)
+    return True
 
 
-def filled(path: str, keywords: Sequence[str], place: str = "") -> str:
-    """A path whose ``{}`` are filled with keywords, or without any with the place."""
+def _create(path: str, channels: int, layout: Layout, provenance: Mapping[str, Any]) -> None:
+    from cloudvolume import CloudVolume
+
+    info = CloudVolume.create_new_info(
+        num_channels=channels,
+        layer_type="image",
+        data_type=layout.dtype,
+        encoding="raw",
+        resolution=_xyz(layout.voxel_size_nm),
+        voxel_offset=_xyz(layout.bounds.begin),
+        volume_size=_xyz(layout.bounds.size),
+        chunk_size=_xyz(layout.chunk),
+    )
     try:
-        return path.format(*(keywords or [place]))
-    except (IndexError, KeyError, ValueError) as error:
-        raise InputError("--keywords", f"{len(keywords)} words for {path}", "one for each {}") from error
+        new = CloudVolume(path, info=info, progress=False)
+        new.provenance.processing.append(dict(provenance))
+        new.commit_info()
+        new.commit_provenance()
+    except Exception as error:  # each protocol raises errors of its own
+        raise unwritable(path, error) from error
+
+
+def _discard(path: str, folders: Sequence[Path]) -> None:
+    """Take a new volume away again, unless there is something in it; a failure to is not told over the reason."""
+    from cloudfiles import CloudFiles
+
+    with suppress(Exception):
+        files = CloudFiles(path, progress=False)
+        if any(name not in ("info", "provenance") for name in files.list()):
+            return
+        files.delete(["info", "provenance"])
+        for folder in folders:
+            folder.rmdir()
 
 
 def _xyz(values: Sequence[float]) -> list[float]:

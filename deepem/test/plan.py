@@ -17,6 +17,7 @@ import os
 import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from deepem.test.chunks import get, put
 from deepem.test.cloud import CloudSink
 from deepem.test.job import Job
 from deepem.test.option import parse
+from deepem.test.place import refuse_unknown_protocol, to_be_made
 from deepem.test.progress import tell
 from deepem.test.sink import unwritable
 from deepem.test.view import Volume, tables_of
@@ -39,6 +41,10 @@ from deepem.utils.geometry import Box, Vec3, vec3
 
 Array = NDArray[Any]
 
+DOWNSAMPLE = (
+    "no such flag in plan.py; once all tasks are done: python -c "
+    "'from deepem.test.pyramid import downsample; downsample(\"PATH OF THE OUTPUT VOLUME\")'"
+)
 TRIES = 3
 WAIT_S = 2.0
 
@@ -76,27 +82,31 @@ class Plan:
         options, number, state = parse(words)
         if not options["gs_input"]:
             raise InputError("--gs_input", "nothing", "the volume behind cloud-volume that the tasks read")
+        if options["downsample"]:  # of which task would it be?
+            raise InputError("--downsample", "a plan", DOWNSAMPLE)
+        if min(task_size) < 1:
+            raise InputError("--task_size", ",".join(map(str, task_size[::-1])), "three sizes x,y,z of 1 or more")
+        _refuse_folder(folder)
         words = [*words, "--chkpt_num", str(number)]  # workers are to agree on it while training goes on
         job = Job(options, number, state)
-        files = _files(folder)
-        if files.exists("plan.json"):
-            raise InputError(folder, "a plan that is there", "a new folder")
-        if options["gs_input_norm"] is not None:
-            files.put("tables.npy", _bytes_of(tables_of(stored(options, "gs_input"), *options["gs_input_norm"])))
-        volume, source = cloud_volume(job, _tables(folder))
+        norm = options["gs_input_norm"]
+        tables = None if norm is None else tables_of(stored(options, "gs_input"), *norm)
+        volume, source = cloud_volume(job, tables)
         covered = job.covered(volume)
         place = placement(job, volume, source, covered)
         with place.sink() as sink:
             boxes = Tiles(covered, vec3(max(1, round(n / c)) * c for n, c in zip(task_size, sink.chunk, strict=True)))
-        patches = job.patches_tiled(volume, covered, boxes.tile)
-        plan = cls(folder, tuple(words), boxes, patches, job.patches(volume, covered))
-        files.put_json("plan.json", {
-            "words": plan.words,
-            "covered": [covered.begin, covered.end],
-            "task_size": boxes.tile,
-            "patches": plan.patches,
-            "uncut": plan.uncut,
-        })  # fmt: skip
+            patches = job.patches_tiled(volume, covered, boxes.tile)
+            plan = cls(folder, tuple(words), boxes, patches, job.patches(volume, covered))
+            if tables is not None:
+                _put(folder, "tables.npy", _bytes_of(tables))
+            _put(folder, "plan.json", {
+                "words": plan.words,
+                "covered": [covered.begin, covered.end],
+                "task_size": boxes.tile,
+                "patches": plan.patches,
+                "uncut": plan.uncut,
+            })  # fmt: skip
         return plan
 
     @classmethod
@@ -161,13 +171,6 @@ class Plan:
             count += size[0]
         return self.voxels / self.uncut * count / taken
 
-    def _mark(self, kind: str, number: int, value: Mapping[str, Any]) -> None:
-        name = _marker(kind, number)
-        try:
-            _files(self.folder).put_json(name, value)
-        except Exception as error:  # each protocol raises errors of its own
-            raise unwritable(f"{self.folder}/{name}", error) from error
-
     def forget(self, number: int) -> None:
         """Take a task's markers away, so that it is done again."""
         _files(self.folder).delete([_marker(kind, number) for kind in ("done", "failed")])
@@ -186,14 +189,14 @@ class Plan:
         for trial in itertools.count(1):
             try:
                 marker = worker.do(self.boxes[number], f"task {number} of {len(self.boxes)}")
-                self._mark("done", number, marker)
+                _put(self.folder, _marker("done", number), marker)
             except (InputError, OSError) as error:
                 line = f"task {number}: {error}"
                 tell(line + ("; trying again" if trial < TRIES else ""))
                 if trial < TRIES:
                     time.sleep(WAIT_S * (trial - 1))
                     continue
-                self._mark("failed", number, {"error": line})
+                _put(self.folder, _marker("failed", number), {"error": line})
                 return False
             return True
         raise AssertionError
@@ -272,6 +275,32 @@ def _files(folder: str) -> Any:
     from cloudfiles import CloudFiles
 
     return CloudFiles(url_of(folder), progress=False)
+
+
+def _refuse_folder(folder: str) -> None:
+    """Refuse a folder that cannot take a plan, before anything is computed; it is left as it was."""
+    refuse_unknown_protocol(folder, written=True)
+    files, folders = _files(folder), to_be_made(url_of(folder))
+    try:
+        there = files.exists("plan.json")
+        if not there:
+            files.put("trial", b"")
+            files.delete("trial")
+    except Exception as error:  # each protocol raises errors of its own
+        raise unwritable(folder, error) from error
+    if there:
+        raise InputError(folder, "a plan that is there", "a new folder")
+    with suppress(OSError):
+        for one in folders:
+            one.rmdir()
+
+
+def _put(folder: str, name: str, value: bytes | Mapping[str, Any]) -> None:
+    files = _files(folder)
+    try:
+        files.put(name, value) if isinstance(value, bytes) else files.put_json(name, value)
+    except Exception as error:  # each protocol raises errors of its own
+        raise unwritable(f"{folder}/{name}", error) from error
 
 
 def _json(folder: str, name: str) -> Any:

@@ -102,8 +102,9 @@ class Masked(View):
         self.mask = mask
 
     def read(self, box: Box) -> Array:
-        """The box, masked."""
-        return np.where(self.mask.read(box) > 0, 0, self.inner.read(box)).astype(np.uint8, copy=False)
+        """The box, masked, in the type that it has without: floats of 0 to 1 as bytes would be black."""
+        array = self.inner.read(box)
+        return np.where(self.mask.read(box) > 0, array.dtype.type(0), array)
 
 
 class Normalised(View):

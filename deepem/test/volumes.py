@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -11,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from deepem.scan.augment import VARIANCE
-from deepem.test.cloud import CloudSink, CloudSource, Layout, Place, filled
+from deepem.test.cloud import CloudMask, CloudSink, CloudSource, Layout, fits
 from deepem.test.job import Job
 from deepem.test.option import Options, folder
+from deepem.test.place import Place, filled
 from deepem.test.progress import tell
 from deepem.test.pyramid import downsample
 from deepem.test.sink import Hdf5Sink, attributes_of
@@ -31,12 +33,37 @@ def predict_all(job: Job) -> list[Summary]:
     options = job.options
     if options["dummy"]:
         return [predict_dummy(job)]
+    if options["gs_input_mask"] and not options["gs_input"]:
+        raise InputError("--gs_input_mask", "no --gs_input", "both: volumes of --test_ids are read without a mask")
     if options["gs_input"]:
         return [predict_cloud(job)]
+    refuse_shared(job)
     for name in options["test_ids"]:  # bad input is found before the first volume is begun
         with file_volume(job, name) as volume:
-            job.covered(volume)
+            covered = job.covered(volume)
+            if options["gs_output"]:
+                file_placement(job, volume, covered, name).check()
     return [predict_file(job, name) for name in options["test_ids"]]
+
+
+def refuse_shared(job: Job) -> None:
+    """Refuse ids that are predicted into the same place: of all but the last nothing would be left.
+
+    Raises:
+        InputError: two ids have the same output folder, or file.
+    """
+    options = job.options
+    taken: dict[str, str] = {}
+    for name in options["test_ids"]:
+        if options["gs_output"]:
+            places = [filled(options["gs_output"], options["keywords"], name).rstrip("/")]
+            wants = "--gs_output with a {} for the id, without --keywords"
+        else:
+            places = [str(path) for path in file_paths(options, job.outputs, job.number, name).values()]
+            wants = "a run for each, with --out_prefix or --out_tag: in file names / is _"
+        for place in places:
+            if (other := taken.setdefault(place, name)) != name:
+                raise InputError("--test_ids", f"{other} and {name}, both predicted into {place}", wants)
 
 
 def predict_dummy(job: Job) -> Summary:
@@ -60,8 +87,7 @@ def predict_file(job: Job, name: str) -> Summary:
     with file_volume(job, name) as volume:
         covered = job.covered(volume)
         if options["gs_output"]:
-            place = Placement(job, volume, covered, (1, 1, 1), filled(options["gs_output"], options["keywords"], name))
-            return {"name": name, **place.predict(volume)}
+            return {"name": name, **file_placement(job, volume, covered, name).predict(volume)}
         paths = file_paths(options, job.outputs, job.number, name)
         rows = {task.name: task for task in job.tasks}
         begin = vec3(o + b for o, b in zip(volume.origin, covered.begin, strict=True))
@@ -75,6 +101,12 @@ def predict_file(job: Job, name: str) -> Summary:
     return {"name": name, **figures, "outputs": {output: str(path) for output, path in paths.items()}}
 
 
+def file_placement(job: Job, volume: Volume, covered: Box, name: str) -> Placement:
+    """Where the prediction of an id goes behind cloud-volume."""
+    path = filled(job.options["gs_output"], job.options["keywords"], name)
+    return Placement(job, volume, covered, (1, 1, 1), path)
+
+
 def predict_cloud(job: Job) -> Summary:
     """Predict a box of a volume behind cloud-volume."""
     volume, source = cloud_volume(job)
@@ -85,14 +117,14 @@ def predict_cloud(job: Job) -> Summary:
 def cloud_volume(job: Job, tables: Any = None) -> tuple[Volume, CloudSource]:
     """The input volume of the options as it is to be read, and as it is stored."""
     source = stored(job.options, "gs_input")
-    mask = stored(job.options, "gs_input_mask") if job.options["gs_input_mask"] else None
+    mask = stored(job.options, "gs_input_mask", CloudMask) if job.options["gs_input_mask"] else None
     return prepared(job, source, mask, tables), source
 
 
-def stored(options: Options, flag: str) -> CloudSource:
+def stored(options: Options, flag: str, kind: type[CloudSource] = CloudSource) -> CloudSource:
     """The volume that a flag names, at the place that the options name, as it is stored."""
     path = filled(options[flag], options["keywords"])
-    return CloudSource(path, place_of(options), options["in_mip"], options["cache"])
+    return kind(path, place_of(options), options["in_mip"], options["cache"])
 
 
 def placement(job: Job, volume: Volume, source: CloudSource, covered: Box) -> Placement:
@@ -160,15 +192,24 @@ class Placement:
 
     @property
     def paths(self) -> dict[str, str]:
-        """The path of each output: its tag, or its name, in the folder."""
+        """The path of each output: its tag, or its name, in the folder.
+
+        Raises:
+            InputError: a tag is of no output, names no folder in it, or the folder of another output.
+        """
         tags = self.job.options["tags"] or {}
         if unknown := sorted(set(tags) - set(self.job.heads)):
             raise InputError("--tags", unknown[0], f"names of outputs: {', '.join(self.job.heads)}")
-        names = {name: tags.get(name.removesuffix(VARIANCE), name.removesuffix(VARIANCE)) for name in self.job.outputs}
-        return {
-            name: f"{self.path.rstrip('/')}/{tag}{VARIANCE if name.endswith(VARIANCE) else ''}"
-            for name, tag in names.items()
-        }
+        taken: dict[str, str] = {}
+        for name in self.job.outputs:
+            tag = tags.get(name.removesuffix(VARIANCE), name.removesuffix(VARIANCE))
+            inside = posixpath.normpath(tag)
+            if inside.split("/")[0] in ("", ".", ".."):
+                raise InputError("--tags", f"'{tag}' for {name}", "the name of a folder in --gs_output")
+            inside += VARIANCE if name.endswith(VARIANCE) else ""
+            if (other := taken.setdefault(inside, name)) != name:
+                raise InputError("--tags", f"the folder {inside} for {other} and for {name}", "one for each output")
+        return {name: f"{self.path.rstrip('/')}/{inside}" for inside, name in taken.items()}
 
     @property
     def origin(self) -> Vec3:
@@ -192,6 +233,11 @@ class Placement:
         size = tuple(resolution)[::-1] if resolution else self.volume.voxel_size_nm or (40.0, 4.0, 4.0)
         z, y, x = (float(n) for n in size)
         return Layout(self.bounds, (z, y, x), vec3(tuple(options["chunk_size"])[::-1]), options["out_dtype"])
+
+    def check(self) -> None:
+        """Refuse outputs that do not fit into what is there."""
+        for name, path in self.paths.items():
+            fits(path, self.job.outputs[name], self.layout)
 
     def sink(self, kind: type[CloudSink] = CloudSink) -> CloudSink:
         """The output volumes, made where they are not there yet."""

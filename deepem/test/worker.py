@@ -17,7 +17,7 @@ from typing import Any
 from deepem.test.plan import Plan, do_task
 from deepem.test.progress import tell
 from deepem.test.sink import unwritable
-from deepem.utils.errors import InputError
+from deepem.utils.errors import InputError, reason
 
 LOOK_AGAIN_S = 2.0
 AT_ONCE = 1000
@@ -27,14 +27,20 @@ def open_queue(queue: str, make: bool = False) -> Any:
     """A queue.
 
     Raises:
-        InputError: it is a folder that is not there; it is made if asked for.
+        InputError: it is none, cannot be opened, or is a folder that is not there, which is made if asked for.
     """
     from taskqueue import TaskQueue, queueable
 
+    wants = "fq://FOLDER or sqs://QUEUE"
+    if not queue.startswith(("fq://", "sqs://", "https://sqs.")) or queue.endswith("://"):
+        raise InputError("--queue", queue, wants)
     queueable(do_task)
     if not make:
         require(queue)
-    return TaskQueue(queue, progress=False)
+    try:
+        return TaskQueue(queue, progress=False)
+    except Exception as error:  # each protocol raises errors of its own
+        raise InputError("--queue", f"{queue}, which cannot be opened ({reason(error)})", wants) from error
 
 
 def require(queue: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -26,7 +26,8 @@ def replacing(path: Path) -> Iterator[Path]:
         finally:
             os.close(folder)
     finally:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):  # a folder that is a file, say: the block has said so, or was about something else
+            beside.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -27,7 +27,10 @@ def main() -> None:
         p.print_help()
         return
     with argv.one_line_errors("plan.py"):
-        own, words = p.parse_known_args()
+        words = sys.argv[1:]
+        for at in [n for n, word in enumerate(words) if word == "--task_size"]:
+            words[at + 1 : at + 2] = [f" {word}" for word in words[at + 1 : at + 2]]  # argparse takes -5,1,1 for a flag
+        own, words = p.parse_known_args(words)
         from deepem.test.plan import Plan
 
         plan = Plan.make(own.plan, words, own.task_size[::-1])

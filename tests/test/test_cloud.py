@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from deepem.test.chunks import get, put
-from deepem.test.cloud import CloudSink, CloudSource, Layout, Place, filled, make_volume
+from deepem.test.cloud import CloudSink, CloudSource, Layout, make_volume
 from deepem.test.forward import predict
+from deepem.test.place import Place, filled, refuse_unknown_protocol
 from deepem.test.pyramid import downsample
 from deepem.utils.errors import InputError
 from deepem.utils.geometry import Box
@@ -124,6 +125,67 @@ def test_names_keywords_tags_and_variances(lab, stored):
     assert (lab.folder / "out/10-26_20-36_5-9/mitochondria/info").is_file()
 
 
+@pytest.mark.parametrize("words", [["--gs_output", "foo://x"], ["--gs_input", "foo://x", "--gs_output", "out"],
+                                   ["--gs_output", "https://host/x"]])  # fmt: skip
+def test_a_protocol_that_is_none_is_no_local_folder(lab, capsys, words):
+    lab.image("a")
+    before = sorted(lab.folder.iterdir())
+    with pytest.raises(SystemExit) as stopped:
+        lab.forward("--data_dir", "data", "--test_ids", "a", *words)
+    assert stopped.value.code == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("forward.py: error")]
+    assert f"got the protocol {words[1].split(':')[0]}://, wants one of " in line
+    assert "gs://" in line
+    assert "file://" in line
+    assert sorted(lab.folder.iterdir()) == before
+
+
+@pytest.mark.parametrize("path", ["a/b", "/a", "file:///a", "gs://a", "s3://https://host/a", "precomputed://gs://a"])
+def test_paths_that_work_are_taken(path):
+    refuse_unknown_protocol(path)
+    refuse_unknown_protocol(path, written=True)
+
+
+@pytest.mark.parametrize(
+    ("tags", "line"),
+    [
+        ({"affinity": "x", "mitochondria": "x"}, "the folder x for affinity and for mitochondria"),
+        ({"affinity": "x", "mitochondria": "./x/"}, "the folder x for affinity and for mitochondria"),
+        ({"affinity": "mitochondria"}, "the folder mitochondria for affinity and for mitochondria"),
+        ({"affinity": "mitochondria_var"}, "the folder mitochondria_var for affinity and for mitochondria_var"),
+        ({"affinity": ""}, "'' for affinity"),
+        ({"mitochondria": "a/.."}, "'a/..' for mitochondria"),
+        ({"mitochondria": "../a"}, "'../a' for mitochondria"),
+        ({"mitochondria": "/a"}, "'/a' for mitochondria"),
+    ],
+)
+def test_tags_that_give_outputs_no_folder_of_their_own_are_refused(lab, stored, capsys, tags, line):
+    with pytest.raises(SystemExit) as stopped:
+        run(lab, stored[0], "--tags", json.dumps(tags), "--test_aug", "0", "1", "--variance")
+    assert stopped.value.code == 2
+    assert f"--tags: got {line}" in capsys.readouterr().err
+    assert not (lab.folder / "out").exists()
+
+
+@pytest.mark.parametrize("words", [["out"], ["out/{}", "--keywords", "k"]])
+def test_ids_that_give_the_same_volume_are_refused_before_the_first(lab, capsys, words):
+    lab.image("a"), lab.image("b")
+    with pytest.raises(SystemExit) as stopped:
+        lab.forward("--data_dir", "data", "--test_ids", "a", "b", "--gs_output", f"file://{lab.folder}/{words[0]}",
+                    *words[1:])  # fmt: skip
+    assert stopped.value.code == 2
+    assert "--test_ids: got a and b, both predicted into" in capsys.readouterr().err
+    assert not (lab.folder / "out").exists()
+
+
+def test_ids_go_into_folders_of_their_own(lab):
+    images = {name: lab.image(name) for name in ("a", "bb")}
+    lab.forward("--data_dir", "data", "--test_ids", "a", "bb", "--gs_output", f"file://{lab.folder}/out/{{}}", "--mit")
+    for name, image in images.items():
+        value = predict(lab.net, image, patch_size=FOV)["mitochondria"]
+        np.testing.assert_array_equal(found_in(lab, f"{name}/mitochondria")[0], value)
+
+
 def test_keywords_that_do_not_fill_a_path_are_refused():
     assert filled("a/{}/b{}", ["x", "y"]) == "a/x/by"
     with pytest.raises(InputError, match="--keywords"):
@@ -151,6 +213,27 @@ def test_a_lower_resolution_is_read_and_written_at_its_own(lab, stored):
     np.testing.assert_array_equal(found, value)
 
 
+@pytest.mark.parametrize("offset", [0, 1, -3])
+@pytest.mark.parametrize("given", [{}, {"end": True}, {"begin": True}, {"begin": True, "end": True}])
+def test_the_whole_of_a_level_that_ends_before_the_finer_one_does(tmp_path, offset, given):
+    path, size = f"file://{tmp_path}/v", (64, 81, 8)
+    cloudvolume.CloudVolume.from_numpy(
+        np.ones((*size, 1), np.uint8), path, resolution=(4, 4, 40), voxel_offset=(offset, 0, 0), chunk_size=(8, 8, 8),
+        progress=False,
+    )  # fmt: skip
+    fine = volume_at(path)
+    fine.add_scale((2, 2, 1))
+    fine.commit_info()
+    coarse = volume_at(path, 1)
+    ends = {"begin": (offset, 0, 0), "end": (size[0] + offset, *size[1:])}
+    source = CloudSource(path, Place(**{name: ends[name] for name in given}), 1)
+    assert source.origin == tuple(coarse.bounds.minpt)[::-1]
+    assert source.size == tuple(coarse.volume_size)[::-1]
+    if offset:
+        with pytest.raises(InputError, match="--end"):
+            CloudSource(path, Place(end=(size[0] + offset + 1, *size[1:])), 1)
+
+
 def test_offset_and_resolution_of_the_output_can_be_given(lab, stored):
     run(lab, stored[0], "--mit", "-o", "-100,200,300", "-r", "5,6,50", "--crop_border", "2,0,0")
     _, volume = found_in(lab, "mitochondria")
@@ -158,16 +241,28 @@ def test_offset_and_resolution_of_the_output_can_be_given(lab, stored):
     assert tuple(volume.resolution) == (5, 6, 50)
 
 
-def test_a_mask_volume_blackens_the_image(lab, stored):
+@pytest.mark.parametrize("dtype", ["uint8", "bool", "int8", "uint16", "uint32", "uint64", "float32"])
+def test_a_mask_volume_of_any_type_blackens_the_image(lab, stored, dtype):
     path, array = stored
-    mask = (np.random.default_rng(1).random(SIZE) < 0.3).astype(np.uint8)
-    cloudvolume.CloudVolume.from_numpy(
-        mask.transpose(2, 1, 0)[..., None].copy(), path + "_mask", resolution=(4, 4, 40), voxel_offset=(10, 20, 5),
-        chunk_size=(16, 8, 4), progress=False,
-    )  # fmt: skip
+    mask = np.random.default_rng(1).random(SIZE) < 0.3
+    values = (mask * (1 if dtype == "bool" else 77)).astype(dtype)
+    info = cloudvolume.CloudVolume.create_new_info(
+        1, "image", dtype, "raw", (4, 4, 40), (10, 20, 5), SIZE[::-1], chunk_size=(16, 8, 4)
+    )
+    volume = cloudvolume.CloudVolume(path + "_mask", info=info, progress=False, non_aligned_writes=True)
+    volume.commit_info()
+    volume[:] = values.transpose(2, 1, 0)[..., None].copy()
     run(lab, path, "--gs_input_mask", path + "_mask", "--mit")
     value = predict(lab.net, np.where(mask, 0, array).astype(np.uint8), patch_size=FOV)["mitochondria"]
     np.testing.assert_array_equal(found_in(lab, "mitochondria")[0], value)
+
+
+def test_a_mask_without_a_cloud_input_is_refused_not_ignored(lab, stored, capsys):
+    lab.image("a")
+    with pytest.raises(SystemExit):
+        lab.forward("--data_dir", "data", "--test_ids", "a", "--gs_input_mask", stored[0])
+    assert "--gs_input_mask: got no --gs_input" in capsys.readouterr().err
+    assert lab.files() == []
 
 
 def test_levels_are_means_of_four_also_where_the_finer_one_ends(tmp_path):
@@ -263,6 +358,71 @@ def test_an_output_volume_of_another_kind_is_refused(lab, stored, capsys, words)
         run(lab, path, "--mit", *words)
     assert stopped.value.code == 2
     assert "a volume there of" in capsys.readouterr().err
+
+
+def floats(lab, name, array, offset=(10, 20, 5)):
+    path = f"file://{lab.folder}/{name}"
+    values = array.astype(np.float32).transpose(2, 1, 0)[..., None].copy()
+    cloudvolume.CloudVolume.from_numpy(
+        values, path, resolution=(4, 4, 40), voxel_offset=offset, chunk_size=(16, 8, 4), progress=False
+    )
+    return path
+
+
+@pytest.mark.parametrize("why", ["memory", "not a number", "another layout", "not writable"])
+@pytest.mark.parametrize("parent", [False, True])
+def test_a_refused_run_leaves_no_new_volumes_behind(lab, stored, capsys, monkeypatch, why, parent):
+    path, array = stored
+    words = []
+    if parent:
+        (lab.folder / "out").mkdir()
+    if why == "memory":
+        words = ["--max_memory", "1"]
+    elif why == "not a number":
+        array = array / 255
+        array[3, 4, 5] = np.nan
+        path = floats(lab, "nan", array)
+    elif why == "another layout":
+        run(lab, path, "--mit", "--out_dtype", "uint8")
+    else:
+        commit = cloudvolume.CloudVolume
+
+        def made(where, info=None, **options):
+            if info is not None and where.endswith("mitochondria"):
+                raise PermissionError(where)
+            return commit(where, info=info, **options)
+
+        made.create_new_info = commit.create_new_info
+        monkeypatch.setattr(cloudvolume, "CloudVolume", made)
+    capsys.readouterr()
+    before = sorted(lab.folder.rglob("*"))
+    with pytest.raises(SystemExit) as stopped:
+        run(lab, path, *words)
+    assert stopped.value.code == 2, capsys.readouterr().err
+    assert sorted(lab.folder.rglob("*")) == before
+
+
+def test_a_refused_run_leaves_what_was_there_and_what_it_wrote(lab, stored):
+    path, _ = stored
+    run(lab, path, "--mit")
+    before = {file: file.read_bytes() for file in (lab.folder / "out").rglob("*") if file.is_file()}
+    with pytest.raises(SystemExit):
+        run(lab, path, "--max_memory", "1")
+    assert {file: file.read_bytes() for file in (lab.folder / "out").rglob("*") if file.is_file()} == before
+    layout = Layout(Box((0, 0, 0), (4, 8, 16)), (40, 4, 4), (4, 8, 8))
+    sink = CloudSink({"a": f"file://{lab.folder}/v"}, {"a": 1}, layout, (0, 0, 0))
+    sink.write(Box((0, 0, 0), (4, 8, 8)), {"a": np.ones((1, 4, 8, 8), np.float32)}, True)
+    sink.__exit__(InputError, None, None)
+    assert (lab.folder / "v/info").is_file()
+
+
+def test_the_outputs_of_all_ids_are_checked_before_the_first_is_begun(lab):
+    lab.image("a"), lab.image("bb")
+    words = ["--data_dir", "data", "--gs_output", f"file://{lab.folder}/out/{{}}", "--mit"]
+    lab.forward(*words, "--test_ids", "bb", "--out_dtype", "uint8")
+    with pytest.raises(SystemExit):
+        lab.forward(*words, "--test_ids", "a", "bb")
+    assert [folder.name for folder in (lab.folder / "out").iterdir()] == ["bb"]
 
 
 def test_outputs_are_stored_uncompressed_for_readers_that_do_not_know_the_suffix_gz(lab, stored):

@@ -41,6 +41,25 @@ def test_several_volumes_prefix_tag_and_public_names(lab):
     assert lab.files() == ["p_a_mitochondria_7_t.h5", "p_bb_mitochondria_7_t.h5"]
 
 
+def test_an_output_folder_that_is_a_file_is_named_in_one_line(lab, capsys):
+    lab.image("a")
+    (lab.folder / "experiments/exp/forward").write_text("")
+    with pytest.raises(SystemExit) as stopped:
+        lab.forward("--data_dir", "data", "--test_ids", "a")
+    assert stopped.value.code == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("forward.py: error: experiments/exp/forward/a_affinity_7.h5: got a place that cannot be")
+
+
+def test_ids_that_give_the_same_file_are_refused_before_the_first(lab, capsys):
+    lab.image("a/b"), lab.image("a_b")
+    with pytest.raises(SystemExit) as stopped:
+        lab.forward("--data_dir", "data", "--test_ids", "a/b", "a_b")
+    assert stopped.value.code == 2
+    assert "--test_ids: got a/b and a_b, both predicted into" in capsys.readouterr().err
+    assert lab.files() == []
+
+
 def test_the_newest_checkpoint_unless_one_is_asked_for(lab):
     lab.image("a")
     lab.forward("--data_dir", "data", "--test_ids", "a", "--chkpt_num", "7")

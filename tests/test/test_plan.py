@@ -199,11 +199,66 @@ def test_an_empty_queue_ends_the_work(lab):
 def test_what_makes_no_plan_is_refused(lab, em):
     with pytest.raises(InputError, match="--gs_input"):
         Plan.make("plan", ["--exp_name", "exp", "--cpu", "--test_ids", "a"], (4, 16, 16))
+    with pytest.raises(InputError, match=r"--downsample.*once all tasks are done.*downsample\("):
+        make(lab, em, "-d")
+    with pytest.raises(InputError, match=r"--task_size: got 16,0,4, wants three sizes"):
+        Plan.make("plan", words(lab, em), (4, 0, 16))
+    with pytest.raises(InputError, match="foo://plan: got the protocol foo://"):
+        Plan.make("foo://plan", words(lab, em), (4, 16, 16))
+    assert sorted(path.name for path in lab.folder.iterdir()) == ["em", "experiments"]
     make(lab, em)
     with pytest.raises(InputError, match="a plan that is there"):
         make(lab, em)
     with pytest.raises(InputError, match=r"plan\.json"):
         Plan.load("nothing")
+
+
+def test_a_folder_that_cannot_take_a_plan_is_refused_before_the_network_is_built(lab, em, monkeypatch):
+    (lab.folder / "file").write_text("")
+    monkeypatch.setattr(plan_module, "Job", lambda *_: pytest.fail("built"))
+    with pytest.raises(InputError, match="file/plan: got a place that cannot be written to"):
+        Plan.make("file/plan", words(lab, em), (4, 16, 16))
+
+
+def test_a_plan_that_cannot_be_written_leaves_no_new_volumes_behind(lab, em, monkeypatch):
+    put = plan_module._put
+
+    def fails(folder, name, value):
+        if name == "plan.json":
+            raise InputError(folder, "a full disk", "room")
+        put(folder, name, value)
+
+    monkeypatch.setattr(plan_module, "_put", fails)
+    with pytest.raises(InputError, match="full disk"):
+        make(lab, em)
+    assert sorted(path.name for path in lab.folder.iterdir()) == ["em", "experiments"]
+
+
+@pytest.mark.parametrize("queue", ["q", "foo://x", "fq://", "sqs://", "mem://x"])
+@pytest.mark.parametrize("make", [True, False])
+def test_a_queue_that_is_none_is_refused(lab, queue, make):
+    with pytest.raises(InputError, match=rf"--queue: got {queue}, wants fq://FOLDER or sqs://QUEUE"):
+        worker.open_queue(queue, make=make)
+    assert sorted(path.name for path in lab.folder.iterdir()) == ["experiments"]
+
+
+def test_a_queue_that_cannot_be_opened_is_refused(monkeypatch, lab):
+    def fails(*_, **__):
+        raise RuntimeError("Unable to locate credentials")
+
+    monkeypatch.setattr("taskqueue.TaskQueue", fails)
+    with pytest.raises(InputError, match=r"--queue: got sqs://q, which cannot be opened \(RuntimeError: Unable to"):
+        worker.open_queue("sqs://q")
+
+
+@pytest.mark.parametrize(("size", "line"), [("-5,32,8", "got -5,32,8, wants three sizes x,y,z of 1 or more"),
+                                            ("0,32,8", "got 0,32,8, wants three sizes x,y,z of 1 or more"),
+                                            ("32,8", "got 32,8, wants three whole numbers")])  # fmt: skip
+def test_a_task_size_that_is_none_is_refused_in_one_line(lab, em, root, size, line):
+    done = script(root, "plan", "--plan", "plan", "--task_size", size, *words(lab, em))
+    assert done.returncode == 2
+    assert f"plan.py: error: --task_size: {line}" in done.stderr
+    assert not (lab.folder / "plan").exists()
 
 
 def script(root, name, *words, **options):

@@ -60,10 +60,14 @@ def test_contrast_is_for_bytes():
         tables_of(Source("em", np.zeros((2, 2, 2), np.float32)), 0.1, 0.1)
 
 
-def test_a_mask_is_of_the_same_size():
-    source, mask = volume(), volume(seed=1)
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_a_mask_is_of_the_same_size_and_leaves_the_type(dtype):
+    source, mask = volume(), Source("mask", (np.random.default_rng(1).random((4, 6, 5)) < 0.3).astype(np.uint8))
+    if dtype == "float32":
+        source = Source("em", (source.data / 255).astype(np.float32))
     box = Box((1, 2, 0), (3, 6, 4))
     found = Masked(source, mask).read(box)[0]
+    assert found.dtype == dtype
     np.testing.assert_array_equal(found, np.where(mask.data > 0, 0, source.data)[box.slices()])
     with pytest.raises(InputError, match="size of em"):
         Masked(source, volume((4, 6, 6)))
