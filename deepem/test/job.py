@@ -85,7 +85,10 @@ class Job:
         model.to(self.device, memory_format=last)  # type: ignore[call-overload]
         quicken(model)
         model.train(options["no_eval"])
-        return (_compiled(model, self.device) if options["compile"] else model), gives
+        compiled: Any = (
+            torch.compile(model, dynamic=False) if options["compile"] else model
+        )  # all patches have one size
+        return compiled, gives
 
     def covered(self, volume: Volume) -> Box:
         """The voxels of a volume that are predicted: what the patches cover, less what is cropped away.
@@ -202,18 +205,6 @@ class Job:
         network = self._cost.network if self._cost else int(limit)
         wants = largest_that_fits(limit, network, self.options["batch_size"], self.patch)
         return InputError("--max_memory", f"{in_words(limit)}, the network alone takes {in_words(network)}", wants)
-
-
-def _compiled(model: nn.Module, device: torch.device) -> nn.Module:
-    """The network compiled for the one size that patches have, when it is called first.
-
-    On a CPU the compiler may take what is constant out of the graph: not in train mode, where running statistics
-    change. Weights stay inputs in torch 2.13, which decides that before it sees the option: the networks of cut-outs,
-    one after the other, share what was compiled for the first.
-    """
-    frozen = device.type == "cpu" and not model.training
-    compiled: Any = torch.compile(model, dynamic=False, options={"freezing": True} if frozen else None)
-    return compiled  # type: ignore[no-any-return]
 
 
 def _compile_now(network: Network, patches: torch.Tensor) -> None:
