@@ -8,7 +8,7 @@ import numpy as np
 
 from deepem.data.volume import Array
 from deepem.tasks import Task
-from deepem.utils.contiguous import contiguous
+from deepem.utils.contiguous import contiguous, turned
 from deepem.utils.errors import InputError
 
 TOUCHING = 4
@@ -32,7 +32,7 @@ def binary(label: Array, channels: int, out: Array | None = None) -> Array:
     i-th of them > 0. Written into `out` if given.
     """
     out = np.empty((channels, *label.shape[1:]), np.uint8) if out is None else out
-    label, flags = contiguous(label), out.view(np.bool_)
+    label, flags = contiguous(label) if turned(label) else label, out.view(np.bool_)
     if label.shape[0] == channels:
         np.greater(label, 0, out=flags)
     else:
