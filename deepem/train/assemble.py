@@ -81,7 +81,7 @@ class Run:
         if self.options["sync_bn"] and ranks.world > 1 and found.type == "cpu":
             raise InputError("--sync_bn", "the CPU", "GPUs: elsewhere there is no synchronised batch norm")
         if self.options["amp"] == "auto":
-            self.options["amp"] = "bf16" if device.has_fast_bf16(found) else "off"
+            self.options["amp"] = "bf16" if option.has_fast_bf16(found.type) else "off"
         if self.options["channels_last"] is None:
             self.options["channels_last"] = found.type == "cpu"  # quicker in any precision
         return found

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import platform
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import AbstractContextManager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -34,27 +32,6 @@ def settle(device: torch.device, *, tf32: bool, cudnn_benchmark: bool, determini
         precision = "tf32" if tf32 else "ieee"
         torch.backends.cuda.matmul.fp32_precision = precision
         torch.backends.cudnn.conv.fp32_precision = precision  # type: ignore[attr-defined]
-
-
-def has_fast_bf16(device: torch.device) -> bool:
-    """Whether bfloat16 is multiplied faster than float32.
-
-    Of two processors with the instruction for it in AVX-512, convolutions took half the time on an AMD one (Zen 4 and
-    later) and twice the time on an Intel one without AMX, which has half as many units for it as for float32. No
-    timing decides, so that all processes and every resumed run agree.
-    """
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if torch.cpu._is_amx_tile_supported():
-        return True
-    return bool(torch.cpu._is_avx512_bf16_supported()) and _is_amd()
-
-
-def _is_amd() -> bool:
-    try:
-        return "AuthenticAMD" in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:  # no Linux
-        return "AuthenticAMD" in platform.processor()
 
 
 class Precision:

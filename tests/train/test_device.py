@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from deepem import option
 from deepem.train import device
 from deepem.utils.errors import InputError
 
@@ -144,8 +145,8 @@ def test_changing_the_precision_of_a_run_is_a_warning(lab, capsys):
 def test_bfloat16_is_the_default_where_it_is_faster(monkeypatch, amx, instruction, processor, fast):
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: instruction)
-    monkeypatch.setattr(device.Path, "read_text", lambda *args, **more: processor)
-    assert device.has_fast_bf16(torch.device("cpu")) is fast
+    monkeypatch.setattr(option.Path, "read_text", lambda *args, **more: processor)
+    assert option.has_fast_bf16("cpu") is fast
 
 
 def test_a_trace_is_written(lab):
