@@ -36,7 +36,7 @@ BEST: dict[str, list[str]] = {
     "small convolutions alone": ["--amp", "off", "--no-channels_last"],
     "bf16": ["--amp", "bf16"],
     "bf16 alone": ["--amp", "bf16", "--no-channels_last"],
-    "float32 best": ["--amp", "off"],
+    "float32, channels_last": ["--amp", "off", "--channels_last"],
 }
 
 
