@@ -123,6 +123,13 @@ def test_mixed_precision_learns_as_float32_does(lab, amp, band):
     assert all(value.dtype != torch.bfloat16 for value in lab.state("half", 12)["state_dict"].values())
 
 
+@pytest.mark.parametrize(("amp", "last"), [("off", False), ("bf16", True)])
+def test_only_half_precision_is_channels_last_by_default_on_a_cpu(lab, amp, last):
+    """There float32 gradients of a batch norm are less exact: torch 2.13 adds voxel to voxel."""
+    lab.train("run", "--max_iter", 1, "--amp", amp)
+    assert lab.state("run", 1)["options"]["channels_last"] is last
+
+
 def test_changing_the_precision_of_a_run_is_a_warning(lab, capsys):
     """And it is told, as the default is another one on another machine."""
     lab.train("run", "--max_iter", 2)
