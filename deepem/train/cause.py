@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from deepem.utils.errors import InputError
@@ -22,21 +22,25 @@ SAME_S = 1.0
 
 
 @contextmanager
-def first_cause_speaks() -> Iterator[None]:
+def first_cause_speaks(asked: Callable[[], bool]) -> Iterator[None]:
     """Around all that one process of several does; around a process alone it does nothing.
 
+    Args:
+        asked: Whether this process has been asked to stop.
+
     Raises:
+        SystemExit: another process is lost, and this one was asked to stop: because of it, before it noticed itself.
         RuntimeError: another process is lost, and nobody has ended this one because of it.
     """
     if "RANK" in os.environ:
-        with _shown_by_torchrun(), _patient(int(os.environ["RANK"])):
+        with _shown_by_torchrun(), _patient(int(os.environ["RANK"]), asked):
             yield
     else:
         yield
 
 
 @contextmanager
-def _patient(rank: int) -> Iterator[None]:
+def _patient(rank: int, asked: Callable[[], bool]) -> Iterator[None]:
     try:
         yield
     except InputError:
@@ -45,6 +49,8 @@ def _patient(rank: int) -> Iterator[None]:
     except Exception as error:
         if not _is_loss(error):
             raise
+        if asked():
+            raise SystemExit(1) from error
         time.sleep(LOST_S)
         raise RuntimeError(f"rank {rank}: another rank ended, or did not answer within --rank_timeout") from error
 

@@ -142,7 +142,7 @@ def _train(config: dict[str, Any]) -> None:
 
     threading.Thread(target=listen, daemon=True).start()
     try:
-        with first_cause_speaks(), Preemption(asked) as preemption:
+        with first_cause_speaks(asked.is_set), Preemption(asked) as preemption:
             train(config["options"], config["lines"], preemption)
     except SystemExit as end:
         ray.get(link.ended.remote(end.code))

@@ -23,7 +23,8 @@ from deepem.utils.argv import one_line_errors
 
 def main(words: Sequence[str] | None = None) -> None:
     """Read the command line and train, on several GPUs in as many processes."""
-    with one_line_errors("run.py"), first_cause_speaks(), Preemption() as preemption:
+    preemption = Preemption()
+    with one_line_errors("run.py"), first_cause_speaks(lambda: preemption.requested), preemption:
         options, lines = parse(words)
         if options["ray"]:
             from deepem.train.cluster import launch_on_ray

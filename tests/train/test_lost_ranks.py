@@ -87,3 +87,12 @@ def test_a_rank_that_nobody_ends_says_that_it_lost_another(lab, monkeypatch, cap
     os.kill(second, signal.SIGKILL)
     os.waitpid(second, 0)
     assert capfd.readouterr().err.splitlines()[-1] == f"RuntimeError: rank 0: {LOST}"
+
+
+def test_a_rank_that_is_ended_before_it_notices_the_loss_says_nothing(monkeypatch):
+    """Its launcher may see first that another has died, and its request to stop waits for the end of the step."""
+    monkeypatch.setenv("RANK", "0")
+    lost = RuntimeError("[third_party/gloo/transport/tcp/pair.cc:553] Connection closed by peer")
+    with pytest.raises(SystemExit) as ended, cause.first_cause_speaks(lambda: True):
+        raise lost
+    assert ended.value.code == 1
