@@ -87,10 +87,8 @@ class Job:
         model.to(self.device, memory_format=last)  # type: ignore[call-overload]
         quicken(model)
         model.train(options["no_eval"])
-        compiled: Any = (
-            torch.compile(model, dynamic=False) if options["compile"] else model
-        )  # all patches have one size
-        return compiled, gives
+        called: Any = torch.compile(model, dynamic=False) if options["compile"] else model  # patches have one size
+        return called, gives
 
     def covered(self, volume: Volume) -> Box:
         """The voxels of a volume that are predicted: what the patches cover, less what is cropped away.
