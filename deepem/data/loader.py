@@ -6,21 +6,24 @@ for any number of workers, and goes on from any batch.
 Each worker has a pipe and memory of its own. It writes a batch into a slot of that memory, which the tensors of the
 batch then are, without a copy; once they are gone the slot is free again::
 
-    loader  --Order(batch 7, slot 0 is free)-->  worker: makes its samples in slot 0
-            <--Done(batch 7, slot 0, layout)---
+    loader  --Order(batch 7)-->  worker: makes its samples in slot 0, and marks that it is in use
+            <--Done(slot 0)----
+            (its tensors are gone: marks that slot 0 is free)
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import selectors
 import signal
 import sys
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from multiprocessing import connection, reduction, util
+from functools import lru_cache
+from multiprocessing import reduction, util
 from multiprocessing.context import BaseContext
 from typing import Any
 
@@ -29,12 +32,12 @@ import torch
 from torch import Tensor
 
 from deepem.data.volume import Array, Shared, map_file
-from deepem.data.worker import POLL_S, Done, Failed, Order, Part, Stream, generator, make, view, work
+from deepem.data.worker import IN_USE, POLL_S, Done, Failed, Order, Part, Stream, generator, make, view, work
 from deepem.utils.errors import InputError
 
 __all__ = ["WorkerError", "batches", "generator"]
 
-AHEAD = 2
+AHEAD = 3
 """Batches under way or waiting, per worker."""
 
 STARTUP_S = 300.0
@@ -122,9 +125,12 @@ def _tensors(parts: Mapping[str, Part], memory: Array) -> Batch:
 
 
 def _tensor(part: Part, memory: Array) -> Tensor:
-    if part.value is not None:
-        return torch.from_numpy(np.full((1,) * len(part.shape), part.value, part.dtype)).expand(part.shape)
-    return torch.from_numpy(view(memory, part))
+    return torch.from_numpy(view(memory, part)) if part.value is None else _constant(part)
+
+
+@lru_cache
+def _constant(part: Part) -> Tensor:
+    return torch.from_numpy(np.full((1,) * len(part.shape), part.value, part.dtype)).expand(part.shape)
 
 
 def _pinned(batch: Batch) -> Batch:
@@ -143,16 +149,15 @@ class _Worker:
         self.process.start()
         theirs.close()
         self.pending = 0
-        self.freed: list[int] = []
         self.last_beat = 0
         self.silent_s = 0.0
         self._slots: dict[int, Array] = {}
+        self._parts: dict[str, Part] = {}
 
     def order(self, number: int, indices: range) -> None:
-        """Ask for a batch, and hand back the slots whose tensors are gone."""
-        freed = tuple(self.freed.pop() for _ in range(len(self.freed)))
+        """Ask for a batch."""
         self.pending += 1
-        self.pipe.send(Order(number, indices, freed))
+        self.pipe.send(Order(number, indices))
 
     def receive(self) -> tuple[int, Batch | Failed]:
         """An answer that is waiting in the pipe; EOFError or OSError if the worker went away."""
@@ -164,9 +169,18 @@ class _Worker:
             fd = reduction.recv_handle(self.pipe)
             self._slots[answer.slot] = map_file(fd, (answer.fresh,), np.uint8)
             os.close(fd)
-        memory = np.frombuffer(self._slots[answer.slot].data, np.uint8)  # the base of this batch's tensors, only
-        weakref.finalize(memory, self.freed.append, answer.slot).atexit = False
-        return answer.number, _tensors(answer.parts, memory)
+        if answer.parts is not None:
+            self._parts = answer.parts
+        slot = self._slots[answer.slot]
+        memory = np.frombuffer(slot.data, np.uint8)  # the base of this batch's tensors, only
+        weakref.finalize(memory, _free, slot, os.getpid()).atexit = False
+        return answer.number, _tensors(self._parts, memory)
+
+
+def _free(slot: Array, owner: int) -> None:
+    """Tell the worker that a slot is free, unless it is only a fork of the owner that lets go of it."""
+    if os.getpid() == owner:
+        slot[IN_USE] = 0
 
 
 class _Pool:
@@ -179,8 +193,12 @@ class _Pool:
         self.beats = Shared.zeros((size, 2), np.int64)
         self.workers: list[_Worker] = []
         self.close = util.Finalize(self, _stop, (self.workers,), exitpriority=10)
+        self.selector = selectors.DefaultSelector()
         for rank in range(size):
-            self.workers.append(_Worker(stream, self.beats, rank, processes))
+            worker = _Worker(stream, self.beats, rank, processes)
+            self.workers.append(worker)
+            self.selector.register(worker.pipe, selectors.EVENT_READ, (worker, False))
+            self.selector.register(worker.process.sentinel, selectors.EVENT_READ, (worker, True))
         self.ready: dict[int, Batch | Failed] = {}
 
     def run(self, orders: Iterator[tuple[int, range]]) -> Iterator[Batch]:
@@ -216,18 +234,15 @@ class _Pool:
 
     def _receive(self) -> None:
         """Take what has arrived; after POLL_S without anything, see who has stopped."""
-        pipes = {worker.pipe: worker for worker in self.workers}
-        ends = {worker.process.sentinel: worker for worker in self.workers}
-        arrived = connection.wait([*pipes, *ends], timeout=POLL_S)
-        for worker in (pipes[pipe] for pipe in arrived if pipe in pipes):
+        arrived = [key for key, _ in self.selector.select(POLL_S)]
+        for worker, end in sorted((key.data for key in arrived), key=lambda data: data[1]):
+            if end:
+                raise self._died(worker)
             try:
                 number, answer = worker.receive()
             except (EOFError, OSError):
                 raise self._died(worker) from None
             self.ready[number] = answer
-        for end in arrived:
-            if end in ends:
-                raise self._died(ends[end])
         if not arrived:
             self._listen()
 

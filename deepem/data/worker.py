@@ -180,19 +180,23 @@ def view(memory: Array, part: Part) -> Array:
 
 @dataclass(frozen=True)
 class Order:
-    """What the loader asks of a worker: a batch, and the slots whose earlier batches are no longer in use."""
+    """What the loader asks of a worker: a batch."""
 
     number: int
     indices: range
-    freed: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Done:
-    """A batch in a slot. `fresh` is its size where the slot is new: its file follows."""
+    """A batch in a slot.
+
+    Attributes:
+        parts: Where its arrays lie; None if as in this worker's batch before.
+        fresh: The size of a slot that is new: its file follows.
+    """
 
     number: int
-    parts: dict[str, Part]
+    parts: dict[str, Part] | None
     slot: int
     fresh: int | None
 
@@ -206,8 +210,12 @@ class Failed:
     trace: str
 
 
+IN_USE = -1
+"""The byte of a slot that is 1 from when its batch is made until the loader's process no longer has any of it."""
+
+
 class _Slots:
-    """Shared memory that batches are written into, used again when the loader hands it back.
+    """Shared memory that batches are written into, and again when the loader's process is done with it.
 
     Made when it is needed, so that nobody has to know the size of a batch, and there is always room.
     """
@@ -215,27 +223,24 @@ class _Slots:
     def __init__(self) -> None:
         self.memory: list[Array] = []
         self.files: dict[int, Any] = {}
-        self.free: list[int] = []
-        self.last = -1
+        self.recent: list[int] = []
 
-    def begin(self, freed: Iterable[int]) -> None:
-        """Begin another batch, with the slots of earlier ones that are no longer in use."""
-        self.free.extend(freed)
-        self.last = -1
+    @property
+    def last(self) -> int:
+        """The slot that was taken last."""
+        return self.recent[-1]
 
     def take(self, size: int) -> Array:
-        """A free slot of at least so many bytes; one that was taken for the same batch before is free again."""
-        if self.last >= 0:
-            self.free.append(self.last)
-        fits = (slot for slot in reversed(self.free) if len(self.memory[slot]) >= size)  # the last one is in the caches
-        self.last = next(fits, len(self.memory))
-        if self.last < len(self.memory):
-            self.free.remove(self.last)
+        """A slot of at least so many bytes that is not in use; of those the last one, which is in the caches."""
+        free = (slot for slot in reversed(self.recent) if not self.memory[slot][IN_USE])
+        slot = next((slot for slot in free if len(self.memory[slot]) > size), len(self.memory))
+        if slot < len(self.memory):
+            self.recent.remove(slot)
         else:
-            file = memory_file(size)
-            self.files[self.last] = file
-            self.memory.append(map_file(file.fileno(), (max(1, size),), np.uint8))
-        return self.memory[self.last]
+            self.files[slot] = memory_file(size + 1)
+            self.memory.append(map_file(self.files[slot].fileno(), (size + 1,), np.uint8))
+        self.recent.append(slot)
+        return self.memory[slot]
 
 
 def work(stream: Stream, loader: Connection, beats: Shared, rank: int) -> None:
@@ -248,6 +253,7 @@ def work(stream: Stream, loader: Connection, beats: Shared, rank: int) -> None:
     beat = beats.array[rank]
     beat[0] += 1
     slots = _Slots()
+    told = None
     while True:
         while not loader.poll(POLL_S):
             if os.getppid() != parent:
@@ -258,8 +264,9 @@ def work(stream: Stream, loader: Connection, beats: Shared, rank: int) -> None:
             return
         if order is None:
             return
-        slots.begin(order.freed)
         answer = _make(stream, order, slots, beat)
+        if isinstance(answer, Done):
+            told, answer = answer.parts, answer if answer.parts != told else replace(answer, parts=None)
         loader.send(answer)
         if isinstance(answer, Done) and answer.fresh is not None:
             with slots.files.pop(answer.slot) as file:
@@ -272,6 +279,7 @@ def _make(stream: Stream, order: Order, slots: _Slots, beat: Array) -> Done | Fa
 
     try:
         parts = make(stream, order.indices, slots.take, started)
+        slots.memory[slots.last][IN_USE] = 1
         fresh = len(slots.memory[slots.last]) if slots.last in slots.files else None
         return Done(order.number, parts, slots.last, fresh)
     except Exception as error:  # noqa: BLE001 - it is raised again by the loader

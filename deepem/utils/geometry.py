@@ -26,22 +26,23 @@ class Box:
     end: Vec3
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "begin", vec3(self.begin))
-        object.__setattr__(self, "end", vec3(self.end))
-        if any(e <= b for b, e in zip(self.begin, self.end, strict=True)):
+        begin, end = vec3(self.begin), vec3(self.end)
+        object.__setattr__(self, "begin", begin)
+        object.__setattr__(self, "end", end)
+        if not (begin[0] < end[0] and begin[1] < end[1] and begin[2] < end[2]):
             raise ValueError(f"empty box: begin {self.begin}, end {self.end}")
 
     @classmethod
     def of_size(cls, begin: Iterable[int], size: Iterable[int]) -> Box:
         """The box of a given size that starts at begin."""
-        begin = vec3(begin)
-        return cls(begin, vec3(b + s for b, s in zip(begin, size, strict=True)))
+        (z, y, x), (d, h, w) = begin, size
+        return cls((z, y, x), (z + d, y + h, x + w))
 
     @classmethod
     def around(cls, centre: Iterable[int], size: Iterable[int]) -> Box:
         """The box of a given size centred on a voxel: it starts at centre - size // 2."""
-        size = vec3(size)
-        return cls.of_size((c - s // 2 for c, s in zip(centre, size, strict=True)), size)
+        (z, y, x), (d, h, w) = centre, size
+        return cls.of_size((z - d // 2, y - h // 2, x - w // 2), (d, h, w))
 
     @property
     def size(self) -> Vec3:
@@ -56,8 +57,8 @@ class Box:
 
     def slices(self) -> tuple[slice, slice, slice]:
         """Slices of an array whose first voxel is at (0, 0, 0)."""
-        z, y, x = (slice(b, e) for b, e in zip(self.begin, self.end, strict=True))
-        return z, y, x
+        (z, y, x), (to_z, to_y, to_x) = self.begin, self.end
+        return slice(z, to_z), slice(y, to_y), slice(x, to_x)
 
     def shift(self, by: Iterable[int]) -> Box:
         """The box moved by a vector."""

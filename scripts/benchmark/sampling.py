@@ -34,7 +34,7 @@ from _control import Control, clock  # noqa: E402
 from deepem.data import transform  # noqa: E402
 from deepem.data.sampler.basic import Sampler, get_spec  # noqa: E402
 from deepem.data.volume import compact  # noqa: E402
-from deepem.data.worker import generator  # noqa: E402
+from deepem.data.worker import Stream, generator, make  # noqa: E402
 from deepem.utils.allocator import keep_memory  # noqa: E402
 
 PATCH = (20, 256, 256)
@@ -102,6 +102,13 @@ def rate(sampler: Sampler, count: int, first: int) -> float:
     return 1e3 * count / sum(clock(lambda i=i: sampler(generator(0, "train", i))) for i in range(first, first + count))
 
 
+def slot_rate(sampler: Sampler, count: int, first: int) -> float:
+    """The same of batches of one sample as the loader's workers make them: in memory that is there, grey as bytes."""
+    stream, memory = Stream(sampler, 0, "train"), np.empty(32 * int(np.prod(PATCH)), np.uint8)
+    indices = range(first, first + count)
+    return 1e3 * count / sum(clock(lambda i=i: make(stream, [i], lambda _: memory)) for i in indices)
+
+
 def wall_rate(sampler: Sampler, count: int, first: int) -> float:
     """Samples per second of the clock on the wall, which batches are measured by too."""
     start = time.perf_counter()
@@ -111,22 +118,23 @@ def wall_rate(sampler: Sampler, count: int, first: int) -> float:
 
 
 def show_recipes(args: argparse.Namespace) -> dict[str, Any]:
-    """Samples/s per recipe beside the public stack's."""
+    """Samples/s per recipe beside the public stack's, and those of a worker, which leaves grey values bytes."""
     control, sampler, out = Control(args.control), make_sampler(None), {}
-    print(f"{'recipe':28}{'samples/s':>11}{'public':>9}{'ratio':>8}{'spread':>14}   fastest peer")
+    print(f"{'recipe':28}{'samples/s':>11}{'worker':>9}{'public':>9}{'ratio':>8}{'spread':>14}   fastest peer")
     for name, (_, _, key) in RECIPES.items():
         if args.recipe and name not in args.recipe:
             continue
         sampler.provider.set_augment(recipe(name))
-        rates, ratios = [], []
+        rates, slots, ratios = [], [], []
         rate(sampler, args.samples // 2 + 1, 10**6)
         for turn in range(args.rounds):
             rates.append(rate(sampler, args.samples, turn * args.samples))
+            slots.append(slot_rate(sampler, args.samples, turn * args.samples))
             public = control.public(str(key), control.ms(5))
             if public is not None:
                 ratios.append(rates[-1] / public)
-        row: dict[str, Any] = {"samples_per_s": statistics.median(rates)}
-        line = f"{name:28}{row['samples_per_s']:11.1f}"
+        row: dict[str, Any] = {"samples_per_s": statistics.median(rates), "worker_per_s": statistics.median(slots)}
+        line = f"{name:28}{row['samples_per_s']:11.1f}{row['worker_per_s']:9.1f}"
         if ratios:
             row |= {"ratio": statistics.median(ratios), "ratios": [round(r, 3) for r in ratios]}
             spread = f"{min(ratios):.2f}-{max(ratios):.2f}"
@@ -174,14 +182,17 @@ def show_loader(args: argparse.Namespace) -> dict[str, Any]:
             continue
         sampler.provider.set_augment(recipe(name))
         rows = []
+        os.sched_setaffinity(0, set(cores))
+        stream = warm_stream(sampler, args.workers, args.samples)
         for turn in range(args.rounds):
             os.sched_setaffinity(0, {cores[0]})
             alone_ms = 1e3 / rate(sampler, args.samples, turn * args.samples)
             alone = wall_rate(sampler, args.samples, turn * args.samples)
             apart = apart_rate(sampler, args.workers, args.samples, cores)
             os.sched_setaffinity(0, set(cores))
-            per_s, batch_ms = batch_rate(sampler, args.workers, args.samples * args.workers)
+            per_s, batch_ms = batch_rate(stream, args.workers, args.samples * args.workers)
             rows.append((alone, apart, per_s, apart / alone, per_s / alone, alone_ms, batch_ms))
+        stream.close()
         keys = ("alone_per_s", "apart_per_s", "batches_per_s", "apart_ratio", "ratio", "alone_ms", "batch_ms")
         row = dict(zip(keys, map(statistics.median, zip(*rows, strict=True)), strict=True))
         print(
@@ -212,13 +223,19 @@ def apart_rate(sampler: Sampler, processes: int, count: int, cores: list[int]) -
     return float(total)
 
 
-def batch_rate(sampler: Sampler, workers: int, count: int) -> tuple[float, float]:
-    """Batches/s and processor ms per batch, of all processes, once what was made at the start is used up."""
+def warm_stream(sampler: Sampler, workers: int, count: int) -> Any:
+    """An endless stream of batches whose workers have made `count` each: by then they have touched all their memory."""
     from deepem.data.loader import batches  # here and not above: spawned workers import this file, and need no torch
 
-    ahead = 4 * workers + 2
-    stream = batches(sampler, seed=0, phase="train", start=0, stop=count + 2 * ahead, batch_size=1, num_workers=workers)
-    for _ in range(ahead):
+    stream = batches(sampler, seed=0, phase="train", start=0, stop=10**9, batch_size=1, num_workers=workers)
+    for _ in range(count * workers):
+        next(stream)
+    return stream
+
+
+def batch_rate(stream: Any, workers: int, count: int) -> tuple[float, float]:
+    """Batches/s and processor ms per batch, of all processes, once what was made ahead of time is used up."""
+    for _ in range(8 * workers):
         next(stream)
     start, processor = time.perf_counter(), processor_s()
     for _ in range(count):

@@ -150,6 +150,20 @@ def test_memory_is_used_again_once_a_batch_is_dropped():
     assert len(set(where)) < 10
 
 
+def test_memory_is_in_use_as_long_as_the_process_of_the_loader_has_it():
+    stream = batches(numbers, seed=3, phase="train", start=0, stop=40, batch_size=1, num_workers=1)
+    held = {0: next(stream)["input"]}
+    before = held[0].clone()
+    next(stream)
+    if (fork := os.fork()) == 0:
+        held.clear()
+        os._exit(0)
+    os.waitpid(fork, 0)
+    others = list(stream)
+    assert torch.equal(held[0], before)
+    assert len({batch["input"].data_ptr() for batch in others}) == 38
+
+
 def failing(kind: str) -> Any:
     def sampler(rng: np.random.Generator) -> dict[str, Any]:
         sample = numbers(rng)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -221,6 +222,7 @@ def _grey(image: Array, out: Array | None) -> Array:
     return grey
 
 
+@lru_cache
 def _constant(value: int, shape: tuple[int, ...], dtype: Any) -> Array:
     """An array of one value, read-only, which takes no memory."""
     constant: Array = np.broadcast_to(np.asarray(value, dtype), shape)
