@@ -90,7 +90,8 @@ def batches(
         context: How workers start, fork or spawn; fork where the system has it (Linux).
         worker_timeout: Seconds after which a worker that has not begun another sample counts as hanging.
 
-    An array that is one value throughout (a mask of ones) is an expanded tensor of stride 0: read it, do not write.
+    An array that is one value throughout (a mask of ones) is an expanded tensor of stride 0, the same in all batches:
+    read it, do not write.
 
     Raises:
         InputError: batch_size is not a multiple of world. Also any error of a sample, as it was raised, with the
@@ -193,10 +194,10 @@ class _Pool:
         self.beats = Shared.zeros((size, 2), np.int64)
         self.workers: list[_Worker] = []
         self.close = util.Finalize(self, _stop, (self.workers,), exitpriority=10)
-        self.selector = selectors.DefaultSelector()
         for rank in range(size):
-            worker = _Worker(stream, self.beats, rank, processes)
-            self.workers.append(worker)
+            self.workers.append(_Worker(stream, self.beats, rank, processes))
+        self.selector = selectors.DefaultSelector()
+        for worker in self.workers:
             self.selector.register(worker.pipe, selectors.EVENT_READ, (worker, False))
             self.selector.register(worker.process.sentinel, selectors.EVENT_READ, (worker, True))
         self.ready: dict[int, Batch | Failed] = {}
@@ -234,9 +235,9 @@ class _Pool:
 
     def _receive(self) -> None:
         """Take what has arrived; after POLL_S without anything, see who has stopped."""
-        arrived = [key for key, _ in self.selector.select(POLL_S)]
-        for worker, end in sorted((key.data for key in arrived), key=lambda data: data[1]):
-            if end:
+        arrived = [key.data for key, _ in self.selector.select(POLL_S)]
+        for worker, ended in sorted(arrived, key=lambda data: data[1]):  # what was sent before the end comes first
+            if ended:
                 raise self._died(worker)
             try:
                 number, answer = worker.receive()

@@ -163,7 +163,7 @@ class Dataset:
     def view(self, key: str, pos: Sequence[int], dim: Sequence[int]) -> Array:
         """The voxels of `get_patch`, read-only, where they lie in the volume."""
         shared, offset = self._arrays[key]
-        box = Box.around(pos, dim) if offset == (0, 0, 0) else Box.around(pos, dim).shift(-o for o in offset)
+        box = Box.around((p - o for p, o in zip(pos, offset, strict=True)), dim)
         if not Box((0, 0, 0), shared.array.shape[-3:]).contains(box):
             raise IndexError(f"dataset {self.tag}: {key} {tuple(dim)} around {tuple(pos)} leaves the volume")
         z, y, x = box.slices()

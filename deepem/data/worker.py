@@ -253,7 +253,7 @@ def work(stream: Stream, loader: Connection, beats: Shared, rank: int) -> None:
     beat = beats.array[rank]
     beat[0] += 1
     slots = _Slots()
-    told = None
+    told: dict[str, Part] | None = None
     while True:
         while not loader.poll(POLL_S):
             if os.getppid() != parent:
@@ -266,7 +266,10 @@ def work(stream: Stream, loader: Connection, beats: Shared, rank: int) -> None:
             return
         answer = _make(stream, order, slots, beat)
         if isinstance(answer, Done):
-            told, answer = answer.parts, answer if answer.parts != told else replace(answer, parts=None)
+            if answer.parts == told:
+                answer = replace(answer, parts=None)
+            else:
+                told = answer.parts
         loader.send(answer)
         if isinstance(answer, Done) and answer.fresh is not None:
             with slots.files.pop(answer.slot) as file:

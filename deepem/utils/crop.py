@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
-from deepem.utils.geometry import Box, Vec3, vec3
+from deepem.utils.geometry import Vec3, vec3
 
 A = TypeVar("A")
 
@@ -16,9 +16,10 @@ def centre_slices(size: Iterable[int], inner: Iterable[int]) -> tuple[slice, sli
     Patches are centred on a voxel at size // 2, so nested patches start at size // 2 - inner // 2.
     """
     size, inner = vec3(size), vec3(inner)
-    if inner[0] > size[0] or inner[1] > size[1] or inner[2] > size[2]:
+    if any(i > s for s, i in zip(size, inner, strict=True)):
         raise ValueError(f"cannot crop {inner} out of {size}")
-    return Box.around((n // 2 for n in size), inner).slices()
+    z, y, x = (slice(s // 2 - i // 2, s // 2 - i // 2 + i) for s, i in zip(size, inner, strict=True))
+    return z, y, x
 
 
 def centre_crop(array: A, size: Vec3) -> A:
