@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import functools
 import json
 import os
 import statistics
@@ -18,25 +19,40 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch
 
+from deepem import option
 from deepem.data.loader import batches
-from deepem.train import run
-from deepem.train.assemble import Run
+from deepem.train import device, parts, run
+from deepem.train.assemble import DEVICE, Run
 from deepem.train.option import parse
 from deepem.utils.allocator import keep_memory
 
 EAGER = ["--amp", "off", "--no-channels_last", "--no-tf32", "--no-cudnn_benchmark"]
-BEST: dict[str, list[str]] = {
-    "best defaults": [],
-    "best defaults, compiled": ["--compile"],
-    "small convolutions alone": ["--amp", "off", "--no-channels_last"],
-    "bf16": ["--amp", "bf16"],
-    "bf16 alone": ["--amp", "bf16", "--no-channels_last"],
-    "float32, channels_last": ["--amp", "off", "--channels_last"],
+BEST: dict[str, dict[str, list[str]]] = {
+    "cpu": {
+        "best defaults": [],
+        "best defaults, compiled": ["--compile"],
+        "small convolutions alone": ["--amp", "off", "--no-channels_last"],
+        "bf16": ["--amp", "bf16"],
+        "bf16 alone": ["--amp", "bf16", "--no-channels_last"],
+        "float32, channels_last": ["--amp", "off", "--channels_last"],
+    },
+    "cuda": {
+        "best defaults": [],
+        "best defaults, compiled": ["--compile"],
+        "cuDNN chooses": ["--amp", "off", "--no-tf32", "--no-channels_last"],
+        "TF32": ["--amp", "off", "--no-channels_last"],
+        "TF32, channels_last": ["--amp", "off", "--channels_last"],
+        "bf16": ["--amp", "bf16", "--no-channels_last"],
+        "bf16, channels_last": ["--amp", "bf16", "--channels_last"],
+        "bf16, channels_last, compiled": ["--amp", "bf16", "--channels_last", "--compile"],
+        "fp16, channels_last": ["--amp", "fp16", "--channels_last"],
+    },
 }
 
 
@@ -46,9 +62,19 @@ def default_memory() -> None:
         ctypes.CDLL(None).mallopt(option, value)
 
 
+@functools.cache
+def volumes(words: tuple[str, ...]) -> parts.Data:
+    """The samplers of a run of these words, made once: no run here changes them."""
+    options = parse(words)[0]
+    tasks = option.chosen_tasks(options)
+    parts.set_sizes(options, tasks)
+    return parts.data(options, tasks)
+
+
 def made(words: list[str], more: list[str]) -> Run:
     """A run of these words, in memory."""
-    return Run(parse([*words, *more])[0])
+    with mock.patch.object(parts, "data", return_value=volumes(tuple(words))):
+        return Run(parse([*words, *more])[0])
 
 
 def bare_step(of: Run, batch: dict[str, torch.Tensor]) -> Callable[[], None]:
@@ -59,12 +85,18 @@ def bare_step(of: Run, batch: dict[str, torch.Tensor]) -> Callable[[], None]:
             outputs = of.model(of.laid_out(batch["input"]))
         loss = of.objective.total(of.objective.parts(outputs, batch))
         of.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        of.optimizer.step()
+        of.precision.scaler.scale(loss).backward()
+        of.precision.scaler.step(of.optimizer)
+        of.precision.scaler.update()
         if of.device.type == "cuda":
             torch.cuda.synchronize()
 
     return step
+
+
+def settled(of: Run) -> None:
+    """What torch keeps for the whole process, as the run wants it."""
+    device.settle(of.device, **{name: of.options[name] for name in DEVICE})
 
 
 def seconds(function: Callable[[], object]) -> float:
@@ -75,26 +107,47 @@ def seconds(function: Callable[[], object]) -> float:
 
 
 def settings(words: list[str], rounds: int) -> None:
-    """Step time of each setting against eager float32 with torch's own optimiser and glibc's own memory."""
+    """Step time of each setting against eager float32 with torch's own optimiser and glibc's own memory.
+
+    On a GPU the memory that a step takes, too, beside weights and batch.
+    """
     eager = made(words, EAGER)
     for module in eager.network.modules():  # as torch has them
         if isinstance(module, torch.nn.Conv3d):
             module.__class__ = torch.nn.Conv3d
     eager.optimizer = torch.optim.Adam(eager.network.parameters(), lr=1e-3)
     batch = next(eager.batches("train", 0, 1))
-    sides = {"eager float32": (default_memory, bare_step(eager, batch))}
-    sides["eager float32, memory kept"] = (keep_memory, sides["eager float32"][1])
-    for name, more in BEST.items():
-        sides[name] = (keep_memory, bare_step(made(words, more), batch))
+    sides = {"eager float32": (default_memory, eager), "eager float32, memory kept": (keep_memory, eager)}
+    if eager.device.type == "cuda":
+        del sides["eager float32, memory kept"]
+    sides |= {name: (keep_memory, made(words, more)) for name, more in BEST[eager.device.type].items()}
+    steps = {name: bare_step(of, batch) for name, (_, of) in sides.items()}
     taken: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(rounds + 1):
-        for name, (prepare, step) in sides.items():
+    memory: dict[str, int] = {}
+    for number in range(rounds + 1):
+        for name, (prepare, of) in sides.items():
             prepare()
-            taken[name].append(seconds(step))
+            settled(of)
+            if number == 0 and of.device.type == "cuda":  # algorithms are chosen, the network is compiled
+                steps[name]()
+            memory[name] = -allocated(of.device)
+            taken[name].append(seconds(steps[name]))
+            memory[name] += allocated(of.device, peak=True)
     first = taken["eager float32"][1:]
     for name, values in taken.items():
         ratio = statistics.median(a / b for a, b in zip(first, values[1:], strict=True))
-        print(f"{name:28} {statistics.median(values[1:]) * 1e3:8.0f} ms  {ratio:5.2f} x")
+        mib = f"  {memory[name] >> 20:6d} MiB" if memory[name] else ""
+        print(f"{name:30} {statistics.median(values[1:]) * 1e3:8.1f} ms  {ratio:5.2f} x{mib}")
+
+
+def allocated(on: torch.device, *, peak: bool = False) -> int:
+    """Bytes on a GPU, now or at most since the last time this was asked without `peak`; 0 on a CPU."""
+    if on.type == "cpu":
+        return 0
+    if peak:
+        return torch.cuda.max_memory_allocated(on)
+    torch.cuda.reset_peak_memory_stats(on)
+    return torch.cuda.memory_allocated(on)
 
 
 def loop(words: list[str], rounds: int, steps: int) -> None:
@@ -151,10 +204,13 @@ def main() -> None:
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2, 4])
     parser.add_argument("--more", nargs=argparse.REMAINDER, default=[], help="further words for run.py")
     args = parser.parse_args()
-    size = [max(2 * int(n), 32) for n in args.fov.split(",")]
+    size = [max(3 * int(n) // 2, 32) for n in args.fov.split(",")]
     words: list[Any] = ["--data", "synthetic", "--synth_size", ",".join(map(str, size)), "--aff", "1", "--mit", "0.5"]
     words += ["--fov", args.fov, "--augment", "grayscale_warping", "--grayscale", "--warping", *args.more]
-    print(f"{torch.get_num_threads()} threads of {os.cpu_count()} cores, torch {torch.__version__}, patch {args.fov}")
+    where = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+    print(
+        f"{where}, {torch.get_num_threads()} threads of {os.cpu_count()} cores, torch {torch.__version__}, patch {args.fov}"
+    )
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         if "settings" in args.only:

@@ -47,31 +47,56 @@ def test_a_deterministic_run_is_the_same_run_on_a_cpu(lab, equal_runs):
     equal_runs("some", "other", 2)
 
 
-@pytest.mark.gpu
-def test_a_deterministic_run_repeats_itself_on_a_gpu(lab, equal_runs):
-    words = [
-        "--max_iter",
-        8,
-        "--deterministic",
-        "--amp",
-        "bf16",
-        "--model",
-        "rsunet",
-        "--width",
-        4,
-        8,
-        "--fov",
-        "4,16,16",
-    ]
-    try:
-        for name in ("one", "two"):
-            cuda = [word for word in lab.words(name, *words) if word != "--cpu"]
-            from deepem.train import run
+NETWORK = ("--model", "rsunet", "--width", 4, 8, "--fov", "4,16,16", "--max_iter")
 
-            run.main(cuda)
+
+def on_gpu(lab, name, *more):
+    """Train on the first GPU."""
+    from deepem.train import run
+
+    try:
+        run.main([word for word in lab.words(name, *more) if word != "--cpu"])
     finally:
         torch.use_deterministic_algorithms(False)
-    equal_runs("one", "two", 8)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("amp", ["off", "bf16", "fp16"])
+def test_a_deterministic_run_repeats_itself_on_a_gpu(lab, equal_runs, amp):
+    """To the bit, whether it is resumed or not."""
+    how = ("--deterministic", "--amp", amp, "--ema", 0.9, "--num_workers", 2)
+    on_gpu(lab, "whole", *NETWORK, 8, *how)
+    on_gpu(lab, "again", *NETWORK, 8, *how)
+    on_gpu(lab, "parts", *NETWORK, 3, *how)
+    on_gpu(lab, "parts", *NETWORK, 8, *how)
+    equal_runs("whole", "again", 8)
+    equal_runs("whole", "parts", 8)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("more", [(), ("--channels_last",), ("--deterministic",), ("--compile",)])
+def test_a_run_on_a_gpu_is_that_on_a_cpu(lab, more):
+    """Losses of some steps and the weights after them, in float32 without TF32."""
+    how = ("--no-tf32", "--optim", "SGD", "--lr", 0.05, "--avgs_intv", 1, "--warm_up", 0)
+    lab.train("cpu", *NETWORK, 6, *how)
+    on_gpu(lab, "gpu", *NETWORK, 6, *how, *more)
+    for a, b in zip(lab.rows("cpu", "train"), lab.rows("gpu", "train"), strict=True):
+        assert [b[head] for head in ("affinity", "mitochondria")] == pytest.approx(
+            [a[head] for head in ("affinity", "mitochondria")], rel=1e-3
+        )
+    weights = [lab.state(name, 6)["state_dict"] for name in ("cpu", "gpu")]
+    assert list(weights[0]) == list(weights[1])
+    for one, other in zip(*(state.values() for state in weights), strict=True):
+        torch.testing.assert_close(one, other.cpu(), rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.gpu
+def test_a_run_moves_between_a_gpu_and_a_cpu(lab):
+    """A checkpoint is of no device."""
+    on_gpu(lab, "run", *NETWORK, 2)
+    lab.train("run", *NETWORK, 4)
+    on_gpu(lab, "run", *NETWORK, 6)
+    assert lab.state("run", 6)["iter"] == 6
 
 
 def test_classes_are_float32_on_the_device():
