@@ -90,7 +90,7 @@ def batches(
         context: How workers start, fork or spawn; fork where the system has it (Linux).
         worker_timeout: Seconds after which a worker that has not begun another sample counts as hanging.
 
-    An array that is one value throughout (a mask of ones) is an expanded tensor of stride 0, the same in all batches:
+    An array that is one value throughout (a mask of ones) is a tensor whose strides are all 0, the same in all batches:
     read it, do not write.
 
     Raises:
@@ -131,11 +131,13 @@ def _tensor(part: Part, memory: Array) -> Tensor:
 
 @lru_cache
 def _constant(part: Part) -> Tensor:
-    return torch.from_numpy(np.full((1,) * len(part.shape), part.value, part.dtype)).expand(part.shape)
+    # not expand, which leaves an axis of length one its stride
+    return torch.from_numpy(np.full(1, part.value, part.dtype)).as_strided(part.shape, (0,) * len(part.shape))
 
 
 def _pinned(batch: Batch) -> Batch:
-    return {key: tensor.pin_memory() for key, tensor in batch.items()}
+    """The batch in page-locked memory; constants stay one value, which torch refuses to lock expanded."""
+    return {key: tensor.pin_memory() if any(tensor.stride()) else tensor for key, tensor in batch.items()}
 
 
 class _Worker:

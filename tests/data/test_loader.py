@@ -86,6 +86,18 @@ class Dimmed(FlipRotate):
         return request, dimmed
 
 
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_one_value_throughout_stays_one_value(monkeypatch: pytest.MonkeyPatch, batch_size: int):
+    """In a batch of one too, and where batches are pinned, which torch refuses for memory that overlaps itself."""
+    pinned = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: pinned.append(self.stride()) or self.clone())
+    for batch in load(numbers, batch_size=batch_size, stop=2, pin_memory=True):
+        assert batch["ones"].shape == (batch_size, 1, 2, 3, 4)
+        assert not any(batch["ones"].stride())
+        assert bool((batch["ones"] == 1).all())
+    assert pinned == [(24, 24, 12, 4, 1)] * 2
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_augmentation_may_make_floats_of_bytes(workers: int):
     """Whether a batch is of bytes, of floats or, before it is made again, of both: its values are the samples'."""

@@ -74,10 +74,10 @@ def test_a_deterministic_run_repeats_itself_on_a_gpu(lab, equal_runs, amp):
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("more", [(), ("--channels_last",), ("--deterministic",), ("--compile",)])
+@pytest.mark.parametrize("more", [(), ("--no-channels_last",), ("--deterministic",), ("--compile",)])
 def test_a_run_on_a_gpu_is_that_on_a_cpu(lab, more):
     """Losses of some steps and the weights after them, in float32 without TF32."""
-    how = ("--no-tf32", "--optim", "SGD", "--lr", 0.05, "--avgs_intv", 1, "--warm_up", 0)
+    how = ("--no-tf32", "--size_average", "--optim", "SGD", "--lr", 0.05, "--avgs_intv", 1, "--warm_up", 0)
     lab.train("cpu", *NETWORK, 6, *how)
     on_gpu(lab, "gpu", *NETWORK, 6, *how, *more)
     for a, b in zip(lab.rows("cpu", "train"), lab.rows("gpu", "train"), strict=True):
