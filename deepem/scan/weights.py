@@ -86,10 +86,11 @@ def log_profile(length: int, profile: str) -> NDArray[np.float64]:
     return np.zeros(length)
 
 
+AxisWeights = tuple[NDArray[np.float32], NDArray[np.bool_]]
+
+
 @lru_cache(maxsize=4096)
-def axis_weights(
-    neighbours: tuple[int, ...], length: int, profile: str, edge: int = 0
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+def axis_weights(neighbours: tuple[int, ...], length: int, profile: str, edge: int = 0) -> AxisWeights:
     """Weights of one patch along one axis, and where any patch has weight at all.
 
     Args:
@@ -129,6 +130,7 @@ class Weights:
         self.grid, self.blend, self.device = grid, blend, torch.device(device)
         self._shape = (len(blend.edges) if blend.edges is not None else 1, *grid.output)
         self._made: dict[Near, torch.Tensor] = {}
+        self._there: dict[tuple[object, ...], torch.Tensor] = {}  # of an axis; copying it to a GPU waits for the GPU
 
     def of(self, index: Sequence[int]) -> torch.Tensor:
         """(1 or C, Z, Y, X) float32 weights of the patch at (z, y, x) on the grid, valid until the next call."""
@@ -143,20 +145,24 @@ class Weights:
         return self._made[key]
 
     def _fill(self, out: torch.Tensor, key: Near, edge: Vec3) -> None:
-        found = [
-            axis_weights(near, axis.output, self.blend.profile, component)
-            for near, axis, component in zip(key, self.grid.axes, edge, strict=True)
-        ]
-        self._outer(out, [weights for weights, _ in found])
-        if all(alive.all() for _, alive in found):
+        weights = self._outer(out, key, self.blend.profile, edge)
+        if all(alive.all() for _, alive in weights):
             return
         profile = "wu" if self.blend.profile == "wu_no_crust" else self.blend.profile
         plain = torch.empty_like(out)
-        axes = zip(key, self.grid.axes, strict=True)
-        self._outer(plain, [axis_weights(near, axis.output, profile)[0] for near, axis in axes])
-        z, y, x = (torch.from_numpy(alive).to(self.device) for _, alive in found)
+        self._outer(plain, key, profile, (0, 0, 0))
+        z, y, x = (torch.from_numpy(alive).to(self.device) for _, alive in weights)
         torch.where(z[:, None, None] & y[:, None] & x, out, plain, out=out)
 
-    def _outer(self, out: torch.Tensor, axes: Sequence[NDArray[np.float32]]) -> None:
-        z, y, x = (torch.from_numpy(axis).to(self.device) for axis in axes)
+    def _outer(self, out: torch.Tensor, key: Near, profile: str, edge: Vec3) -> list[AxisWeights]:
+        """Fill in the product of the axes, and give what it is of."""
+        found, there = [], []
+        for near, axis, component in zip(key, self.grid.axes, edge, strict=True):
+            asked = near, axis.output, profile, component
+            found.append(axis_weights(*asked))
+            if asked not in self._there:
+                self._there[asked] = torch.from_numpy(found[-1][0]).to(self.device)
+            there.append(self._there[asked])
+        z, y, x = there
         torch.mul(z[:, None, None], y[:, None] * x, out=out)
+        return found

@@ -134,7 +134,7 @@ def _add_schedule(p: argv.Parser) -> None:
 def _add_speed(p: argv.Parser) -> None:
     group = p.add_argument_group("speed")
     group.add_argument("--amp", type=argv.one_of("auto", "bf16", "fp16", "off"), default="auto", help=AMP)
-    _either(group, "--channels_last", None, "channels of a voxel side by side in memory (default: not in float32 on a CPU)")
+    _either(group, "--channels_last", None, "channels of a voxel side by side (default: not in float32 on a CPU)")
     _either(group, "--compile", False, "torch.compile the network: minutes at the start, faster steps on a GPU")
     _either(group, "--tf32", True, "multiply float32 in TF32 on a GPU")
     _either(group, "--cudnn_benchmark", True, "let cuDNN try its algorithms out")

@@ -2,7 +2,7 @@
 """What stitching costs: over the bare network, per patch, in memory, and against MONAI's sliding window.
 
     inference.py blend      scan and blend per patch of 20x128x128, 4 channels, with a network that does nothing
-    inference.py stitched   voxels/s from file to file over the bare network's on the same patches
+    inference.py stitched   voxels/s from file to file over the bare network's on the same patches; scanned: to no file
     inference.py memory     peak memory for volumes 1, 4 and 16 times as long and as wide, at the same --max_memory
     inference.py monai      time and memory against monai.inferers.sliding_window_inference (needs monai)
     inference.py peak       one run of the last two, in this process
@@ -38,7 +38,7 @@ from deepem.scan.stitch import Scan  # noqa: E402
 from deepem.test.network import Network  # noqa: E402
 from deepem.test.sink import Hdf5Sink  # noqa: E402
 from deepem.test.source import opened  # noqa: E402
-from deepem.test.stream import stream  # noqa: E402
+from deepem.test.stream import Nowhere, stream  # noqa: E402
 from deepem.utils.allocator import keep_memory  # noqa: E402
 from deepem.utils.convolution import quick  # noqa: E402
 from deepem.utils.geometry import vec3  # noqa: E402
@@ -141,12 +141,19 @@ def stitched(arguments: argparse.Namespace) -> dict[str, Any]:
 
         emio.imsave(np.random.default_rng(0).integers(0, 256, size, np.uint8), path)
 
+        def scanned() -> None:
+            scan_into(Nowhere())
+
         def whole() -> None:
+            paths = {name: Path(folder, f"{name}.h5") for name in HEADS}
+            with Hdf5Sink(paths, HEADS, grid.covered, arguments.out_dtype) as sink:
+                scan_into(sink)
+
+        def scan_into(sink: Any) -> None:
             scan = Scan(grid, network, device=device, batch_size=batch, channels=HEADS)
             found = cut(scan, grid, grid.covered, Cost(1, 16, 0), 1 << 40)
             assert found is not None
-            paths = {name: Path(folder, f"{name}.h5") for name in HEADS}
-            with opened(path) as source, Hdf5Sink(paths, HEADS, grid.covered) as sink:
+            with opened(path) as source:
                 stream(scan, found, source, sink, device)
 
         @torch.no_grad()
@@ -158,11 +165,13 @@ def stitched(arguments: argparse.Namespace) -> dict[str, Any]:
                 torch.cuda.synchronize()
 
         bare()
-        found = interleaved(arguments.rounds, bare=bare, stitched=whole)
+        whole()
+        found = interleaved(arguments.rounds, bare=bare, scanned=scanned, stitched=whole)
     return {
         "patch": patch, "volume": size, "patches": count,
         **{f"{name}_seconds": round(wall, 3) for name, (wall, _) in found.items()},
         **{f"{name}_cpu_seconds": round(cpu, 3) for name, (_, cpu) in found.items()},
+        "scanned_over_bare": round(found["bare"][0] / found["scanned"][0], 4),
         "stitched_over_bare": round(found["bare"][0] / found["stitched"][0], 4),
         "stitched_over_bare_cpu": round(found["bare"][1] / found["stitched"][1], 4),
         "voxels_per_s": round(grid.covered.voxels / found["stitched"][0]),
@@ -298,7 +307,7 @@ def main() -> None:
     p.add_argument("--size", type=int, nargs=3, default=[128, 512, 512], help="of the volume for monai and peak")
     p.add_argument("--default", action="store_true", help="peak: the default network, else one convolution")
     p.add_argument("--engine", choices=["ours", "monai"], default="ours", help="of peak and blending")
-    p.add_argument("--out_dtype", choices=["float32", "uint8"], default="float32", help="of peak")
+    p.add_argument("--out_dtype", choices=["float32", "uint8"], default="float32")
     arguments = p.parse_args()
     torch.set_num_threads(arguments.threads)
     for what in arguments.what:

@@ -58,8 +58,8 @@ BEST: dict[str, dict[str, list[str]]] = {
 
 def default_memory() -> None:
     """Undo `keep_memory`: glibc's own thresholds."""
-    for option, value in {-3: 128 << 10, -1: 128 << 10, -2: 128 << 10}.items():
-        ctypes.CDLL(None).mallopt(option, value)
+    for threshold in (-3, -1, -2):
+        ctypes.CDLL(None).mallopt(threshold, 128 << 10)
 
 
 @functools.cache
@@ -208,9 +208,8 @@ def main() -> None:
     words: list[Any] = ["--data", "synthetic", "--synth_size", ",".join(map(str, size)), "--aff", "1", "--mit", "0.5"]
     words += ["--fov", args.fov, "--augment", "grayscale_warping", "--grayscale", "--warping", *args.more]
     where = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
-    print(
-        f"{where}, {torch.get_num_threads()} threads of {os.cpu_count()} cores, torch {torch.__version__}, patch {args.fov}"
-    )
+    print(f"{where}, {torch.get_num_threads()} threads of {os.cpu_count()} cores, torch {torch.__version__}")
+    print(f"patch {args.fov}")
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         if "settings" in args.only:
