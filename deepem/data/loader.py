@@ -74,7 +74,7 @@ def batches(
 ) -> Iterator[Batch]:
     """The batches start, ..., stop - 1: tensors (N, C, Z, Y, X) by key.
 
-    Grey values that are bytes in the volumes are bytes here too: `deepem.train.device.on_device` makes them float32.
+    Grey values that are bytes in the volumes are bytes here too: `deepem.train.device.Arriving` makes them float32.
 
     Args:
         sampler: Makes a sample from a generator.

@@ -286,7 +286,7 @@ class Run:
         shares = {f"drawn/{name}": self._drawn[name] / (iteration * size) for name in asked or self._drawn}
         return shares | {f"asked/{name}": probability for name, probability in asked.items()}
 
-    def batches(self, phase: str, first: int, last: int) -> Iterator[dict[str, Tensor]]:
+    def batches(self, phase: str, first: int, last: int) -> device.Arriving:
         """Batches first, ..., last - 1 of 'train' or 'val', this rank's share of each, on the device."""
         made = batches(
             self.data.train if phase == "train" else self.data.val,
@@ -302,7 +302,7 @@ class Run:
             worker_timeout=self.options["worker_timeout"],
         )
         images, _ = parts.specs(self.options, self.tasks, self.data.channels)
-        return device.on_device(made, self.device, images)
+        return device.Arriving(made, self.device, images)
 
 
 def require_divisible(options: Mapping[str, Any], world: int) -> None:

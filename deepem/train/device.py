@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import AbstractContextManager
-from functools import partial
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -92,8 +92,8 @@ def _three(value: int | tuple[int, ...]) -> tuple[int, int, int]:
     return z, y, x
 
 
-def on_device(batches: Iterable[Batch], device: torch.device, images: Collection[str] = ("input",)) -> Iterator[Batch]:
-    """Batches on the device. For a GPU each one is copied beside the computation on the one before.
+class Arriving(Iterator[Batch]):
+    """Batches on the device. A GPU gets the next one while it computes, if that is asked for with `fetch`.
 
     Grey values and classes travel as bytes. From here on, for modifiers and losses, they are float32, and grey values
     in [0, 1].
@@ -102,23 +102,57 @@ def on_device(batches: Iterable[Batch], device: torch.device, images: Collection
         batches: From the loader.
         device: Where they go.
         images: The keys of grey values.
+
+    Attributes:
+        waited: Seconds that the device had nothing to do for want of the batch that was given last.
     """
-    if device.type != "cuda":
-        yield from map(partial(_all_sent, device=device, images=images), batches)  # holds no batch
-        return
-    side = torch.cuda.Stream(device)
-    ahead: Batch | None = None
-    for batch in batches:
-        with torch.cuda.stream(side):
-            copied = _all_sent(batch, device, images)
-        if ahead is not None:
-            yield ahead
-        torch.cuda.current_stream(device).wait_stream(side)
-        for value in copied.values():
-            value.record_stream(torch.cuda.current_stream(device))
-        ahead = copied
-    if ahead is not None:
-        yield ahead
+
+    def __init__(self, batches: Iterable[Batch], device: torch.device, images: Collection[str] = ("input",)) -> None:
+        self._source, self.device, self.images = iter(batches), device, images
+        self._side = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._ahead: Batch | Exception | None = None
+        self._gap: tuple[torch.cuda.Event, torch.cuda.Event] | None = None
+        self.waited = 0.0
+
+    def __next__(self) -> Batch:
+        began = perf_counter()
+        if self._ahead is None:
+            self._fetch()
+        self.waited = perf_counter() - began + self._idle()
+        batch, self._ahead = self._ahead, None
+        if isinstance(batch, Exception):
+            raise batch
+        assert batch is not None
+        if self._side is not None:
+            here = torch.cuda.current_stream(self.device)
+            here.wait_stream(self._side)
+            for value in batch.values():
+                value.record_stream(here)
+        return batch
+
+    def fetch(self) -> None:
+        """Take the next batch from the loader and send it; what fails is raised when that batch is due."""
+        if self._ahead is not None:
+            return
+        if self._side is None:
+            self._fetch()
+            return
+        self._gap = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        self._gap[0].record()  # reached when what was asked of the GPU so far is done
+        self._fetch()
+        self._gap[1].record()
+
+    def _fetch(self) -> None:
+        try:
+            with torch.cuda.stream(self._side):  # of None: nothing
+                self._ahead = _all_sent(next(self._source), self.device, self.images)
+        except Exception as error:  # noqa: BLE001 - the end of the stream among them
+            self._ahead = error
+
+    def _idle(self) -> float:
+        """Seconds for which the GPU had nothing to do during the last `fetch`."""
+        gap, self._gap = self._gap, None
+        return gap[0].elapsed_time(gap[1]) / 1e3 if gap is not None and gap[1].query() else 0.0
 
 
 def _all_sent(batch: Batch, device: torch.device, images: Collection[str]) -> Batch:

@@ -10,7 +10,6 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from time import perf_counter
 
 if __package__ in (None, ""):  # run as a file: deepem/train/ is first on the path, where the checkout belongs
     sys.path[0] = str(Path(__file__).resolve().parents[2])
@@ -72,14 +71,13 @@ def train(options: Options, lines: Sequence[str], preemption: Preemption) -> Non
         run.training()
         iteration, stopping = run.start, False
         for iteration in range(run.start + 1, stop + 1):
-            began = perf_counter()
-            batch, first = first or next(stream), None
-            waited = perf_counter() - began
-
+            batch, waited = (next(stream), stream.waited) if first is None else (first, 0.0)
+            first = None
             run.begin(iteration)
             batch = run.modified(batch, iteration)
             outputs, parts, loss = gradients(run, batch)
             norm = run.gradient_norm()
+            stream.fetch()  # while the device computes
             if run.guard.passes(loss, norm, run.precision.scaler):
                 run.step(iteration)
                 log.step(parts, waited)

@@ -161,9 +161,9 @@ def loop(words: list[str], rounds: int, steps: int) -> None:
     log = Path("experiments/loop/logs/metrics.jsonl")
     for number in range(1, rounds + 1):
         before = statistics.median(seconds(step) for _ in range(steps))
-        often = ["--avgs_intv", "1", "--warm_up", "0", "--imgs_intv", "1000000", "--eval_intv", "1000000"]
-        run.main([*words, *often, "--exp_name", "loop", "--max_iter", str(number * (steps + 2))])
-        rows = [json.loads(line) for line in log.read_text().splitlines()][-steps:]
+        often = ["--avgs_intv", "10", "--warm_up", "0", "--imgs_intv", "1000000", "--eval_intv", "1000000"]
+        run.main([*words, *often, "--exp_name", "loop", "--max_iter", str(number * (steps + 10))])
+        rows = [json.loads(line) for line in log.read_text().splitlines()][-steps // 10 :]
         after = statistics.median(seconds(step) for _ in range(steps))
         taken = statistics.median(1 / row["it_per_s"] for row in rows)
         shares.append((before + after) / 2 / taken)
@@ -197,7 +197,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--fov", default="8,96,96", metavar="Z,Y,X")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=10, help="of the loop, per round")
+    parser.add_argument("--steps", type=int, default=10, help="of the loop, per round, a multiple of 10")
     parser.add_argument(
         "--only", nargs="+", choices=["settings", "loop", "workers"], default=["settings", "loop", "workers"]
     )

@@ -107,7 +107,7 @@ def test_classes_are_float32_on_the_device():
         "affinity": torch.tensor([2**40]),
         "input": torch.rand(3),
     }
-    (arrived,) = device.on_device([batch], torch.device("cpu"))
+    (arrived,) = device.Arriving([batch], torch.device("cpu"))
     assert [arrived[key].dtype for key in batch] == [torch.float32, torch.float32, torch.int64, torch.float32]
     assert all(torch.equal(arrived[key], batch[key]) for key in ("affinity", "input"))
     assert arrived["mitochondria"].tolist() == [[0, 1]]
@@ -120,21 +120,41 @@ def test_grey_bytes_become_what_numpy_makes_of_them(where):
     """To the bit, on any device: a resumed run may have moved."""
     grey = torch.arange(256, dtype=torch.uint8)
     black = torch.zeros(1, dtype=torch.uint8).expand(4, 4)
-    (arrived,) = device.on_device([{"input": grey, "dark": black, "mye": grey}], torch.device(where), ("input", "dark"))
+    (arrived,) = device.Arriving([{"input": grey, "dark": black, "mye": grey}], torch.device(where), ("input", "dark"))
     np.testing.assert_array_equal(arrived["input"].cpu().numpy(), grey.numpy() / np.float32(255))
     assert arrived["dark"].dtype == torch.float32
     assert not arrived["dark"].any()
     assert arrived["mye"].max() == 255
 
 
-@pytest.mark.gpu
-def test_batches_arrive_whole_on_a_gpu():
-    batches = [{"a": torch.full((64, 64), i), "b": torch.tensor([i]).expand(8, 8)} for i in range(20)]
-    for i, batch in enumerate(
-        device.on_device((b | {"a": b["a"].pin_memory()} for b in batches), torch.device("cuda"))
-    ):
+@pytest.mark.parametrize("ahead", [False, True])
+@pytest.mark.parametrize("where", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_batches_arrive_whole_and_in_order(where, ahead):
+    pin = torch.Tensor.pin_memory if where == "cuda" else torch.Tensor.clone
+    made = ({"a": pin(torch.full((64, 64), i)), "b": torch.tensor([i]).expand(8, 8)} for i in range(20))
+    arriving = device.Arriving(made, torch.device(where))
+    for i, batch in enumerate(arriving):
+        if ahead:
+            arriving.fetch()
+            arriving.fetch()  # once is enough
         assert bool((batch["a"] == i).all())
         assert bool((batch["b"] == i).all())
+        assert 0 <= arriving.waited < 60
+    assert i == 19
+
+
+def test_a_batch_that_cannot_be_made_is_an_error_when_it_is_due():
+    """The step before it is finished, though its batch was asked for in that step."""
+
+    def made():
+        yield {"a": torch.zeros(1)}
+        raise InputError("--data", "a broken volume", "a whole one")
+
+    arriving = device.Arriving(made(), torch.device("cpu"))
+    next(arriving)
+    arriving.fetch()
+    with pytest.raises(InputError, match="a broken volume"):
+        next(arriving)
 
 
 @pytest.mark.parametrize(("amp", "band"), [("bf16", 0.02), ("fp16", 0.05)])
