@@ -180,7 +180,7 @@ class Run:
         for group in self.optimizer.param_groups:
             group["lr"] = self.options["lr"] * group.get("scale", 1.0) * factor
         seeds = np.random.SeedSequence([self.options["seed"], iteration, self.ranks.rank])
-        torch.manual_seed(int(seeds.generate_state(1, np.uint64)[0]))
+        device.seed(self.device, int(seeds.generate_state(1, np.uint64)[0]))
         self.guard.remember()
         self.optimizer.zero_grad(set_to_none=True)
 

@@ -34,6 +34,17 @@ def settle(device: torch.device, *, tf32: bool, cudnn_benchmark: bool, determini
         torch.backends.cudnn.conv.fp32_precision = precision  # type: ignore[attr-defined]
 
 
+def seed(device: torch.device, number: int) -> None:
+    """Set what random numbers are drawn from, on the CPU and the device.
+
+    Not by `torch.manual_seed`, which writes down where it was called from for each kind of device that is not in use.
+    """
+    torch.default_generator.manual_seed(number)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(number)
+
+
 class Precision:
     """Mixed precision: what the forward pass runs in, and the scale that keeps half-precision gradients from zero.
 
@@ -138,9 +149,10 @@ class Arriving(Iterator[Batch]):
             self._fetch()
             return
         self._gap = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        self._gap[0].record()  # reached when what was asked of the GPU so far is done
+        here = torch.cuda.current_stream(self.device)
+        self._gap[0].record(here)  # reached when what was asked of the GPU so far is done
         self._fetch()
-        self._gap[1].record()
+        self._gap[1].record(here)
 
     def _fetch(self) -> None:
         try:
