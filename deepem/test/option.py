@@ -140,7 +140,7 @@ def machinery() -> Parser:
 def _add_speed(p: Parser) -> None:
     group = p.add_argument_group("speed and memory")
     group.add_argument("--batch_size", type=argv.counting, default=1, metavar="N", help="patches per network call")
-    group.add_argument("--amp", action="store_true", help="mixed precision (bfloat16)")
+    group.add_argument("--amp", action="store_true", help="mixed precision (bfloat16); without it a GPU uses TF32")
     group.add_argument(
         "--compile",
         action="store_true",

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from time import perf_counter
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from deepem.utils.errors import InputError
+from deepem.utils.errors import InputError, reason
+from deepem.utils.geometry import Vec3
 
 Batch = dict[str, Tensor]
 
@@ -60,6 +61,21 @@ class Precision:
     def autocast(self) -> AbstractContextManager[Any]:
         """The context of the forward pass."""
         return torch.autocast(self.device, self.dtype, enabled=self.dtype != torch.float32)
+
+
+@contextmanager
+def enough_memory(patch: Vec3, batch_size: int) -> Iterator[None]:
+    """Around what needs the memory of a device.
+
+    Raises:
+        InputError: there is not enough of it.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        got = f"{','.join(map(str, patch))} and {batch_size}, too much for the device ({reason(error)})"
+        wants = "less, --amp bf16, --accumulate for a batch, or a model's --checkpointing"
+        raise InputError("--fov, --batch_size", got, wants) from error
 
 
 class DeterministicPool(nn.Module):

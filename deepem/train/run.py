@@ -46,6 +46,7 @@ def train(options: Options, lines: Sequence[str], preemption: Preemption) -> Non
     """
     # torch and all that needs it are imported once the command line is known to be good
     from deepem.train.assemble import Run
+    from deepem.train.device import enough_memory
     from deepem.train.due import log_evaluate_save
     from deepem.train.logger import Logger
     from deepem.train.passes import evaluate, gradients
@@ -61,6 +62,7 @@ def train(options: Options, lines: Sequence[str], preemption: Preemption) -> Non
     run.settle(lines)
     logs = run.experiment.logs
     with (
+        enough_memory(options["inputsz"], options["batch_size"]),
         Logger(logs, run.start, stop, run.averages, run.ranks) as log,
         Profiler(options["profile"], logs) as profiler,
     ):

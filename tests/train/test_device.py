@@ -157,6 +157,18 @@ def test_a_batch_that_cannot_be_made_is_an_error_when_it_is_due():
         next(arriving)
 
 
+def test_too_little_memory_is_one_line_and_loses_nothing(lab, capsys):
+    full = lab.mishap("full", 3, "raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 2.00 GiB.')")
+    assert lab.fails("run", "--max_iter", 4, "--chkpt_intv", 1, "--modifier", full) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-1].startswith("run.py: error: --fov, --batch_size: got 4,12,12 and 1, too much for the device")
+    assert "Tried to allocate 2.00 GiB" in lines[-1]
+    assert "Traceback" not in "".join(lines)
+    lab.calm()
+    lab.train("run", "--max_iter", 4, "--modifier", full)
+    assert lab.state("run", 4)["iter"] == 4
+
+
 @pytest.mark.parametrize(("amp", "band"), [("bf16", 0.02), ("fp16", 0.05)])
 def test_mixed_precision_learns_as_float32_does(lab, amp, band):
     """Weights stay float32, losses within a band about those of float32; fp16 loses the steps that find its scale."""
