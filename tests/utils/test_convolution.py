@@ -18,8 +18,12 @@ def kernels(call):
     return {event.key for event in seen.key_averages()}
 
 
-@pytest.mark.parametrize("shape", [(1, 16, 5, 16, 16), (1, 16, 20, 64, 4), (1, 16, 20, 65, 4), (2, 16, 5, 16, 16)])
-@pytest.mark.parametrize("how", [{"padding": 1}, {"bias": False}, {"stride": (1, 2, 2), "dilation": (2, 1, 1)}])
+@pytest.mark.parametrize(
+    "shape", [(1, 16, 5, 16, 16), (1, 16, 20, 64, 4), (1, 16, 20, 65, 4), (1, 16, 5, 5, 9), (2, 16, 5, 16, 16)]
+)
+@pytest.mark.parametrize(
+    "how", [{"padding": 1}, {"bias": False}, {"padding": (0, 1, 2), "stride": (1, 2, 2), "dilation": (2, 2, 1)}]
+)
 def test_output_and_gradients_are_those_of_the_convolution(shape, how):
     torch.manual_seed(0)
     plain = nn.Conv3d(16, 6, 3, **how)
@@ -54,7 +58,7 @@ def test_only_what_can_be_slow_is_changed_and_names_stay():
         nn.Conv3d(4, 4, 3),
         nn.Conv3d(4, 4, (1, 5, 5)),
         nn.Conv3d(4, 4, 1),
-        nn.Conv3d(4, 3, 3),
+        nn.Conv3d(4, 4, 3, padding="same"),
         nn.Conv3d(4, 4, 3, groups=2),
         nn.Conv3d(4, 4, 3, padding_mode="reflect", padding=1),
         nn.ConvTranspose3d(4, 4, 3),
