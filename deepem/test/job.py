@@ -45,6 +45,8 @@ class Job:
     def __init__(self, options: Options, number: int, state: State | None) -> None:
         self.options, self.number = options, number
         self.device = torch.device(option.device(options["gpu_id"], options["cpu"], "--gpu_id"))
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)  # else page-locked memory takes some of the first GPU
         if options["amp"] and not option.has_fast_bf16(self.device.type):
             warn("--amp: this processor is no faster in bfloat16 than in float32")
         self.tasks = option.chosen_tasks(options)

@@ -30,6 +30,7 @@ def settle(device: torch.device, *, tf32: bool, cudnn_benchmark: bool, determini
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it is first used
     if device.type == "cuda":
+        torch.cuda.set_device(device)  # else page-locked memory takes some of the first GPU, whoever uses that
         precision = "tf32" if tf32 else "ieee"
         torch.backends.cuda.matmul.fp32_precision = precision
         torch.backends.cudnn.conv.fp32_precision = precision  # type: ignore[attr-defined]

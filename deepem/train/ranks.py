@@ -43,8 +43,6 @@ class Ranks:
         """Meet the others, unless whoever started them has introduced them; every one of them must come."""
         if self.world == 1:
             return
-        if device.type == "cuda":
-            torch.cuda.set_device(device)
         self._own = not distributed.is_initialized()
         if self._own:
             distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=self.timeout)

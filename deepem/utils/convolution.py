@@ -57,12 +57,9 @@ def quicken(network: object) -> list[nn.Conv3d]:
 
 
 def _can_be_slow(module: nn.Module) -> bool:
-    if (
-        type(module) is not nn.Conv3d
-        or module.groups > 1
-        or module.padding_mode != "zeros"
-        or isinstance(module.padding, str)
-    ):
+    if type(module) is not nn.Conv3d or module.groups > 1:
+        return False
+    if module.padding_mode != "zeros" or isinstance(module.padding, str):
         return False
     _, y, x = module.kernel_size
     return min(y, x) > 1 and min(y, x) <= 3 and module.in_channels > 1
