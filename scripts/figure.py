@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import colorsys
+import importlib.util
 import json
 import sys
 from collections.abc import Sequence
@@ -33,6 +34,7 @@ from deepem.utils.errors import InputError
 INK = "#262626"
 LINES = ("#d1495b", "#00798c", "#edae49", "#66a182", "#2e4057", "#8d6a9f")
 MARK = (1.0, 0.72, 0.0)  # of structures that are marked on the grey image
+NEAREST = {(0, 0, 1), (0, 1, 0), (1, 0, 0)}  # the edges that waterz wants, of either sign
 WIDE = 4.0  # inches of one panel
 
 
@@ -77,12 +79,21 @@ def named_after(found: scoring.Array, truth: scoring.Array) -> scoring.Array:
     return np.array(renamed)[np.unique(found, return_inverse=True)[1]].reshape(found.shape)
 
 
+def segmented(p: score.Prediction, ids: scoring.Array) -> tuple[str, scoring.Array, float]:
+    """What is made of affinities: the way, the segments, and the least adapted Rand error of all ways there are."""
+    size = p.voxel_size_nm or (1, 1, 1)
+    swept = {"components": list(scoring.by_components(p.array, p.edges, score.COMPONENTS_AT, size))}
+    if importlib.util.find_spec("waterz") and {tuple(map(abs, edge)) for edge in p.edges} >= NEAREST:
+        swept["waterz"] = scoring.by_waterz(p.array, p.edges, score.WATERZ_AT)
+    best = {way: score.best(pairs, ids, None) for way, pairs in swept.items()}
+    way = min(best, key=lambda name: np.nan_to_num(best[name]["are"], nan=9))
+    return way, dict(swept[way])[best[way]["threshold"]], best[way]["are"]
+
+
 def affinity_panels(p: score.Prediction, grey: scoring.Array, ids: scoring.Array, z: int) -> list[Panel]:
     """True cells, affinities and segments of one section."""
-    size = p.voxel_size_nm or (1, 1, 1)
-    swept = list(scoring.by_components(p.array, p.edges, score.COMPONENTS_AT, size))
-    best = score.best(swept, ids, None)
-    found = named_after(next(found for threshold, found in swept if threshold == best["threshold"]), ids)
+    way, found, error = segmented(p, ids)
+    found = named_after(found, ids)
     ranked = [scoring.cut_edges(channel, edge, ids) for channel, edge in zip(p.array, p.edges, strict=True)]
     precision = np.mean([ranking.average_precision() for ranking in ranked])
     edges = " ".join("({},{},{})".format(*edge) for edge in p.edges[:3])
@@ -92,7 +103,7 @@ def affinity_panels(p: score.Prediction, grey: scoring.Array, ids: scoring.Array
         Panel("predicted affinity", f"red, green, blue: edges {edges}", np.moveaxis(p.array[:3, z], 0, -1)),
         Panel(
             "its segments",
-            f"cut edges: average precision {precision:.2f};  best adapted Rand error {best['are']:.3f}",
+            f"cut edges: average precision {precision:.2f};  adapted Rand error {error:.3f} ({way})",
             marked(grey, colour_of(found[z]), found[z] > 0),
         ),
     ]

@@ -56,10 +56,11 @@ class Experiment:
         changed = [name for name in sorted(set(before) & set(now)) if before[name] != now[name]]
         differ = [f"--{name} was {before[name]}, is {now[name]}" for name in changed if name not in FREE]
         if differ:
+            kept = f" (--lr_until {before['lr_until']} keeps the course of the rate)" if "lr_until" in changed else ""
             raise InputError(
                 self.folder,
                 f"other options than the run there ({'; '.join(differ)})",
-                "the same, or another --exp_name",
+                f"the same{kept}, or another --exp_name",
             )
         for name in changed:
             if name == "data_dir" or name in ROUNDING:

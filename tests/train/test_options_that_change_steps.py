@@ -69,7 +69,9 @@ def test_they_all_resume_exactly(lab, equal_runs, more):
 def test_a_schedule_that_ends_elsewhere_is_another_run(lab, capsys):
     lab.train("run", "--max_iter", 2, "--lr_schedule", "poly")
     assert lab.fails("run", "--max_iter", 4, "--lr_schedule", "poly") == 2
-    assert "--lr_until was 2, is 4" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "--lr_until was 2, is 4" in error
+    assert "wants the same (--lr_until 2 keeps the course of the rate), or another --exp_name" in error
     lab.train("run", "--max_iter", 4, "--lr_schedule", "poly", "--lr_until", 2)
 
 
