@@ -139,7 +139,7 @@ class Arriving(Iterator[Batch]):
         self._source, self.device, self.images = iter(batches), device, images
         self._side = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._ahead: Batch | Exception | None = None
-        self._gap: tuple[torch.cuda.Event, torch.cuda.Event] | None = None
+        self._gap: tuple[Any, Any] | None = None
         self.waited = 0.0
 
     def __next__(self) -> Batch:
@@ -160,16 +160,10 @@ class Arriving(Iterator[Batch]):
 
     def fetch(self) -> None:
         """Take the next batch from the loader and send it; what fails is raised when that batch is due."""
-        if self._ahead is not None:
-            return
-        if self._side is None:
+        if self._ahead is None:
+            before = self._now()
             self._fetch()
-            return
-        self._gap = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        here = torch.cuda.current_stream(self.device)
-        self._gap[0].record(here)  # reached when what was asked of the GPU so far is done
-        self._fetch()
-        self._gap[1].record(here)
+            self._gap = before, self._now()
 
     def _fetch(self) -> None:
         try:
@@ -178,10 +172,23 @@ class Arriving(Iterator[Batch]):
         except Exception as error:  # noqa: BLE001 - the end of the stream among them
             self._ahead = error
 
+    def _now(self) -> Any:
+        """The time; for a GPU the moment at which what was asked of it so far is done."""
+        if self._side is None:
+            return perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record(torch.cuda.current_stream(self.device))
+        return event
+
     def _idle(self) -> float:
-        """Seconds for which the GPU had nothing to do during the last `fetch`."""
+        """Seconds for which the device had nothing to do during the last `fetch`: a CPU for all of it."""
         gap, self._gap = self._gap, None
-        return gap[0].elapsed_time(gap[1]) / 1e3 if gap is not None and gap[1].query() else 0.0
+        if gap is None:
+            return 0.0
+        before, after = gap
+        if self._side is None:
+            return float(after - before)
+        return before.elapsed_time(after) / 1e3 if after.query() else 0.0
 
 
 def _all_sent(batch: Batch, device: torch.device, images: Collection[str]) -> Batch:

@@ -204,7 +204,7 @@ def test_pieces_that_fit_a_device_make_the_same_whole(monkeypatch):
 @pytest.mark.gpu
 @pytest.mark.parametrize("how", [{}, {"test_aug": [0, 3, 8]}, {"batch_size": 3, "output_size": (4, 12, 12)}])
 def test_a_gpu_gives_what_a_cpu_gives(monkeypatch, how):
-    """In one piece, and in the pieces that fit where memory is short: those are equal to the bit."""
+    """In one piece, and in the pieces that fit where memory is short."""
     torch.manual_seed(0)
     net = nn.Conv3d(1, 3, 3, padding=1)
 

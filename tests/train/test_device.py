@@ -143,6 +143,26 @@ def test_batches_arrive_whole_and_in_order(where, ahead):
     assert i == 19
 
 
+@pytest.mark.parametrize("ahead", [False, True])
+def test_a_cpu_waits_for_all_the_time_that_its_batch_takes(monkeypatch, ahead):
+    """Asked for during a step or not: there is nothing that runs beside."""
+    clock = [0.0]
+    monkeypatch.setattr(device, "perf_counter", lambda: clock[0])
+
+    def made():
+        for seconds in (1.0, 2.0, 4.0):
+            clock[0] += seconds
+            yield {"a": torch.zeros(1)}
+
+    arriving, waited = device.Arriving(made(), torch.device("cpu")), []
+    for _ in arriving:
+        waited.append(arriving.waited)
+        clock[0] += 100
+        if ahead:
+            arriving.fetch()
+    assert waited == [1.0, 2.0, 4.0]
+
+
 def test_a_batch_that_cannot_be_made_is_an_error_when_it_is_due():
     """The step before it is finished, though its batch was asked for in that step."""
 
