@@ -225,12 +225,12 @@ class Run:
             torch.nn.utils.clip_grads_with_norm_(trained, self.options["clip"], norm)
         return norm
 
-    def step(self, iteration: int) -> None:
-        """Change the weights."""
-        self.precision.scaler.step(self.optimizer)
-        self.precision.scaler.update()
-        if self.ema is not None:
+    def step(self, iteration: int, loss: Tensor, norm: Tensor) -> bool:
+        """Change the weights, unless loss or gradient is not finite; whether they were to be."""
+        taken = self.guard.step(self.optimizer, self.precision.scaler, loss, norm)
+        if taken and self.ema is not None:
             self.ema.update(iteration)
+        return taken
 
     def skip(self, iteration: int, batch: Mapping[str, Tensor], losses: Parts, norm: Tensor) -> None:
         """Leave the weights as they are, and write down why."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from time import perf_counter
 from typing import Any
@@ -45,6 +45,22 @@ def seed(device: torch.device, number: int) -> None:
     if device.type == "cuda":
         with torch.cuda.device(device):
             torch.cuda.manual_seed(number)
+
+
+def asked(values: Tensor) -> Callable[[], list[float]]:
+    """Ask for numbers on a device. What this gives waits for them, but not for what is asked of the device later."""
+    here = values.to("cpu", non_blocking=True)
+    there = torch.cuda.Event() if values.is_cuda else None
+    if there is not None:
+        there.record(torch.cuda.current_stream(values.device))
+
+    def look() -> list[float]:
+        if there is not None:
+            there.synchronize()
+        found: list[float] = here.tolist()
+        return found
+
+    return look
 
 
 class Precision:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from deepem.train.device import LEAST_SCALE
+from deepem.train.device import LEAST_SCALE, asked
 from deepem.train.ranks import Ranks
 from deepem.utils import checkpoint
 from deepem.utils.errors import InputError, warn
@@ -56,16 +56,27 @@ class Guard:
         if self._buffers:
             torch._foreach_copy_(self._buffers, self._before)
 
-    def passes(self, loss: Tensor, norm: Tensor, scaler: torch.amp.GradScaler) -> bool:
-        """Whether a step may be taken. One look at the device, for loss and gradient together.
+    def step(self, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, loss: Tensor, norm: Tensor) -> bool:
+        """Let the optimiser change the weights, unless loss or gradient is not finite; whether it was to.
 
-        With half-precision gradients, one that is not finite is the scaler's business while it has room to scale down.
+        To look at the two is to wait for the device. A fused optimiser is told there, and leaves the weights alone by
+        itself: it is launched before the look. With half-precision gradients, one that is not finite is the scaler's
+        business while it has room to scale down.
         """
-        bad = torch.stack([~torch.isfinite(loss.detach()), ~torch.isfinite(norm)]).float()
-        bad_loss, bad_norm = self.ranks.sum(bad).tolist()
-        if scaler.is_enabled() and not bad_loss and scaler.get_scale() > LEAST_SCALE:
-            return True
-        return not bad_loss and not bad_norm
+        bad = self.ranks.sum(torch.stack([~torch.isfinite(loss.detach()), ~torch.isfinite(norm)]).float())
+        look = asked(bad)
+        ahead = not scaler.is_enabled() and all(group.get("fused") for group in optimizer.param_groups)
+        if ahead:
+            optimizer.found_inf = bad.amax().clamp(max=1)  # type: ignore[attr-defined] # bad on so many ranks
+            optimizer.step()
+        bad_loss, bad_norm = look()
+        scaled = scaler.is_enabled() and scaler.get_scale() > LEAST_SCALE
+        if bad_loss or (bad_norm and not scaled):
+            return False
+        if not ahead:
+            scaler.step(optimizer)
+        scaler.update()
+        return True
 
     @torch.no_grad()
     def skip(self, iteration: int, facts: Mapping[str, Any], batch: Mapping[str, Tensor]) -> None:

@@ -80,8 +80,7 @@ def train(options: Options, lines: Sequence[str], preemption: Preemption) -> Non
             outputs, parts, loss = gradients(run, batch)
             norm = run.gradient_norm()
             stream.fetch()  # while the device computes
-            if run.guard.passes(loss, norm, run.precision.scaler):
-                run.step(iteration)
+            if run.step(iteration, loss, norm):
                 log.step(parts, waited)
             else:
                 run.skip(iteration, batch, parts, norm)

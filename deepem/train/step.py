@@ -162,9 +162,14 @@ def optimizer(name: str, groups: Sequence[Mapping[str, Any]], **settings: Any) -
         settings["fused"] = True
     fits = {key: value for key, value in settings.items() if key in taken and _is_like(value, taken[key].default)}
     try:
-        return made([dict(group) for group in groups], **fits)
+        found: torch.optim.Optimizer = made([dict(group) for group in groups], **fits)
     except ValueError as error:
         raise InputError("--optim", name, f"settings that it takes: {error}") from error
+    if found.defaults.get("fused") and found.defaults.get("momentum"):
+        for parameter in (p for group in found.param_groups for p in group["params"]):
+            # torch 2.13 takes what lies in memory for the momentum if the first gradient is not finite
+            found.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return found
 
 
 def _is_like(value: Any, default: Any) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 
+import pytest
 import torch
 
 from deepem.train import replay
@@ -37,6 +38,21 @@ def test_a_step_with_nan_is_skipped_and_dumped(lab, capsys):
     told = capsys.readouterr().out
     assert "input: not finite" in told
     assert "affinity: loss nan" in told
+
+
+@pytest.mark.parametrize("optim", ["Adam", "SGD", "Adagrad", "RMSprop"])
+def test_a_skipped_step_leaves_the_optimiser_as_it_was(lab, optim):
+    """Fused ones are launched before it is known that the step is bad; RMSprop is none."""
+    bad = lab.mishap("bad", 1, NAN)
+    lab.train("run", "--max_iter", 2, "--chkpt_intv", 1, "--modifier", bad, "--skip_nan", 1, "--optim", optim)
+    skipped, after = lab.state("run", 1), lab.state("run", 2)
+    values = [value for state in skipped["optimizer"]["state"].values() for value in state.values()]
+    fresh = {0.0, 1e-10} if optim == "Adagrad" else {0.0}  # Adagrad may begin above 0
+    assert all(set(torch.as_tensor(value).unique().tolist()) <= fresh for value in values)
+    assert all(value.isfinite().all() for value in after["state_dict"].values())
+    for state in after["optimizer"]["state"].values():
+        assert all(torch.as_tensor(value).isfinite().all() for value in state.values())
+        assert state.get("step", 1) == 1
 
 
 def test_the_run_ends_when_the_budget_is_spent(lab, capsys):
