@@ -91,6 +91,26 @@ def test_a_run_on_a_gpu_is_that_on_a_cpu(lab, more):
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("amp", ["off", "bf16", "fp16"])
+@pytest.mark.parametrize("optim", ["Adam", "SGD", "RMSprop"])
+def test_a_step_that_is_not_finite_leaves_all_as_it_was_on_a_gpu(lab, optim, amp):
+    """Fused optimisers are launched before it is known, and told there."""
+    bad = lab.mishap("bad", 3, "batch['input'][0, 0, 0, 0, 0] = float('nan')")
+    how = ("--modifier", bad, "--skip_nan", 1, "--chkpt_intv", 1, "--optim", optim, "--amp", amp, "--ema", 0.9)
+    on_gpu(lab, "run", *NETWORK, 4, *how)
+    before, after = lab.state("run", 2), lab.state("run", 3)
+    assert after["skipped"] == 1
+    for old, new in zip(_tensors(before), _tensors(after), strict=True):
+        assert torch.equal(old, new)
+
+
+def _tensors(state):
+    """Weights, their average, and what the optimiser has of them."""
+    moments = [value for held in state["optimizer"]["state"].values() for value in held.values()]
+    return [*state["state_dict"].values(), *state["ema"].values(), *map(torch.as_tensor, moments)]
+
+
+@pytest.mark.gpu
 def test_a_run_moves_between_a_gpu_and_a_cpu(lab):
     """A checkpoint is of no device."""
     on_gpu(lab, "run", *NETWORK, 2)
