@@ -226,7 +226,7 @@ class Run:
         return norm
 
     def step(self, iteration: int, loss: Tensor, norm: Tensor) -> bool:
-        """Change the weights, unless loss or gradient is not finite; whether they were to be."""
+        """Change the weights, unless loss or gradient is not finite, and tell whether the step counts."""
         taken = self.guard.step(self.optimizer, self.precision.scaler, loss, norm)
         if taken and self.ema is not None:
             self.ema.update(iteration)

@@ -50,13 +50,13 @@ def seed(device: torch.device, number: int) -> None:
 def asked(values: Tensor) -> Callable[[], list[float]]:
     """Ask for numbers on a device. What this gives waits for them, but not for what is asked of the device later."""
     here = values.to("cpu", non_blocking=True)
-    there = torch.cuda.Event() if values.is_cuda else None
-    if there is not None:
-        there.record(torch.cuda.current_stream(values.device))
+    arrived = torch.cuda.Event() if values.is_cuda else None
+    if arrived is not None:
+        arrived.record(torch.cuda.current_stream(values.device))
 
     def look() -> list[float]:
-        if there is not None:
-            there.synchronize()
+        if arrived is not None:
+            arrived.synchronize()
         found: list[float] = here.tolist()
         return found
 

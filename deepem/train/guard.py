@@ -57,7 +57,7 @@ class Guard:
             torch._foreach_copy_(self._buffers, self._before)
 
     def step(self, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, loss: Tensor, norm: Tensor) -> bool:
-        """Let the optimiser change the weights, unless loss or gradient is not finite; whether it was to.
+        """Let the optimiser change the weights unless loss or gradient is not finite, and tell whether the step counts.
 
         To look at the two is to wait for the device. A fused optimiser is told there, and leaves the weights alone by
         itself: it is launched before the look. With half-precision gradients, one that is not finite is the scaler's
@@ -67,11 +67,12 @@ class Guard:
         look = asked(bad)
         ahead = not scaler.is_enabled() and all(group.get("fused") for group in optimizer.param_groups)
         if ahead:
-            optimizer.found_inf = bad.amax().clamp(max=1)  # type: ignore[attr-defined] # bad on so many ranks
+            # 0 or 1: torch takes the latter alone for bad, and these are sums over the ranks
+            optimizer.found_inf = bad.amax().clamp(max=1)  # type: ignore[attr-defined]
             optimizer.step()
         bad_loss, bad_norm = look()
-        scaled = scaler.is_enabled() and scaler.get_scale() > LEAST_SCALE
-        if bad_loss or (bad_norm and not scaled):
+        has_room = bad_norm and scaler.is_enabled() and scaler.get_scale() > LEAST_SCALE
+        if bad_loss or (bad_norm and not has_room):
             return False
         if not ahead:
             scaler.step(optimizer)

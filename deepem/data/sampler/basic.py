@@ -215,9 +215,10 @@ def _grey(image: Array, out: Array | None) -> Array:
     if out is not None and out.dtype == np.uint8:
         return contiguous(image, out)
     grey: Array = np.empty(image.shape, np.float32) if out is None else out
+    # section by section, from a copy, which stays in the cache: to divide rows that lie apart waits for each of them
     for sections, into in zip(image, grey, strict=True):
-        for section, plane in zip(sections, into, strict=True):  # one at a time: its copy stays in the cache, and a
-            np.divide(contiguous(section), WHITE, out=plane, dtype=np.float32)  # division of rows apart is slower
+        for section, plane in zip(sections, into, strict=True):
+            np.divide(contiguous(section), WHITE, out=plane, dtype=np.float32)
     return grey
 
 
