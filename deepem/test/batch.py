@@ -1,7 +1,7 @@
 """A batch of cut-outs from a JSON file, one after the other, or shared out over several GPUs.
 
 The file is a list of cut-outs, or ``{"defaults": {...}, "cutouts": [...]}``. A cut-out is flags of the command line
-without their dashes, which win over the defaults, and both over the command line::
+without their dashes, which win over the defaults, and both over the command line; null is as if not given::
 
     {"defaults": {"gs_input": "gs://lab/em", "gs_output": "gs://lab/out/{}"},
      "cutouts": [{"center": [5000, 6000, 700], "size": [1024, 1024, 128]},
@@ -21,8 +21,11 @@ from typing import Any
 
 import torch
 
+from deepem.option import chosen_tasks
+from deepem.test.job import Job
 from deepem.test.option import Options, machinery, parse
 from deepem.test.progress import tell
+from deepem.test.volumes import file_paths, predict_all
 from deepem.utils.errors import InputError
 
 Words = list[str]
@@ -38,11 +41,16 @@ def predict_batch(options: Options, words: Sequence[str]) -> list[Figures]:
     cutouts = read(Path(options["spec"]), _without(list(words), {"--spec", "--processes"}))
     gpus = 0 if options["cpu"] or options["gpu_id"] is not None else torch.cuda.device_count()
     count = min(options["processes"] or max(gpus, 1), len(cutouts))
+    taken: dict[Path, int] = {}
     for number, line in enumerate(cutouts):  # bad input is found before the first cut-out is begun
         try:
-            own, *_ = parse(line)
+            own, iteration, _ = parse(line)
             if not (own["test_ids"] or own["gs_input"] or own["dummy"]):
                 raise InputError("--test_ids", "nothing", "a volume to predict (or --gs_input, --dummy)")
+            for path in _files(own, iteration):
+                if (other := taken.setdefault(path, number)) != number:
+                    wants = "an --out_prefix or --out_tag for each cut-out of a volume"
+                    raise InputError("--test_ids", f"{path}, which cut-out {other} writes", wants)
         except InputError as error:
             raise InputError(f"{options['spec']}: cut-out {number}: {error.where}", error.got, error.wants) from error
     cutouts = on_devices(cutouts, gpus)
@@ -61,6 +69,14 @@ def predict_batch(options: Options, words: Sequence[str]) -> list[Figures]:
         more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
         raise InputError(f"{where} {number}{more}: {first.where}", first.got, first.wants)
     return [figures for number in sorted(found) for figures in found[number]]
+
+
+def _files(options: Options, iteration: int) -> set[Path]:
+    """The files that a cut-out writes; none behind cloud-volume, where cut-outs are boxes of one volume."""
+    if options["gs_input"] or options["gs_output"] or options["dummy"]:
+        return set()
+    outputs = {task.name: task.channels for task in chosen_tasks(options)}
+    return {path for name in options["test_ids"] for path in file_paths(options, outputs, iteration, name).values()}
 
 
 def on_devices(cutouts: Sequence[Words], gpus: int) -> list[Words]:
@@ -106,10 +122,12 @@ OUTSIDE = ("spec", "processes", "help", "h")
 
 
 def _words(flags: Mapping[str, Any], vectors: Collection[str]) -> Words:
-    """Flags and values as words; `vectors` are the flags that take a list as one word."""
+    """Flags and values as words, without those that are null; `vectors` are the flags that take a list as one word."""
     words: Words = []
     for name, value in flags.items():
         flag = f"--{name.lstrip('-')}"
+        if value is None:
+            continue
         if isinstance(value, bool):
             words += [flag] if value else []
         elif isinstance(value, list) and flag not in vectors:
@@ -146,7 +164,4 @@ def _without(words: Words, flags: set[str]) -> Words:
 
 def _predict(words: Words) -> list[Figures]:
     """The figures of each volume of a cut-out: --test_ids may name several."""
-    from deepem.test.job import Job
-    from deepem.test.volumes import predict_all
-
     return predict_all(Job(*parse(words)))

@@ -28,6 +28,12 @@ def test_a_cutout_is_flags_that_win_over_defaults_and_the_command_line(tmp_path)
     ]  # fmt: skip
 
 
+def test_null_is_as_if_not_given(tmp_path):
+    file = tmp_path / "batch.json"
+    file.write_text('{"defaults": {"out_tag": "t"}, "cutouts": [{"out_tag": null}, {"end": null}]}')
+    assert read(file, ["--amp"]) == [["--amp"], ["--amp", "--out_tag", "t"]]
+
+
 def test_lists_are_words_as_the_flags_want_them(tmp_path):
     file = tmp_path / "batch.json"
     file.write_text(json.dumps([{
@@ -79,6 +85,21 @@ def test_each_cutout_is_predicted(lab, capsys):
     assert [v["name"] for v in json.loads(capsys.readouterr().out)["volumes"]] == ["a", "bb"]
 
 
+def test_cutouts_of_one_volume_need_files_of_their_own(lab, capsys):
+    lab.image("a")
+    left, right = {"test_ids": ["a"], "mit": True, "crop_center": [2, 8, 7]}, {"test_ids": ["a"], "mit": True}
+    with pytest.raises(SystemExit) as stopped:
+        lab.forward(*spec(lab, [left, {"test_ids": ["a"], "aff": True}, right]))
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "forward.py: error: batch.json: cut-out 2: --test_ids: got experiments/exp/forward/a_mitochondria_7.h5, "
+        "which cut-out 0 writes, wants an --out_prefix or --out_tag for each cut-out of a volume"
+    )
+    assert not lab.files()
+    lab.forward(*spec(lab, [left, {**right, "out_tag": "whole"}]))
+    assert lab.files() == ["a_mitochondria_7.h5", "a_mitochondria_7_whole.h5"]
+
+
 @pytest.mark.slow
 def test_processes_share_the_cutouts(lab):
     lab.image("a"), lab.image("bb", (4, 20, 16))
@@ -116,7 +137,9 @@ def test_cutouts_take_the_gpus_in_turn():
 @pytest.mark.parametrize("processes", ["1", pytest.param("2", marks=pytest.mark.slow)])
 def test_a_cutout_that_fails_is_named_and_the_others_are_predicted(lab, capsys, processes):
     lab.image("a"), lab.image("tiny", (2, 8, 8))
-    words = spec(lab, [{"test_ids": ["tiny"]}, {"test_ids": ["a"]}, {"test_ids": ["tiny"], "pad_small": True}])
+    words = spec(
+        lab, [{"test_ids": ["tiny"]}, {"test_ids": ["a"]}, {"test_ids": ["tiny"], "out_tag": "p", "pad_small": True}]
+    )
     with pytest.raises(SystemExit) as stopped:
         lab.forward(*words, "--mit", "--processes", processes)
     assert stopped.value.code == 2
@@ -127,4 +150,4 @@ def test_a_cutout_that_fails_is_named_and_the_others_are_predicted(lab, capsys, 
             "forward.py: error: batch.json: cut-out 0: data/tiny/img.h5:main: got a volume of (2, 8, 8), wants at least"
         )
     )
-    assert lab.files() == ["a_mitochondria_7.h5", "tiny_mitochondria_7.h5"]
+    assert lab.files() == ["a_mitochondria_7.h5", "tiny_mitochondria_7_p.h5"]
