@@ -16,14 +16,14 @@ def log_evaluate_save(
     run: Run,
     log: Logger,
     preemption: Preemption,
+    stopping: bool,
     iteration: int,
     batch: Mapping[str, Tensor],
     outputs: Mapping[str, Tensor],
     norm: Tensor,
 ) -> bool:
-    """Do what is due after an iteration; whether the run has been asked to stop, and has been saved."""
+    """Do what is due after an iteration; whether the run stops with it, saved: asked to before, or in an evaluation."""
     options, last = run.options, iteration == run.options["max_iter"]
-    stopping = run.ranks.any(preemption.requested, run.device)
     due = {name for name in ("avgs", "imgs", "eval", "chkpt") if iteration % options[f"{name}_intv"] == 0}
     if "avgs" in due or iteration <= options["warm_up"]:
         log.train_row(iteration, run.figures(iteration, norm))

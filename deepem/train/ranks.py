@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import time
 import warnings
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
+
+from deepem.train.device import asked
 
 SETTLE_S = 0.2
 """How long the interpreter is left to gloo's own thread after the last exchange: that thread needs it to let go of its
@@ -63,7 +66,14 @@ class Ranks:
 
     def any(self, flag: bool, device: torch.device) -> bool:
         """Whether it is true for any."""
-        return bool(self.sum(torch.tensor(float(flag), device=device)) > 0) if self.world > 1 else flag
+        return self.ask(flag, device)()
+
+    def ask(self, flag: bool, device: torch.device) -> Callable[[], bool]:
+        """Ask whether it is true for any. What this gives waits for the answer, but not for what is asked later."""
+        if self.world == 1:
+            return lambda: flag
+        look = asked(self.sum(torch.full((1,), float(flag), device=device)))
+        return lambda: look()[0] > 0
 
     def together(self, network: nn.Module, device: torch.device, sync_bn: bool) -> nn.Module:
         """The network with gradients that are averaged over all."""

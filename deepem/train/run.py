@@ -80,6 +80,7 @@ def train(options: Options, lines: Sequence[str], preemption: Preemption) -> Non
             outputs, parts, loss = gradients(run, batch)
             norm = run.gradient_norm()
             stream.fetch()  # while the device computes
+            asked_to_stop = run.ranks.ask(preemption.requested, run.device)
             if run.step(iteration, loss, norm):
                 log.step(parts, waited)
             else:
@@ -87,7 +88,7 @@ def train(options: Options, lines: Sequence[str], preemption: Preemption) -> Non
                 log.step(None, waited)
             profiler.step()
 
-            stopping = log_evaluate_save(run, log, preemption, iteration, batch, outputs, norm)
+            stopping = log_evaluate_save(run, log, preemption, asked_to_stop(), iteration, batch, outputs, norm)
             if stopping:
                 break
     run.leave()
