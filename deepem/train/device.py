@@ -1,11 +1,10 @@
-"""The device made fast or made exact: precision, memory format, choice of algorithms, and batches brought to it."""
+"""How the device computes: its precision, its choice of algorithms, its random numbers."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from time import perf_counter
 from typing import Any
 
 import torch
@@ -14,15 +13,13 @@ from torch import Tensor, nn
 from deepem.utils.errors import InputError, reason
 from deepem.utils.geometry import Vec3
 
-Batch = dict[str, Tensor]
-
 HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 FIRST_SCALE, LEAST_SCALE = 2.0**8, 2.0**-24
 """Of half-precision gradients. Summed losses have long gradients, so that a scale below one is nothing wrong."""
 
 
-def settle(device: torch.device, *, tf32: bool, cudnn_benchmark: bool, deterministic: bool) -> None:
+def configure(device: torch.device, *, tf32: bool, cudnn_benchmark: bool, deterministic: bool) -> None:
     """Set what torch keeps for the whole process."""
     torch.use_deterministic_algorithms(deterministic)
     torch.backends.cudnn.deterministic = deterministic
@@ -47,8 +44,8 @@ def seed(device: torch.device, number: int) -> None:
             torch.cuda.manual_seed(number)
 
 
-def asked(values: Tensor) -> Callable[[], list[float]]:
-    """Ask for numbers on a device. What this gives waits for them, but not for what is asked of the device later."""
+def read_later(values: Tensor) -> Callable[[], list[float]]:
+    """Start copying numbers from a device. The function that this returns waits for them, but not for later work."""
     here = values.to("cpu", non_blocking=True)
     arrived = torch.cuda.Event() if values.is_cuda else None
     if arrived is not None:
@@ -72,12 +69,12 @@ class Precision:
     """
 
     def __init__(self, device: torch.device, amp: str) -> None:
-        self.device, self.dtype = device.type, HALVES.get(amp, torch.float32)
+        self.device, self.dtype = device, HALVES.get(amp, torch.float32)
         self.scaler = torch.amp.GradScaler(device.type, FIRST_SCALE, enabled=amp == "fp16")
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The context of the forward pass."""
-        return torch.autocast(self.device, self.dtype, enabled=self.dtype != torch.float32)
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
 
 
 @contextmanager
@@ -134,89 +131,3 @@ def made_deterministic(network: nn.Module) -> nn.Module:
 def _three(value: int | tuple[int, ...]) -> tuple[int, int, int]:
     z, y, x = (value,) * 3 if isinstance(value, int) else value
     return z, y, x
-
-
-class Arriving(Iterator[Batch]):
-    """Batches on the device. A GPU gets the next one while it computes, if that is asked for with `fetch`.
-
-    Grey values and classes travel as bytes. From here on, for modifiers and losses, they are float32, and grey values
-    in [0, 1].
-
-    Args:
-        batches: From the loader.
-        device: Where they go.
-        images: The keys of grey values.
-
-    Attributes:
-        waited: Seconds that the device had nothing to do for want of the batch that was given last.
-    """
-
-    def __init__(self, batches: Iterable[Batch], device: torch.device, images: Collection[str] = ("input",)) -> None:
-        self._source, self.device, self.images = iter(batches), device, images
-        self._side = torch.cuda.Stream(device) if device.type == "cuda" else None
-        self._ahead: Batch | Exception | None = None
-        self._gap: tuple[Any, Any] | None = None
-        self.waited = 0.0
-
-    def __next__(self) -> Batch:
-        began = perf_counter()
-        if self._ahead is None:
-            self._fetch()
-        self.waited = perf_counter() - began + self._idle()
-        batch, self._ahead = self._ahead, None
-        if isinstance(batch, Exception):
-            raise batch
-        assert batch is not None
-        if self._side is not None:
-            here = torch.cuda.current_stream(self.device)
-            here.wait_stream(self._side)
-            for value in batch.values():
-                value.record_stream(here)
-        return batch
-
-    def fetch(self) -> None:
-        """Take the next batch from the loader and send it; what fails is raised when that batch is due."""
-        if self._ahead is None:
-            before = self._now()
-            self._fetch()
-            self._gap = before, self._now()
-
-    def _fetch(self) -> None:
-        try:
-            with torch.cuda.stream(self._side):  # of None: nothing
-                self._ahead = _all_sent(next(self._source), self.device, self.images)
-        except Exception as error:  # noqa: BLE001 - the end of the stream among them
-            self._ahead = error
-
-    def _now(self) -> Any:
-        """The time; for a GPU the moment at which what was asked of it so far is done."""
-        if self._side is None:
-            return perf_counter()
-        event = torch.cuda.Event(enable_timing=True)
-        event.record(torch.cuda.current_stream(self.device))
-        return event
-
-    def _idle(self) -> float:
-        """Seconds for which the device had nothing to do during the last `fetch`: a CPU for all of it."""
-        gap, self._gap = self._gap, None
-        if gap is None:
-            return 0.0
-        before, after = gap
-        if self._side is None:
-            return float(after - before)
-        return before.elapsed_time(after) / 1e3 if after.query() else 0.0
-
-
-def _all_sent(batch: Batch, device: torch.device, images: Collection[str]) -> Batch:
-    return {key: _sent(value, device, key in images) for key, value in batch.items()}
-
-
-def _sent(value: Tensor, device: torch.device, grey: bool) -> Tensor:
-    """The tensor on the device; one that is a single value throughout travels as that value."""
-    if not any(value.stride()):
-        return _sent(value[(0,) * value.ndim].reshape(1), device, grey).expand(value.shape)
-    sent = value.to(device, non_blocking=True)
-    if sent.dtype != torch.uint8:
-        return sent.float() if sent.is_floating_point() else sent
-    # divided by a tensor: by a plain number a GPU would multiply with its inverse, which rounds differently
-    return sent.float().div_(torch.full((), 255.0, device=device)) if grey else sent.float()

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from deepem.train.device import LEAST_SCALE, asked
+from deepem.train.device import LEAST_SCALE, read_later
 from deepem.train.ranks import Ranks
 from deepem.utils import checkpoint
 from deepem.utils.errors import InputError, warn
@@ -64,7 +64,7 @@ class Guard:
         business while it has room to scale down.
         """
         bad = self.ranks.sum(torch.stack([~torch.isfinite(loss.detach()), ~torch.isfinite(norm)]).float())
-        look = asked(bad)
+        look = read_later(bad)
         ahead = not scaler.is_enabled() and all(group.get("fused") for group in optimizer.param_groups)
         if ahead:
             # 0 or 1: torch takes the latter alone for bad, and these are sums over the ranks

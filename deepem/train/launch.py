@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from deepem import option
+from deepem.build.device import choose_device
 from deepem.train.preempt import STOPPED
 from deepem.utils.errors import warn
 
@@ -25,7 +25,7 @@ def launch_on(gpus: Sequence[int], cpu: bool, program: Path, words: Sequence[str
         InputError: a GPU that is not there.
     """
     for gpu in gpus:
-        option.device(gpu, cpu)
+        choose_device(gpu, cpu)
     return launch(program, words, len(gpus))
 
 

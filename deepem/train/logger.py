@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from deepem.train import events
+from deepem.runs import events
+from deepem.train.objective import Losses
 from deepem.train.ranks import Ranks
 from deepem.train.render import Picture
-from deepem.train.step import Parts
 
 
 class Averages:
@@ -23,7 +23,7 @@ class Averages:
         self.ranks = ranks
         self.sums = {name: torch.tensor(pair, dtype=torch.float64) for name, pair in (state or {}).items()}
 
-    def add(self, parts: Parts) -> None:
+    def add(self, parts: Losses) -> None:
         """Add the losses of one step."""
         for name, (loss, count) in parts.items():
             pair = torch.stack([loss.detach().double(), torch.as_tensor(count, device=loss.device).double()])
@@ -71,7 +71,7 @@ class Logger:
         self.waited = 0.0
         self.row_time, self.row_iteration = perf_counter(), start
 
-    def step(self, parts: Parts | None, waited: float) -> None:
+    def step(self, parts: Losses | None, waited: float) -> None:
         """Take in one training step, none that was skipped, and the seconds that it waited for its batch."""
         if parts is not None:
             self.train.add(parts)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 
-from deepem.train.device import asked
+from deepem.train.device import read_later
 
 SETTLE_S = 0.2
 """How long the interpreter is left to gloo's own thread after the last exchange: that thread needs it to let go of its
@@ -72,7 +72,7 @@ class Ranks:
         """Ask whether it is true for any. What this gives waits for the answer, but not for what is asked later."""
         if self.world == 1:
             return lambda: flag
-        look = asked(self.sum(torch.full((1,), float(flag), device=device)))
+        look = read_later(self.sum(torch.full((1,), float(flag), device=device)))
         return lambda: look()[0] > 0
 
     def together(self, network: nn.Module, device: torch.device, sync_bn: bool) -> nn.Module:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,39 +14,42 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from deepem import option
-from deepem.train import parts
-from deepem.train.assemble import LOSS
-from deepem.train.step import Objective, WithLosses, has_losses
-from deepem.utils import argv, checkpoint
+from deepem.build.stored import stored_run
+from deepem.cli.parser import one_line_errors
+from deepem.train.objective import Objective, Outputs, WithLosses, has_losses
+from deepem.utils import checkpoint
+
+LOSS = ("loss", "size_average", "margin0", "margin1", "inverse", "class_balancing", "default_aux")
+"""The options that decide how losses are computed."""
 
 
 def main(words: Sequence[str] | None = None) -> None:
     """Read the command line and replay."""
-    with argv.one_line_errors("replay.py"):
-        parser = argv.Parser("replay.py", "Run a dumped batch again, in float32 on the CPU.")
-        parser.add_argument("dump", type=Path, metavar="FILE", help="nan/iterN.pt of an experiment")
-        replay(checkpoint.read(parser.parse_args(words).dump))
+    with one_line_errors("replay.py"):
+        parser = argparse.ArgumentParser("replay.py", description="Run a dumped batch again, in float32 on the CPU.")
+        parser.add_argument("dump", type=Path, metavar="FILE", help="nan/iterN.pt of a run")
+        path = parser.parse_args(words).dump
+        replay(checkpoint.read(path), path)
 
 
-def replay(dump: dict[str, Any]) -> None:
+def replay(dump: dict[str, Any], where: Path) -> None:
     """Forward and backward pass of a dump, with what is not finite told as it appears."""
-    options, batch = dump["options"], dump["batch"]
-    chosen = option.chosen_tasks(options)
-    network = parts.network(options, chosen, dump["channels"])
+    run, batch = stored_run(dump, where), dump["batch"]
+    network = run.network()
     network.load_state_dict(dump["state_dict"])
     _tell(f"iteration {dump['iter']}: samples {dump['samples']}")
     for key, value in batch.items():
         _tell(f"{key}: {_finite(value)}")
     for name, module in network.named_modules():
         module.register_forward_hook(_watch(name))
-    how = {name: options[name] for name in LOSS}
     own = has_losses(network)
-    objective = Objective(chosen, options, how, getattr(network, "auxiliary", None), own)
-    losses = objective.parts(WithLosses(network)(batch) if own else network(batch["input"]), batch)
+    how = {name: run.options[name] for name in LOSS}
+    objective = Objective(run.tasks, run.options, how, getattr(network, "auxiliary", None), own)
+    outputs = Outputs(*reversed(WithLosses(network)(batch))) if own else Outputs(network(batch["input"]))
+    losses = objective.losses(outputs, batch)
     for name, (loss, count) in losses.items():
         _tell(f"{name}: loss {loss.item() / max(float(count), 1):.6g} over {int(count)} voxels")
-    objective.total(losses).backward()
+    objective.weighted_sum(losses).backward()
     bad = [name for name, p in network.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
     _tell(f"gradients that are not finite: {', '.join(bad) or 'none'}")
 

@@ -35,3 +35,13 @@ def write_text(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as beside:
         beside.write_text(text)
+
+
+def run_folder(exp_name: str, test: bool = False) -> Path:
+    """Where a run lives: experiments/<exp_name> under the working directory; a short trial, under test/.
+
+    A name that begins with experiments/ is that folder and is not doubled.
+    """
+    name = Path(exp_name)
+    name = Path(*name.parts[1:]) if name.parts[:1] == ("experiments",) else name
+    return Path("test" if test else "", "experiments") / name

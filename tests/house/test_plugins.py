@@ -9,7 +9,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from deepem.utils import modules
+from deepem.cli import plugins
 
 ROOT = Path(__file__).resolve().parents[2]
 PROMISES = {
@@ -63,7 +63,7 @@ def broken_promises(kind: str, module: ModuleType | SimpleNamespace) -> list[str
 
 
 def test_there_is_one_of_every_kind():
-    assert {kind for kind, _ in plug_ins()} == set(PROMISES) == set(modules.KINDS)
+    assert {kind for kind, _ in plug_ins()} == set(PROMISES) == set(plugins.KINDS)
 
 
 @pytest.mark.parametrize(("kind", "name"), plug_ins())
@@ -75,7 +75,7 @@ def test_a_plug_in_offers_what_its_folder_promises(kind, name):
 def test_errors_list_every_plug_in(kind):
     package = PROMISES[kind][0].replace("/", ".")
     there = {name.removeprefix(f"{package}.") for other, name in plug_ins() if other == kind}
-    assert set(modules.siblings(kind)) == there
+    assert set(plugins.siblings(kind)) == there
 
 
 def test_a_broken_promise_is_found():

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from deepem.cli import plugins, signatures
 from deepem.models import dtu2, dynamic_rsunet, rsunet, rsunet_2d3d, rsunet_act, runet, updown, vrunet
 from deepem.models.cnnectome_unet import CNNectomeUNet, create_model, output_size
-from deepem.utils import modules
 from deepem.utils.errors import InputError
 
 HEADS = {"affinity": (3, 4, 8, 8), "mitochondria": (1, 4, 8, 8)}
@@ -145,9 +145,9 @@ def test_the_default_patch_is_refused_by_valid_networks_with_sizes_that_work():
 
 def test_every_model_module_takes_what_public_scripts_hand_to_all():
     """And its flags can be read, typed, with help."""
-    for name in modules.siblings("model"):
-        module = modules.load("model", name)
-        flags = modules.flags("model", module)
+    for name in plugins.siblings("model"):
+        module = plugins.load("model", name)
+        flags = signatures.flags("model", module)
         assert all(flag.help for flag in flags), name
         if name != "cnnectome_unet":
             module.create_model(**SMALL, cropsz=None, depth=4, group=0, act="ReLU")

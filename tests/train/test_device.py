@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from deepem import option
-from deepem.train import device
+from deepem.build import device as choice
+from deepem.train import device, transfer
 from deepem.utils.errors import InputError
 
 
@@ -127,7 +127,7 @@ def test_classes_are_float32_on_the_device():
         "affinity": torch.tensor([2**40]),
         "input": torch.rand(3),
     }
-    (arrived,) = device.Arriving([batch], torch.device("cpu"))
+    (arrived,) = transfer.DeviceBatches([batch], torch.device("cpu"))
     assert [arrived[key].dtype for key in batch] == [torch.float32, torch.float32, torch.int64, torch.float32]
     assert all(torch.equal(arrived[key], batch[key]) for key in ("affinity", "input"))
     assert arrived["mitochondria"].tolist() == [[0, 1]]
@@ -140,7 +140,7 @@ def test_grey_bytes_become_what_numpy_makes_of_them(where):
     """To the bit, on any device: a resumed run may have moved."""
     grey = torch.arange(256, dtype=torch.uint8)
     black = torch.zeros(1, dtype=torch.uint8).expand(4, 4)
-    (arrived,) = device.Arriving([{"input": grey, "dark": black, "mye": grey}], torch.device(where), ("input", "dark"))
+    (arrived,) = transfer.DeviceBatches([{"input": grey, "dark": black, "mye": grey}], torch.device(where), ("input", "dark"))
     np.testing.assert_array_equal(arrived["input"].cpu().numpy(), grey.numpy() / np.float32(255))
     assert arrived["dark"].dtype == torch.float32
     assert not arrived["dark"].any()
@@ -152,7 +152,7 @@ def test_grey_bytes_become_what_numpy_makes_of_them(where):
 def test_batches_arrive_whole_and_in_order(where, ahead):
     pin = torch.Tensor.pin_memory if where == "cuda" else torch.Tensor.clone
     made = ({"a": pin(torch.full((64, 64), i)), "b": torch.tensor([i]).expand(8, 8)} for i in range(20))
-    arriving = device.Arriving(made, torch.device(where))
+    arriving = transfer.DeviceBatches(made, torch.device(where))
     for i, batch in enumerate(arriving):
         if ahead:
             arriving.fetch()
@@ -174,7 +174,7 @@ def test_a_cpu_waits_for_all_the_time_that_its_batch_takes(monkeypatch, ahead):
             clock[0] += seconds
             yield {"a": torch.zeros(1)}
 
-    arriving, waited = device.Arriving(made(), torch.device("cpu")), []
+    arriving, waited = transfer.DeviceBatches(made(), torch.device("cpu")), []
     for _ in arriving:
         waited.append(arriving.waited)
         clock[0] += 100
@@ -190,7 +190,7 @@ def test_a_batch_that_cannot_be_made_is_an_error_when_it_is_due():
         yield {"a": torch.zeros(1)}
         raise InputError("--data", "a broken volume", "a whole one")
 
-    arriving = device.Arriving(made(), torch.device("cpu"))
+    arriving = transfer.DeviceBatches(made(), torch.device("cpu"))
     next(arriving)
     arriving.fetch()
     with pytest.raises(InputError, match="a broken volume"):
@@ -249,8 +249,8 @@ def test_changing_the_precision_of_a_run_is_a_warning(lab, capsys):
 def test_bfloat16_is_the_default_where_it_is_faster(monkeypatch, amx, instruction, processor, fast):
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: instruction)
-    monkeypatch.setattr(option.Path, "read_text", lambda *args, **more: processor)
-    assert option.has_fast_bf16("cpu") is fast
+    monkeypatch.setattr(choice.Path, "read_text", lambda *args, **more: processor)
+    assert choice.has_fast_bf16("cpu") is fast
 
 
 def test_a_trace_is_written(lab):

@@ -1,4 +1,4 @@
-"""A process that dies, fails or stops ends those that train with it, and the last word is the cause."""
+"""A process that dies, fails or stops ends those that train with it, and the last word is the rank_errors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from deepem.train import cause
+from deepem.train import rank_errors
 from deepem.utils import checkpoint
 
 WORDS = ("--batch_size", 2, "--max_iter", 8, "--chkpt_intv", 1, "--eval_intv", 100, "--rank_timeout", 3)
@@ -80,7 +80,7 @@ def test_a_stopped_rank_ends_all_after_the_time_out(lab, root, equal_runs, how):
 
 @pytest.mark.parametrize("does", [KILL, STOP])
 def test_a_rank_that_nobody_ends_says_that_it_lost_another(lab, monkeypatch, capfd, does):
-    monkeypatch.setattr(cause, "LOST_S", 0.0)
+    monkeypatch.setattr(rank_errors, "LOST_S", 0.0)
     bad = mishap_on_rank_1(lab, does)
     first, second = lab.ranks("run", *WORDS, "--modifier", bad, "--rank_timeout", 1)
     assert os.waitstatus_to_exitcode(os.waitpid(first, 0)[1]) == 1
@@ -93,6 +93,6 @@ def test_a_rank_that_is_ended_before_it_notices_the_loss_says_nothing(monkeypatc
     """Its launcher may see first that another has died, and its request to stop waits for the end of the step."""
     monkeypatch.setenv("RANK", "0")
     lost = RuntimeError("[third_party/gloo/transport/tcp/pair.cc:553] Connection closed by peer")
-    with pytest.raises(SystemExit) as ended, cause.first_cause_speaks(lambda: True):
+    with pytest.raises(SystemExit) as ended, rank_errors.first_cause_speaks(lambda: True):
         raise lost
     assert ended.value.code == 1

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from deepem.train.step import UNFIT, in_groups, optimizer
+from deepem.train.optimiser import UNFIT, in_groups, optimizer
 from deepem.train.weights import groups
 from deepem.utils.errors import InputError
 

@@ -88,14 +88,14 @@ def test_the_newest_the_kth_and_the_best_are_kept(lab):
 
 def test_the_best_is_never_one_whose_loss_is_not_finite(lab):
     lab.train("run", "--max_iter", 2, "--chkpt_intv", 1)
-    from deepem.train import events
-    from deepem.train.experiment import Experiment
+    from deepem.runs import events
+    from deepem.runs.folder import RunFolder
 
     logs = lab.folder / "experiments" / "run" / "logs"
-    experiment = Experiment(logs.parent, {})
+    run = RunFolder(logs.parent)
     for number, loss in ((1, 2.0), (2, float("nan"))):
         events.append_row(logs / "metrics.jsonl", {"iter": number, "phase": "test", "loss": loss})
-    assert experiment.link_best() == 1
+    assert run.link_best() == 1
     events.append_row(logs / "metrics.jsonl", {"iter": 1, "phase": "test", "loss": float("inf")})
-    assert experiment.link_best() is None
-    assert not (experiment.models / "best.chkpt").exists()
+    assert run.link_best() is None
+    assert not (run.models / "best.chkpt").exists()

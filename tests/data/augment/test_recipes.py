@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from deepem.cli.flags import Flag
+from deepem.cli.plugins import load, siblings
+from deepem.cli.signatures import flags, flags_unloaded
 from deepem.data.transform import Augment, Spec
-from deepem.utils.modules import Flag, flags, flags_unloaded, load, siblings
 
 RECIPES = siblings("augment")
 SPEC = Spec({"img": (12, 48, 49), "seg": (12, 48, 49), "msk": (11, 40, 40)}, ("img",), ("seg",))

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from deepem.cli import plugins
 from deepem.data.dataset import fib25
 from deepem.data.dataset.flyem import cremi_b
 from deepem.data.emio import imread, imsave
-from deepem.utils import modules
 from deepem.utils.errors import InputError
 
 SHAPE = (4, 6, 8)
@@ -106,7 +106,7 @@ def test_a_lab_adds_a_dataset_with_a_table_and_a_call(tmp_path):
     for name in ("cut1/em.tif", "cut1/neurons.h5", "cut1/mito.npy", "cut1/known.h5", "cut2/ids.zarr"):
         imsave(np.ones(SHAPE, np.uint8), tmp_path / "fly" / name)
     imsave(np.ones(SHAPE, np.uint8), f"{tmp_path}/fly/cut2/all.h5:volumes/raw")
-    module = modules.load("dataset", str(tmp_path / "lab.py"))
+    module = plugins.load("dataset", str(tmp_path / "lab.py"))
     volumes = module.load_data(tmp_path, ["cut1", "cut2"], labels=("seg", "mit"))
     assert [set(volume) for volume in volumes.values()] == [{"img", "seg", "mit", "msk", "loc"}, {"img", "seg", "loc"}]
     assert len(LAB.splitlines()) <= 15

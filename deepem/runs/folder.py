@@ -1,4 +1,4 @@
-"""The folder of a run: its options, its checkpoints, and the rules by which it resumes."""
+"""The folder of a run: its options, its checkpoints, and the best of them."""
 
 from __future__ import annotations
 
@@ -8,24 +8,28 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from deepem.train import events
-from deepem.train.option import FREE, ROUNDING
+from deepem.runs import events
 from deepem.utils import checkpoint
 from deepem.utils.checkpoint import State
 from deepem.utils.errors import InputError, warn
 from deepem.utils.files import write_text
 
 
-class Experiment:
-    """A run's folder. Nothing is written before `begin`, so that bad input leaves no trace.
+class RunFolder:
+    """The folder of a run. Nothing is written before `begin`, so that bad input leaves no trace.
+
+    Args:
+        folder: Where the run lives.
 
     Attributes:
-        source: The checkpoint that the run goes on from, once `resume` has found one.
+        models: The checkpoints.
+        logs: Metrics and TensorBoard events.
+        source: The checkpoint that the run goes on from, once `newest` has found one.
     """
 
-    def __init__(self, folder: Path, options: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder, self.models, self.logs = folder, folder / "models", folder / "logs"
-        self.options = plain(options)
+        self.source = self.models
 
     def resume(self, number: int) -> State | None:
         """The checkpoint to go on from, or None for a new run.
@@ -34,7 +38,7 @@ class Experiment:
             number: The checkpoint that was asked for, or 0 for the newest that can be read.
 
         Raises:
-            InputError: the checkpoint asked for cannot be read, or was made with other options.
+            InputError: the checkpoint asked for cannot be read, or none can though there are some.
         """
         if number:
             state: State | None = checkpoint.read(checkpoint.path_of(self.models, number))
@@ -44,30 +48,17 @@ class Experiment:
             if found is None and (there := checkpoint.numbers(self.models)):
                 raise InputError(self.models, f"{len(there)} checkpoints, none readable", "one, or another --exp_name")
         self.source = checkpoint.path_of(self.models, number)
-        if state is not None:
-            self._require_same(state.get("options"))
         return state
 
-    def _require_same(self, before: Mapping[str, Any] | None) -> None:
-        if before is None:
-            warn(f"{self.models}: a checkpoint without options; resuming with those of the command line")
-            return
-        now = self.options
-        changed = [name for name in sorted(set(before) & set(now)) if before[name] != now[name]]
-        differ = [f"--{name} was {before[name]}, is {now[name]}" for name in changed if name not in FREE]
-        if differ:
-            kept = f" (--lr_until {before['lr_until']} keeps the course of the rate)" if "lr_until" in changed else ""
-            raise InputError(
-                self.folder,
-                f"other options than the run there ({'; '.join(differ)})",
-                f"the same{kept}, or another --exp_name",
-            )
-        for name in changed:
-            if name == "data_dir" or name in ROUNDING:
-                warn(f"--{name} was {before[name]}, is {now[name]}{': rounding differs' if name in ROUNDING else ''}")
+    def begin(self, iteration: int, options: Mapping[str, Any], lines: Sequence[str], checkpoint_size: int) -> None:
+        """Move aside what is newer than the iteration to go on from, and write down the options.
 
-    def begin(self, iteration: int, lines: Sequence[str], checkpoint_size: int) -> None:
-        """Set aside what is newer than the iteration to go on from, and write down the options."""
+        Args:
+            iteration: Where the run goes on.
+            options: Flag -> value, in plain types.
+            lines: The same as an @file.
+            checkpoint_size: About how many bytes a checkpoint takes.
+        """
         checkpoint.require_room(self.models, checkpoint_size)
         try:
             for folder in (self.models, self.logs):
@@ -77,13 +68,19 @@ class Experiment:
         for path in [*checkpoint.set_aside(self.models, iteration), *events.set_aside(self.logs, iteration)]:
             warn(f"newer than iteration {iteration}, moved to {path}")
         self.link_best()
-        for torn in self.models.glob(".*.part"):  # a killed run's last words
+        for torn in self.models.glob(".*.part"):  # left by a run that was killed while it wrote
             torn.unlink()
-        write_text(self.folder / "options.json", json.dumps(self.options, indent=2) + "\n")
+        write_text(self.folder / "options.json", json.dumps(options, indent=2) + "\n")
         write_text(self.folder / "options.args", "\n".join(lines) + "\n")
 
-    def save(self, iteration: int, state: Mapping[str, Any]) -> Path:
-        """Write the checkpoint of an iteration, whole or not at all, and drop those that need not be kept.
+    def save(self, iteration: int, state: Mapping[str, Any], keep: int = 0, keep_every: int = 0) -> Path:
+        """Write the checkpoint of an iteration, whole or not at all, and remove those that need not be kept.
+
+        Args:
+            iteration: Number of optimiser steps done.
+            state: What the checkpoint holds.
+            keep: How many of the newest checkpoints are kept; 0 keeps all.
+            keep_every: Checkpoints of every so many steps are kept besides.
 
         Raises:
             InputError: the weights are not finite, or the disk cannot take them.
@@ -92,10 +89,10 @@ class Experiment:
         if bad := [name for name, value in state["state_dict"].items() if not value.isfinite().all()]:
             wants = "finite ones: resume from the last checkpoint with a smaller --lr, or --clip"
             raise InputError(f"iteration {iteration}", f"weights that are not finite ({bad[0]})", wants)
-        checkpoint.write(path, {"iter": iteration, **state, "options": self.options})
+        checkpoint.write(path, {"iter": iteration, **state})
         best = self.link_best()
-        if keep := self.options["keep"]:
-            checkpoint.prune(self.models, keep, self.options["keep_every"], best)
+        if keep:
+            checkpoint.prune(self.models, keep, keep_every, best)
         return path
 
     def evaluated(self, iteration: int) -> bool:

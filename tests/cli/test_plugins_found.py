@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from deepem.utils import byfile, modules
+from deepem.cli import plugins, signatures
+from deepem.utils import byfile
 from deepem.utils.errors import InputError
 
 DATASET = """
@@ -42,18 +43,18 @@ def plug_in(tmp_path: Path) -> Path:
     "name", ["rsunet", "deepem.models.rsunet", "deepem/models/rsunet.py", "/old/DeepEM/deepem/models/rsunet.py"]
 )
 def test_short_dotted_and_public_paths_name_one_module(name: str) -> None:
-    assert modules.load("model", name).__name__ == "deepem.models.rsunet"
+    assert plugins.load("model", name).__name__ == "deepem.models.rsunet"
 
 
 def test_short_names_of_datasets_may_have_dots() -> None:
-    assert modules.load("dataset", "flyem.cremi_b").__name__ == "deepem.data.dataset.flyem.cremi_b"
+    assert plugins.load("dataset", "flyem.cremi_b").__name__ == "deepem.data.dataset.flyem.cremi_b"
 
 
 @pytest.mark.parametrize(
     "name", ["aff_mit", "deepem.data.sampler.pinky_basil.aff", "/home/x/DeepEM/deepem/data/sampler/flyem/default.py"]
 )
 def test_public_sampler_names_mean_basic(name: str) -> None:
-    assert modules.load("sampler", name).__name__ == "deepem.data.sampler.basic"
+    assert plugins.load("sampler", name).__name__ == "deepem.data.sampler.basic"
 
 
 @pytest.mark.parametrize("more", ["", "--help"])
@@ -72,55 +73,55 @@ def test_a_dotted_path_may_start_in_the_working_directory(root: Path, tmp_path: 
 
 @pytest.mark.parametrize("name", [".", "..", ".cortex", "cortex.", "flyem..cremi_b", "./"])
 def test_dots_alone_name_no_module(name: str) -> None:
-    for locate in (modules.load, modules.flags_unloaded):
+    for locate in (plugins.load, signatures.flags_unloaded):
         with pytest.raises(InputError, match=r"got no such module, wants one of .*synthetic"):
             locate("dataset", name)
 
 
 def test_a_misspelt_sampler_is_an_error_that_lists_siblings() -> None:
     with pytest.raises(InputError, match=r"--sampler basik: got no such module, wants one of basic, or a file"):
-        modules.load("sampler", "basik")
+        plugins.load("sampler", "basik")
 
 
 def test_a_file_can_be_pickled_into_a_process_that_knows_only_the_package(plug_in: Path) -> None:
-    thing = modules.load("dataset", str(plug_in)).Thing()
+    thing = plugins.load("dataset", str(plug_in)).Thing()
     code = "import pickle, sys; print(type(pickle.load(sys.stdin.buffer)).__name__)"
     done = subprocess.run([sys.executable, "-c", code], input=pickle.dumps(thing), capture_output=True, check=True)
     assert done.stdout.split() == [b"Thing"]
 
 
 def test_a_file_of_this_package_is_not_imported_twice() -> None:
-    assert modules.load("model", str(modules.ROOT / "models" / "rsunet.py")) is modules.load("model", "rsunet")
+    assert plugins.load("model", str(plugins.ROOT / "models" / "rsunet.py")) is plugins.load("model", "rsunet")
 
 
 def test_a_module_without_a_function_is_told_its_signature(plug_in: Path) -> None:
     plug_in.write_text("data_info = {}")
     with pytest.raises(InputError, match=r"got a module without load_data, wants load_data\(data_dir, data_ids=None"):
-        modules.load("dataset", str(plug_in))
+        plugins.load("dataset", str(plug_in))
 
 
 def test_a_module_that_fails_inside_keeps_its_exception_but_a_missing_file_is_bad_input(plug_in: Path) -> None:
     plug_in.write_text("1 / 0")
     with pytest.raises(ZeroDivisionError):
-        modules.load("dataset", str(plug_in))
+        plugins.load("dataset", str(plug_in))
     plug_in.with_name("b.py").write_text("open('nowhere/at/all')")
     with pytest.raises(InputError, match="nowhere/at/all"):
-        modules.load("dataset", str(plug_in.with_name("b.py")))
+        plugins.load("dataset", str(plug_in.with_name("b.py")))
 
 
 def test_flags_are_the_keyword_only_parameters(plug_in: Path) -> None:
-    loaded = modules.flags("dataset", modules.load("dataset", str(plug_in)))
+    loaded = signatures.flags("dataset", plugins.load("dataset", str(plug_in)))
     assert [(flag.name, flag.default, flag.help) for flag in loaded] == [
         ("blur", 3, "how much to blur"),
         ("how", "x", ""),
     ]
-    assert modules.flags_unloaded("dataset", str(plug_in)) == loaded
+    assert signatures.flags_unloaded("dataset", str(plug_in)) == loaded
 
 
-@pytest.mark.parametrize("kind", modules.KINDS)
+@pytest.mark.parametrize("kind", plugins.KINDS)
 def test_flags_read_from_the_source_are_those_of_the_module(kind: str) -> None:
-    for name in modules.siblings(kind):
-        assert modules.flags_unloaded(kind, name) == modules.flags(kind, modules.load(kind, name)), name
+    for name in plugins.siblings(kind):
+        assert signatures.flags_unloaded(kind, name) == signatures.flags(kind, plugins.load(kind, name)), name
 
 
 def test_the_import_name_holds_the_path(plug_in: Path) -> None:
@@ -132,4 +133,4 @@ def test_the_import_name_holds_the_path(plug_in: Path) -> None:
     "name", ["cremi_b", "flyem.cremi_b", "deepem.data.dataset.flyem.cremi_b", "my/cremi_b.py", "cremi_b.py"]
 )
 def test_the_short_name_is_the_last_part(name: str) -> None:
-    assert modules.short_name(name) == "cremi_b"
+    assert plugins.short_name(name) == "cremi_b"

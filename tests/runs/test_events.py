@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from deepem.train import events
+from deepem.runs import events
 
 
 def steps(folder: Path) -> list[int]:

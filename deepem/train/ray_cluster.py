@@ -16,14 +16,13 @@ import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
-from deepem.train.cause import first_cause_speaks
-from deepem.train.option import Options
+from deepem.cli.training import TrainOptions
 from deepem.train.preempt import SIGNALS, Preemption
+from deepem.train.rank_errors import first_cause_speaks
 from deepem.utils.errors import InputError, warn
 
 POLL_S = 0.2
@@ -55,13 +54,13 @@ class Link:
         return self.endings[0] if self.endings else None
 
 
-def launch_on_ray(options: Options, lines: Sequence[str]) -> int:
+def launch_on_ray(options: TrainOptions) -> int:
     """Train in `--ray` processes of the Ray cluster at hand, else of one on this machine; the exit code.
 
     Raises:
         InputError: Ray is not installed, or what the first process that failed found.
     """
-    if options["gpu_ids"]:
+    if options.device.gpu_ids:
         raise InputError("--gpu_ids", "GPUs by number", "none of them with --ray, which chooses them")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", CHATTER)
@@ -75,19 +74,19 @@ def launch_on_ray(options: Options, lines: Sequence[str]) -> int:
         paths = [str(Path(__file__).resolve().parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
         ray.init(runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(paths)}}, logging_level="WARNING")
     there = ray.cluster_resources()
-    gpu = not options["cpu"] and there.get("GPU", 0) > 0
-    if not gpu and not options["cpu"]:
+    gpu = not options.device.cpu and there.get("GPU", 0) > 0
+    if not gpu and not options.device.cpu:
         warn("no GPU in the Ray cluster: running on its CPUs")
     kind = "GPU" if gpu else "CPU"
-    if there.get(kind, 0) < options["ray"]:
-        warn(f"--ray {options['ray']}: the cluster has {there.get(kind, 0):.0f} {kind}s now; waiting for more")
-    link: Any = ray.remote(num_cpus=0, max_concurrency=options["ray"] + 4)(Link).remote()
+    if there.get(kind, 0) < options.device.ray:
+        warn(f"--ray {options.device.ray}: the cluster has {there.get(kind, 0):.0f} {kind}s now; waiting for more")
+    link: Any = ray.remote(num_cpus=0, max_concurrency=options.device.ray + 4)(Link).remote()
     with tempfile.TemporaryDirectory(prefix=".ray_", dir=".") as scratch:  # where all machines see it
         trainer = TorchTrainer(
             _train,
-            train_loop_config={"link": link, "folder": os.getcwd(), "options": options, "lines": list(lines)},
-            torch_config=TorchConfig(backend="nccl" if gpu else "gloo", timeout_s=int(options["rank_timeout"])),
-            scaling_config=train.ScalingConfig(num_workers=options["ray"], use_gpu=gpu),
+            train_loop_config={"link": link, "folder": os.getcwd(), "options": options},
+            torch_config=TorchConfig(backend="nccl" if gpu else "gloo", timeout_s=int(options.device.rank_timeout)),
+            scaling_config=train.ScalingConfig(num_workers=options.device.ray, use_gpu=gpu),
             run_config=train.RunConfig(
                 name="run",
                 storage_path=str(Path(scratch).resolve()),
@@ -130,7 +129,7 @@ def _train(config: dict[str, Any]) -> None:
     """What every process of the cluster runs."""
     import ray
 
-    from deepem.train.run import train
+    from deepem.train.session import train
 
     os.chdir(config["folder"])
     link, asked = config["link"], threading.Event()
@@ -143,7 +142,7 @@ def _train(config: dict[str, Any]) -> None:
     threading.Thread(target=listen, daemon=True).start()
     try:
         with first_cause_speaks(asked.is_set), Preemption(asked) as preemption:
-            train(config["options"], config["lines"], preemption)
+            train(config["options"], preemption)
     except SystemExit as end:
         ray.get(link.ended.remote(end.code))
     except InputError as error:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from deepem import tasks
+from deepem.cli.plugins import KINDS, PlugIn, as_file, short_name
 from deepem.data.volume import compact
-from deepem.utils import modules
-from deepem.utils.argv import plug_in
 from deepem.utils.errors import InputError, warn
 
 Arrays = dict[str, Any]
@@ -21,11 +21,19 @@ Arrays = dict[str, Any]
 
 @dataclass(frozen=True)
 class DataSet:
-    """A dataset module as named on the command line, with the values of its flags."""
+    """A dataset module and the ids that it knows."""
 
-    word: str
-    module: ModuleType
-    flags: Mapping[str, Any]
+    plug_in: PlugIn
+
+    @property
+    def word(self) -> str:
+        """The module's name as it was given."""
+        return self.plug_in.word
+
+    @property
+    def module(self) -> ModuleType:
+        """The module."""
+        return self.plug_in.module
 
     @property
     def ids(self) -> list[Any]:
@@ -37,17 +45,17 @@ class DataSet:
         return list(getattr(self.module, "splits", {}).get(phase, ()))
 
     @property
-    def parts(self) -> tuple[str, ...]:
-        """The parts of the module's path, as it was named; some of the last qualify ids."""
-        file = modules.as_file(self.word)
+    def path_names(self) -> tuple[str, ...]:
+        """The names along the module's path. The last of them, joined by dots, tell its ids from another module's."""
+        file = as_file(self.word)
         there = Path(os.path.abspath(file if file is not None and file.is_file() else str(self.module.__file__)))
         folders = there.parent.parts[:-1] if there.stem == "__init__" else there.parent.parts
-        return (*folders[1:], modules.short_name(self.word))
+        return (*folders[1:], short_name(self.word))
 
     def is_called(self, name: str) -> bool:
         """Whether a name before an id means this module: the last parts of its path, with dots or slashes."""
         dotted = name.removesuffix(".py").replace("/", ".").strip(".")
-        return bool(dotted) and ("." + ".".join(self.parts)).endswith("." + dotted)
+        return bool(dotted) and ("." + ".".join(self.path_names)).endswith("." + dotted)
 
 
 @dataclass(frozen=True)
@@ -95,7 +103,7 @@ def _require_distinct(datasets: Sequence[DataSet]) -> None:
         info, file = dataset.module.data_info, os.path.realpath(str(dataset.module.__file__))
         if isinstance(info, str) or not isinstance(info, Iterable):
             got = f"data_info of type {type(info).__name__}"
-            raise InputError(f"--data {dataset.word}", got, modules.KINDS["dataset"].offers["data_info"])
+            raise InputError(f"--data {dataset.word}", got, KINDS["dataset"].offers["data_info"])
         if file in words:
             raise InputError("--data", f"{words[file]} and {dataset.word}, which are one module", "each module once")
         words[file] = dataset.word
@@ -130,7 +138,7 @@ def _every(datasets: Sequence[DataSet]) -> list[Ref]:
 
 def _names(datasets: Sequence[DataSet]) -> dict[str, str]:
     """What ids of each module are qualified by: as many of the last parts of its path as tell it from the others."""
-    paths = {dataset.word: dataset.parts for dataset in datasets}
+    paths = {dataset.word: dataset.path_names for dataset in datasets}
     names = {}
     for word, parts in paths.items():
         others = [other for key, other in paths.items() if key != word]
@@ -169,13 +177,13 @@ def load(refs: Sequence[Ref], data_dir: Path, chosen: Sequence[tasks.Task]) -> d
     for dataset in dict.fromkeys(ref.dataset.word for ref in refs):
         mine = {ref.id: ref for ref in refs if ref.dataset.word == dataset}
         one = next(iter(mine.values())).dataset
-        keywords = modules.accepted(
+        keywords = accepted(
             one.module.load_data,
             class_keys=tuple(task.flag for task in chosen),
             labels=tasks.labels(chosen),
-            **one.flags,
+            **one.plug_in.flags,
         )
-        with plug_in("--data", one.word):
+        with one.plug_in.calling():
             volumes = _by_id(one.word, one.module.load_data(data_dir, list(mine), **keywords), list(mine))
         loaded |= {ref.word: volumes[id] for id, ref in mine.items()}
     return loaded
@@ -234,3 +242,12 @@ def without_overlap(
         warn(f"--val_ids: {', '.join(ref.word for ref in both)} are trained on too")
         return list(val)
     return [ref for ref in val if ref not in both]
+
+
+def accepted(function: Callable[..., object], **candidates: object) -> dict[str, object]:
+    """Those of the keyword arguments that a function takes by name, or all of them if it takes ``**kwargs``."""
+    parameters = inspect.signature(function).parameters.values()
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return candidates
+    names = {p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}
+    return {name: value for name, value in candidates.items() if name in names}

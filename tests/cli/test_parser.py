@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from deepem.utils import argv
+from deepem.cli import words as readers
+from deepem.cli.flags import Flag
+from deepem.cli.parser import Parser
 from deepem.utils.errors import InputError
 
 RECIPE = "def get_augmentation(is_train, *, {}):\n    return None\n"
 
 
-def parse(words: list[str]) -> argparse.Namespace:
-    parser = argv.Parser("run.py", "")
-    parser.add_argument("--edges", type=argv.edge, nargs="*")
-    parser.add_argument("--lr", type=argv.positive, default=0.1)
-    parser.add_argument("--box", type=argv.size)
-    parser.add_argument("--augment", nargs="*")
-    return argv.parse(parser, words, {"augment": "augment"}, lambda options: None)
+FLAGS = [
+    Flag("edges", list[tuple[int, int, int]] | None, None, "", read=readers.edge, many="*"),
+    Flag("lr", float, 0.1, "", read=readers.positive),
+    Flag("box", tuple[int, int, int] | None, None, "", read=readers.size),
+    Flag("out_tag", str, "", ""),
+    Flag("augment", list[str] | None, None, "", many="*"),
+]
+
+
+def parse(words: list[str]) -> SimpleNamespace:
+    parser = Parser("run.py", "")
+    parser.add_flags("flags", FLAGS)
+    return SimpleNamespace(**parser.read(words).values)
 
 
 def test_negative_vectors_are_values() -> None:
@@ -95,8 +103,19 @@ def test_plug_in_flags_follow_their_types(tmp_path: Path) -> None:
         ("x: tuple[int, ...] | None = None", ["1,2,3"], (1, 2, 3)),
         ("x: typing.Tuple[float, float, float] = (1., 1., 1.)", ["1,2,0.5"], (1.0, 2.0, 0.5)),
         ("x: list | None = None", None, "list"),
-        ("x=(1, 2)", None, "of three numbers"),
-        ("x: tuple[str, str, str] = ('a', 'b', 'c')", None, "of three numbers"),
+        ("x=(1, 2)", ["3,4"], (3, 4)),
+        ("x: tuple[int, ...] = ()", ["3"], (3,)),
+        ("x: int | None = 3", ["none"], None),
+        ("x: str | None = None", ["none"], "none"),
+        ("x: int | tuple[int, int, int] = 3", ["3,3,1"], (3, 3, 1)),
+        ("x: dict[str, float] | None = None", ["a=1", "b.c=2.5"], {"a": 1.0, "b.c": 2.5}),
+        ("x: list[list[int]] | None = None", ["1", "2", "/", "3"], [[1, 2], [3]]),
+        (
+            "x: list[list[tuple[int, int, int]]] | None = None",
+            ["3,3,3", "3,3,3", "/", "1,3,3"],
+            [[(3, 3, 3), (3, 3, 3)], [(1, 3, 3)]],
+        ),
+        ("x: tuple[str, str, str] = ('a', 'b', 'c')", None, "a tuple of numbers"),
         ("x=None", None, "NoneType"),
     ],
 )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 import re
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from deepem.cli.flags import Flag
+from deepem.cli.words import words_of
 from deepem.utils.errors import InputError
 
 _WORD = re.compile(r"""(?:[^ \t\r'"\\]|\\.|'[^']*'|"(?:[^"\\]|\\.)*")+(?![^ \t\r])""")
@@ -65,27 +66,19 @@ def _split(line: str) -> list[str] | None:
     return words
 
 
-def in_words(options: Mapping[str, Any], parser: argparse.ArgumentParser) -> list[str]:
-    """The options as lines of an @file that give the same options again, defaults left out."""
+def in_words(values: Mapping[str, Any], flags: Mapping[str, Flag]) -> list[str]:
+    """The values as lines of an @file that give the same values again. Defaults are left out."""
     lines = []
-    for action in parser._actions:
-        value = options.get(action.dest)
-        if not action.option_strings or value is None or value == action.default:
+    for name, flag in flags.items():
+        value = values.get(name)
+        if name not in values or value == flag.default or (value is None and flag.is_switch):
             continue
-        name = max(action.option_strings, key=len) if action.nargs != 0 else action.option_strings[0]
-        if isinstance(value, bool):
-            lines.append(name if value else action.option_strings[-1])
+        if flag.is_switch:
+            lines.append(f"--{name}" if value else f"--no-{name}")
             continue
-        texts = [_text(v) for v in ([value] if action.nargs in (None, "?") else value)]
+        texts = words_of(list(value) if flag.form and flag.form.many and isinstance(value, tuple) else value)
         if len(texts) == 1 and texts[0].startswith(("-", "@")):
-            lines.append(shlex.join([f"{name}={texts[0]}"]))  # a value that looks like a flag or a file
+            lines.append(shlex.join([f"--{name}={texts[0]}"]))  # a value that looks like a flag or a file
         else:
-            lines.append(shlex.join([name, *texts]))
+            lines.append(shlex.join([f"--{name}", *texts]))
     return lines
-
-
-def _text(value: Any) -> str:
-    """One value as a word: a vector z,y,x, or a name and its factor NAME=X."""
-    if not isinstance(value, (list, tuple)):
-        return str(value)
-    return ("=" if isinstance(value[0], str) else ",").join(map(str, value))

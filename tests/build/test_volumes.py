@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from deepem import tasks
-from deepem.train import volumes
-from deepem.utils import modules
+from deepem.build import volumes
+from deepem.cli.plugins import PlugIn, load
 from deepem.utils.errors import InputError
 
 LOAD = "def load_data(data_dir, data_ids=None, **_):\n    return {i: {'img': (__file__, i)} for i in data_ids}\n"
@@ -29,7 +29,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text if "load_data" in text else f"data_info = {text}\n{LOAD}")
         names = words or tuple(files)
-        return [volumes.DataSet(word, modules.load("dataset", word), {}) for word in names]
+        return [volumes.DataSet(PlugIn("dataset", word, load("dataset", word), {})) for word in names]
 
     return build
 

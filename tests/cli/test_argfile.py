@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from deepem.train import option
-from deepem.utils import argfile, argv
+from deepem.cli import argfile, train_parser
+from deepem.cli import words as readers
+from deepem.cli.flags import Flag
+from deepem.cli.parser import Given, Parser
 from deepem.utils.errors import InputError
 
 CANDIDATES = ["3", "0.25", "2,2,2", "0,0,1", "core.enc=0.1", "bf16", "MSELoss", "cosine"]
@@ -23,18 +26,23 @@ MODULES = {
 }
 
 
-def parser() -> argv.Parser:
-    p = argv.Parser("run.py", "")
-    p.add_argument("--edges", type=argv.edge, nargs="*")
-    p.add_argument("--lr", type=argv.positive, default=0.1)
-    p.add_argument("--box", type=argv.size)
-    p.add_argument("--augment", nargs="*")
-    p.add_argument("--exp_name")
-    return p
+FLAGS = [
+    Flag("edges", list[tuple[int, int, int]] | None, None, "", read=readers.edge, many="*"),
+    Flag("lr", float, 0.1, "", read=readers.positive),
+    Flag("box", tuple[int, int, int] | None, None, "", read=readers.size),
+    Flag("augment", list[str] | None, None, "", many="*"),
+    Flag("exp_name", str | None, None, ""),
+]
 
 
-def parse(words: list[str]) -> argparse.Namespace:
-    return argv.parse(parser(), words, {"augment": "augment"}, lambda options: None)
+def read(words: list[str]) -> tuple[Given, Parser]:
+    parser = Parser("run.py", "")
+    parser.add_flags("flags", FLAGS)
+    return parser.read(words), parser
+
+
+def parse(words: list[str]) -> SimpleNamespace:
+    return SimpleNamespace(**read(words)[0].values)
 
 
 def test_a_file_of_arguments_is_split_as_a_shell_would(tmp_path: Path) -> None:
@@ -93,9 +101,8 @@ def test_a_file_may_name_another(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["-x", "@x", "--lr", "-1", "", "a b#c"])
 def test_text_of_any_look_is_read_again(tmp_path: Path, name: str) -> None:
-    p = parser()
-    options = argv.parse(p, [f"--exp_name={name}"], {}, lambda options: None)
-    (tmp_path / "again").write_text("\n".join(argfile.in_words(vars(options), p)))
+    given, parser = read([f"--exp_name={name}"])
+    (tmp_path / "again").write_text("\n".join(argfile.in_words(given.values, parser.flags)))
     assert parse([f"@{tmp_path / 'again'}"]).exp_name == name
 
 
@@ -105,39 +112,43 @@ def test_options_of_plug_ins_are_read_again(tmp_path: Path) -> None:
         "def get_augmentation(is_train, *, on: bool = True, texts: list[str] | None = None, x=(1, 2, 3)):\n    ...\n"
     )
     words = ["--augment", str(path), "--edges", "0,0,1", "-1,0,0", "--no-on", "--texts", "a b", "#c", "--x=-4,5,6"]
-    p = parser()
-    options = argv.parse(p, words, {"augment": "augment"}, lambda options: None)
-    (tmp_path / "again").write_text("\n".join(argfile.in_words(vars(options), p)))
-    assert parse([f"@{tmp_path / 'again'}"]) == options
+    given, parser = read(words)
+    (tmp_path / "again").write_text("\n".join(argfile.in_words(given.values, parser.flags)))
+    assert read([f"@{tmp_path / 'again'}"])[0].values == given.values
 
 
-def values(action: argparse.Action) -> list[list[str]]:
-    """Words that give an action another value than its default."""
-    name = action.option_strings[0]
-    if action.nargs == 0:
-        return [[given] for given in action.option_strings]
-    if action.dest in MODULES:
-        return [[name, *MODULES[action.dest]]]
-    accepted = [TEXT] if action.type is None else [word for word in CANDIDATES if reads(action, word)]
+def values(flag: Flag) -> list[list[str]]:
+    """Words that give a flag another value than its default."""
+    name = f"--{flag.name}"
+    if flag.is_switch:
+        return [[name], [f"--no-{flag.name}"]] if flag.negatable else [[name]]
+    if flag.name in MODULES:
+        return [[name, *MODULES[flag.name]]]
+    form = flag.form
+    assert form is not None
+    accepted = [TEXT] if form.read is readers.text else [word for word in CANDIDATES if reads(flag, word)]
     assert accepted, f"no value for {name}: add one"
-    if isinstance(action.nargs, int):
-        return [[name, *[accepted[0]] * action.nargs]]
-    return [[name, accepted[0]]] + ([[name, accepted[-1], accepted[0]]] if action.nargs else [])
+    if isinstance(form.many, int):
+        return [[name, *[accepted[0]] * form.many]]
+    return [[name, accepted[0]]] + ([[name, accepted[-1], accepted[0]]] if form.many else [])
 
 
-def reads(action: argparse.Action, word: str) -> bool:
+def reads(flag: Flag, word: str) -> bool:
     try:
-        return action.type(word) != action.default  # type: ignore[operator,misc]
+        return flag.form.read(word) != flag.default  # type: ignore[union-attr]
     except argparse.ArgumentTypeError:
         return False
 
 
-TRAINING = [words for action in option._parser()._actions for words in values(action)]
+TRAINING = [words for flag in train_parser.parser().flags.values() for words in values(flag)]
 
 
 @pytest.mark.parametrize("words", TRAINING, ids=" ".join)
 def test_every_option_of_training_is_read_again(tmp_path: Path, words: list[str]) -> None:
     needs = ["--edges", "0,0,1"] if words[0] == "--long" else []
-    options, lines = option.parse([*BASE, *needs, *words])
-    (tmp_path / "again").write_text("\n".join(lines))
-    assert option.parse([f"@{tmp_path / 'again'}"]) == (options, lines)
+    needs += ["--lr_steps", "3"] if words[0] == "--lr_schedule" else []
+    options = train_parser.parse([*BASE, *needs, *words])
+    (tmp_path / "again").write_text("\n".join(options.lines))
+    again = train_parser.parse([f"@{tmp_path / 'again'}"])
+    assert again.flat() == options.flat()
+    assert again.lines == options.lines

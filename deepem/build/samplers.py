@@ -1,0 +1,87 @@
+"""From options to the samplers of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deepem import tasks
+from deepem.build import volumes
+from deepem.build.network import PatchSizes, specs
+from deepem.cli.training import TrainOptions
+from deepem.protocols import Sampler
+from deepem.tasks import Task
+from deepem.utils.errors import InputError, warn
+
+
+@dataclass(frozen=True)
+class Samplers:
+    """Where samples come from.
+
+    Attributes:
+        train: Draws training samples.
+        val: Draws evaluation samples, or None where there is no volume to evaluate on.
+        train_ids: The ids that are trained on, as they are written on the command line.
+        val_ids: The ids that are evaluated on.
+        channels: Channels of the images.
+    """
+
+    train: Sampler
+    val: Sampler | None
+    train_ids: list[str]
+    val_ids: list[str]
+    channels: int
+
+
+def create_samplers(options: TrainOptions, chosen: Sequence[Task], sizes: PatchSizes) -> Samplers:
+    """Load the volumes of a run and make its samplers.
+
+    Raises:
+        InputError: ids, files, labels, probabilities or sizes that cannot be used.
+    """
+    data = options.data
+    sets = [volumes.DataSet(options.plug_in("dataset", word)) for word in data.data or ()]
+    train, val = volumes.choose_ids(sets, data.train_ids, data.val_ids)
+    for flag, given, refs in (("train_prob", data.train_prob, train), ("val_prob", data.val_prob, val)):
+        if given and len(given) != len(refs):
+            ids = ", ".join(ref.word for ref in refs)
+            raise InputError(f"--{flag}", f"{len(given)} numbers", f"{len(refs)}, one for each of {ids}")
+    loaded = volumes.load([*train, *val], Path(data.data_dir), chosen)
+    volumes.require_labels(train, loaded, chosen)
+    kept = volumes.without_overlap(train, val, loaded, explicit=bool(data.val_ids))
+    if not kept:
+        warn("no evaluation: no volume is left for --val_ids")
+    labels = tasks.labels(chosen)
+    arrays = {phase: volumes.prepared(refs, loaded, labels, phase) for phase, refs in (("train", train), ("val", kept))}
+    channels = _channels({**arrays["train"], **arrays["val"]})
+    spec = specs(chosen, channels, sizes)
+    return Samplers(
+        train=_sampler(options, arrays["train"], spec, is_train=True),
+        val=_sampler(options, arrays["val"], spec, is_train=False) if arrays["val"] else None,
+        train_ids=[ref.word for ref in train],
+        val_ids=[ref.word for ref in kept],
+        channels=channels,
+    )
+
+
+def _channels(arrays: Mapping[str, Any]) -> int:
+    found = {name: leaf["img"].shape[0] for name, volume in arrays.items() for leaf in volumes.leaves(volume)}
+    if len(set(found.values())) > 1:
+        raise InputError("--data", f"images of different channels ({found})", "one number of channels")
+    return int(next(iter(found.values())))
+
+
+def _sampler(options: TrainOptions, arrays: Any, spec: Any, *, is_train: bool) -> Sampler:
+    data = options.data
+    augment = options.plug_in("augment", data.augment).create(is_train) if data.augment else None
+    sampler = options.plug_in("sampler", data.sampler)
+    prob = data.train_prob if is_train else data.val_prob
+    made: Sampler = sampler.create(arrays, sampler.module.get_spec(*spec), is_train, augment, prob)
+    return made
+
+
+def create_modifier(options: TrainOptions) -> Callable[..., Any] | None:
+    """The batch modifier of a run, if it has one."""
+    return options.plug_in("modifier", options.data.modifier).create() if options.data.modifier else None

@@ -1,0 +1,158 @@
+"""Flags as fields: each flag of a program is declared once, as a field of a frozen dataclass.
+
+::
+
+    @dataclass(frozen=True)
+    class OptimiserOptions(Group):
+        title = "optimiser"
+        lr: float = flag(0.001, "learning rate", read=words.positive, resume=ASK)
+
+From this one line come the parser, --help, files of arguments, the options in a checkpoint, and the comparison when a
+run resumes. A plug-in's flags are the keyword-only parameters of its entry function; `deepem.cli.signatures` reads them
+into the same `Flag`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, TypeVar
+
+from deepem.cli.words import Form, Read, form_of
+
+Resume = Literal["same", "ask", "rounding", "free"]
+
+SAME: Resume = "same"
+"""A resumed run must have the same value: it decides which samples train which network and how."""
+ASK: Resume = "ask"
+"""A resumed run must have the same value, unless ``--change NAME`` says that the change is meant."""
+ROUNDING: Resume = "rounding"
+"""May change; results then differ by rounding, which one line says."""
+FREE: Resume = "free"
+"""May change."""
+
+
+class _Unset:
+    """The older value of a flag that has always been there."""
+
+    def __repr__(self) -> str:
+        return "UNSET"
+
+
+UNSET = _Unset()
+
+
+@dataclass(frozen=True)
+class Flag:
+    """One flag of a command line.
+
+    Attributes:
+        name: Without dashes; the field or parameter that it sets.
+        type: Of its value.
+        default: Its value when it is not given.
+        help: One line for --help.
+        source: The file that declares it, named in errors.
+        read: Reads one word, where the type alone does not say enough.
+        metavar: What --help writes for its value.
+        many: Number of words, as argparse counts them (``+``, ``*`` or a number), where the type does not say it.
+        short: A one-letter flag beside the long one.
+        negatable: A switch that also has a form ``--no-NAME``.
+        resume: What a resumed run may do with it.
+        older: The value that runs had before this flag existed; a resumed run takes it.
+    """
+
+    name: str
+    type: Any
+    default: Any
+    help: str
+    source: str = ""
+    read: Read | None = None
+    metavar: str | None = None
+    many: str | int | None = None
+    short: str | None = None
+    negatable: bool = True
+    resume: Resume = SAME
+    older: Any = UNSET
+
+    @property
+    def is_switch(self) -> bool:
+        """Whether the flag takes no value."""
+        return _without_none(self.type) is bool
+
+    @property
+    def form(self) -> Form | None:
+        """How its value is written, or None if no value of this type can be."""
+        found = form_of(self.type)
+        if self.read is None and self.many is None:
+            return found
+        many = found.many if found is not None and self.many is None else self.many
+        gather = found.gather if found is not None else list
+        if typing.get_origin(_without_none(self.type)) is tuple and many is not None:
+            gather = tuple
+        read = self.read or (found.read if found else str)
+        return Form(read, self.metavar or (found.metavar if found else None), many, gather)
+
+
+def _without_none(kind: Any) -> Any:
+    inner = [part for part in typing.get_args(kind) if part is not type(None)]
+    return inner[0] if len(inner) == 1 and type(None) in typing.get_args(kind) else kind
+
+
+def flag(
+    default: Any,
+    help: str,
+    *,
+    read: Read | None = None,
+    metavar: str | None = None,
+    many: str | int | None = None,
+    short: str | None = None,
+    negatable: bool = False,
+    resume: Resume = SAME,
+    older: Any = UNSET,
+) -> Any:
+    """Declare a flag as a field of a `Group`; see `Flag` for the arguments."""
+    declared = {
+        "help": help, "read": read, "metavar": metavar, "many": many, "short": short, "negatable": negatable,
+        "resume": resume, "older": older,
+    }  # fmt: skip
+    if isinstance(default, list):
+        return dataclasses.field(default_factory=lambda: list(default), metadata=declared)
+    return dataclasses.field(default=default, metadata=declared)
+
+
+class Group:
+    """Flags that belong together, under one heading of --help. Subclasses are frozen dataclasses."""
+
+    title: ClassVar[str] = ""
+
+
+GroupT = TypeVar("GroupT", bound=Group)
+
+
+def flags_of(group: type[Group]) -> list[Flag]:
+    """The flags that a group declares, in order."""
+    hints = typing.get_type_hints(group)
+    found = []
+    for field in dataclasses.fields(group):  # type: ignore[arg-type]
+        default = field.default_factory() if callable(field.default_factory) else field.default
+        found.append(Flag(field.name, hints[field.name], default, source=group.__module__, **field.metadata))
+    return found
+
+
+def filled(group: type[GroupT], values: Mapping[str, Any]) -> GroupT:
+    """A group with the values of its flags."""
+    return group(**{f.name: values[f.name] for f in dataclasses.fields(group)})  # type: ignore[arg-type]
+
+
+def groups_of(options: type[Any]) -> dict[str, type[Group]]:
+    """The groups of a program's options, by field name."""
+    hints = typing.get_type_hints(options)
+    return {name: kind for name, kind in hints.items() if isinstance(kind, type) and issubclass(kind, Group)}
+
+
+def declared(options: type[Any]) -> Iterator[Flag]:
+    """Every flag that a program's options declare."""
+    for group in groups_of(options).values():
+        yield from flags_of(group)

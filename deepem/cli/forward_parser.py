@@ -1,0 +1,144 @@
+"""From the words of `deepem forward` to its options, with the checkpoint's own options as defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from deepem import tasks
+from deepem.cli.flags import declared, filled, groups_of
+from deepem.cli.forwarding import ForwardOptions
+from deepem.cli.parser import Given, Parser
+from deepem.cli.task_flags import EDGES, TaskOptions, switch_flags, task_options
+from deepem.cli.training import DEFAULT_FOV
+from deepem.tasks import Task
+from deepem.utils import checkpoint
+from deepem.utils.checkpoint import State
+from deepem.utils.errors import InputError
+from deepem.utils.files import run_folder
+
+SIZES = ("fov", "inputsz", "outputsz")
+
+
+@dataclass(frozen=True)
+class Found:
+    """The checkpoint that a command line names.
+
+    Attributes:
+        number: Optimiser steps that it was trained for.
+        state: Its contents.
+    """
+
+    number: int
+    state: State
+
+
+def parser(rows: Sequence[Task] = tasks.TASKS) -> Parser:
+    """The parser of inference, without the flags of the model."""
+    made = Parser(
+        "forward.py",
+        "Predict volumes with a trained network.",
+        "forward.py --exp_name demo --data_dir data --test_ids t1",
+    )
+    groups = groups_of(ForwardOptions)
+    for name in ("run", "files"):
+        made.add_group(groups.pop(name))
+    made.add_flags("tasks (default: those of the checkpoint)", [*switch_flags(rows), EDGES])
+    for group in groups.values():
+        made.add_group(group)
+    return made
+
+
+def flag_names() -> set[str]:
+    """Every flag of inference, without those of models."""
+    return {flag.name for flag in (*declared(ForwardOptions), *switch_flags(tasks.TASKS), EDGES)}
+
+
+def parse(words: Sequence[str] | None = None) -> tuple[ForwardOptions, Found]:
+    """Read the command line of inference. The checkpoint that it names is read once, in between.
+
+    Raises:
+        InputError: bad input, a checkpoint that is not there included.
+        SystemExit: after --help.
+    """
+    reader, found = parser(), dict[str, Found]()
+
+    def between(values: Mapping[str, Any]) -> Mapping[str, Any]:
+        if not values["exp_name"]:
+            raise InputError("--exp_name", "nothing", "the experiment to take the network from")
+        found["checkpoint"] = find(values["exp_name"], values["chkpt_num"])
+        trained = _trained(found["checkpoint"].state.get("options") or {}, values)
+        if not (values["model"] or trained.get("model")):
+            raise InputError("--model", "nothing", "the model, which this checkpoint does not name")
+        return {name: value for name, value in trained.items() if not values.get(name)}
+
+    given = reader.read(words, between)
+    return options_of(given), found["checkpoint"]
+
+
+def options_of(given: Given) -> ForwardOptions:
+    """The options of a run, from what its command line says."""
+    values = dict(given.values)
+    chosen = task_options(tasks.TASKS, values)
+    values["fov"] = values["fov"] or DEFAULT_FOV
+    values["inputsz"] = values["inputsz"] or values["fov"]
+    _check(values, chosen)
+    groups: dict[str, Any] = {name: filled(group, values) for name, group in groups_of(ForwardOptions).items()}
+    return ForwardOptions(tasks=chosen, plug_in_flags=given.plug_in_flags, typed=given.typed, **groups)
+
+
+def find(exp_name: str, number: int) -> Found:
+    """A checkpoint of an experiment: the one asked for, or with 0 the newest that can be read.
+
+    Raises:
+        InputError: it is not there or cannot be read.
+    """
+    models = run_folder(exp_name) / "models"
+    if number:
+        return Found(number, checkpoint.read(checkpoint.path_of(models, number)))
+    found = checkpoint.newest(models)
+    if found is None:
+        raise InputError(f"--exp_name {exp_name}", f"no readable checkpoint in {models}", "a trained experiment")
+    return Found(*found)
+
+
+def _trained(stored: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """What the checkpoint was trained with, as defaults of the flags here; its tasks only where none is given.
+
+    Its edges hold where --edges is not given, whichever tasks are: --long 3 says how many there are, not which.
+    """
+    trained: dict[str, Any] = {name: tuple(stored[name]) for name in SIZES if stored.get(name)}
+    if given["fov"] or given["inputsz"]:
+        trained.pop("outputsz", None)
+        trained.pop("inputsz", None)
+    flags = [task.flag for task in tasks.TASKS]
+    elsewhere = {*flags, *SIZES, "edges", "exp_name", "chkpt_num", "data_dir"}
+    trained |= {name: value for name, value in stored.items() if name not in elsewhere and name not in given}
+    trained |= {name: stored[name] for name in stored if name == "model" or name.endswith("_num_channels")}
+    trained["edges"] = [tuple(edge) for edge in stored.get("edges") or ()]
+    if not any(given[flag] for flag in flags):
+        trained |= {flag: bool(stored.get(flag)) for flag in flags}
+    return trained
+
+
+def _check(values: Mapping[str, Any], tasks_given: TaskOptions) -> None:
+    """Refuse options that do not go together."""
+    chosen = tasks_given.chosen
+    for task in chosen:
+        count = values.get(task.flag)
+        if task.kind == "affinity" and isinstance(count, int) and count is not True and count != len(task.edges):
+            raise InputError(f"--{task.flag}", count, f"{len(task.edges)}, the number of --edges")
+    wanted = (values["test_ids"], values["data_names"], values["gs_input"], values["dummy"], values["spec"])
+    if not any(wanted):
+        wants = "the volumes under --data_dir to predict (or --gs_input, --spec, --dummy)"
+        raise InputError("--test_ids", "nothing", wants)
+    if values["variance"] and not values["test_aug"]:
+        raise InputError("--variance", "no --test_aug", "the flips to take it over")
+    if values["gs_input_norm"] and sum(values["gs_input_norm"]) >= 1:
+        raise InputError("--gs_input_norm", values["gs_input_norm"], "two shares that leave some between them")
+    for flag, least in (("chunk_size", 1), ("size", 1), ("mirror", 0), ("crop_border", 0), ("overlap", 0)):
+        if min(values[flag] or (least,)) < least:
+            raise InputError(f"--{flag}", ",".join(map(str, values[flag])), f"{least} or more on every axis")
+    if values["pad_small"] and values["crop_center"]:
+        raise InputError("--pad_small", "--crop_center", "one of them")

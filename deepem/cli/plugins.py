@@ -1,0 +1,199 @@
+"""Plug-in modules: found by short name, dotted path or file path.
+
+======== ===================== ==================
+kind     short names live in   entry function
+======== ===================== ==================
+dataset  deepem.data.dataset   load_data
+sampler  deepem.data.sampler   Sampler (get_spec)
+augment  deepem.data.augment   get_augmentation
+modifier deepem.data.modifier  Modifier
+model    deepem.models         create_model
+======== ===================== ==================
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from deepem.utils import byfile
+from deepem.utils.errors import InputError, unreadable
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of plug-in: the flag that names it, where short names live, and what a module of it must offer."""
+
+    flag: str
+    package: str
+    offers: Mapping[str, str]
+
+    @property
+    def entry(self) -> str:
+        """The function whose keyword-only parameters are the plug-in's flags."""
+        return next(iter(self.offers))
+
+
+KINDS: dict[str, Kind] = {
+    "dataset": Kind(
+        "--data",
+        "deepem.data.dataset",
+        {
+            "load_data": "load_data(data_dir, data_ids=None, *, class_keys, labels)",
+            "data_info": "data_info, a dict or list that names the ids",
+        },
+    ),
+    "sampler": Kind(
+        "--sampler",
+        "deepem.data.sampler",
+        {"Sampler": "Sampler(data, spec, is_train, aug, prob)", "get_spec": "get_spec(in_spec, out_spec)"},
+    ),
+    "augment": Kind("--augment", "deepem.data.augment", {"get_augmentation": "get_augmentation(is_train, *, ...)"}),
+    "modifier": Kind("--modifier", "deepem.data.modifier", {"Modifier": "Modifier()"}),
+    "model": Kind("--model", "deepem.models", {"create_model": "create_model(*, in_spec, out_spec, ...)"}),
+}
+
+_PUBLIC_SAMPLER_WORDS = re.compile(
+    r"(aff|affinity|long|bdr|boundary|syn|synapse|psd|mit|mito|mitochondria|mye|myelin|fld|fold|blv|vessel|blood|glia"
+    r"|soma|multi|task|default|sampler|flyem|cremi|snemi3d|pinky|basil|kasthuri11|minnie|zfish|[abc]|v?\d+)"
+)
+
+
+@dataclass(frozen=True)
+class PlugIn:
+    """A loaded plug-in and the values of its flags.
+
+    Attributes:
+        kind: One of KINDS.
+        word: Its name as it was given.
+        module: The module.
+        flags: Keyword arguments of its entry function.
+    """
+
+    kind: str
+    word: str
+    module: ModuleType
+    flags: Mapping[str, Any]
+
+    @property
+    def where(self) -> str:
+        """How errors name it."""
+        return f"{KINDS[self.kind].flag} {self.word}"
+
+    @contextmanager
+    def calling(self) -> Iterator[None]:
+        """Wrap calls into the plug-in: a file that it cannot read is bad input and named together with the module."""
+        try:
+            yield
+        except OSError as error:
+            raise unreadable(self.where, error) from error
+
+    def create(self, *arguments: Any, **filled_in: Any) -> Any:
+        """Call its entry function with its flags."""
+        entry = getattr(self.module, KINDS[self.kind].entry)
+        with self.calling():
+            return entry(*arguments, **filled_in, **self.flags)
+
+
+def load(kind: str, name: str) -> ModuleType:
+    """The plug-in module of a kind by its short name, dotted path or file path.
+
+    Raises:
+        InputError: there is no such module (the siblings are listed), it lacks a function (its signature is given),
+            or it could not read a file. Any other exception that the module raises keeps its traceback.
+    """
+    row = KINDS[kind]
+    target = locate(kind, name)
+    if target is None:
+        raise InputError(f"{row.flag} {name}", "no such module", f"one of {', '.join(siblings(kind))}, or a file")
+    try:
+        module = importlib.import_module(target)
+    except OSError as error:
+        raise InputError(f"{row.flag} {name}", error, "a module that can be read") from error
+    for attribute, signature in row.offers.items():
+        if not hasattr(module, attribute):
+            raise InputError(f"{row.flag} {name}", f"a module without {attribute}", signature)
+    return module
+
+
+def locate(kind: str, name: str) -> str | None:
+    """The import name of a plug-in, or None if there is no such module. Imports at most its parent packages."""
+    package = KINDS[kind].package
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))  # a dotted path may start in the working directory
+    path = as_file(name)
+    if path is not None:
+        if path.is_file():
+            known = _inside(path)
+            return known or byfile.import_name(path)
+        public = re.search(rf"{package.replace('.', '/')}/(.+?)(\.py)?$", path.as_posix())
+        name = public.group(1).replace("/", ".") if public else ""
+    for candidate in (f"{package}.{name}", name):
+        if name and _exists(candidate):
+            return candidate
+    short = name.removeprefix(f"{package}.")
+    words = [word for word in re.split(r"[._]", short) if word]
+    if kind == "sampler" and words and all(_PUBLIC_SAMPLER_WORDS.fullmatch(word) for word in words):
+        return f"{package}.basic"  # one sampler serves every combination that the public ones were written for
+    return None
+
+
+def as_file(name: str) -> Path | None:
+    """The path that a plug-in's name is, whether or not there is such a file, or None if it is a dotted name."""
+    return Path(name).expanduser() if name.endswith(".py") or os.sep in name else None
+
+
+def _inside(path: Path) -> str | None:
+    """The dotted name of a file of this package, so that it is not imported twice under two names."""
+    resolved = path.resolve()
+    if not resolved.is_relative_to(ROOT):
+        return None
+    return ".".join(resolved.relative_to(ROOT.parent).with_suffix("").parts)
+
+
+def _exists(dotted: str) -> bool:
+    """Whether a dotted path names a module (a package counts only if it is not a mere folder of plug-ins)."""
+    if not all(dotted.split(".")):
+        return False  # . and the like: importlib takes them for relative to something
+    try:
+        spec = importlib.util.find_spec(dotted)
+    except ModuleNotFoundError:
+        return False
+    return spec is not None and (spec.submodule_search_locations is None or bool(spec.origin))
+
+
+def short_name(name: str) -> str:
+    """The last part of a short name, dotted path or file path."""
+    return re.split(r"[./]", name.removesuffix(".py"))[-1]
+
+
+def siblings(kind: str) -> list[str]:
+    """Short names of the modules of a kind that come with deepem."""
+    folder = ROOT.joinpath(*KINDS[kind].package.split(".")[1:])
+    entry = re.compile(
+        rf"^(def|class) {KINDS[kind].entry}\b|^{KINDS[kind].entry} =|import .*\b{KINDS[kind].entry}\b", re.M
+    )
+    return [
+        ".".join(path.relative_to(folder).with_suffix("").parts)
+        for path in sorted(folder.rglob("*.py"))
+        if entry.search(path.read_text())
+    ]
+
+
+def named(kind: str, word: str, values: Mapping[str, Any]) -> PlugIn:
+    """Load a plug-in and give it those of the values that are its flags."""
+    from deepem.cli import signatures
+
+    module = load(kind, word)
+    return PlugIn(kind, word, module, {flag.name: values[flag.name] for flag in signatures.flags(kind, module)})

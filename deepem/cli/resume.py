@@ -1,0 +1,93 @@
+"""What a resumed run may change, by the rules that each flag declares."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from deepem.cli.flags import ASK, FREE, ROUNDING, SAME, UNSET, Flag, declared, flags_of, groups_of
+from deepem.utils.errors import InputError
+
+OptionsT = TypeVar("OptionsT")
+
+
+def adopted(options: OptionsT, before: Mapping[str, Any], typed: frozenset[str]) -> tuple[OptionsT, list[str]]:
+    """The options with the values that an older run had of flags that are newer than it, or whose default changed.
+
+    Args:
+        options: Of this command line.
+        before: The options in the checkpoint, by flag.
+        typed: Flags that stand on this command line; they keep their values.
+
+    Returns:
+        The options, and one line for each value taken.
+    """
+    lines, groups = [], {}
+    for name, group in groups_of(type(options)).items():
+        now = getattr(options, name)
+        taken = {}
+        for flag in flags_of(group):
+            older = flag.older
+            if older is UNSET or flag.name in typed or getattr(now, flag.name) == older:
+                continue
+            if before.get(flag.name, older) == older:
+                taken[flag.name] = older
+                lines.append(f"--{flag.name} {older}: as this run was started, before the default became another")
+        groups[name] = dataclasses.replace(now, **taken) if taken else now
+    return dataclasses.replace(options, **groups), lines  # type: ignore[type-var]
+
+
+def require_same(
+    where: object, options: type[Any], before: Mapping[str, Any], now: Mapping[str, Any], change: Sequence[str] = ()
+) -> list[str]:
+    """Refuse to resume with other options than the run was started with.
+
+    Args:
+        where: The run, named in errors.
+        options: The class that declares the flags; those of tasks and plug-ins must stay the same.
+        before: The options in the checkpoint, by flag.
+        now: Those of this command line, with what follows from them filled in.
+        change: Flags that are meant to differ.
+
+    Returns:
+        One line for each change that the user should know of.
+
+    Raises:
+        InputError: options that decide the samples or the training differ; all are listed.
+    """
+    rules = {flag.name: flag for flag in declared(options)}
+    _require_known(change, rules)
+    differ, told = [], []
+    for name in sorted(set(before) & set(now)):
+        if before[name] == now[name]:
+            continue
+        rule = rules[name].resume if name in rules else SAME
+        line = f"--{name} was {before[name]}, is {now[name]}"
+        if rule == ROUNDING:
+            told.append(f"{line}: rounding differs")
+        elif name == "data_dir" or (rule == ASK and name in change):
+            told.append(line)
+        elif rule != FREE:
+            differ.append(line)
+    if differ:
+        hints = _hints([line.split()[0].lstrip("-") for line in differ], rules, before)
+        wants = f"the same{hints}, or another --exp_name"
+        raise InputError(where, f"other options than the run there ({'; '.join(differ)})", wants)
+    return told
+
+
+def _require_known(change: Sequence[str], rules: Mapping[str, Flag]) -> None:
+    allowed = [name for name, flag in rules.items() if flag.resume == ASK]
+    if unknown := [name for name in change if name.lstrip("-") not in allowed]:
+        raise InputError("--change", unknown[0], f"one of {', '.join(allowed)}")
+
+
+def _hints(names: Sequence[str], rules: Mapping[str, Flag], before: Mapping[str, Any]) -> str:
+    hints = []
+    if "lr_until" in names:
+        hints.append(f"--lr_until {before['lr_until']} keeps the course of the rate")
+    asks = [name for name in names if name in rules and rules[name].resume == ASK]
+    if asks and len(asks) == len(names):
+        hints.append(f"--change {' '.join(asks)} if that is meant")
+    return f" ({'; '.join(hints)})" if hints else ""

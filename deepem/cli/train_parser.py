@@ -1,0 +1,82 @@
+"""From the words of `deepem train` to its options."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from deepem import tasks
+from deepem.cli import argfile, plugins
+from deepem.cli.flags import Flag, declared, filled, groups_of
+from deepem.cli.parser import Given, Parser
+from deepem.cli.task_flags import EDGES, TaskOptions, add_rows_of_datasets, rows_with, task_options, weight_flags
+from deepem.cli.training import DEFAULT_FOV, TrainOptions
+from deepem.utils.errors import InputError
+
+SHORT_TRIAL = {"eval_intv": 100, "eval_iter": 10, "avgs_intv": 10, "imgs_intv": 100}
+"""What --test sets, where a smaller number is not given."""
+
+
+def parser() -> Parser:
+    """The parser of training, without the flags of plug-ins."""
+    made = Parser(
+        "run.py",
+        "Train a multi-task network on volume electron microscopy.",
+        "run.py --data synthetic --aff 1.0 --mit 0.5     (--help with modules named also lists their flags)",
+    )
+    groups = groups_of(TrainOptions)
+    made.add_group(groups.pop("data"))
+    made.add_flags("tasks", [*weight_flags(tasks.TASKS), EDGES])
+    for group in groups.values():
+        made.add_group(group)
+    return made
+
+
+def parse(words: Sequence[str] | None = None) -> TrainOptions:
+    """Read the command line of training.
+
+    Raises:
+        InputError: bad input.
+        SystemExit: after --help.
+    """
+    reader = parser()
+    given = reader.read(words, _require_data, add_rows_of_datasets)
+    return options_of(given, reader.flags)
+
+
+def options_of(given: Given, flags: Mapping[str, Flag]) -> TrainOptions:
+    """The options of a run, from what its command line says."""
+    rows = rows_with([module for kind, _, module in given.modules if kind == "dataset"])
+    chosen = task_options(rows, given.values)
+    values = _completed(given.values, chosen)
+    groups: dict[str, Any] = {name: filled(group, values) for name, group in groups_of(TrainOptions).items()}
+    lines = tuple(argfile.in_words(values, flags))
+    return TrainOptions(tasks=chosen, plug_in_flags=given.plug_in_flags, typed=given.typed, lines=lines, **groups)
+
+
+def flag_names() -> set[str]:
+    """Every flag of training, without those of plug-ins."""
+    return {flag.name for flag in (*declared(TrainOptions), *weight_flags(tasks.TASKS), EDGES)}
+
+
+def _require_data(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    if not values["data"]:
+        there = ", ".join(plugins.siblings("dataset"))
+        raise InputError("--data", "nothing", f"a dataset module: one of {there}, or a file")
+    return {}
+
+
+def _completed(values: Mapping[str, Any], chosen: TaskOptions) -> dict[str, Any]:
+    """The values with the defaults that depend on others filled in."""
+    done = dict(values)
+    names = [plugins.short_name(name) for name in done["data"]]
+    done["exp_name"] = done["exp_name"] or "_".join(names + [task.flag for task in chosen.chosen])
+    done["fov"] = done["fov"] or DEFAULT_FOV
+    done["inputsz"] = done["inputsz"] or done["fov"]
+    if done["lr_schedule"] in ("cosine", "poly"):
+        done["lr_until"] = done["lr_until"] or done["max_iter"]
+    if done["lr_schedule"] == "step" and not done["lr_steps"]:
+        raise InputError("--lr_schedule", "step without --lr_steps", "the steps at which the rate falls")
+    if done["test"]:
+        done |= {name: min(value, done[name]) for name, value in SHORT_TRIAL.items()}
+    return done

@@ -1,0 +1,35 @@
+"""The losses on the evaluation set, between training steps."""
+
+from __future__ import annotations
+
+from time import perf_counter
+
+from deepem.train.inputs import Inputs
+from deepem.train.logger import Averages, Logger
+from deepem.train.preempt import Preemption
+from deepem.train.trainer import Trainer
+
+
+def evaluate(trainer: Trainer, inputs: Inputs, log: Logger, preemption: Preemption, samples: int) -> bool:
+    """Log the losses on the evaluation set, if there is one: the same samples every time.
+
+    Nothing of the training state changes.
+
+    Returns:
+        Whether the evaluation was broken off because the run has to stop. Then nothing is logged, and the next run
+        begins with this evaluation.
+    """
+    if not inputs.evaluates:
+        return False
+    began, averages = perf_counter(), Averages(trainer.ranks)
+    with trainer.evaluating():
+        for batch in inputs.evaluation(samples):
+            if trainer.ranks.any(preemption.requested, trainer.device):
+                return True
+            share = trainer.whole(batch)
+            outputs = trainer.forward(share.batch)
+            averages.add(trainer.losses(outputs, share))
+    log.pictures(trainer.iteration, "test", trainer.pictures(share.batch, outputs))
+    losses = averages.values()
+    log.test_row(trainer.iteration, losses | {"loss": trainer.objective.mean(losses)}, perf_counter() - began)
+    return False

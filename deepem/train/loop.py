@@ -1,0 +1,72 @@
+"""The training loop. It reads from top to bottom as training does."""
+
+from __future__ import annotations
+
+from deepem.cli.training import LogOptions
+from deepem.runs.folder import RunFolder
+from deepem.train.evaluation import evaluate
+from deepem.train.inputs import Inputs
+from deepem.train.logger import Logger
+from deepem.train.objective import Losses, added
+from deepem.train.preempt import Preemption
+from deepem.train.profiler import Profiler
+from deepem.train.trainer import Trainer
+
+
+def train(
+    trainer: Trainer,
+    inputs: Inputs,
+    folder: RunFolder,
+    log: Logger,
+    profiler: Profiler,
+    preemption: Preemption,
+    when: LogOptions,
+    max_iter: int,
+) -> bool:
+    """Take optimiser steps until `max_iter`. Returns whether the run was asked to stop before it and saved."""
+    trainer.train_mode()
+    for iteration in range(trainer.iteration + 1, max_iter + 1):
+        trainer.begin(iteration)  # sets the learning rate and the random numbers of this step
+        batch = inputs.next_batch(iteration)
+        trainer.optimizer.zero_grad(set_to_none=True)
+        losses: Losses = {}
+        for share in trainer.shares(batch):  # one share, unless --accumulate splits the batch
+            with trainer.synchronising(share):
+                outputs = trainer.forward(share.batch)
+                share_losses = trainer.losses(outputs, share)
+                loss = trainer.weighted_sum(share_losses, share)
+                trainer.backward(loss)
+            losses = added(losses, share_losses)
+        trainer.clip_gradients()
+        inputs.prefetch()  # while the device computes
+        stop_requested = trainer.ranks.ask(preemption.requested, trainer.device)
+        if trainer.step():
+            log.step(losses, inputs.waited)
+        else:
+            trainer.skip(batch, losses, inputs.samples_of(iteration))
+            log.step(None, inputs.waited)
+        profiler.step()
+
+        stopping, last = stop_requested(), iteration == max_iter
+        if iteration % when.avgs_intv == 0 or iteration <= when.warm_up:
+            log.train_row(iteration, trainer.figures() | inputs.drawn(iteration))
+        elif last:
+            log.show(iteration)
+        if iteration % when.imgs_intv == 0:
+            log.pictures(iteration, "train", trainer.pictures(share.batch, outputs))
+        if iteration % when.eval_intv == 0 and not stopping:
+            stopping = evaluate(trainer, inputs, log, preemption, when.eval_iter)
+        if iteration % when.chkpt_intv == 0 or last or stopping:
+            save(trainer, inputs, folder, log, when)
+        if stopping:
+            return not last
+    return False
+
+
+def save(trainer: Trainer, inputs: Inputs, folder: RunFolder, log: Logger, when: LogOptions) -> None:
+    """Write the checkpoint of the current iteration."""
+    averages = log.train.state()  # a sum over all ranks
+    if trainer.ranks.leads:
+        state = trainer.state() | inputs.state() | {"averages": averages}
+        path = folder.save(trainer.iteration, state, when.keep, when.keep_every)
+        log.line(f"saved {path}")

@@ -1,0 +1,168 @@
+"""What is minimised: the criteria of the heads and their weighted sum."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from deepem.loss import AffinityLoss, criterion
+from deepem.tasks import Task
+
+Batch = dict[str, Tensor]
+Losses = dict[str, tuple[Tensor, Tensor]]
+"""(summed loss, count of voxels) by output name."""
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What one forward pass of a network gives.
+
+    Attributes:
+        logits: By output name, (N, C, Z, Y, X).
+        own: The losses that the network computes itself.
+    """
+
+    logits: Mapping[str, Tensor]
+    own: Losses = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What a loss must know of the whole batch where it sees only a share of it.
+
+    Attributes:
+        counts: By head, the voxels that a mean is taken over; None if the share is all there is.
+        classes: By head, how much there is of each class, for losses that balance classes.
+    """
+
+    counts: Mapping[str, Tensor] | None = None
+    classes: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class Objective:
+    """The losses of a network's outputs and their weighted sum.
+
+    Args:
+        tasks: The chosen rows.
+        weights: Flag -> weight.
+        how: Keyword arguments of `deepem.loss.criterion`.
+        auxiliary: Auxiliary outputs ``head@which`` -> weight, relative to that of their head.
+        own: Whether the network computes losses itself. One named after a head has that head's weight, any other the
+            weight 1.
+
+    Attributes:
+        average: Losses are means over voxels, not sums.
+    """
+
+    def __init__(
+        self,
+        tasks: Iterable[Task],
+        weights: Mapping[str, float],
+        how: Mapping[str, Any],
+        auxiliary: Mapping[str, float] | None = None,
+        own: bool = False,
+    ) -> None:
+        tasks = tuple(tasks)
+        self.own = own
+        self.average = bool(how.get("size_average"))
+        self.channels = {task.name: task.channels for task in tasks}
+        self.weights = {task.name: weights[task.flag] for task in tasks}
+        self.criteria: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {
+            task.name: criterion(task, **{**how, "size_average": False}) for task in tasks
+        }
+        self.weights |= {name: self.weights[_head(name)] * factor for name, factor in (auxiliary or {}).items()}
+
+    def losses(self, outputs: Outputs, batch: Mapping[str, Tensor], totals: Totals = Totals()) -> Losses:
+        """The summed loss and the count of every head and every auxiliary output, unweighted.
+
+        Args:
+            outputs: Of the network.
+            batch: What they are of.
+            totals: Of the whole batch, where this is a share of it.
+        """
+        own = outputs.own.items()
+        found = {name: (loss, torch.as_tensor(count, device=loss.device)) for name, (loss, count) in own}
+        expected = () if self.own else self.criteria
+        for name in (n for n in self.weights if n not in found and (n in outputs.logits or n in expected)):
+            head = _head(name)
+            more = (totals.classes[head],) if head in totals.classes else ()
+            found[name] = self.criteria[head](outputs.logits[name], batch[head], batch[f"{head}_mask"], *more)
+        return found
+
+    def weighted_sum(self, losses: Losses, counts: Mapping[str, Tensor] | None = None) -> Tensor:
+        """What is minimised: the sum of weight * loss over the heads.
+
+        Args:
+            losses: From `losses`.
+            counts: By name, what means are taken over; by default the counts of these losses.
+        """
+        terms = []
+        for name, (loss, count) in losses.items():
+            over = count if counts is None else counts.get(name, counts.get(_head(name), count))
+            terms.append(self._weight(name) * (loss / over.clamp(min=1) if self.average else loss))
+        return torch.stack(terms).sum()
+
+    def mean(self, values: Mapping[str, float]) -> float:
+        """The weighted sum of averaged losses, without those of auxiliary outputs."""
+        return sum(self._weight(name) * value for name, value in values.items() if self.own or name in self.criteria)
+
+    def classes(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """How much there is of each class, by head, for the losses that balance classes."""
+        return {
+            name: measure.classes(batch[name], batch[f"{name}_mask"])
+            for name, measure in self.criteria.items()
+            if isinstance(measure, AffinityLoss) and measure.class_balancing
+        }
+
+    @torch.no_grad()
+    def counts(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The count of every head. It depends on no output."""
+        found = {}
+        for name, measure in self.criteria.items():
+            target = batch[name]
+            shape = (len(target), self.channels[name], *target.shape[2:])
+            found[name] = measure(batch["input"].new_zeros(1).expand(shape), target, batch[f"{name}_mask"])[1]
+        return found
+
+    def _weight(self, name: str) -> float:
+        return self.weights.get(name, 1.0) if self.own else self.weights[name]
+
+
+class WithLosses(nn.Module):
+    """Wraps a network that computes losses itself, so that DDP and torch.compile see one forward pass.
+
+    The network's ``losses(batch)`` gives ``{name: (loss, count)}``, a summed loss and what a mean of it is taken over,
+    or a pair of such a dict and the logits of its dense heads, to which the criteria of the tasks are applied.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, batch: Mapping[str, Tensor]) -> tuple[Losses, dict[str, Tensor]]:
+        """The network's own losses, and the logits of its dense heads."""
+        found: Any = self.network.losses(batch)  # type: ignore[operator]
+        return found if isinstance(found, tuple) else (found, {})
+
+
+def has_losses(network: nn.Module) -> bool:
+    """Whether a network computes losses itself."""
+    return callable(getattr(network, "losses", None))
+
+
+def _head(name: str) -> str:
+    """The head of an output, auxiliary or not."""
+    return name.partition("@")[0]
+
+
+def added(some: Losses, more: Losses) -> Losses:
+    """Losses and counts of two shares of a batch together, detached from the graph."""
+    detached = {name: (loss.detach(), torch.as_tensor(count)) for name, (loss, count) in more.items()}
+    return {
+        name: (some[name][0] + loss, some[name][1] + count) if name in some else (loss, count)
+        for name, (loss, count) in detached.items()
+    }

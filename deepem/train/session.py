@@ -1,0 +1,265 @@
+"""From options to a run in progress: builds all that training needs, resumes, and enters the loop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from deepem.build.device import choose_device, has_fast_bf16
+from deepem.build.network import PatchSizes, create_network, patch_sizes, require_room_for_edges, specs
+from deepem.build.samplers import Samplers, create_modifier, create_samplers
+from deepem.cli import resume
+from deepem.cli.training import TrainOptions
+from deepem.runs.folder import RunFolder, plain
+from deepem.tasks import Task
+from deepem.train import device as devices
+from deepem.train import loop, weights
+from deepem.train.device import Precision, enough_memory
+from deepem.train.evaluation import evaluate
+from deepem.train.guard import Guard
+from deepem.train.inputs import Inputs, Loading
+from deepem.train.logger import Logger
+from deepem.train.objective import Objective, has_losses
+from deepem.train.optimiser import optimizer
+from deepem.train.preempt import STOPPED, Preemption
+from deepem.train.profiler import Profiler
+from deepem.train.ranks import Ranks
+from deepem.train.schedule import Schedule
+from deepem.train.trainer import Settings, Trainer
+from deepem.utils.allocator import keep_memory
+from deepem.utils.checkpoint import State
+from deepem.utils.convolution import quicken
+from deepem.utils.errors import InputError, warn
+
+State_ = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Session:
+    """A run in progress.
+
+    Attributes:
+        options: With the values that an older run keeps.
+        trainer: The network and what changes it.
+        inputs: The batches.
+        folder: The run on disk.
+        notes: Lines to tell when the run begins.
+        averages: The sums of losses since the last row of the log, from the checkpoint.
+    """
+
+    options: TrainOptions
+    trainer: Trainer
+    inputs: Inputs
+    folder: RunFolder
+    notes: Sequence[str]
+    averages: Mapping[str, list[float]]
+
+
+def train(options: TrainOptions, preemption: Preemption) -> None:
+    """Train until `max_iter`, from the newest checkpoint of the run if it has one.
+
+    Args:
+        options: Of the command line.
+        preemption: Whether the run is asked to stop, entered.
+
+    Raises:
+        InputError: bad input. Nothing has been written then.
+        SystemExit: the run was asked to stop and saved.
+    """
+    keep_memory()
+    session = prepare(options)
+    trainer, inputs, folder, max_iter = session.trainer, session.inputs, session.folder, options.run.max_iter
+    ranks, when = trainer.ranks, session.options.log
+    inputs.start(trainer.iteration + 1, max_iter)
+    preemption.defer()
+    if ranks.leads:
+        size = sum(p.numel() * p.element_size() for p in trainer.network.parameters())
+        # a checkpoint holds the weights, two moments, perhaps the average, and a little more
+        folder.begin(trainer.iteration, trainer.record["options"], session.options.lines, 5 * size)
+    with (
+        enough_memory(options.inputsz, options.run.batch_size),
+        Logger(folder.logs, trainer.iteration, max_iter, session.averages, ranks) as log,
+        Profiler(options.speed.profile, folder.logs) as profiler,
+    ):
+        for line in (*session.notes, _plan(session, max_iter)):
+            log.line(line)
+        if _lacks_evaluation(session):
+            evaluate(trainer, inputs, log, preemption, when.eval_iter)
+        stopped = loop.train(trainer, inputs, folder, log, profiler, preemption, when, max_iter)
+    trainer.leave()
+    if stopped:
+        raise SystemExit(STOPPED)
+
+
+def prepare(options: TrainOptions) -> Session:
+    """Build all that a run needs. This reads everything that the run reads, and writes nothing."""
+    ranks = Ranks(options.device.rank_timeout)
+    folder = RunFolder(options.folder)
+    state = folder.resume(options.log.chkpt_num)
+    before: Mapping[str, Any] | None = None if state is None else state.get("options")
+    options, notes = resume.adopted(options, before, options.typed) if before is not None else (options, [])
+    device = _device(options, ranks)
+    options = _with_device_defaults(options, device)
+    devices.configure(device, **_fields(options.speed, "tf32", "cudnn_benchmark", "deterministic"))
+    chosen = options.tasks.chosen
+    model = options.plug_in("model", options.network.model)
+    sizes = patch_sizes(model, options.inputsz, options.network.outputsz)
+    require_room_for_edges(chosen, sizes.output)
+    require_divisible(options.run.batch_size, options.optimiser.accumulate, ranks.world)
+    samplers = create_samplers(options, chosen, sizes)
+    network = create_network(model, chosen, samplers.channels, sizes, seed=options.run.seed)
+    network = _on_device(network, device, options)
+    record = _record(options, chosen, sizes, samplers)
+    if before is not None:
+        for line in resume.require_same(
+            folder.folder, TrainOptions, before, record["options"], options.log.change or ()
+        ):
+            warn(line)
+    elif state is not None:
+        warn(f"{folder.models}: a checkpoint without options; resuming with those of the command line")
+    trainer = _trainer(options, chosen, network, device, ranks, record)
+    inputs = Inputs(samplers, _loading(options), create_modifier(options), ranks, device, tuple(record["spec"][0]))
+    notes += _start_from(trainer, inputs, state, folder, options.run.pretrain)
+    trainer.join()
+    averages = (state or {}).get("averages", {}) if ranks.leads else {}
+    return Session(options, trainer, inputs, folder, notes, averages)
+
+
+def _device(options: TrainOptions, ranks: Ranks) -> torch.device:
+    """The device of this process."""
+    gpus = options.device.gpu_ids
+    if gpus and ranks.local >= len(gpus):
+        raise InputError("--gpu_ids", f"{len(gpus)} of them", "one for each process on this machine, or none named")
+    gpu = gpus[ranks.local] if gpus else ranks.local if ranks.world > 1 and torch.cuda.is_available() else None
+    found = torch.device(choose_device(gpu, options.device.cpu))
+    if options.speed.sync_bn and ranks.world > 1 and found.type == "cpu":
+        raise InputError("--sync_bn", "the CPU", "GPUs: elsewhere there is no synchronised batch norm")
+    return found
+
+
+def _with_device_defaults(options: TrainOptions, device: torch.device) -> TrainOptions:
+    """The options with the precision and memory format that are best on a device, where they were left open."""
+    amp, last = options.speed.amp, options.speed.channels_last
+    if amp == "auto":
+        amp = "bf16" if has_fast_bf16(device.type) else "off"
+    if last is None:
+        # Not in float32 on a CPU: there torch sums the gradients of a batch norm less exactly, 1e-2 off, not 1e-3.
+        last = device.type == "cuda" or amp == "bf16"
+    return replace(options, speed=replace(options.speed, amp=amp, channels_last=last))
+
+
+def _on_device(network: nn.Module, device: torch.device, options: TrainOptions) -> nn.Module:
+    if options.speed.deterministic:
+        network = devices.made_deterministic(network)
+    layout = torch.channels_last_3d if options.speed.channels_last else torch.preserve_format
+    network.to(device, memory_format=layout)  # type: ignore[call-overload]
+    quicken(network)
+    return network
+
+
+def _record(options: TrainOptions, chosen: Sequence[Task], sizes: PatchSizes, samplers: Samplers) -> dict[str, Any]:
+    """What checkpoints say of the run, in plain types."""
+    resolved = {
+        "outputsz": sizes.output, "cropsz": sizes.crop, "train_ids": samplers.train_ids, "val_ids": samplers.val_ids,
+    }  # fmt: skip
+    spec = specs(chosen, samplers.channels, sizes)
+    return {"options": plain(options.flat() | resolved), "spec": spec, "channels": samplers.channels}
+
+
+def _trainer(
+    options: TrainOptions,
+    chosen: Sequence[Task],
+    network: nn.Module,
+    device: torch.device,
+    ranks: Ranks,
+    record: Mapping[str, Any],
+) -> Trainer:
+    optimise, own = options.optimiser, has_losses(network)
+    if own and options.loss.size_average and optimise.accumulate > 1:
+        raise InputError("--accumulate", optimise.accumulate, "1: --model counts its losses itself, part by part")
+    frozen = weights.freeze(network, optimise.freeze or ())
+    objective = Objective(chosen, options.tasks.weights, vars(options.loss), getattr(network, "auxiliary", None), own)
+    groups = weights.groups(network, optimise.lr_scale or (), optimise.weight_decay)
+    settings = _fields(optimise, "lr", "betas", "eps", "amsgrad", "momentum")
+    return Trainer(
+        network=network,
+        objective=objective,
+        optimizer=optimizer(optimise.optim, groups, **settings),
+        schedule=schedule(options),
+        precision=Precision(device, options.speed.amp),
+        average=weights.Average(network, optimise.ema) if optimise.ema else None,
+        guard=Guard(network, options.log.skip_nan, options.folder / "nan", ranks),
+        ranks=ranks,
+        tasks=chosen,
+        settings=Settings(
+            seed=options.run.seed,
+            lr=optimise.lr,
+            clip=optimise.clip,
+            accumulate=optimise.accumulate,
+            channels_last=bool(options.speed.channels_last),
+            eval_mode=not options.log.no_eval,
+            compiled=options.speed.compile,
+            sync_bn=options.speed.sync_bn,
+        ),
+        record=record,
+        frozen_norms=frozen,
+    )
+
+
+def _loading(options: TrainOptions) -> Loading:
+    return Loading(options.run.seed, options.run.batch_size, options.speed.num_workers, options.speed.worker_timeout)
+
+
+def _start_from(
+    trainer: Trainer, inputs: Inputs, state: State | None, folder: RunFolder, pretrain: str | None
+) -> list[str]:
+    """Take weights from a checkpoint of the run, or from another one. Returns lines to tell."""
+    notes = []
+    if state is not None:
+        trainer.restore(state, folder.source)
+        inputs.restore(state)
+    elif pretrain:
+        notes.append(weights.pretrain(trainer.network, pretrain))
+        if trainer.average is not None:
+            trainer.average.load(trainer.network.state_dict())
+    return notes
+
+
+def _plan(session: Session, max_iter: int) -> str:
+    """What is told before the first step."""
+    trainer, start = session.trainer, session.trainer.iteration
+    how = f"{trainer.device} in {str(trainer.precision.dtype).removeprefix('torch.')}"
+    what = f"iterations {start} to {max_iter} on {how}"
+    if start >= max_iter:
+        what = f"complete with iteration {start}; a larger --max_iter than {max_iter} goes on"
+    return f"{session.folder.folder}: {what}"
+
+
+def _lacks_evaluation(session: Session) -> bool:
+    """Whether the run stopped before the evaluation that was due."""
+    start, ranks = session.trainer.iteration, session.trainer.ranks
+    due = start > 0 and start % session.options.log.eval_intv == 0
+    return ranks.any(due and ranks.leads and not session.folder.evaluated(start), session.trainer.device)
+
+
+def require_divisible(batch_size: int, accumulate: int, world: int) -> None:
+    """Refuse a batch that cannot be divided among processes and shares."""
+    if batch_size % (world * accumulate):
+        factors = [f"{world} processes"] * (world > 1) + [f"--accumulate {accumulate}"] * (accumulate > 1)
+        raise InputError("--batch_size", batch_size, f"a multiple of {world * accumulate}: {' times '.join(factors)}")
+
+
+def schedule(options: TrainOptions) -> Schedule:
+    """The learning rate over the iterations."""
+    course = options.schedule
+    until = course.lr_until or options.run.max_iter
+    steps = tuple(course.lr_steps or ())
+    return Schedule(course.lr_schedule, course.lr_warmup, until, steps, course.lr_gamma, course.lr_power)
+
+
+def _fields(group: object, *names: str) -> dict[str, Any]:
+    return {name: getattr(group, name) for name in names}

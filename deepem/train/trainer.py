@@ -1,0 +1,289 @@
+"""The trainer: the network and all that changes it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from deepem.tasks import Task
+from deepem.train import device as devices
+from deepem.train import weights
+from deepem.train.guard import Guard
+from deepem.train.objective import Batch, Losses, Objective, Outputs, Totals, WithLosses
+from deepem.train.optimiser import in_groups
+from deepem.train.ranks import Ranks
+from deepem.train.render import Picture, pictures
+from deepem.train.schedule import Schedule
+from deepem.utils import checkpoint
+from deepem.utils.errors import InputError
+
+
+@dataclass(frozen=True)
+class Share:
+    """A share of a batch whose gradient is computed at once.
+
+    Attributes:
+        batch: Its samples.
+        totals: What losses must know of the whole batch.
+        last: It is the last share of its batch.
+    """
+
+    batch: Batch
+    totals: Totals
+    last: bool = True
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the trainer computes, apart from what it owns.
+
+    Attributes:
+        seed: With the iteration, decides the network's random numbers.
+        lr: Learning rate before the schedule.
+        clip: The gradient norm is clipped to this; 0 turns clipping off.
+        accumulate: A batch is computed in so many shares.
+        channels_last: Images lie in memory with the channels of a voxel side by side.
+        eval_mode: Evaluation runs the network in eval mode.
+        compiled: The network is compiled.
+        sync_bn: Batch norm is computed over all ranks.
+    """
+
+    seed: int
+    lr: float
+    clip: float
+    accumulate: int
+    channels_last: bool
+    eval_mode: bool
+    compiled: bool
+    sync_bn: bool
+
+
+class Trainer:
+    """Owns the network, its objective, optimiser, precision, averaged weights, and the guard against NaN.
+
+    Args:
+        network: On the device.
+        objective: What is minimised.
+        optimizer: Changes the weights.
+        schedule: The factor on the learning rate, by iteration.
+        precision: Mixed precision and its gradient scale.
+        average: The moving average of the weights, if they are averaged.
+        guard: Keeps steps that are not finite from the weights.
+        ranks: The processes that train together.
+        tasks: The chosen rows, for pictures.
+        settings: How to compute.
+        record: What checkpoints say of the run, in plain types.
+        frozen_norms: Fully frozen normalisation layers, which stay in eval mode.
+
+    Attributes:
+        iteration: Optimiser steps done; within a step, its number.
+        model: What is called: the network, compiled and joined with that of the other ranks.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        objective: Objective,
+        optimizer: torch.optim.Optimizer,
+        schedule: Schedule,
+        precision: devices.Precision,
+        average: weights.Average | None,
+        guard: Guard,
+        ranks: Ranks,
+        tasks: Sequence[Task],
+        settings: Settings,
+        record: Mapping[str, Any],
+        frozen_norms: Sequence[nn.Module] = (),
+    ) -> None:
+        self.network, self.objective, self.optimizer, self.schedule = network, objective, optimizer, schedule
+        self.precision, self.average, self.guard, self.ranks = precision, average, guard, ranks
+        self.tasks, self.settings, self.record, self.frozen_norms = tasks, settings, record, frozen_norms
+        self.device = precision.device
+        self.iteration = 0
+        self.model: nn.Module = network
+        self._loss = self._norm = torch.zeros(())
+
+    def join(self) -> None:
+        """Meet the other ranks, and compile."""
+        self.ranks.join(self.device)
+        called = WithLosses(self.network) if self.objective.own else self.network
+        self.model = self.ranks.together(called, self.device, self.settings.sync_bn)
+        if self.settings.compiled:
+            self.model = torch.compile(self.model)  # type: ignore[assignment]
+
+    def leave(self) -> None:
+        """Part from the other ranks.
+
+        DDP must go first. If it were the last to hold the process group, destroying the group would wait for a thread
+        of gloo that in turn waits for the GIL, now and then for ever.
+        """
+        self.model = self.network
+        self.ranks.leave()
+
+    def train_mode(self, mode: bool = True) -> None:
+        """Put the network into train or eval mode. Fully frozen norm layers stay in eval mode."""
+        self.model.train(mode)
+        for norm in self.frozen_norms:
+            norm.eval()
+
+    def begin(self, iteration: int) -> None:
+        """Begin a step: set its learning rate and the network's random numbers (dropout)."""
+        self.iteration = iteration
+        factor = self.schedule(iteration)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.settings.lr * group.get("scale", 1.0) * factor
+        seeds = np.random.SeedSequence([self.settings.seed, iteration, self.ranks.rank])
+        devices.seed(self.device, int(seeds.generate_state(1, np.uint64)[0]))
+        self.guard.remember()
+        self._loss = torch.zeros((), device=self.device)
+
+    def shares(self, batch: Batch) -> list[Share]:
+        """A batch in the shares whose gradients are added up one after the other."""
+        count = self.settings.accumulate
+        totals = Totals(self._counts(batch), self._classes(batch))
+        split = {key: value.chunk(count) for key, value in batch.items()}
+        parts = [{key: values[i] for key, values in split.items()} for i in range(count)]
+        return [Share(part, totals, last=number == count) for number, part in enumerate(parts, 1)]
+
+    def whole(self, batch: Batch) -> Share:
+        """A batch as a single share."""
+        return Share(batch, Totals(classes=self._classes(batch)))
+
+    def _sees_all(self) -> bool:
+        """Whether a share is the whole batch."""
+        return self.ranks.world == self.settings.accumulate == 1
+
+    def _counts(self, batch: Batch) -> dict[str, Tensor] | None:
+        if not self.objective.average or self._sees_all():
+            return None
+        return {name: self.ranks.sum(count) for name, count in self.objective.counts(batch).items()}
+
+    def _classes(self, batch: Batch) -> dict[str, Tensor]:
+        if self._sees_all():
+            return {}
+        return {name: self.ranks.sum(sums) for name, sums in self.objective.classes(batch).items()}
+
+    def synchronising(self, share: Share) -> AbstractContextManager[Any]:
+        """Wrap forward and backward of a share: gradients are averaged over the ranks in the last share of a batch."""
+        parallel: Any = getattr(self.model, "_orig_mod", self.model)  # the module inside torch.compile
+        return nullcontext() if share.last or self.ranks.world == 1 else parallel.no_sync()
+
+    def forward(self, batch: Batch) -> Outputs:
+        """One forward pass in the run's precision."""
+        batch = {**batch, "input": self._laid_out(batch["input"])}
+        with self.precision.autocast():
+            if not self.objective.own:
+                return Outputs(self.model(batch["input"]))
+            own, logits = self.model(batch)
+            return Outputs(logits, own)
+
+    def _laid_out(self, image: Tensor) -> Tensor:
+        """An image in the memory format of the network."""
+        last = self.settings.channels_last
+        return image.contiguous(memory_format=torch.channels_last_3d) if last else image
+
+    def losses(self, outputs: Outputs, share: Share) -> Losses:
+        """The unweighted losses of a share."""
+        return self.objective.losses(outputs, share.batch, share.totals)
+
+    def weighted_sum(self, losses: Losses, share: Share) -> Tensor:
+        """What is minimised."""
+        counts = share.totals.counts
+        if self.objective.own:  # the network counts, share by share
+            counts = {name: self.ranks.sum(count.clone()) for name, (_, count) in losses.items()}
+        return self.objective.weighted_sum(losses, counts)
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradient of a share's loss to the parameters' gradients."""
+        self.precision.scaler.scale(loss * self.ranks.world).backward()  # DDP takes the mean over the ranks
+        self._loss += loss.detach()
+
+    def clip_gradients(self) -> None:
+        """Measure the norm of the gradient, and clip it where clipping is on."""
+        self.precision.scaler.unscale_(self.optimizer)
+        trained = [p for p in self.network.parameters() if p.grad is not None]
+        self._norm = torch.nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
+        if self.settings.clip:
+            torch.nn.utils.clip_grads_with_norm_(trained, self.settings.clip, self._norm)
+
+    def step(self) -> bool:
+        """Change the weights, unless loss or gradient is not finite. Returns whether the step counts."""
+        taken = self.guard.step(self.optimizer, self.precision.scaler, self._loss, self._norm)
+        if taken and self.average is not None:
+            self.average.update(self.iteration)
+        return taken
+
+    def skip(self, batch: Batch, losses: Losses, samples: Sequence[Mapping[str, Any]]) -> None:
+        """Leave the weights as they are, and write down why.
+
+        Raises:
+            InputError: more steps were skipped than are allowed.
+        """
+        self.precision.scaler.update()
+        values = {name: (loss / torch.as_tensor(count).clamp(min=1)).item() for name, (loss, count) in losses.items()}
+        facts = {**self.record, "samples": list(samples), "values": values | {"gradient": self._norm.item()}}
+        self.guard.skip(self.iteration, facts, batch)
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """The network as it is evaluated: with averaged weights if there are any, in eval mode unless --no_eval."""
+        self.guard.remember()
+        self.train_mode(not self.settings.eval_mode)
+        with torch.no_grad(), nullcontext() if self.average is None else self.average.applied():
+            yield
+        self.guard.restore()
+        self.train_mode()
+
+    def pictures(self, batch: Batch, outputs: Outputs) -> dict[str, Picture]:
+        """Pictures of a batch and its outputs. A network with losses of its own is called once more for its logits."""
+        logits = outputs.logits
+        if self.objective.own:
+            with self.evaluating(), self.precision.autocast():
+                logits = self.network(self._laid_out(batch["input"]))
+        return pictures([task for task in self.tasks if task.name in logits], batch, logits)
+
+    def figures(self) -> dict[str, float]:
+        """What a row of the log tells of the last step besides losses."""
+        skipped = {"skipped": float(self.guard.skipped)} if self.guard.skipped else {}
+        norm = {"grad_norm": self._norm.item()} if self._norm.isfinite() else {}  # half precision may overflow
+        return {"lr": self.settings.lr * self.schedule(self.iteration), **norm, **skipped}
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds of the trainer: all that exact resume needs.
+
+        No random numbers: those of samples, modifiers and the network are functions of the iteration.
+        """
+        own = {
+            **self.record,
+            "state_dict": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.precision.scaler.state_dict(),
+            "skipped": self.guard.skipped,
+        }
+        return own if self.average is None else own | {"ema": self.average.state}
+
+    def restore(self, state: Mapping[str, Any], source: object) -> None:
+        """Go on from the state of a checkpoint.
+
+        Raises:
+            InputError: it is of another architecture or optimiser, or holds weights alone.
+        """
+        checkpoint.load_weights(self.network, state["state_dict"], source)
+        if lacking := [key for key in ("iter", "optimizer") if key not in state]:
+            wants = "a whole one, or --pretrain to take its weights alone"
+            raise InputError(source, f"a checkpoint without {' and '.join(lacking)}", wants)
+        saved = state["optimizer"]
+        if "options" not in state:  # of the public DeepEM, whose optimiser has a single group
+            saved = in_groups(saved, self.optimizer, [*self.network.parameters()], source)
+        self.optimizer.load_state_dict(saved)
+        self.precision.scaler.load_state_dict(state.get("scaler", {}))
+        self.guard.skipped = state.get("skipped", 0)
+        if self.average is not None:
+            self.average.load(state.get("ema", state["state_dict"]))
+        self.iteration = int(state["iter"])
