@@ -78,7 +78,7 @@ class Scale(nn.Module):
 
     def __init__(self, init_value: float = 1.0) -> None:
         super().__init__()
-        self.scale = nn.Parameter(torch.tensor(float(init_value)))
+        self.scale = nn.Parameter(torch.tensor([float(init_value)]))
 
     def forward(self, x: Tensor) -> Tensor:
         """X * scale, of the same shape."""
