@@ -100,7 +100,7 @@ def affinity_panels(p: evaluate.Prediction, grey: scoring.Array, ids: scoring.Ar
         Panel("predicted affinity", f"red, green, blue: edges {edges}", np.moveaxis(p.array[:3, z], 0, -1)),
         Panel(
             "its segments",
-            f"cut edges: average precision {precision:.2f};  adapted Rand error {error:.3f} ({way})",
+            f"cut edges: average precision {precision:.2f}\nadapted Rand error {error:.3f} ({way})",
             marked(grey, colour_of(found[z]), found[z] > 0),
         ),
     ]
