@@ -1,5 +1,6 @@
 """Installation."""
 
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
@@ -27,7 +28,7 @@ EXTRAS = {
 
 setup(
     name="deepem",
-    version="0.1.0",
+    version=re.search(r'__version__ = "(.+)"', (Path(__file__).parent / "deepem/__init__.py").read_text())[1],
     description="Iteration-based multi-task training and stitched inference for volume electron microscopy",
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
@@ -49,6 +50,7 @@ setup(
     extras_require=EXTRAS,
     entry_points={
         "console_scripts": [
+            "deepem = deepem.__main__:main",
             "deepem-train = deepem.train.run:main",
             "deepem-forward = deepem.test.forward:main",
         ]

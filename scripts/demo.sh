@@ -8,12 +8,12 @@ run=experiments/demo
 rm -rf $run/models $run/logs $run/forward $run/options.json $run/options.args
 
 echo "== 1/4  a held-out synthetic volume"
-python scripts/make_synthetic.py --layout synthetic --ids t2 --size 24,256,256 --data_dir $run/data
+python -m deepem synthesize --layout synthetic --ids t2 --size 24,256,256 --data_dir $run/data
 echo "== 2/4  training (train.args says how)"
-python deepem/train/run.py @$run/train.args
+python -m deepem train @$run/train.args
 echo "== 3/4  prediction"
-python deepem/test/forward.py --exp_name demo --data_dir $run/data --test_ids t2
+python -m deepem forward --exp_name demo --data_dir $run/data --test_ids t2
 echo "== 4/4  scores"
-python scripts/score.py $run/forward/t2_*.h5 --truth $run/data/t2 --json $run/score.json
+python -m deepem evaluate $run/forward/t2_*.h5 --truth $run/data/t2 --json $run/score.json
 python scripts/figure.py $run/forward/t2_*.h5 --image $run/data/t2/img.h5 --truth $run/data/t2 \
     --metrics $run/logs/metrics.jsonl --out $run/demo.png

@@ -23,12 +23,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import _output
-import _scoring as scoring
-import score
-
 from deepem.data import emio
 from deepem.tasks import TASKS
+from deepem.tools import evaluate, output, scoring
 from deepem.utils.errors import InputError
 
 INK = "#262626"
@@ -79,18 +76,18 @@ def named_after(found: scoring.Array, truth: scoring.Array) -> scoring.Array:
     return np.array(renamed)[np.unique(found, return_inverse=True)[1]].reshape(found.shape)
 
 
-def segmented(p: score.Prediction, ids: scoring.Array) -> tuple[str, scoring.Array, float]:
+def segmented(p: evaluate.Prediction, ids: scoring.Array) -> tuple[str, scoring.Array, float]:
     """What is made of affinities: the way, the segments, and the least adapted Rand error of all ways there are."""
     size = p.voxel_size_nm or (1, 1, 1)
-    swept = {"components": list(scoring.by_components(p.array, p.edges, score.COMPONENTS_AT, size))}
+    swept = {"components": list(scoring.by_components(p.array, p.edges, evaluate.COMPONENTS_AT, size))}
     if importlib.util.find_spec("waterz") and {tuple(map(abs, edge)) for edge in p.edges} >= NEAREST:
-        swept["waterz"] = scoring.by_waterz(p.array, p.edges, score.WATERZ_AT)
-    best = {way: score.best(pairs, ids, None) for way, pairs in swept.items()}
+        swept["waterz"] = scoring.by_waterz(p.array, p.edges, evaluate.WATERZ_AT)
+    best = {way: evaluate.best(pairs, ids, None) for way, pairs in swept.items()}
     way = min(best, key=lambda name: np.nan_to_num(best[name]["are"], nan=9))
     return way, dict(swept[way])[best[way]["threshold"]], best[way]["are"]
 
 
-def affinity_panels(p: score.Prediction, grey: scoring.Array, ids: scoring.Array, z: int) -> list[Panel]:
+def affinity_panels(p: evaluate.Prediction, grey: scoring.Array, ids: scoring.Array, z: int) -> list[Panel]:
     """True cells, affinities and segments of one section."""
     way, found, error = segmented(p, ids)
     found = named_after(found, ids)
@@ -103,13 +100,13 @@ def affinity_panels(p: score.Prediction, grey: scoring.Array, ids: scoring.Array
         Panel("predicted affinity", f"red, green, blue: edges {edges}", np.moveaxis(p.array[:3, z], 0, -1)),
         Panel(
             "its segments",
-            f"cut edges: average precision {precision:.2f};  adapted Rand error {error:.3f} ({way})",
+            f"cut edges: average precision {precision:.2f}\nadapted Rand error {error:.3f} ({way})",
             marked(grey, colour_of(found[z]), found[z] > 0),
         ),
     ]
 
 
-def binary_panels(p: score.Prediction, grey: scoring.Array, truth: scoring.Array, z: int) -> list[Panel]:
+def binary_panels(p: evaluate.Prediction, grey: scoring.Array, truth: scoring.Array, z: int) -> list[Panel]:
     """Truth and probability of the first channel of one section, marked on the image."""
     ranking = scoring.Ranking.of(p.array[0], truth[0] > 0)
     name = p.task.name.replace("_", " ")
@@ -122,12 +119,12 @@ def binary_panels(p: score.Prediction, grey: scoring.Array, truth: scoring.Array
 
 def panels(options: argparse.Namespace) -> tuple[list[Panel], float | None]:
     """The pictures of all predictions, and the length of a voxel in nm along x."""
-    predictions = [score.Prediction.read(file) for file in options.predictions]
+    predictions = [evaluate.Prediction.read(file) for file in options.predictions]
     first = predictions[0]
     image = first.crop(emio.imread(options.image), options.image)
     image = image[0] if image.ndim == 4 else image
     grey_volume = image / 255 if image.dtype == np.uint8 else image
-    truths = [score.truth_of(p, options.truth)[:2] for p in predictions]
+    truths = [evaluate.truth_of(p, options.truth)[:2] for p in predictions]
     z = richest(predictions, truths) if options.z is None else options.z
     if not 0 <= z < len(grey_volume):
         raise InputError("--z", z, f"a section from 0 to {len(grey_volume) - 1}")
@@ -140,16 +137,16 @@ def panels(options: argparse.Namespace) -> tuple[list[Panel], float | None]:
         if p.task.kind == "affinity":
             found += affinity_panels(p, grey, truth[0], z)
         else:
-            found += binary_panels(p, grey, score.events(p, truth, label), z)
+            found += binary_panels(p, grey, evaluate.events(p, truth, label), z)
     return found, first.voxel_size_nm[2] if first.voxel_size_nm else None
 
 
-def richest(predictions: Sequence[score.Prediction], truths: Sequence[tuple[scoring.Array, str]]) -> int:
+def richest(predictions: Sequence[evaluate.Prediction], truths: Sequence[tuple[scoring.Array, str]]) -> int:
     """The section with most of what binary outputs should find; the middle one where there are none."""
     found = [np.zeros(predictions[0].array.shape[1])]
     for p, (truth, label) in zip(predictions, truths, strict=True):
         if p.task.kind != "affinity":
-            share = score.events(p, truth, label).sum((0, 2, 3))
+            share = evaluate.events(p, truth, label).sum((0, 2, 3))
             found.append(share / max(share.sum(), 1))
     best = np.sum(found, axis=0)
     return int(np.argmax(best)) if best.any() else len(best) // 2
@@ -235,7 +232,7 @@ def draw(
         curves(figure.add_subplot(grid[rows - 1, start:]), metrics)
     if title:
         figure.suptitle(title, x=0.008, ha="left", fontsize=13, color=INK)
-    with _output.writing("--out", out):
+    with output.writing("--out", out):
         figure.savefig(out, dpi=110, facecolor="white")
     plt.close(figure)
 
@@ -247,7 +244,7 @@ def check_out(out: Path) -> None:
     kinds = FigureCanvasBase.get_supported_filetypes()
     if out.suffix[1:].lower() not in {"", *kinds}:
         raise InputError("--out", out, f"a name that ends in one of {', '.join(kinds)}")
-    _output.check_file("--out", out)
+    output.check_file("--out", out)
 
 
 def scale_bar(axes: Any, height: int, width: int, voxel_nm: float) -> None:
@@ -263,7 +260,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Read the command line and draw."""
     as_written = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser("figure.py", description=__doc__, formatter_class=as_written)
-    parser.add_argument("predictions", nargs="+", type=Path, metavar="PREDICTION", help="HDF5 output of forward.py")
+    parser.add_argument("predictions", nargs="+", type=Path, metavar="PREDICTION", help="HDF5 output of deepem forward")
     parser.add_argument("--image", required=True, type=Path, help="the volume that was predicted")
     parser.add_argument("--truth", required=True, type=Path, help="folder with seg.h5, mit.h5, ...")
     parser.add_argument("--metrics", type=Path, help="metrics.jsonl of the run")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -22,3 +23,9 @@ def shared() -> Path:
     if not (folder / "parity").is_dir():
         pytest.skip("no folder shared/ with recorded figures and volumes beside the checkout")
     return folder
+
+
+@pytest.fixture(scope="session")
+def verb_env(root: Path) -> dict[str, str]:
+    """The environment of a process that calls ``python -m deepem VERB`` from another folder, on one thread."""
+    return {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}

@@ -6,6 +6,7 @@ import importlib
 import inspect
 
 import pytest
+import torch
 
 AUGMENTS = (
     "Augment Blend Compose Flip Transpose FlipRotate Grayscale2D PartialGrayscale2D MixedGrayscale2D Grayscale3D "
@@ -22,7 +23,7 @@ NAMES = {
     "deepem.models.emvision": NETWORKS,
     "deepem.models.emvision.layers": "BilinearUp",
     "deepem.models.emvision.utils": "sum3 mul3 div3 crop3d crop3d_center pad3d_center pad_size",
-    "deepem.models.layers": "Conv Scale Crop OutputBlock",
+    "deepem.models.layers": "Conv Scale Resample Crop OutputBlock",
     "deepem.models.cnnectome_unet": "create_model",
     "deepem.loss": "BCELoss MSELoss AffinityLoss",
     "deepem.data.provider": "DataProvider Dataset DataSuperset",
@@ -42,6 +43,11 @@ SIGNATURES = {
     "deepem.loss.BCELoss": "size_average=True margin0=0 margin1=0 inverse=True",
     "deepem.loss.MSELoss": "size_average=True margin0=0 margin1=0 logits=True",
     "deepem.loss.AffinityLoss": "edges criterion size_average=False class_balancing=False",
+    "deepem.models.layers.Conv": "in_channels out_channels kernel_size=3 stride=1 bias=False",
+    "deepem.models.layers.Scale": "init_value=1.0",
+    "deepem.models.layers.Crop": "cropsz",
+    "deepem.models.emvision.utils.crop3d_center": "x ref",
+    "deepem.models.emvision.utils.pad3d_center": "x ref",
     "deepem.data.transform.Blend": "augments props",
     "deepem.data.transform.Flip": "axis prob=0.5",
     "deepem.data.transform.Section": "perturb maxsec=0 prob skip=0 double=False individual=True",
@@ -87,14 +93,18 @@ def _split(text: str) -> list[str]:
     return words
 
 
-def test_criteria_ignore_further_keywords() -> None:
-    from deepem.loss import BCELoss, MSELoss
-
-    BCELoss(something=1)
-    MSELoss(inverse=True)
+@pytest.mark.parametrize("name", ["BCELoss", "MSELoss"])
+def test_criteria_ignore_further_keywords(name: str) -> None:
+    criterion = getattr(importlib.import_module("deepem.loss"), name)
+    rng = torch.Generator().manual_seed(0)
+    logits, target = (torch.rand(1, 2, 3, 4, 5, generator=rng) for _ in range(2))
+    plain = criterion()(logits, target, torch.ones_like(target))
+    assert criterion(something=1, edges=None)(logits, target, torch.ones_like(target)) == plain
 
 
 @pytest.mark.parametrize("name", ["FillBox", "BlurBox", "NoiseBox"])
 def test_boxes_share_their_arguments(name: str) -> None:
     box = getattr(importlib.import_module("deepem.data.transform"), name)
-    box(dims=(10, 30), aniso=10, density=0.5, margin=(0, 0, 0), individual=True, skip=0)
+    given = {"dims": (4, 9), "aniso": 10, "density": 0.5, "margin": (1, 2, 3), "individual": False, "skip": 0.25}
+    made = box(**given)
+    assert {key: getattr(made, key) for key in given} == given

@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Protocol, overload
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -45,14 +46,19 @@ class Core(Protocol):
 
 
 class Conv(nn.Module):
-    """A convolution that keeps the size, He-initialised, its bias at zero."""
+    """A convolution with zero padding of kernel_size // 2, He-initialised, its bias at zero.
+
+    With stride 1 it keeps the size of the patch.
+    """
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: Triple = IO_KERNEL, bias: bool = False
+        self, in_channels: int, out_channels: int, kernel_size: Triple = 3, stride: Triple = 1, bias: bool = False
     ) -> None:
         super().__init__()
         kernel = triple(kernel_size)
-        self.conv = nn.Conv3d(in_channels, out_channels, kernel, padding=pad_size(kernel, "same"), bias=bias)
+        self.conv = nn.Conv3d(
+            in_channels, out_channels, kernel, triple(stride), padding=pad_size(kernel, "same"), bias=bias
+        )
         nn.init.kaiming_normal_(self.conv.weight, nonlinearity="relu")
         if self.conv.bias is not None:
             nn.init.zeros_(self.conv.bias)
@@ -64,6 +70,22 @@ class Conv(nn.Module):
 
 
 class Scale(nn.Module):
+    """Multiplication by one learnable factor.
+
+    Args:
+        init_value: The factor before training.
+    """
+
+    def __init__(self, init_value: float = 1.0) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor([float(init_value)]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """X * scale, of the same shape."""
+        return x * self.scale
+
+
+class Resample(nn.Module):
     """Resolution changed by a factor per axis: by averaging where it falls, trilinear where it rises.
 
     Args:
@@ -100,8 +122,21 @@ class Crop(nn.Module):
             raise InputError("--outputsz", f"{tuple(cropsz)} of the patch", "at most the patch, along each axis")
         self.cropsz = tuple(float(f) for f in cropsz)
 
-    def forward(self, x: Tensor, patch: Sequence[int] | None = None) -> Tensor:
-        """View (N, C, z, y, x) of the centre; the fractions are those of `patch` (z, y, x), or of x itself."""
+    @overload
+    def forward(self, x: Tensor, patch: Sequence[int] | None = None) -> Tensor: ...
+
+    @overload
+    def forward(self, x: Mapping[str, Tensor], patch: Sequence[int] | None = None) -> dict[str, Tensor]: ...
+
+    def forward(
+        self, x: Tensor | Mapping[str, Tensor], patch: Sequence[int] | None = None
+    ) -> Tensor | dict[str, Tensor]:
+        """View (N, C, z, y, x) of the centre of a tensor, or of every tensor of a dict of heads.
+
+        The fractions are those of `patch` (z, y, x), by default of the tensor itself.
+        """
+        if isinstance(x, Mapping):
+            return {name: self.forward(head, patch) for name, head in x.items()}
         size = x.shape[-3:] if patch is None else patch
         return centre_crop(x, vec3(round(n * f) for n, f in zip(size, self.cropsz, strict=True)))
 
@@ -162,7 +197,7 @@ class Model(nn.Module):
             raise InputError("--deep_supervision", f"{len(weights)} weights", most)
         self.shape = core.shape
         self.down: nn.Module = nn.Identity()
-        self.add_module("in", nn.Sequential(OrderedDict(conv=Conv(shape[-4], width[0]))))
+        self.add_module("in", nn.Sequential(OrderedDict(conv=Conv(shape[-4], width[0], IO_KERNEL))))
         self.core: Any = core
         self.out = OutputBlock(width[0], out_spec)
         self.up: nn.Module = nn.Identity()
@@ -173,7 +208,7 @@ class Model(nn.Module):
 
     def scaled(self, factor: Vec3) -> Model:
         """This model on patches averaged over `factor` voxels (z, y, x); its logits are brought back, trilinearly."""
-        self.down, self.up = Scale([1 / f for f in factor]), Scale(factor)
+        self.down, self.up = Resample([1 / f for f in factor]), Resample(factor)
         self.shape = replace(self.shape, stem=factor)
         return self
 
@@ -187,7 +222,7 @@ class Model(nn.Module):
         self.shape.output_size(patch, "network input")
         outputs = self.outputs(getattr(self, "in")(self.down(x)))
         outputs = {name: self.up(logits) for name, logits in outputs.items()}
-        return outputs if self.crop is None else {name: self.crop(y, patch) for name, y in outputs.items()}
+        return outputs if self.crop is None else self.crop(outputs, patch)
 
     def outputs(self, x: Tensor) -> dict[str, Tensor]:
         """Logits of the core's input, heads first, before they are scaled and cropped."""

@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deepem.scan.grid import Tiles
 from deepem.test.chunks import bounds_of, get, put, zyx
-from deepem.utils.geometry import Box, vec3
+from deepem.utils.geometry import Box, Tiles, vec3
 
 Array = NDArray[Any]
 

@@ -7,12 +7,12 @@ offset can be wrong unnoticed.
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from lab import same_partition
 from scipy import ndimage
 from torch import nn
 
@@ -23,12 +23,8 @@ from deepem.data.sampler import basic
 from deepem.data.transform import Flip
 from deepem.test.forward import predict
 from deepem.test.sink import Hdf5Sink, attributes_of
+from deepem.tools import evaluate, scoring
 from deepem.utils.geometry import Box
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
-
-import _scoring as scoring
-import score
 
 SIZE = (7, 15, 18)
 EDGES = {
@@ -57,11 +53,6 @@ def pieces(ids: np.ndarray) -> np.ndarray:
         count += number
     sizes = np.bincount(named.ravel())
     return np.where(sizes[named] > 1, named, 0)  # a single voxel has no edge
-
-
-def same_partition(a: np.ndarray, b: np.ndarray) -> bool:
-    pairs = set(zip(a.ravel().tolist(), b.ravel().tolist(), strict=True))
-    return np.array_equal(a == 0, b == 0) and len(pairs) == len(np.unique(a)) == len(np.unique(b))
 
 
 @pytest.fixture
@@ -109,7 +100,7 @@ def write(file: Path, row: tasks.Task, affinity: np.ndarray, offset=(0, 0, 0)) -
 
 def segments(file: Path) -> np.ndarray:
     """Segments of an output file, from nothing but the file."""
-    prediction = score.Prediction.read(file)
+    prediction = evaluate.Prediction.read(file)
     return scoring.segments(prediction.array, prediction.edges, 0.5)
 
 
@@ -120,7 +111,7 @@ class TestEdges:
         sample = sampler(folder, row, SIZE)(np.random.default_rng(0))
         file = write(folder / "out.h5", row, wanted(row, sample))
         assert same_partition(segments(file), pieces(labels()))
-        (result,) = score.main([str(file), "--truth", str(folder), "--segment", "none"])
+        (result,) = evaluate.score_all([file], folder, method="none")
         assert result["cut_edges"]["average_precision"] == 1
 
     @pytest.mark.parametrize("axis", [-3, -2, -1])
@@ -154,7 +145,7 @@ class TestEdges:
         row = task(edges)
         seen = predict(Oracle(row), emio.imread(folder / "img.h5"), patch_size=(5, 8, 9), output_size=(3, 4, 5))
         file = write(folder / "out.h5", row, seen[row.name], offset=(1, 2, 2))
-        (result,) = score.main([str(file), "--truth", str(folder), "--segment", "none"])
+        (result,) = evaluate.score_all([file], folder, method="none")
         assert result["cut_edges"]["average_precision"] == 1
 
 
@@ -182,5 +173,5 @@ def test_edges_read_the_wrong_way_do_not_pass(folder):
     sample = sampler(folder, row, SIZE)(np.random.default_rng(0))
     file = write(folder / "out.h5", task(EDGES["forward"]), wanted(row, sample))
     assert not same_partition(segments(file), pieces(labels()))
-    (result,) = score.main([str(file), "--truth", str(folder), "--segment", "none"])
+    (result,) = evaluate.score_all([file], folder, method="none")
     assert result["cut_edges"]["average_precision"] < 0.9

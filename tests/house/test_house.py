@@ -43,7 +43,7 @@ def shadowing(files: Iterable[Path]) -> list[str]:
     return [
         str(path)
         for path in files
-        if path.parts[:1] == ("deepem",) and path.parts[1] in ("train", "test") and path.suffix == ".py"
+        if path.parts[:1] == ("deepem",) and path.parts[1] in ("train", "test", "tools") and path.suffix == ".py"
         if {path.stem, path.parts[2]} & hidden
     ]
 
@@ -126,7 +126,9 @@ def test_what_is_not_in_the_plan_is_found():
     assert not_in_the_plan(plan[1:]) == {plan[0].parts[0]}
 
 
-@pytest.mark.parametrize("name", ["train/logging.py", "test/queue.py", "train/io/read.py", "test/torch.py"])
+@pytest.mark.parametrize(
+    "name", ["train/logging.py", "test/queue.py", "train/io/read.py", "test/torch.py", "tools/queue.py"]
+)
 def test_a_hiding_name_is_found(name):
     assert shadowing([Path("deepem") / name]) == [f"deepem/{name}"]
     assert shadowing([Path("deepem/data/queue.py"), Path("deepem/train/logger.py"), Path("deepem/test/t/a.py")]) == []

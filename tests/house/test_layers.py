@@ -2,9 +2,9 @@
 
 ::
 
-    utils -> tasks, protocols -> { data, loss, models, scan }; option -> { train, test }
+    utils -> tasks, protocols -> { data, loss, models, scan, blocks }; option -> { train, test, tools }
 
-The four in the middle do not know each other nor how a program is called; train and test do not know each other.
+Those in the middle do not know each other nor how a program is called; train, test and tools do not know each other.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import NamedTuple
 import pytest
 
 GROUND = {"utils", "tasks", "protocols"}
-MIDDLE = ("data", "loss", "models", "scan")
+MIDDLE = ("data", "loss", "models", "scan", "blocks")
 TOP = GROUND | set(MIDDLE) | {"option"}
 MAY_IMPORT = {
     "": set(),
@@ -28,7 +28,19 @@ MAY_IMPORT = {
     "option": GROUND | {"option"},
     "train": TOP | {"train"},
     "test": TOP | {"test"},
+    "tools": TOP | {"tools"},
+    "__main__": {"utils", "__version__"},
 }
+FOR_NOW = {
+    "deepem/blocks/folder.py": {"deepem.test.place", "deepem.test.sink"},
+    "deepem/blocks/queue.py": {"deepem.test.sink"},
+    "deepem/blocks/worker.py": {"deepem.test.sink"},
+    "deepem/tools/preview.py": {"deepem.train.option"},
+    "deepem/tools/serving.py": {"deepem.train"},
+    "deepem/tools/sheet.py": {"deepem.train"},
+}
+"""Modules that lie above what imports them, until what is shared has a room below."""
+
 HEAVY = {
     *("cloudvolume", "tensorboardX", "ray", "neuroglancer", "matplotlib", "zarr", "tifffile"),
     *("taskqueue", "tensorstore", "waterz", "skimage", "cc3d", "fastremap"),
@@ -91,6 +103,7 @@ def forbidden_imports(root: Path) -> list[str]:
                 wrong.append(f"{path.relative_to(root)}: {layer} is no room of the house")
                 continue
             against = top == "deepem" and layer_of(name) not in MAY_IMPORT[layer]
+            against &= name.rpartition(".")[0] not in FOR_NOW.get(str(path.relative_to(root)), ())
             if against or top in ("scripts", "tests") or (top == "argparse" and layer in MIDDLE):
                 wrong.append(f"{path.relative_to(root)}:{line} imports {name}")
     return wrong
@@ -125,6 +138,11 @@ def test_imports_follow_the_arrows(root):
     assert forbidden_imports(root) == []
 
 
+def test_what_may_be_imported_for_now_is(root):
+    for file, modules in FOR_NOW.items():
+        assert modules <= {name.rpartition(".")[0] for name, _, _ in imports(root / file, root)}, file
+
+
 def test_heavy_packages_are_imported_where_they_are_used(root):
     assert heavy_imports(root) == []
 
@@ -145,7 +163,12 @@ BROKEN = [
     ("train/run.py", "def main():\n    from deepem.test import forward"),
     ("train/run.py", "import importlib\nforward = importlib.import_module('deepem.test.forward')"),
     ("test/forward.py", "from deepem.train import step"),
-    ("test/forward.py", "from scripts import score"),
+    ("test/forward.py", "from scripts import figure"),
+    ("tools/evaluate.py", "def main(words):\n    from deepem.test import forward"),
+    ("tools/preview.py", "from deepem.test import forward"),
+    ("train/run.py", "from deepem.tools import output"),
+    ("blocks/worker.py", "from deepem.scan import grid"),
+    ("__main__.py", "from deepem.train import run"),
     ("__init__.py", "from deepem.utils import crop"),
     ("network/core.py", "import torch"),
 ]

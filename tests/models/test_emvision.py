@@ -202,6 +202,6 @@ def test_arithmetic_of_triples_crops_and_pads():
     x = torch.arange(4 * 5 * 6.0).reshape(1, 1, 4, 5, 6)
     assert torch.equal(utils.crop3d(x, (1, 0, 2)), x[..., 1:3, :, 2:4])
     for size in ((3, 3, 3), (4, 2, 5)):
-        inner = utils.crop3d_center(x, size)
+        inner = utils.crop3d_center(x, ref=size)
         assert inner.shape[-3:] == size
-        assert torch.equal(utils.crop3d_center(utils.pad3d_center(inner, x), size), inner)
+        assert torch.equal(utils.crop3d_center(utils.pad3d_center(inner, ref=x), size), inner)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from deepem.models import rsunet, rsunet_act, updown, updown_act
-from deepem.models.layers import Conv, Crop, OutputBlock, Scale
+from deepem.models.layers import Conv, Crop, OutputBlock, Resample, Scale
 from deepem.utils.crop import centre_crop
 from deepem.utils.errors import InputError
 
@@ -71,6 +71,33 @@ def test_crop_is_exact_and_shares_the_centre_voxel(size, kept):
     assert torch.equal(Crop(fractions)(x), centre_crop(x, kept))
 
 
+def test_crop_takes_the_dict_of_heads_too():
+    x = torch.rand(1, 2, 4, 16, 16)
+    heads = {"affinity": x, "mitochondria": x[:, :1]}
+    cropped = Crop((0.5, 0.25, 1))(heads)
+    assert list(cropped) == list(heads)
+    for name, head in heads.items():
+        assert torch.equal(cropped[name], centre_crop(head, (2, 4, 16)))
+
+
+def test_scale_is_one_learnable_factor():
+    scale = Scale(init_value=0.5)
+    x = torch.tensor([2.0, -4.0])
+    assert torch.equal(scale(x), x / 2)
+    assert list(scale.state_dict()) == ["scale"]
+    scale(x).sum().backward()
+    assert scale.scale.grad == -2
+    assert torch.equal(Scale()(x), x)
+
+
+def test_conv_has_the_public_defaults():
+    conv = Conv(2, 3)
+    assert conv.conv.kernel_size == (3, 3, 3)
+    assert conv.conv.bias is None
+    assert conv(torch.zeros(1, 2, 4, 6, 8)).shape == (1, 3, 4, 6, 8)
+    assert Conv(2, 3, stride=(1, 2, 2))(torch.zeros(1, 2, 4, 6, 8)).shape == (1, 3, 4, 3, 4)
+
+
 def test_a_crop_of_every_possible_size_loses_no_voxel():
     for fov in range(1, 300, 7):
         for out in range(1, fov + 1):
@@ -97,9 +124,9 @@ def test_heads_keep_the_order_of_the_spec_and_start_without_bias():
     assert Conv(2, 3, (1, 5, 5)).conv.bias is None
 
 
-def test_scale_averages_down_and_interpolates_up():
+def test_resample_averages_down_and_interpolates_up():
     x = torch.arange(16.0).reshape(1, 1, 1, 4, 4)
-    assert Scale((1, 0.5, 0.5))(x).flatten().tolist() == [2.5, 4.5, 10.5, 12.5]
-    assert torch.allclose(Scale((1, 2, 2))(torch.full((1, 1, 2, 3, 3), 7.0)), torch.tensor(7.0))
+    assert Resample((1, 0.5, 0.5))(x).flatten().tolist() == [2.5, 4.5, 10.5, 12.5]
+    assert torch.allclose(Resample((1, 2, 2))(torch.full((1, 1, 2, 3, 3), 7.0)), torch.tensor(7.0))
     with pytest.raises(ValueError, match="all raise or all lower"):
-        Scale((1, 2, 0.5))
+        Resample((1, 2, 0.5))

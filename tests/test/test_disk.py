@@ -83,23 +83,23 @@ def test_workers(lab, root, disk, also):
     assert run(root, "deepem/test/forward.py", *common, "--gs_output", f"file://{lab.folder}/serial").returncode == 0
     where = disk if "queue" in also else lab.folder
     plan, queue = where / "plan", f"fq://{where}/queue"
-    made = run(root, "scripts/inference/plan.py", "--plan", plan, "--task_size", "64,64,8", "--voxels_per_s", 1,
+    made = run(root, "deepem", "queue", "plan", "--plan", plan, "--task_size", "64,64,8", "--voxels_per_s", 1,
                *common, "--gs_output", f"file://{disk}/out")  # fmt: skip
     assert made.returncode == 0, made.stderr
-    assert run(root, "scripts/inference/enqueue.py", "--plan", plan, "--queue", queue).returncode == 0
+    assert run(root, "deepem", "queue", "enqueue", "--plan", plan, "--queue", queue).returncode == 0
     ballast = fill(disk, random.Random(also).randrange(200_000, 600_000))
-    done = run(root, "scripts/inference/work.py", "--queue", queue, "--lease", 5)
+    done = run(root, "deepem", "queue", "work", "--queue", queue, "--lease", 5)
     assert "Traceback" not in done.stderr, done.stderr
     assert "task " in done.stderr
     assert "got a full disk, wants room" in done.stderr
-    status = run(root, "scripts/inference/status.py", "--plan", plan, "--verify")
+    status = run(root, "deepem", "queue", "status", "--plan", plan, "--verify")
     assert status.returncode == 1
     assert "damaged 0" not in status.stdout or "output is not" not in status.stdout
     ballast.unlink()
     for _ in range(3):
-        assert run(root, "scripts/inference/enqueue.py", "--plan", plan, "--queue", queue, "--verify").returncode == 0
-        assert run(root, "scripts/inference/work.py", "--queue", queue, "--lease", 5).returncode == 0
-    assert run(root, "scripts/inference/status.py", "--plan", plan, "--verify").returncode == 0
+        assert run(root, "deepem", "queue", "enqueue", "--plan", plan, "--queue", queue, "--verify").returncode == 0
+        assert run(root, "deepem", "queue", "work", "--queue", queue, "--lease", 5).returncode == 0
+    assert run(root, "deepem", "queue", "status", "--plan", plan, "--verify").returncode == 0
     found, wanted = (
         np.asarray(cloudvolume.CloudVolume(f"file://{place}/mitochondria", progress=False)[:])
         for place in (disk / "out", lab.folder / "serial")

@@ -2,35 +2,24 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 
 import pytest
 import torch
 
-
-@pytest.fixture
-def export(root, monkeypatch):
-    """Runs scripts/export.py in this process."""
-    path = root / "scripts" / "export.py"
-    spec = importlib.util.spec_from_file_location("deepem_export_script", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-
-    def main(*words):
-        monkeypatch.setattr(sys, "argv", [str(path), *words])
-        module.main()
-
-    main.module = module
-    return main
+from deepem.tools import export, serving
 
 
-def test_the_card_and_the_weights(lab, export, capsys, monkeypatch):
-    monkeypatch.setattr(export.module, "program", lambda *_: 0.0)
-    monkeypatch.setattr(export.module, "onnx", lambda *_: 1 / 0)
+def run(*words):
+    """Export, in this process."""
+    assert export.main(words) == 0
+
+
+def test_the_card_and_the_weights(lab, capsys, monkeypatch):
+    monkeypatch.setattr(serving, "program", lambda *_: 0.0)
+    monkeypatch.setattr(serving, "onnx", lambda *_: 1 / 0)
     lab.train("run", "--max_iter", 4, "--ema", 0.9)
-    export("--exp_name", "run", "--best", "--out", "served")
+    run("--exp_name", "run", "--best", "--out", "served")
     card = json.loads((lab.folder / "served" / "model.json").read_text())
     assert card["iteration"] == 4
     assert card["weights"] == "moving average"
@@ -45,10 +34,10 @@ def test_the_card_and_the_weights(lab, export, capsys, monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_program_gives_the_probabilities_of_the_network(lab, export, capsys):
+def test_the_program_gives_the_probabilities_of_the_network(lab, capsys):
     more = ("--model", "rsunet", "--width", 4, 8, "--fov", "4,16,16", "--max_iter", 1)
     lab.train("run", *more)
-    export("--exp_name", "run", "--raw", "--out", "served")
+    run("--exp_name", "run", "--raw", "--out", "served")
     told = capsys.readouterr().out
     assert "model.pt2: largest difference of a probability 0" in told
     program = torch.export.load(lab.folder / "served" / "model.pt2").module()
@@ -58,23 +47,23 @@ def test_the_program_gives_the_probabilities_of_the_network(lab, export, capsys)
     ]
 
 
-def test_a_folder_that_cannot_be_made_is_one_line(lab, export, capsys, monkeypatch):
-    monkeypatch.setattr(export.module.parts, "network", lambda *_: pytest.fail("the work was done first"))
+def test_a_folder_that_cannot_be_made_is_one_line(lab, capsys, monkeypatch):
+    monkeypatch.setattr(serving.parts, "network", lambda *_: pytest.fail("the work was done first"))
     state = {"iter": 1, "state_dict": {}, "options": {}, "spec": [{}, {}]}
-    monkeypatch.setattr(export.module, "find", lambda *_: state)
+    monkeypatch.setattr(serving, "find", lambda *_: state)
     lab.folder.mkdir(exist_ok=True)
     (lab.folder / "file").write_text("hi")
     for out in ("file", "file/served"):
         with pytest.raises(SystemExit) as caught:
-            export("--exp_name", "run", "--out", str(lab.folder / out))
+            run("--exp_name", "run", "--out", str(lab.folder / out))
         assert caught.value.code == 2
         err = capsys.readouterr().err
-        assert err.startswith(f"export.py: error: --out: got {lab.folder / out}: ")
+        assert err.startswith(f"deepem export: error: --out: got {lab.folder / out}: ")
         assert err.count("\n") == 1
 
 
-def test_an_experiment_that_is_not_there_is_one_line(lab, export, capsys):
+def test_an_experiment_that_is_not_there_is_one_line(lab, capsys):
     with pytest.raises(SystemExit) as caught:
-        export("--exp_name", "none", "--out", "served")
+        run("--exp_name", "none", "--out", "served")
     assert caught.value.code == 2
-    assert "export.py: error: --exp_name none: got no readable checkpoint" in capsys.readouterr().err
+    assert "deepem export: error: --exp_name none: got no readable checkpoint" in capsys.readouterr().err

@@ -40,14 +40,17 @@ def crop3d(x: Tensor, margin: Triple) -> Tensor:
     return x[..., z, y, x_]
 
 
-def crop3d_center(x: Tensor, size: Triple | Tensor) -> Tensor:
-    """View of the centre `size` voxels, or of as many as another feature map has."""
-    return centre_crop(x, vec3(size.shape[-3:]) if isinstance(size, Tensor) else triple(size))
+def crop3d_center(x: Tensor, ref: Triple | Tensor) -> Tensor:
+    """View of the centre of x, of the size of `ref`: another feature map, or (z, y, x) voxels."""
+    return centre_crop(x, vec3(ref.shape[-3:]) if isinstance(ref, Tensor) else triple(ref))
 
 
-def pad3d_center(x: Tensor, size: Triple | Tensor) -> Tensor:
-    """Zeros around x, up to `size` voxels: undone by `crop3d_center`, on which side ever an odd voxel lies."""
-    target = vec3(size.shape[-3:]) if isinstance(size, Tensor) else triple(size)
+def pad3d_center(x: Tensor, ref: Triple | Tensor) -> Tensor:
+    """Zeros around x, up to the size of `ref`: a feature map, or (z, y, x) voxels.
+
+    `crop3d_center` undoes it, whatever side an odd voxel lies on.
+    """
+    target = vec3(ref.shape[-3:]) if isinstance(ref, Tensor) else triple(ref)
     pads: list[int] = []
     for have, want in reversed(list(zip(x.shape[-3:], target, strict=True))):
         if want < have:

@@ -36,7 +36,7 @@ def test_cremi_says_which_files_are_missing_and_how_to_get_them(cremi):
         (cremi / cremi_b.FOLDER / f"{key}.h5").unlink()
     with pytest.raises(InputError) as error:
         cremi_b.load_data(cremi, labels=("seg",))
-    for words in ("img.h5, msk_val.h5", "prepare/cremi.py", "make_synthetic.py --layout cremi_b", cremi_b.FOLDER):
+    for words in ("img.h5, msk_val.h5", "deepem prepare cremi", "deepem synthesize --layout cremi_b", cremi_b.FOLDER):
         assert words in str(error.value)
 
 

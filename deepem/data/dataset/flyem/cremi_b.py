@@ -1,8 +1,8 @@
 """CREMI sample B: a cut-out of the fly brain, serial section EM at 40x8x8 nm (https://cremi.org).
 
 One id, `cremi_b`, in ``<data_dir>/flyem/ground_truth/cremi_b/mip1/padded_x256_y256_z16``: the image with tissue around
-what is labelled, neuron ids, and masks of the sections to train and to evaluate on. ``scripts/prepare/cremi.py`` makes
-this folder from CREMI's file; ``scripts/make_synthetic.py --layout cremi_b`` fills it with synthetic tissue.
+what is labelled, neuron ids, and masks of the sections to train and to evaluate on. ``deepem prepare cremi`` makes
+this folder from CREMI's file; ``deepem synthesize --layout cremi_b`` fills it with synthetic tissue.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ data_info = {
 splits = {"train": ["cremi_b"], "val": ["cremi_b"]}
 
 REMEDY = (
-    "that folder filled by 'python scripts/prepare/cremi.py' (CREMI sample B) or "
-    "'python scripts/make_synthetic.py --layout cremi_b' (synthetic tissue)"
+    "that folder filled by 'deepem prepare cremi' (CREMI sample B) or "
+    "'deepem synthesize --layout cremi_b' (synthetic tissue)"
 )
 hints = {
     label: f"{label}.h5, which CREMI does not have, beside img.h5 in <data_dir>/{FOLDER}"

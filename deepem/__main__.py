@@ -1,0 +1,101 @@
+"""The command line: ``deepem VERB``, ``python -m deepem VERB``, or from anywhere ``python CHECKOUT/deepem VERB``.
+
+A verb is a line of VERBS and a module with ``main(words) -> int | None``, which is imported when the verb is called.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+if __package__ in (None, ""):  # run as a folder: deepem/ is first on the path, where the checkout belongs
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+
+class Verb(NamedTuple):
+    """Where a verb's `main` is, and its line in --help."""
+
+    module: str
+    help: str
+
+
+VERBS = {
+    "train": Verb("deepem.train.run", "train a network, or resume a run"),
+    "forward": Verb("deepem.test.forward", "predict volumes with a trained network"),
+    "evaluate": Verb("deepem.tools.evaluate", "score predictions against the truth"),
+    "preview": Verb("deepem.tools.preview", "draw the samples that the network will see"),
+    "summary": Verb("deepem.tools.summary", "show a network's parameters, field of view, FLOPs and memory"),
+    "export": Verb("deepem.tools.export", "write a checkpoint for serving: safetensors, torch.export, ONNX"),
+    "synthesize": Verb("deepem.tools.synthesize", "write volumes of synthetic tissue"),
+    "prepare cremi": Verb("deepem.tools.prepare_cremi", "download CREMI sample B and convert it"),
+    "queue plan": Verb("deepem.tools.queue_plan", "cut a prediction into tasks for many machines"),
+    "queue enqueue": Verb("deepem.tools.queue_enqueue", "put the tasks that are left into a queue"),
+    "queue work": Verb("deepem.tools.queue_work", "do tasks of a queue; run it on every machine"),
+    "queue status": Verb("deepem.tools.queue_status", "show how far a plan is"),
+}
+
+HEAD = """\
+usage: deepem VERB ...
+
+Trains multi-task networks for volume electron microscopy and predicts volumes of any size.
+The shortest run:  deepem train --data deepem.data.dataset.synthetic --aff 1
+
+"""
+FOOT = """
+deepem VERB --help lists the flags of a verb; deepem --version shows the version.
+"""
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Call a verb with the words after it, and return its exit code.
+
+    Raises:
+        SystemExit: some verbs end with their exit code.
+    """
+    words = sys.argv[1:] if words is None else list(words)
+    if words[:1] == ["--version"]:
+        from deepem import __version__
+
+        sys.stdout.write(f"deepem {__version__}\n")
+        return 0
+    if words[:1] in ([], ["-h"], ["--help"], ["help"]):
+        (sys.stdout if words else sys.stderr).write(overview())
+        return 0 if words else 2
+    from importlib import import_module
+
+    name = next((" ".join(words[:n]) for n in (2, 1) if " ".join(words[:n]) in VERBS), None)
+    if name is None:
+        group = [verb for verb in VERBS if verb.startswith(f"{words[0]} ")]
+        if group and words[1:2] in (["-h"], ["--help"]):
+            sys.stdout.write(overview(group))
+            return 0
+        sys.stderr.write(f"deepem: error: {unknown(words)}\n")
+        return 2
+    verb = import_module(VERBS[name].module)
+    return verb.main(words[len(name.split()) :]) or 0
+
+
+def overview(names: Sequence[str] = tuple(VERBS)) -> str:
+    """The text of --help: a line for each verb."""
+    width = max(map(len, names)) + 2
+    return HEAD + "".join(f"  {name:<{width}}{VERBS[name].help}\n" for name in names) + FOOT
+
+
+def unknown(words: Sequence[str]) -> str:
+    """What to say of words that begin with no verb: the nearest one, and all that there are."""
+    from difflib import get_close_matches
+
+    group = [verb for verb in VERBS if verb.startswith(f"{words[0]} ")]
+    if group and len(words) == 1:
+        return f"verb: got {words[0]} alone, wants one of: {', '.join(group)}"
+    given = " ".join(words[: 2 if group else 1])
+    known = group or list(VERBS)
+    near = get_close_matches(given, known, 1, 0.5)
+    nearest = f"{near[0]}, which is nearest, or " if near else ""
+    return f"verb: got {given}, wants {nearest}one of: {', '.join(known)}"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,83 @@
+"""The folder of a plan: a path, ``file://``, ``gs://``, ... that all workers can reach."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deepem.test.place import refuse_unknown_protocol, to_be_made
+from deepem.test.sink import unwritable
+from deepem.utils.errors import InputError
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Small files by name, each written whole or not at all."""
+
+    path: str
+
+    @property
+    def url(self) -> str:
+        """The folder as cloud-files names it."""
+        return self.path if "://" in self.path else f"file://{Path(self.path).resolve()}"
+
+    def _files(self) -> Any:
+        from cloudfiles import CloudFiles
+
+        return CloudFiles(self.url, progress=False)
+
+    def put(self, name: str, value: bytes | Mapping[str, Any]) -> None:
+        """Write a file: bytes as they are, anything else as JSON.
+
+        Raises:
+            InputError: the folder cannot take it.
+        """
+        files = self._files()
+        try:
+            files.put(name, value) if isinstance(value, bytes) else files.put_json(name, value)
+        except Exception as error:  # each protocol raises errors of its own
+            raise unwritable(f"{self.path}/{name}", error) from error
+
+    def get(self, name: str) -> bytes | None:
+        """The bytes of a file, or None if it is not there."""
+        held: bytes | None = self._files().get(name)
+        return held
+
+    def json(self, name: str) -> Any:
+        """The value of a JSON file, or None if it is not there or not whole."""
+        try:
+            return self._files().get_json(name)
+        except ValueError:
+            return None
+
+    def names(self, prefix: str) -> list[str]:
+        """The files whose names begin with a prefix."""
+        return list(self._files().list(prefix))
+
+    def delete(self, names: Iterable[str]) -> None:
+        """Take files away; those that are not there are none the less gone."""
+        self._files().delete(list(names))
+
+    def refuse_unless_new(self, name: str) -> None:
+        """Refuse a folder that holds a file of that name or cannot take one. The folder is left as it was.
+
+        Raises:
+            InputError: it is no new folder, or cannot be written to.
+        """
+        refuse_unknown_protocol(self.path, written=True)
+        files, made = self._files(), to_be_made(self.url)
+        try:
+            there = files.exists(name)
+            if not there:
+                files.put("trial", b"")
+                files.delete("trial")
+        except Exception as error:  # each protocol raises errors of its own
+            raise unwritable(self.path, error) from error
+        if there:
+            raise InputError(self.path, "a plan that is there", "a new folder")
+        with suppress(OSError):
+            for one in made:
+                one.rmdir()

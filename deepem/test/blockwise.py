@@ -1,0 +1,166 @@
+"""A prediction cut into tasks: the part of `deepem.blocks` that only inference knows.
+
+A task is whole chunks of the output volumes. It computes every patch that touches its box, on the grid of the whole, so
+that its voxels are the same bits wherever the cuts are. When its output is written and read back, its marker holds a
+checksum of every block.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import time
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from deepem.blocks.folder import Folder
+from deepem.blocks.plan import FILE, Phase, Plan
+from deepem.blocks.programs import Effort
+from deepem.test.chunks import get, put
+from deepem.test.cloud import CloudSink
+from deepem.test.job import Job
+from deepem.test.option import parse
+from deepem.test.view import Volume, tables_of
+from deepem.test.volumes import Placement, cloud_volume, placement, stored
+from deepem.utils.errors import InputError
+from deepem.utils.geometry import Box, Tiles, Vec3, vec3
+
+Array = NDArray[Any]
+
+PHASE = "predict"
+TABLES = "tables.npy"
+DOWNSAMPLE = (
+    "no such flag for a plan; once all tasks are done: python -c "
+    "'from deepem.test.pyramid import downsample; downsample(\"PATH OF THE OUTPUT VOLUME\")'"
+)
+
+
+def make_plan(folder: str, words: Sequence[str], task_size: Vec3) -> Plan:
+    """Cut what a command line predicts into tasks of about `task_size` (z, y, x), and make the output volumes.
+
+    Raises:
+        InputError: the command line cannot be used, or is none with --gs_input and --gs_output.
+    """
+    options, number, state = parse(words)
+    if not options["gs_input"]:
+        raise InputError("--gs_input", "nothing", "the volume behind cloud-volume that the tasks read")
+    if options["downsample"]:  # of which task would it be?
+        raise InputError("--downsample", "a plan", DOWNSAMPLE)
+    if min(task_size) < 1:
+        raise InputError("--task_size", ",".join(map(str, task_size[::-1])), "three sizes x,y,z of 1 or more")
+    Folder(folder).refuse_unless_new(FILE)
+    words = [*words, "--chkpt_num", str(number)]  # workers are to agree on it while training goes on
+    job = Job(options, number, state)
+    norm = options["gs_input_norm"]
+    tables = None if norm is None else tables_of(stored(options, "gs_input"), *norm)
+    volume, source = cloud_volume(job, tables)
+    covered = job.covered(volume)
+    place = placement(job, volume, source, covered)
+    with place.sink() as sink:
+        boxes = Tiles(covered, vec3(max(1, round(n / c)) * c for n, c in zip(task_size, sink.chunk, strict=True)))
+        settings = {
+            "words": words,
+            "patches": job.patches_tiled(volume, covered, boxes.tile),
+            "uncut": job.patches(volume, covered),
+        }
+        files = {} if tables is None else {TABLES: _bytes_of(tables)}
+        return Plan.create(folder, "forward", settings, [Phase(PHASE, boxes)], files)
+
+
+def open_tasks(plan: Plan) -> Predictions:
+    """The network and the volumes of a plan."""
+    job = Job(*parse(plan.settings["words"]))
+    held = Folder(plan.folder).get(TABLES)
+    volume, source = cloud_volume(job, None if held is None else np.load(io.BytesIO(held)))
+    return Predictions(job, volume, placement(job, volume, source, job.covered(volume)))
+
+
+def effort(plan: Plan) -> Effort:
+    """What a plan costs."""
+    return Effort(plan.phases[0].boxes.whole.voxels, plan.settings["patches"], plan.settings["uncut"])
+
+
+def rate(plan: Plan, seconds: float = 5.0) -> float:
+    """Output voxels per second of the network on this machine, from a trial of a few seconds."""
+    job = Job(*parse(plan.settings["words"]))
+    size = (job.options["batch_size"], job.channels, *job.patch)
+    patches = torch.zeros(size, device=job.device)
+    float(next(iter(job.network(patches).values())).sum())  # the first call builds what later ones use
+    begun, count = time.monotonic(), 0
+    while (taken := time.monotonic() - begun) < seconds:
+        float(next(iter(job.network(patches).values())).sum())
+        count += size[0]
+    whole = effort(plan)
+    return whole.voxels / whole.uncut * count / taken
+
+
+class CheckedSink(CloudSink):
+    """Output volumes whose blocks are read back once they are written; `blocks` holds their checksums."""
+
+    blocks: list[tuple[str, Vec3, Vec3, int]]
+
+    def __enter__(self) -> CheckedSink:
+        self.blocks = []
+        return self
+
+    def store(self, name: str, box: Box, array: Array) -> None:
+        """Write whole chunks and read them back.
+
+        Raises:
+            OSError: what is read is not what was written.
+        """
+        put(self.volumes[name], box, array)
+        crc = _crc(array)
+        if _crc(get(self.volumes[name], box)) != crc:
+            raise OSError(f"{self.paths[name]}: voxels {box.begin} to {box.end} are not what was written")
+        self.blocks.append((name, box.begin, box.end, crc))
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What does the tasks of a plan: the network and the volumes, kept from task to task."""
+
+    job: Job
+    volume: Volume
+    place: Placement
+
+    def do(self, phase: str, box: Box, label: str) -> dict[str, Any]:
+        """Predict a box, and return the checksums of its blocks and figures."""
+        with self.place.sink(CheckedSink) as sink:
+            assert isinstance(sink, CheckedSink)
+            figures = self.job.run(self.volume, box, sink, sink.chunk, label)
+        return {"blocks": sink.blocks, "host": os.uname().nodename, **figures}
+
+    def holds(self, phase: str, marker: Mapping[str, Any]) -> bool:
+        """Whether every block of a task is what its marker says; each is read and summed."""
+        try:
+            return all(
+                _crc(get(self._volumes[name], Box(vec3(begin), vec3(end)))) == crc
+                for name, begin, end, crc in marker["blocks"]
+            )
+        except InputError:  # what cannot be read is not what was written
+            return False
+
+    @cached_property
+    def _volumes(self) -> Mapping[str, Any]:
+        return self.place.sink().volumes
+
+
+def _crc(array: Array) -> int:
+    crc = 0
+    for channel in array:
+        crc = zlib.crc32(np.ascontiguousarray(channel).data, crc)
+    return crc
+
+
+def _bytes_of(array: Array) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()

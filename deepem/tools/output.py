@@ -1,0 +1,81 @@
+"""What the verbs write and where: refused before the work if it cannot be, and in one line if it fails after all."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from deepem.utils.argv import one_line_errors
+from deepem.utils.errors import InputError
+
+
+def say(text: object) -> None:
+    """A line of results on stdout."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+@contextmanager
+def errors_of(prog: str, *flags: str) -> Iterator[None]:
+    """Around a verb: InputError becomes one line on stderr and exit code 2, naming `flags` with their dashes.
+
+    Library code below the command line names the parameter, ``queue``, where a user knows the flag, ``--queue``.
+    """
+    with one_line_errors(prog):
+        try:
+            yield
+        except InputError as error:
+            if error.where not in flags:
+                raise
+            raise InputError(f"--{error.where}", error.got, error.wants) from error
+        except FileNotFoundError as error:
+            where = error.filename or "file"
+            raise InputError(where, error.strerror or error, "a file that is there") from error
+
+
+def check_file(flag: str, path: Path) -> None:
+    """Refuse a file that could not be written: a folder, or one in a folder that is not there.
+
+    Raises:
+        InputError: it could not.
+    """
+    if path.is_dir():
+        raise InputError(flag, path, "a file, not a folder")
+    if not path.parent.is_dir():
+        raise InputError(flag, path, "a file in a folder that is there")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise InputError(flag, path, "a file that may be written")
+
+
+def check_folder(flag: str, path: Path) -> None:
+    """Refuse a folder that could not be made or written into; it need not be there yet.
+
+    Raises:
+        InputError: it could not.
+    """
+    there = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
+    if not there.is_dir():
+        raise InputError(flag, path, f"a folder: {there} is a file")
+    if not os.access(there, os.W_OK):
+        raise InputError(flag, path, "a folder that may be written into")
+
+
+@contextmanager
+def writing(flag: str, path: Path) -> Iterator[None]:
+    """Around what writes: a place that cannot be written to is bad input."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(flag, f"{path}: {error.strerror or error}", "a place that can be written to") from error
+
+
+def asks_for_help(parser: argparse.ArgumentParser, words: Sequence[str]) -> bool:
+    """Whether --help is among the words; it is then printed."""
+    if not {"-h", "--help"} & set(words):
+        return False
+    parser.print_help()
+    return True

@@ -1,0 +1,52 @@
+"""Draw what the network will see: augmented samples with their labels on them, in one PNG.
+
+Takes all flags of training, and its own below; samples are those of a run with the same flags and seed::
+
+    deepem preview --data deepem.data.dataset.synthetic --augment grayscale_warping --grayscale --warping
+        --aff 1 --mit 1 --out preview.png
+
+Each sample is two rows of sections: the image, and the image with instances in colours of their own (for affinities)
+and the outlines of all other labels; voxels that no loss counts are tinted red. The recipe is printed as a tree.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from deepem.tools import output
+from deepem.train.option import parse
+from deepem.utils.errors import InputError
+
+
+def main(words: Sequence[str]) -> int:
+    """Draw the sheet."""
+    parser = argparse.ArgumentParser(
+        "deepem preview", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--out", type=Path, default=Path("preview.png"), help="file to write")
+    parser.add_argument("--samples", type=int, default=6, help="how many samples")
+    parser.add_argument("--sections", type=int, default=8, help="how many sections of each, from all of its depth")
+    parser.add_argument("--phase", choices=("train", "val"), default="train", help="which samples")
+    args, words = parser.parse_known_args(words)
+    with output.errors_of(parser.prog):
+        import cv2
+
+        for name in ("samples", "sections"):
+            if getattr(args, name) < 1:
+                raise InputError(f"--{name}", getattr(args, name), "1 or more")
+        if args.out.is_dir() or not cv2.haveImageWriter(str(args.out)):
+            raise InputError("--out", args.out, "a picture to write, such as preview.png")
+        output.check_folder("--out", args.out.parent)
+        options, _ = parse(words)
+        from deepem.tools import sheet
+
+        output.say(sheet.describe(options, args.phase))
+        drawn = sheet.sheet(options, args.phase, args.samples, args.sections)
+        with output.writing("--out", args.out):
+            args.out.parent.mkdir(parents=True, exist_ok=True)
+        if not cv2.imwrite(str(args.out), drawn):
+            raise InputError("--out", args.out, "a file that can be written, .png")
+    output.say(args.out)
+    return 0

@@ -1,0 +1,135 @@
+"""The sheet of samples that `deepem preview` draws."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from deepem import option
+from deepem.data.loader import generator
+from deepem.option import own
+from deepem.tasks import Task
+from deepem.train import parts
+from deepem.utils import modules
+from deepem.utils.crop import centre_crop
+from deepem.utils.errors import InputError
+from deepem.utils.geometry import vec3
+
+Picture = NDArray[np.uint8]
+"""(Y, X, 3), blue, green, red as OpenCV has them."""
+
+OUTLINES = ((66, 186, 255), (255, 168, 0), (120, 255, 120), (255, 90, 220), (80, 80, 255), (255, 255, 90))
+GAP, HEAD = 4, 22
+"""Pixels between pictures, and of the line of text above a sample."""
+
+
+def describe(options: Mapping[str, Any], phase: str) -> str:
+    """The recipe as a tree."""
+    if not options["augment"]:
+        return "no --augment: patches as they are"
+    recipe = modules.load("augment", options["augment"])
+    return repr(recipe.get_augmentation(phase == "train", **own("augment", recipe, dict(options))))
+
+
+def sheet(options: dict[str, Any], phase: str, samples: int, sections: int) -> Picture:
+    """Samples below each other."""
+    tasks = option.chosen_tasks(options)
+    parts.set_sizes(options, tasks)
+    data = parts.data(options, tasks)
+    sampler = data.train if phase == "train" else data.val
+    if sampler is None:
+        raise InputError("--phase", phase, "train, or ids to evaluate on")
+    rows: list[Picture] = []
+    for index in range(samples):
+        sample = sampler(generator(options["seed"], phase, index))
+        name = sampler.which(generator(options["seed"], phase, index)) if hasattr(sampler, "which") else ""
+        rows += [heading(f"sample {index}  {name}", tasks), *draw(sample, tasks, sections)]
+    width = max(row.shape[1] for row in rows)
+    return np.concatenate([_padded(row, width) for row in rows])
+
+
+def draw(sample: Mapping[str, Any], tasks: Sequence[Task], sections: int) -> list[Picture]:
+    """Two rows of sections: image, and image with labels; both of the size of the output."""
+    size = vec3(np.asarray(sample[tasks[0].name]).shape[-3:])
+    image = centre_crop(np.asarray(sample["input"])[0], size)
+    shown = np.unique(np.linspace(0, size[0] - 1, min(sections, size[0])).round().astype(int))
+    plain = [cv2.cvtColor((image[z] * 255).clip(0, 255).astype(np.uint8), cv2.COLOR_GRAY2BGR) for z in shown]
+    marked = [labelled(picture, sample, tasks, int(z)) for picture, z in zip(plain, shown, strict=True)]
+    return [_beside(plain), _beside(marked)]
+
+
+def labelled(picture: Picture, sample: Mapping[str, Any], tasks: Sequence[Task], z: int) -> Picture:
+    """A section with its labels."""
+    out = picture.astype(np.float32)
+    counted = np.zeros(picture.shape[:2], bool)
+    for task in tasks:
+        counted |= np.asarray(sample[f"{task.name}_mask"])[0, z] > 0
+    ids = next((np.asarray(sample[task.name])[0, z] for task in tasks if task.kind == "affinity"), None)
+    if ids is not None:
+        colours = _colours(ids)
+        out = np.where((ids > 0)[..., None], 0.6 * out + 0.4 * colours, out)
+        out[_edges(ids)] *= 0.4
+    out = np.where(counted[..., None], out, 0.7 * out + np.array([0, 0, 70], np.float32))
+    drawn = np.ascontiguousarray(out.clip(0, 255).astype(np.uint8))
+    for colour, channel in zip(_legend(tasks).values(), _binary(sample, tasks), strict=True):
+        found, _ = cv2.findContours((channel[z] > 0.5).astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(drawn, found, -1, colour, 1)
+    return drawn
+
+
+def heading(text: str, tasks: Sequence[Task]) -> Picture:
+    """A line of text, and the names of the outlined labels in their colours."""
+    words = [(text, (255, 255, 255)), *_legend(tasks).items()]
+    line, at = np.zeros((HEAD, 4000, 3), np.uint8), GAP
+    for word, colour in words:
+        cv2.putText(line, word, (at, HEAD - 7), cv2.FONT_HERSHEY_SIMPLEX, 0.45, colour, 1, cv2.LINE_AA)
+        at += cv2.getTextSize(word, cv2.FONT_HERSHEY_SIMPLEX, 0.45, 1)[0][0] + 16
+    return line[:, :at]
+
+
+def _legend(tasks: Sequence[Task]) -> dict[str, tuple[int, int, int]]:
+    """The outlined channels by name, and their colours."""
+    names = [
+        f"{task.name} {channel + 1}" if task.channels > 1 else task.name
+        for task in tasks
+        if task.kind != "affinity"
+        for channel in range(task.channels)
+    ]
+    return {name: OUTLINES[i % len(OUTLINES)] for i, name in enumerate(names)}
+
+
+def _binary(sample: Mapping[str, Any], tasks: Sequence[Task]) -> list[Any]:
+    """The outlined channels (Z, Y, X), in the order of the legend."""
+    return [channel for task in tasks if task.kind != "affinity" for channel in np.asarray(sample[task.name])]
+
+
+def _colours(ids: NDArray[Any]) -> NDArray[np.float32]:
+    """A bright colour for each id, the same for the same id."""
+    names, at = np.unique(ids, return_inverse=True)
+    hues = (names.astype(np.uint64) * np.uint64(2654435761) >> np.uint64(7)) % np.uint64(180)
+    hsv = np.stack([hues, np.full_like(hues, 230), np.full_like(hues, 255)], -1).astype(np.uint8)
+    table = cv2.cvtColor(hsv[None], cv2.COLOR_HSV2BGR)[0].astype(np.float32)
+    colours: NDArray[np.float32] = table[at].reshape(*ids.shape, 3)
+    return colours
+
+
+def _edges(ids: NDArray[Any]) -> NDArray[np.bool_]:
+    """Voxels whose next neighbour in y or x has another id."""
+    edge = np.zeros(ids.shape, bool)
+    edge[:-1] |= ids[:-1] != ids[1:]
+    edge[:, :-1] |= ids[:, :-1] != ids[:, 1:]
+    return edge
+
+
+def _beside(pictures: Sequence[Picture]) -> Picture:
+    """Pictures in a row with gaps, and a gap below."""
+    padded = [cv2.copyMakeBorder(p, 0, GAP, 0, GAP, cv2.BORDER_CONSTANT) for p in pictures]
+    return np.concatenate(padded, axis=1)
+
+
+def _padded(row: Picture, width: int) -> Picture:
+    return np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0)))

@@ -1,0 +1,75 @@
+"""The summary of a model states what can be checked by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from deepem.models import rsunet, rsunet_act, vrunet
+from deepem.models.emvision.receptive_field import receptive_field
+from deepem.tools import summary
+
+SPECS = {"in_spec": {"input": (1, 1, 1, 1)}, "out_spec": {"affinity": (1, 1, 1, 1)}}
+
+
+@pytest.mark.parametrize(
+    ("model", "field"),
+    [
+        # In y and x: 1 + 2 * 4 for the 5x5 convolutions at both ends + 8 convolutions of 3.
+        (rsunet.create_model(**SPECS, width=[1]), (9, 17, 17)),
+        (rsunet_act.create_model(**SPECS, width=[1, 1], zfactor=[1], upsampling="nearest"), (25, 42, 42)),
+        (vrunet.create_model(**SPECS, width=[1], mode="nearest"), (9, 17, 17)),
+    ],
+)
+def test_receptive_field(model, field):
+    assert receptive_field(model, model.shape) == field
+
+
+def test_receptive_field_is_what_gradients_reach():
+    """Weights all positive: every voxel of the field has a gradient, no other."""
+    model = rsunet_act.create_model(**SPECS, width=[1, 1], norm="none", act="ELU").double().eval()
+    for m in model.modules():
+        if isinstance(m, torch.nn.MaxPool3d):
+            m.forward = lambda x: torch.nn.functional.avg_pool3d(x, (1, 2, 2))
+    with torch.no_grad():
+        for p in model.parameters():
+            p.fill_(1 / max(1, p[0].numel()) if p.dim() > 1 else 0)
+    x = torch.rand(1, 1, 1, 2, 80, dtype=torch.float64, requires_grad=True)
+    y = model(x)["affinity"].sum((0, 1, 2, 3))
+    widths = []
+    for voxel in (40, 41):
+        (gradient,) = torch.autograd.grad(y[voxel], x, retain_graph=True)
+        seen = gradient.abs().sum((0, 1, 2, 3)).nonzero().flatten()
+        widths.append(int(seen[-1] - seen[0]) + 1)
+    assert receptive_field(model, model.shape)[2] == max(widths)
+
+
+def test_squeeze_excitation_sees_the_whole_patch():
+    model = rsunet_act.create_model(**SPECS, width=[1, 1], squeeze_excitation=True)
+    assert receptive_field(model, model.shape) is None
+
+
+def test_printed_summary(capsys):
+    words = ["--model", "vrunet", "--width", "2", "3", "--fov", "24,44,44", "--voxel_size_nm", "40,4,4"]
+    summary.main(words)
+    rows = dict(line.split(None, 1) for line in capsys.readouterr().out.splitlines() if line[:10] == "parameters")
+    count = sum(
+        p.numel() for p in vrunet.create_model(**{**SPECS, "out_spec": {"a": (3, 1, 1, 1)}}, width=[2, 3]).parameters()
+    )
+    assert rows == {"parameters": f"{count:,}"}
+
+
+def test_flops_count_two_per_multiply_and_add(capsys):
+    summary.main(["--model", "rsunet", "--width", "1", "--fov", "4,8,8", "--channels", "1"])
+    out = capsys.readouterr().out
+    assert f"{2 * (25 + 4 * 27 + 25)} forward" in out
+    assert "4,8,8 -> 4,8,8" in out
+
+
+def test_a_patch_that_does_not_fit_is_refused_in_one_line(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        summary.main(["--model", "rsunet", "--fov", "4,7,8"])
+    error = capsys.readouterr().err
+    assert error.startswith("deepem summary: error: ")
+    assert "y = 8 instead of 7" in error
+    assert error.count("\n") == 1
