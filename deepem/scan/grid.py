@@ -18,7 +18,6 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 from deepem.utils.errors import InputError
 from deepem.utils.geometry import Box, Vec3, vec3
@@ -182,27 +181,3 @@ def runs(layers: range, depth: int | None) -> Iterator[range]:
     """Consecutive runs of at most `depth` layers (None: all of them)."""
     step = len(layers) if depth is None else depth
     yield from (layers[i : i + step] for i in range(0, len(layers), step))
-
-
-@dataclass(frozen=True)
-class Tiles(Sequence[Box]):
-    """A box cut into tiles, z slowest, each made when it is asked for: there may be hundreds of millions."""
-
-    whole: Box
-    tile: Vec3
-
-    @property
-    def counts(self) -> Vec3:
-        """Tiles along each axis."""
-        return vec3(-(-(e - b) // n) for b, e, n in zip(*self.whole, self.tile, strict=True))
-
-    def __len__(self) -> int:
-        return math.prod(self.counts)
-
-    def __getitem__(self, number: Any) -> Any:
-        if not 0 <= number < len(self):
-            raise IndexError(number)
-        _, ys, xs = self.counts
-        index = number // (ys * xs), number // xs % ys, number % xs
-        begin = vec3(b + i * n for b, i, n in zip(self.whole.begin, index, self.tile, strict=True))
-        return Box(begin, vec3(min(b + n, e) for b, n, e in zip(begin, self.tile, self.whole.end, strict=True)))

@@ -22,10 +22,10 @@ from dataclasses import dataclass
 import torch
 
 from deepem.scan.augment import Augmented
-from deepem.scan.grid import Grid, Tiles
+from deepem.scan.grid import Grid
 from deepem.scan.stitch import Scan
 from deepem.scan.weights import KEPT
-from deepem.utils.geometry import Box, Vec3, vec3
+from deepem.utils.geometry import Box, Tiles, Vec3, vec3
 
 MIB = 1 << 20
 RUNS = 4

@@ -26,24 +26,24 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from deepem.scan.grid import Tiles
-from deepem.test.chunks import get, put
-from deepem.test.cloud import CloudSink
+from deepem.io.addresses import refuse_unknown_protocol, to_be_made
+from deepem.io.chunks import get, put
+from deepem.io.cloud_sink import CloudSink
+from deepem.io.faults import unwritable
+from deepem.io.views import tables_of
+from deepem.io.volume import Volume
 from deepem.test.job import Job
 from deepem.test.option import parse
-from deepem.test.place import refuse_unknown_protocol, to_be_made
 from deepem.test.progress import tell
-from deepem.test.sink import unwritable
-from deepem.test.view import Volume, tables_of
 from deepem.test.volumes import Placement, cloud_volume, placement, stored
 from deepem.utils.errors import InputError
-from deepem.utils.geometry import Box, Vec3, vec3
+from deepem.utils.geometry import Box, Tiles, Vec3, vec3
 
 Array = NDArray[Any]
 
 DOWNSAMPLE = (
     "no such flag in plan.py; once all tasks are done: python -c "
-    "'from deepem.test.pyramid import downsample; downsample(\"PATH OF THE OUTPUT VOLUME\")'"
+    "'from deepem.io.pyramid import downsample; downsample(\"PATH OF THE OUTPUT VOLUME\")'"
 )
 TRIES = 3
 WAIT_S = 2.0

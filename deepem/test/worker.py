@@ -14,9 +14,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from deepem.io.faults import unwritable
 from deepem.test.plan import Plan, do_task
 from deepem.test.progress import tell
-from deepem.test.sink import unwritable
 from deepem.utils.errors import InputError, reason
 
 LOOK_AGAIN_S = 2.0

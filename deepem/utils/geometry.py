@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 Vec3 = tuple[int, int, int]
 
@@ -91,3 +93,27 @@ def touched(box: Box, size: Vec3, whole: Box) -> Iterator[Box]:
     firsts = zip(*box, whole.begin, size, strict=True)
     for begin in itertools.product(*(range(b - (b - f) % n, e, n) for b, e, f, n in firsts)):
         yield Box(vec3(begin), vec3(min(b + n, e) for b, n, e in zip(begin, size, whole.end, strict=True)))
+
+
+@dataclass(frozen=True)
+class Tiles(Sequence[Box]):
+    """A box cut into tiles, z slowest, each made when it is asked for: there may be hundreds of millions."""
+
+    whole: Box
+    tile: Vec3
+
+    @property
+    def counts(self) -> Vec3:
+        """Tiles along each axis."""
+        return vec3(-(-(e - b) // n) for b, e, n in zip(*self.whole, self.tile, strict=True))
+
+    def __len__(self) -> int:
+        return math.prod(self.counts)
+
+    def __getitem__(self, number: Any) -> Any:
+        if not 0 <= number < len(self):
+            raise IndexError(number)
+        _, ys, xs = self.counts
+        index = number // (ys * xs), number // xs % ys, number % xs
+        begin = vec3(b + i * n for b, i, n in zip(self.whole.begin, index, self.tile, strict=True))
+        return Box(begin, vec3(min(b + n, e) for b, n, e in zip(begin, self.tile, self.whole.end, strict=True)))

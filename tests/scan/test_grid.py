@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deepem.scan.grid import Axis, Grid, Tiles, resolve_stride, runs
+from deepem.scan.grid import Axis, Grid, resolve_stride, runs
 from deepem.utils.errors import InputError
-from deepem.utils.geometry import Box
+from deepem.utils.geometry import Box, Tiles
 
 
 @st.composite
