@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -29,3 +30,16 @@ def shared() -> Path:
 def verb_env(root: Path) -> dict[str, str]:
     """The environment of a process that calls ``python -m deepem VERB`` from another folder, on one thread."""
     return {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture
+def stored(tmp_path):
+    """An image volume that begins at x 10, y 20, z 5, and its array (z, y, x)."""
+    cloudvolume = pytest.importorskip("cloudvolume")
+    array = np.random.default_rng(0).integers(1, 256, (7, 37, 29), np.uint8)
+    path = f"file://{tmp_path}/em"
+    cloudvolume.CloudVolume.from_numpy(
+        array.transpose(2, 1, 0)[..., None].copy(), path, resolution=(4, 4, 40), voxel_offset=(10, 20, 5),
+        chunk_size=(16, 8, 4), progress=False,
+    )  # fmt: skip
+    return path, array

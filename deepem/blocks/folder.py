@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deepem.test.place import refuse_unknown_protocol, to_be_made
-from deepem.test.sink import unwritable
+from deepem.io.addresses import refuse_unknown_protocol, to_be_made
+from deepem.io.faults import unwritable
 from deepem.utils.errors import InputError
 
 

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from deepem.test.sink import unwritable
+from deepem.io.faults import unwritable
 from deepem.utils.errors import InputError, reason
 
 AT_ONCE = 1000

@@ -16,7 +16,7 @@ from typing import Any
 from deepem.blocks import queue as queues
 from deepem.blocks.plan import Plan
 from deepem.blocks.programs import Tasks, program
-from deepem.test.sink import unwritable
+from deepem.io.faults import unwritable
 from deepem.utils.errors import InputError
 
 TRIES = 3

@@ -23,11 +23,12 @@ from numpy.typing import NDArray
 from deepem.blocks.folder import Folder
 from deepem.blocks.plan import FILE, Phase, Plan
 from deepem.blocks.programs import Effort
-from deepem.test.chunks import get, put
-from deepem.test.cloud import CloudSink
+from deepem.io.chunks import get, put
+from deepem.io.cloud_sink import CloudSink
+from deepem.io.views import tables_of
+from deepem.io.volume import Volume
 from deepem.test.job import Job
 from deepem.test.option import parse
-from deepem.test.view import Volume, tables_of
 from deepem.test.volumes import Placement, cloud_volume, placement, stored
 from deepem.utils.errors import InputError
 from deepem.utils.geometry import Box, Tiles, Vec3, vec3
@@ -38,7 +39,7 @@ PHASE = "predict"
 TABLES = "tables.npy"
 DOWNSAMPLE = (
     "no such flag for a plan; once all tasks are done: python -c "
-    "'from deepem.test.pyramid import downsample; downsample(\"PATH OF THE OUTPUT VOLUME\")'"
+    "'from deepem.io.pyramid import downsample; downsample(\"PATH OF THE OUTPUT VOLUME\")'"
 )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from deepem.io.stored import Image
 from deepem.scan.augment import Augmented
 from deepem.scan.flips import Flip
 from deepem.scan.grid import Grid, resolve_stride
@@ -18,8 +19,7 @@ from deepem.scan.weights import Blend, choose_profile
 from deepem.test.heads import Edges, blends, edges_of
 from deepem.test.network import Network, device_of, evaluating
 from deepem.test.progress import Progress
-from deepem.test.source import Source
-from deepem.test.view import tensor
+from deepem.test.stream import tensor
 from deepem.utils.convolution import quick
 from deepem.utils.errors import InputError
 from deepem.utils.geometry import Box, Vec3, vec3
@@ -48,7 +48,7 @@ def predict(
     progress: bool,
 ) -> Prediction:
     """See `deepem.test.forward.predict`."""
-    source = Source("image", np.asarray(image), any_range=True)
+    source = Image("image", np.asarray(image), any_range=True)
     patch, output = vec3(patch_size), vec3(patch_size if output_size is None else output_size)
     edges, mask_edges = _plain(edges), _plain(mask_edges)
     if batch_size < 1:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from deepem import option, tasks
+from deepem.io.volume import Volume
 from deepem.scan.augment import VARIANCE, Augmented
 from deepem.scan.flips import Flip
 from deepem.scan.grid import Grid, resolve_stride
@@ -20,7 +21,6 @@ from deepem.test.network import Network
 from deepem.test.option import Options, folder
 from deepem.test.progress import Progress, tell
 from deepem.test.stream import Sink, largest_that_fits, stream
-from deepem.test.view import Volume
 from deepem.utils import checkpoint, modules
 from deepem.utils.argv import plug_in
 from deepem.utils.checkpoint import State

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
+from deepem.io.precomputed import CloudSource
 from deepem.utils.errors import InputError
-from deepem.utils.geometry import Vec3, vec3
+from deepem.utils.geometry import Box, Vec3, vec3
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,20 @@ class Place:
         ]
         return vec3(b for b, _ in found), vec3(e for _, e in found)
 
+    def within(self, source: CloudSource) -> CloudSource:
+        """What of a volume the place names.
+
+        Raises:
+            InputError: it is not all in the volume.
+        """
+        ratio = source.ratio[::-1]
+        (first, last), (low, high) = ([corner[::-1] for corner in box] for box in (source.whole, source.bounds))
+        begin, end = self.at_level(vec3(first), vec3(last), vec3(low), vec3(high), vec3(ratio))
+        if any(b < f or e > t or b >= e for b, e, f, t in zip(begin, end, low, high, strict=True)):
+            wants = f"within {vec3(low)} to {vec3(high)} of {source.name}"
+            raise InputError("--begin, --end", f"{begin} to {end} at mip {source.mip}", wants)
+        return source.within(Box(vec3(begin[::-1]), vec3(end[::-1])))
+
     def in_words(self) -> str:
         """``x{}_y{}_z{}_s{}-{}-{}`` of a centre, ``b-e_b-e_b-e`` of a begin and an end; '' without either."""
         if self.center is not None and self.size is not None:
@@ -75,33 +89,3 @@ def filled(path: str, keywords: Sequence[str], place: str = "") -> str:
         return path.format(*(keywords or [place]))
     except (IndexError, KeyError, ValueError) as error:
         raise InputError("--keywords", f"{len(keywords)} words for {path}", "one for each {}") from error
-
-
-def refuse_unknown_protocol(path: str, written: bool = False) -> None:
-    """Refuse ``foo://x``, which cloud-volume takes for the local folder ``foo:/x``.
-
-    Args:
-        path: Of a volume or a folder.
-        written: Whether it is an output.
-
-    Raises:
-        InputError: no protocol of that name works, or it cannot be written to.
-    """
-    from cloudfiles import paths
-
-    paths.update_aliases_from_file()
-    known = [name for name in paths.ALLOWED_PROTOCOLS if not (written and "http" in name)]
-    formats = ["precomputed"] if written else paths.ALLOWED_FORMATS
-    first, *more = path.split("://")
-    if more and first in formats:
-        first, *more = more
-    if more and first not in known:
-        wants = ", ".join(f"{name}://" for name in known if "+" not in name)
-        raise InputError(path, f"the protocol {first}://", f"one of {wants}, or a local path")
-
-
-def to_be_made(path: str) -> list[Path]:
-    """The local folders that a new volume, or a new folder, brings with it, the innermost first."""
-    place = path.removeprefix("precomputed://").removeprefix("file://")
-    folder = Path(place).absolute()
-    return [] if "://" in place else [one for one in (folder, *folder.parents) if not one.exists()]

@@ -11,18 +11,22 @@ from typing import Any
 
 import numpy as np
 
+from deepem.io.cloud_sink import CloudSink, Layout, fits
+from deepem.io.files import opened_image
+from deepem.io.precomputed import CloudMask, CloudSource
+from deepem.io.pyramid import downsample
+from deepem.io.sink import Hdf5Sink, attributes_of
+from deepem.io.stored import Image
+from deepem.io.views import Masked, Mirrored, Normalised, tables_of
+from deepem.io.volume import Volume
 from deepem.scan.augment import VARIANCE
-from deepem.test.cloud import CloudMask, CloudSink, CloudSource, Layout, fits
+from deepem.tasks import Task
 from deepem.test.job import Job
 from deepem.test.option import Options, folder
 from deepem.test.place import Place, filled
 from deepem.test.progress import tell
-from deepem.test.pyramid import downsample
-from deepem.test.sink import Hdf5Sink, attributes_of
-from deepem.test.source import Source, opened
 from deepem.test.stream import Nowhere
-from deepem.test.view import Masked, Mirrored, Normalised, Volume, tables_of
-from deepem.utils.errors import InputError
+from deepem.utils.errors import InputError, told_as
 from deepem.utils.geometry import Box, Vec3, vec3
 
 Summary = dict[str, Any]
@@ -70,14 +74,14 @@ def predict_dummy(job: Job) -> Summary:
     """Predict noise into nowhere: a benchmark."""
     size = vec3(job.options["dummy_inputsz"])
     noise = np.random.default_rng(0).integers(0, 256, (job.channels, *size), np.uint8)
-    volume = prepared(job, Source("--dummy_inputsz", noise))
+    volume = prepared(job, Image("--dummy_inputsz", noise))
     return {"name": "dummy", **job.run(volume, job.covered(volume), Nowhere(), label="dummy")}
 
 
 @contextmanager
 def file_volume(job: Job, name: str) -> Iterator[Volume]:
     """The volume of an id, with what the options change about it."""
-    with opened(Path(job.options["data_dir"]) / name / job.options["input_name"]) as source:
+    with opened_image(Path(job.options["data_dir"]) / name / job.options["input_name"]) as source:
         yield prepared(job, source)
 
 
@@ -89,16 +93,21 @@ def predict_file(job: Job, name: str) -> Summary:
         if options["gs_output"]:
             return {"name": name, **file_placement(job, volume, covered, name).predict(volume)}
         paths = file_paths(options, job.outputs, job.number, name)
-        rows = {task.name: task for task in job.tasks}
         begin = vec3(o + b for o, b in zip(volume.origin, covered.begin, strict=True))
-        attributes = {}
-        for output in job.outputs:
-            row = rows[output.removesuffix(VARIANCE)]
-            attributes[output] = attributes_of(row.flag, row.edges, begin, volume.voxel_size_nm)
+        attributes = {
+            output: attributes_of(row.flag, row.edges, begin, volume.voxel_size_nm)
+            for output, row in rows_of(job).items()
+        }
         with Hdf5Sink(paths, job.outputs, covered, options["out_dtype"], attributes) as sink:
             figures = job.run(volume, covered, sink, label=name)
     tell(f"{name}: wrote {', '.join(map(str, paths.values()))}")
     return {"name": name, **figures, "outputs": {output: str(path) for output, path in paths.items()}}
+
+
+def rows_of(job: Job) -> dict[str, Task]:
+    """The task of each output; a variance belongs to the task that it is taken of."""
+    rows = {task.name: task for task in job.tasks}
+    return {output: rows[output.removesuffix(VARIANCE)] for output in job.outputs}
 
 
 def file_placement(job: Job, volume: Volume, covered: Box, name: str) -> Placement:
@@ -124,7 +133,9 @@ def cloud_volume(job: Job, tables: Any = None) -> tuple[Volume, CloudSource]:
 def stored(options: Options, flag: str, kind: type[CloudSource] = CloudSource) -> CloudSource:
     """The volume that a flag names, at the place that the options name, as it is stored."""
     path = filled(options[flag], options["keywords"])
-    return kind(path, place_of(options), options["in_mip"], options["cache"])
+    with told_as({"mip": "--in_mip"}):
+        source = kind(path, options["in_mip"], options["cache"])
+    return place_of(options).within(source)
 
 
 def placement(job: Job, volume: Volume, source: CloudSource, covered: Box) -> Placement:
@@ -234,10 +245,15 @@ class Placement:
         z, y, x = (float(n) for n in size)
         return Layout(self.bounds, (z, y, x), vec3(tuple(options["chunk_size"])[::-1]), options["out_dtype"])
 
+    @property
+    def attributes(self) -> dict[str, dict[str, Any]]:
+        """What the info file of each output says beside its layout."""
+        return {name: attributes_of(row.flag, row.edges) for name, row in rows_of(self.job).items()}
+
     def check(self) -> None:
         """Refuse outputs that do not fit into what is there."""
         for name, path in self.paths.items():
-            fits(path, self.job.outputs[name], self.layout)
+            fits(path, self.job.outputs[name], self.layout, self.attributes[name])
 
     def sink(self, kind: type[CloudSink] = CloudSink) -> CloudSink:
         """The output volumes, made where they are not there yet."""
@@ -250,7 +266,7 @@ class Placement:
             "options": {name: value if isinstance(value, (int, float, str, bool)) else str(value)
                         for name, value in sorted(options.items()) if value not in (None, False, "", [])},
         }  # fmt: skip
-        return kind(self.paths, self.job.outputs, self.layout, self.origin, provenance)
+        return kind(self.paths, self.job.outputs, self.layout, self.origin, provenance, self.attributes)
 
     def predict(self, volume: Volume, label: str = "forward") -> Summary:
         """Predict all that is covered."""

@@ -2,6 +2,8 @@
 
 import re
 import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 
 class InputError(ValueError):
@@ -18,6 +20,17 @@ class InputError(ValueError):
     def __reduce__(self) -> tuple[type["InputError"], tuple[str, str, str]]:
         """Pickle by the three parts, so that the error crosses from a worker whole."""
         return type(self), (self.where, self.got, self.wants)
+
+
+@contextmanager
+def told_as(names: Mapping[str, str]) -> Iterator[None]:
+    """Name parameters as the user of the caller knows them: ``told_as({"mip": "--in_mip"})``."""
+    try:
+        yield
+    except InputError as error:
+        if error.where not in names:
+            raise
+        raise InputError(names[error.where], error.got, error.wants) from error
 
 
 def unreadable(where: object, error: OSError) -> InputError:

@@ -31,13 +31,13 @@ sys.path.insert(0, str(ROOT))
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
+from deepem.io.files import opened_image  # noqa: E402
+from deepem.io.sink import Hdf5Sink  # noqa: E402
 from deepem.models import rsunet  # noqa: E402
 from deepem.scan.grid import Grid  # noqa: E402
 from deepem.scan.memory import Cost, cut, status, trial  # noqa: E402
 from deepem.scan.stitch import Scan  # noqa: E402
 from deepem.test.network import Network  # noqa: E402
-from deepem.test.sink import Hdf5Sink  # noqa: E402
-from deepem.test.source import opened  # noqa: E402
 from deepem.test.stream import Nowhere, stream  # noqa: E402
 from deepem.utils.allocator import keep_memory  # noqa: E402
 from deepem.utils.convolution import quick  # noqa: E402
@@ -153,7 +153,7 @@ def stitched(arguments: argparse.Namespace) -> dict[str, Any]:
             scan = Scan(grid, network, device=device, batch_size=batch, channels=HEADS)
             found = cut(scan, grid, grid.covered, Cost(1, 16, 0), 1 << 40)
             assert found is not None
-            with opened(path) as source:
+            with opened_image(path) as source:
                 stream(scan, found, source, sink, device)
 
         @torch.no_grad()
@@ -259,7 +259,7 @@ def peak(arguments: argparse.Namespace) -> dict[str, Any]:
 def ours_to_files(arguments: argparse.Namespace, model: Any, image: Path, patch: Any, folder: str) -> dict[str, Any]:
     """As forward.py does it."""
     network = Network(model, patch, (0, 0, 0))
-    with quick(model), opened(image) as source:
+    with quick(model), opened_image(image) as source:
         taken = trial(lambda: network(torch.zeros(arguments.batch_size, 1, *patch)), torch.device("cpu"))
         grid = Grid(source.size, patch, patch, vec3(n // 2 for n in patch))
         scan = Scan(grid, network, channels=HEADS, batch_size=arguments.batch_size)

@@ -21,8 +21,8 @@ from deepem.data import emio, volume
 from deepem.data.augment import flip_rotate
 from deepem.data.sampler import basic
 from deepem.data.transform import Flip
+from deepem.io.sink import Hdf5Sink, attributes_of
 from deepem.test.forward import predict
-from deepem.test.sink import Hdf5Sink, attributes_of
 from deepem.tools import evaluate, scoring
 from deepem.utils.geometry import Box
 

@@ -140,7 +140,9 @@ def test_grey_bytes_become_what_numpy_makes_of_them(where):
     """To the bit, on any device: a resumed run may have moved."""
     grey = torch.arange(256, dtype=torch.uint8)
     black = torch.zeros(1, dtype=torch.uint8).expand(4, 4)
-    (arrived,) = transfer.DeviceBatches([{"input": grey, "dark": black, "mye": grey}], torch.device(where), ("input", "dark"))
+    (arrived,) = transfer.DeviceBatches(
+        [{"input": grey, "dark": black, "mye": grey}], torch.device(where), ("input", "dark")
+    )
     np.testing.assert_array_equal(arrived["input"].cpu().numpy(), grey.numpy() / np.float32(255))
     assert arrived["dark"].dtype == torch.float32
     assert not arrived["dark"].any()

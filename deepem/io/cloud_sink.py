@@ -1,7 +1,4 @@
-"""Volumes behind cloud-volume: ``file://``, ``gs://`` and ``s3://`` by the same code.
-
-The command line counts x, y, z as cloud-volume does; `deepem.test.chunks` is where (x, y, z, c) ends.
-"""
+"""Output volumes behind cloud-volume, written in whole chunks."""
 
 from __future__ import annotations
 
@@ -12,93 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from deepem.test.chunks import bounds_of, get, put, zyx
-from deepem.test.place import Place, refuse_unknown_protocol, to_be_made
-from deepem.test.sink import as_stored, unwritable
-from deepem.test.source import floats
-from deepem.utils.errors import InputError, reason
-from deepem.utils.geometry import Box, Vec3, vec3
-
-Array = NDArray[Any]
-
-
-def open_volume(path: str, mip: int = 0, **options: Any) -> Any:
-    """A CloudVolume.
-
-    Raises:
-        InputError: there is none at that path, or not at that mip.
-    """
-    from cloudvolume import CloudVolume
-
-    refuse_unknown_protocol(path)
-    try:
-        volume = CloudVolume(path, mip=0, progress=False, **options)
-    except Exception as error:  # each protocol raises errors of its own
-        wants = "a path such as file:///dir/volume"
-        raise InputError(path, f"no volume that can be opened ({reason(error)})", wants) from error
-    mips = len(volume.info["scales"])
-    if not 0 <= mip < mips:
-        raise InputError("--in_mip", mip, f"0 to {mips - 1}, the levels of {path}")
-    volume.mip = mip
-    return volume
-
-
-class CloudSource:
-    """A box of a volume behind cloud-volume, read as (C, Z, Y, X); missing chunks are zeros, as they are stored.
-
-    Args:
-        path: ``file://``, ``gs://``, ``s3://``, ...
-        place: Where in the volume.
-        mip: Level to read.
-        cache: Keep chunks that were read on the local disk.
-
-    Attributes:
-        origin: (z, y, x) of the first voxel, in voxels of the level.
-        ratio: (z, y, x) voxels of mip 0 per voxel of the level.
-    """
-
-    def __init__(self, path: str, place: Place, mip: int = 0, cache: bool = False) -> None:
-        self.name = path
-        self.volume = open_volume(path, mip, fill_missing=True, bounded=True, cache=cache)
-        self._check(np.dtype(self.volume.dtype))
-        ratio = vec3(self.volume.downsample_ratio)
-        first, last = vec3(self.volume.bounds.minpt), vec3(self.volume.bounds.maxpt)
-        whole = self.volume.mip_bounds(0)
-        begin, end = place.at_level(vec3(whole.minpt), vec3(whole.maxpt), first, last, ratio)
-        if any(b < f or e > t or b >= e for b, e, f, t in zip(begin, end, first, last, strict=True)):
-            raise InputError("--begin, --end", f"{begin} to {end} at mip {mip}", f"within {first} to {last} of {path}")
-        self.origin, self.ratio = zyx(begin), zyx(ratio)
-        self.size = zyx(vec3(e - b for b, e in zip(begin, end, strict=True)))
-        self.channels = int(self.volume.num_channels)
-        z, y, x = zyx(self.volume.resolution)
-        self.voxel_size_nm = (float(z), float(y), float(x))
-
-    def _check(self, dtype: np.dtype[Any]) -> None:
-        """Refuse types that are no image's."""
-        if dtype != np.uint8 and dtype.kind != "f":
-            raise InputError(self.name, f"an image of {dtype}", "uint8, or floats from 0 to 1")
-
-    def read(self, box: Box) -> Array:
-        """The box, relative to the origin, as (C, Z, Y, X) uint8 or float32.
-
-        Raises:
-            InputError: a chunk cannot be read; the box is named.
-        """
-        array = get(self.volume, box.shift(self.origin))
-        return array if array.dtype == np.uint8 else floats(self.name, box, array)
-
-
-class CloudMask(CloudSource):
-    """A box of a volume of any type, a segmentation say, of which only counts where it is above 0."""
-
-    def _check(self, dtype: np.dtype[Any]) -> None:
-        """All types can be compared with 0."""
-
-    def read(self, box: Box) -> Array:
-        """The box, relative to the origin, as (1, Z, Y, X) of 0 and 1: whether any channel is above 0."""
-        return np.asarray(np.any(get(self.volume, box.shift(self.origin)) > 0, 0, keepdims=True), np.uint8)
+from deepem.io.addresses import refuse_unknown_protocol, to_be_made
+from deepem.io.chunks import bounds_of, put, voxel_size_of, zyx
+from deepem.io.faults import unwritable
+from deepem.io.sink import as_stored
+from deepem.io.volume import Array, VoxelSize
+from deepem.utils.errors import InputError
+from deepem.utils.geometry import Box, Vec3
 
 
 @dataclass(frozen=True)
@@ -107,13 +25,13 @@ class Layout:
 
     Attributes:
         bounds: In voxels of the output's own level.
-        voxel_size_nm: Its resolution.
+        voxel_size_nm: Its resolution, not always whole numbers.
         chunk: Size of a stored chunk.
         dtype: uint8 or float32.
     """
 
     bounds: Box
-    voxel_size_nm: tuple[float, float, float]
+    voxel_size_nm: VoxelSize
     chunk: Vec3 = (16, 64, 64)
     dtype: str = "float32"
 
@@ -130,6 +48,7 @@ class CloudSink:
         layout: Of the volumes. One that is there already must be of the same type and resolution and hold the bounds.
         origin: Where voxel 0 of the boxes given to `write` lies in the volumes.
         provenance: What to note about how they were made.
+        attributes: Output name -> what its info file says beside the layout: axes, edges, tasks.
     """
 
     def __init__(
@@ -139,15 +58,17 @@ class CloudSink:
         layout: Layout,
         origin: Vec3,
         provenance: Mapping[str, Any] | None = None,
+        attributes: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
+        about = attributes or {}
         self.paths, self.layout, self.origin = paths, layout, origin
         self.dtype = np.dtype(layout.dtype)
-        new = [path for name, path in paths.items() if not fits(path, channels[name], layout)]
+        new = [path for name, path in paths.items() if not fits(path, channels[name], layout, about.get(name))]
         self._new = {path: to_be_made(path) for path in new}
         self.volumes: dict[str, Any] = {}
         try:
             for name, path in paths.items():
-                self.volumes[name] = make_volume(path, channels[name], layout, provenance or {})
+                self.volumes[name] = make_volume(path, channels[name], layout, provenance or {}, about.get(name, {}))
         except InputError:
             self._discard_new()
             raise
@@ -196,7 +117,13 @@ class CloudSink:
         put(self.volumes[name], box, array)
 
 
-def make_volume(path: str, channels: int, layout: Layout, provenance: Mapping[str, Any]) -> Any:
+def make_volume(
+    path: str,
+    channels: int,
+    layout: Layout,
+    provenance: Mapping[str, Any],
+    attributes: Mapping[str, Any] | None = None,
+) -> Any:
     """The output volume at a path: the one there if it fits, else a new one.
 
     Raises:
@@ -204,16 +131,16 @@ def make_volume(path: str, channels: int, layout: Layout, provenance: Mapping[st
     """
     from cloudvolume import CloudVolume
 
-    if not fits(path, channels, layout):
-        _create(path, channels, layout, provenance)
+    if not fits(path, channels, layout, attributes):
+        _create(path, channels, layout, provenance, attributes or {})
     return CloudVolume(path, progress=False, compress=False, fill_missing=True, bounded=True)
 
 
-def fits(path: str, channels: int, layout: Layout) -> bool:
+def fits(path: str, channels: int, layout: Layout, attributes: Mapping[str, Any] | None = None) -> bool:
     """Whether an output can go into the volume that is at a path; False if there is none.
 
     Raises:
-        InputError: what is there is of another type, or lies elsewhere.
+        InputError: what is there is of another type, has other edges, or lies elsewhere.
     """
     from cloudvolume import CloudVolume
     from cloudvolume.exceptions import InfoUnavailableError
@@ -227,10 +154,11 @@ def fits(path: str, channels: int, layout: Layout) -> bool:
         raise unwritable(path, error) from error
     bounds = bounds_of(there)
     same = (there.num_channels, str(there.dtype)) == (channels, layout.dtype)
-    if not same or not np.allclose(zyx(there.resolution), layout.voxel_size_nm) or not bounds.contains(layout.bounds):
+    voxel_size = voxel_size_of(there)
+    if not same or not np.allclose(voxel_size, layout.voxel_size_nm) or not bounds.contains(layout.bounds):
         raise InputError(
             path,
-            f"a volume there of {there.num_channels} x {there.dtype}, {zyx(there.resolution)} nm, {bounds}",
+            f"a volume there of {there.num_channels} x {there.dtype}, {voxel_size} nm, {bounds}",
             f"{channels} x {layout.dtype}, {layout.voxel_size_nm} nm, around {layout.bounds}, or another path",
         )
     chunk = zyx(there.chunk_size)
@@ -239,10 +167,22 @@ def fits(path: str, channels: int, layout: Layout) -> bool:
     if any(off):
         wants = f"a box that begins and ends with its chunks of {chunk} from {bounds.begin}"
         raise InputError(path, f"{layout.bounds.begin} to {layout.bounds.end} (z, y, x)", wants)
+    _compare_edges(path, there.info.get("attributes"), attributes)
     return True
 
 
-def _create(path: str, channels: int, layout: Layout, provenance: Mapping[str, Any]) -> None:
+def _compare_edges(path: str, held: Any, ours: Mapping[str, Any] | None) -> None:
+    """Affinities of other edges than those that are there would be taken for them. Older volumes do not say theirs."""
+    if not isinstance(held, Mapping) or "edges" not in held or not ours or "edges" not in ours:
+        return
+    wanted = _plain(ours["edges"])
+    if held["edges"] != wanted:
+        raise InputError(path, f"a volume there with the edges {held['edges']}", f"{wanted}, or another path")
+
+
+def _create(
+    path: str, channels: int, layout: Layout, provenance: Mapping[str, Any], attributes: Mapping[str, Any]
+) -> None:
     from cloudvolume import CloudVolume
 
     info = CloudVolume.create_new_info(
@@ -255,6 +195,8 @@ def _create(path: str, channels: int, layout: Layout, provenance: Mapping[str, A
         volume_size=_xyz(layout.bounds.size),
         chunk_size=_xyz(layout.chunk),
     )
+    if attributes:  # readers of precomputed volumes ignore members that they do not know
+        info["attributes"] = {name: _plain(value) for name, value in attributes.items()}
     try:
         new = CloudVolume(path, info=info, progress=False)
         new.provenance.processing.append(dict(provenance))
@@ -275,6 +217,11 @@ def _discard(path: str, folders: Sequence[Path]) -> None:
         files.delete(["info", "provenance"])
         for folder in folders:
             folder.rmdir()
+
+
+def _plain(value: Any) -> Any:
+    """An attribute as JSON has it."""
+    return np.asarray(value).tolist()
 
 
 def _xyz(values: Sequence[float]) -> list[float]:

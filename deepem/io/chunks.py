@@ -12,18 +12,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from deepem.test.sink import unwritable
+from deepem.io.faults import unwritable
+from deepem.io.volume import Array, VoxelSize
 from deepem.utils.errors import InputError, reason
 from deepem.utils.geometry import Box, Vec3, touched
-
-Array = NDArray[Any]
 
 
 def zyx(values: Any) -> Vec3:
     """(x, y, z) of cloud-volume as (z, y, x)."""
     x, y, z = (int(v) for v in values)
+    return z, y, x
+
+
+def voxel_size_of(volume: Any) -> VoxelSize:
+    """(z, y, x) nanometres of a volume's level, as its info file has them: not always whole numbers."""
+    x, y, z = (float(v) for v in volume.scale["resolution"])
     return z, y, x
 
 

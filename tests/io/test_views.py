@@ -5,14 +5,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deepem.test.source import Source
-from deepem.test.view import Masked, Mirrored, Normalised, tables_of
+from deepem.io.stored import Image
+from deepem.io.views import Masked, Mirrored, Normalised, tables_of
 from deepem.utils.errors import InputError
 from deepem.utils.geometry import Box
 
 
 def volume(size=(4, 6, 5), seed=0):
-    return Source("em", np.random.default_rng(seed).integers(0, 256, size, np.uint8))
+    return Image("em", np.random.default_rng(seed).integers(0, 256, size, np.uint8))
 
 
 @settings(deadline=None)
@@ -39,7 +39,7 @@ def test_sections_are_stretched_without_their_black_voxels():
     array = np.zeros((3, 1, 12), np.uint8)
     array[0, 0, 2:] = [10, 20, 30, 40, 50, 60, 70, 80, 90, 100]
     array[1, 0] = 77
-    source = Source("em", array)
+    source = Image("em", array)
     view = Normalised(source, tables_of(source, 0.1, 0.1, piece=(2, 1, 5)))
     found = view.read(Box((0, 0, 0), (3, 1, 12)))[0, :, 0]
     # the darkest tenth ends with 10 and the brightest begins after 90: 20 becomes 0, 90 becomes 255
@@ -51,20 +51,20 @@ def test_sections_are_stretched_without_their_black_voxels():
 
 
 def test_white_counts_too():
-    source = Source("em", np.full((1, 2, 2), 255, np.uint8))
+    source = Image("em", np.full((1, 2, 2), 255, np.uint8))
     assert tables_of(source, 0.0, 0.0)[0, 0, 255] == 255
 
 
 def test_contrast_is_for_bytes():
-    with pytest.raises(InputError, match="--gs_input_norm"):
-        tables_of(Source("em", np.zeros((2, 2, 2), np.float32)), 0.1, 0.1)
+    with pytest.raises(InputError, match="em: got an image of float32, wants uint8"):
+        tables_of(Image("em", np.zeros((2, 2, 2), np.float32)), 0.1, 0.1)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
 def test_a_mask_is_of_the_same_size_and_leaves_the_type(dtype):
-    source, mask = volume(), Source("mask", (np.random.default_rng(1).random((4, 6, 5)) < 0.3).astype(np.uint8))
+    source, mask = volume(), Image("mask", (np.random.default_rng(1).random((4, 6, 5)) < 0.3).astype(np.uint8))
     if dtype == "float32":
-        source = Source("em", (source.data / 255).astype(np.float32))
+        source = Image("em", (source.data / 255).astype(np.float32))
     box = Box((1, 2, 0), (3, 6, 4))
     found = Masked(source, mask).read(box)[0]
     assert found.dtype == dtype

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,13 +10,11 @@ from typing import Any
 
 import h5py
 import numpy as np
-from numpy.typing import NDArray
 
-from deepem.utils.errors import InputError, reason
+from deepem.io.faults import unwritable
+from deepem.io.volume import Array
 from deepem.utils.files import replacing
 from deepem.utils.geometry import Box, Vec3
-
-Array = NDArray[Any]
 
 
 class Hdf5Sink:
@@ -92,29 +89,22 @@ def as_stored(value: Array, dtype: np.dtype[Any]) -> Array:
     return stored
 
 
-def unwritable(path: object, error: Exception) -> InputError:
-    """What to say when a disk cannot take an output."""
-    full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
-    if full:
-        return InputError(path, "a full disk", "room for the output")
-    return InputError(path, f"a place that cannot be written to ({reason(error)})", "one that can")
-
-
 def attributes_of(
-    task: str, edges: Sequence[Vec3], offset: Vec3, voxel_size_nm: Sequence[float] | None
+    task: str, edges: Sequence[Vec3], offset: Vec3 | None = None, voxel_size_nm: Sequence[float] | None = None
 ) -> dict[str, Any]:
     """The attributes that tell a reader what an output is; sizes and offsets are z, y, x.
 
     Args:
         task: The flag of the output's row in `deepem.tasks`.
         edges: The edge of each channel; none unless the output is affinities.
-        offset: Of the output's first voxel in the input volume.
+        offset: Of the output's first voxel in the input volume; left out of precomputed volumes, whose layout says it.
         voxel_size_nm: Left out where the input does not say.
     """
-    known = {} if voxel_size_nm is None else {"voxel_size_nm": np.asarray(voxel_size_nm, np.float64)}
+    known: dict[str, Any] = {} if offset is None else {"offset": np.asarray(offset, np.int64)}
+    if voxel_size_nm is not None:
+        known["voxel_size_nm"] = np.asarray(voxel_size_nm, np.float64)
     return known | {
         "axes": "czyx",
-        "offset": np.asarray(offset, np.int64),
         "edges": np.asarray(edges, np.int64).reshape(-1, 3),
         "tasks": [task],
     }

@@ -7,7 +7,7 @@ import pytest
 import tifffile
 import zarr
 
-from deepem.test.source import opened
+from deepem.io.files import opened_image
 from deepem.utils.errors import InputError
 from deepem.utils.geometry import Box
 
@@ -17,9 +17,9 @@ WHOLE = Box((0, 0, 0), SIZE)
 
 
 def refused(path, box=WHOLE):
-    with opened(path) as source, pytest.raises(InputError) as caught:
+    with opened_image(path) as source, pytest.raises(InputError) as caught:
         source.read(box)
-    with opened(path) as source:  # what lies elsewhere can be read
+    with opened_image(path) as source:  # what lies elsewhere can be read
         np.testing.assert_array_equal(source.read(Box((0, 0, 0), (4, 8, 10)))[0], IMAGE[:4, :8, :10])
     return str(caught.value)
 

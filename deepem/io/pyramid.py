@@ -5,12 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from deepem.test.chunks import bounds_of, get, put, zyx
+from deepem.io.chunks import bounds_of, get, put, zyx
+from deepem.io.volume import Array
 from deepem.utils.geometry import Box, Tiles, vec3
-
-Array = NDArray[Any]
 
 
 def downsample(path: str, levels: int | None = None) -> int:

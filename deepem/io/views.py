@@ -6,42 +6,15 @@ Each is a volume itself, so that they stack, and each gives the same voxels howe
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+from deepem.io.volume import Array, Volume
 from deepem.utils.errors import InputError
 from deepem.utils.geometry import Box, Vec3, vec3
 
-Array = NDArray[Any]
-
-
-class Volume(Protocol):
-    """An image that can be read in boxes.
-
-    Attributes:
-        name: What an error names.
-        size: (z, y, x) voxels.
-        channels: Number of channels.
-        origin: Where its first voxel lies in the stored volume.
-        voxel_size_nm: (z, y, x), or None where it is not known.
-    """
-
-    @property
-    def name(self) -> str: ...  # noqa: D102
-    @property
-    def size(self) -> Vec3: ...  # noqa: D102
-    @property
-    def channels(self) -> int: ...  # noqa: D102
-    @property
-    def origin(self) -> Vec3: ...  # noqa: D102
-    @property
-    def voxel_size_nm(self) -> tuple[float, float, float] | None: ...  # noqa: D102
-
-    def read(self, box: Box) -> Array:
-        """The box as (C, Z, Y, X) uint8 or float32."""
+STRETCHED = "uint8, whose contrast alone can be normalised"
 
 
 class View:
@@ -126,7 +99,7 @@ class Normalised(View):
         """The box, stretched."""
         array = self.inner.read(box)
         if array.dtype != np.uint8:
-            raise InputError("--gs_input_norm", f"an image of {array.dtype}", "uint8")
+            raise InputError(self.name, f"an image of {array.dtype}", STRETCHED)
         tables = self.tables[:, box.begin[0] : box.end[0]]
         return np.stack(
             [[t[plane] for t, plane in zip(*both, strict=True)] for both in zip(tables, array, strict=True)]
@@ -141,7 +114,7 @@ def tables_of(volume: Volume, lower: float, upper: float, piece: Sequence[int] =
         box = Box(corner, vec3(min(c + p, n) for c, p, n in zip(corner, piece, volume.size, strict=True)))
         array = volume.read(box)
         if array.dtype != np.uint8:
-            raise InputError("--gs_input_norm", f"an image of {array.dtype}", "uint8")
+            raise InputError(volume.name, f"an image of {array.dtype}", STRETCHED)
         for c, z in np.ndindex(array.shape[:2]):
             counts[c, box.begin[0] + z] += np.bincount(array[c, z].ravel(), minlength=256)
     return np.apply_along_axis(_table, 2, counts, lower, upper).astype(np.uint8)
@@ -159,11 +132,3 @@ def _table(count: NDArray[np.int64], lower: float, upper: float) -> NDArray[np.u
     if high <= low:
         return identity.astype(np.uint8)
     return np.rint(np.clip((identity - low) * 255 / (high - low), 0, 255)).astype(np.uint8)
-
-
-def tensor(volume: Volume, box: Box, device: torch.device | str = "cpu") -> torch.Tensor:
-    """A box of a volume as a tensor on a device."""
-    array = volume.read(box)
-    if not array.flags.writeable or min(array.strides) < 0:  # torch takes no such views
-        array = array.copy()
-    return torch.from_numpy(array).to(device)

@@ -1,0 +1,37 @@
+"""Addresses of volumes and folders as cloud-volume and cloud-files take them: ``file://``, ``gs://``, ``s3://``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from deepem.utils.errors import InputError
+
+
+def refuse_unknown_protocol(path: str, written: bool = False) -> None:
+    """Refuse ``foo://x``, which cloud-volume takes for the local folder ``foo:/x``.
+
+    Args:
+        path: Of a volume or a folder.
+        written: Whether it is an output.
+
+    Raises:
+        InputError: no protocol of that name works, or it cannot be written to.
+    """
+    from cloudfiles import paths
+
+    paths.update_aliases_from_file()
+    known = [name for name in paths.ALLOWED_PROTOCOLS if not (written and "http" in name)]
+    formats = ["precomputed"] if written else paths.ALLOWED_FORMATS
+    first, *more = path.split("://")
+    if more and first in formats:
+        first, *more = more
+    if more and first not in known:
+        wants = ", ".join(f"{name}://" for name in known if "+" not in name)
+        raise InputError(path, f"the protocol {first}://", f"one of {wants}, or a local path")
+
+
+def to_be_made(path: str) -> list[Path]:
+    """The local folders that a new volume, or a new folder, brings with it, the innermost first."""
+    place = path.removeprefix("precomputed://").removeprefix("file://")
+    folder = Path(place).absolute()
+    return [] if "://" in place else [one for one in (folder, *folder.parents) if not one.exists()]
