@@ -48,14 +48,19 @@ def add_tasks(parser: argv.Parser, *, weights: bool) -> None:
     for task in tasks.TASKS:
         if weights:
             group.add_argument(f"--{task.flag}", type=argv.non_negative, default=0.0, metavar="WEIGHT", help=task.help)
-        elif task.kind == "affinity" and not task.edges:
+        elif task.along_edges:
             group.add_argument(f"--{task.flag}", type=argv.natural, default=0, metavar="N", help=task.help)
         else:
             group.add_argument(f"--{task.flag}", action="store_true", help=task.help)
         if task.settable:
             group.add_argument(
-                f"--{task.flag}_num_channels", type=argv.counting, metavar="N",
-                help=f"output channels of --{task.flag} (default: {task.channels})",
+                f"--{task.channels_flag}", type=argv.counting, metavar="N",
+                help=f"output channels of --{task.flag}" + (f" (default: {task.channels})" if task.channels else ""),
+            )  # fmt: skip
+        if task.weights_flag:
+            group.add_argument(
+                f"--{task.weights_flag}", type=argv.non_negative, nargs="*", metavar="WEIGHT",
+                help=f"weight of each class of --{task.flag} in the loss (default: 1 each)",
             )  # fmt: skip
     group.add_argument("--edges", type=argv.edge, nargs="*", metavar="Z,Y,X", help="the edges of --long")
 
@@ -73,8 +78,9 @@ def run_folder(exp_name: str, test: bool = False) -> Path:
 def chosen_tasks(options: Mapping[str, Any]) -> tuple[tasks.Task, ...]:
     """The rows that the options choose (a positive weight, or a switch that is on)."""
     flags = [task.flag for task in tasks.TASKS if options.get(task.flag)]
-    channels = {t.flag: options[key] for t in tasks.TASKS if options.get(key := f"{t.flag}_num_channels")}
-    return tasks.choose(flags, options.get("edges") or (), channels)
+    channels = {t.flag: options[t.channels_flag] for t in tasks.TASKS if options.get(t.channels_flag)}
+    weights = {t.flag: options[t.weights_flag] for t in tasks.TASKS if t.weights_flag and options.get(t.weights_flag)}
+    return tasks.choose(flags, options.get("edges") or (), channels, weights)
 
 
 def device(gpu: int | None, cpu: bool, flag: str = "--gpu_ids") -> str:

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,35 @@ Picture = NDArray[np.uint8]
 OUTLINES = ((66, 186, 255), (255, 168, 0), (120, 255, 120), (255, 90, 220), (80, 80, 255), (255, 255, 90))
 GAP, HEAD = 4, 22
 """Pixels between pictures, and of the line of text above a sample."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How the target of a kind of task is drawn: filled by instance, or outlined, under these names, or both."""
+
+    ids: Callable[[NDArray[Any]], NDArray[Any] | None]
+    names: Callable[[Task], list[str]]
+    outlines: Callable[[Task, NDArray[Any]], list[NDArray[Any]]]
+
+
+def _nothing(*_: Any) -> list[Any]:
+    return []
+
+
+def _channel_names(task: Task) -> list[str]:
+    return [f"{task.name} {i + 1}" for i in range(task.channels)] if task.channels > 1 else [task.name]
+
+
+KINDS: dict[str, Kind] = {
+    "affinity": Kind(ids=lambda target: target[0], names=_nothing, outlines=_nothing),
+    "binary": Kind(ids=lambda target: None, names=_channel_names, outlines=lambda task, target: list(target)),
+    "semantic": Kind(
+        ids=lambda target: None,
+        names=lambda task: [f"{task.name} {c}" for c in range(1, task.channels)],
+        outlines=lambda task, target: [target[0] == c for c in range(1, task.channels)],
+    ),
+}
+"""One entry per kind of `deepem.tasks`."""
 
 
 def main() -> None:
@@ -113,7 +143,8 @@ def labelled(picture: Picture, sample: Mapping[str, Any], tasks: Sequence[Task],
     counted = np.zeros(picture.shape[:2], bool)
     for task in tasks:
         counted |= np.asarray(sample[f"{task.name}_mask"])[0, z] > 0
-    ids = next((np.asarray(sample[task.name])[0, z] for task in tasks if task.kind == "affinity"), None)
+    filled = (KINDS[task.kind].ids(np.asarray(sample[task.name])) for task in tasks)
+    ids = next((volume[z] for volume in filled if volume is not None), None)
     if ids is not None:
         colours = _colours(ids)
         out = np.where((ids > 0)[..., None], 0.6 * out + 0.4 * colours, out)
@@ -138,18 +169,13 @@ def heading(text: str, tasks: Sequence[Task]) -> Picture:
 
 def _legend(tasks: Sequence[Task]) -> dict[str, tuple[int, int, int]]:
     """The outlined channels by name, and their colours."""
-    names = [
-        f"{task.name} {channel + 1}" if task.channels > 1 else task.name
-        for task in tasks
-        if task.kind != "affinity"
-        for channel in range(task.channels)
-    ]
+    names = [name for task in tasks for name in KINDS[task.kind].names(task)]
     return {name: OUTLINES[i % len(OUTLINES)] for i, name in enumerate(names)}
 
 
 def _binary(sample: Mapping[str, Any], tasks: Sequence[Task]) -> list[Any]:
     """The outlined channels (Z, Y, X), in the order of the legend."""
-    return [channel for task in tasks if task.kind != "affinity" for channel in np.asarray(sample[task.name])]
+    return [outlined for task in tasks for outlined in KINDS[task.kind].outlines(task, np.asarray(sample[task.name]))]
 
 
 def _colours(ids: NDArray[Any]) -> NDArray[np.float32]:

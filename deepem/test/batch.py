@@ -23,6 +23,7 @@ import torch
 
 from deepem.option import chosen_tasks
 from deepem.test.job import Job
+from deepem.test.kinds import written
 from deepem.test.option import Options, machinery, parse
 from deepem.test.progress import tell
 from deepem.test.volumes import file_paths, predict_all
@@ -75,7 +76,7 @@ def _files(options: Options, iteration: int) -> set[Path]:
     """The files that a cut-out writes; none behind cloud-volume, where cut-outs are boxes of one volume."""
     if options["gs_input"] or options["gs_output"] or options["dummy"]:
         return set()
-    outputs = {task.name: task.channels for task in chosen_tasks(options)}
+    outputs = {name: one.channels for name, one in written(chosen_tasks(options)).items()}
     return {path for name in options["test_ids"] for path in file_paths(options, outputs, iteration, name).values()}
 
 

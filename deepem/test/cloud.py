@@ -5,9 +5,9 @@ The command line counts x, y, z as cloud-volume does; `deepem.test.chunks` is wh
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -110,12 +110,18 @@ class Layout:
         voxel_size_nm: Its resolution.
         chunk: Size of a stored chunk.
         dtype: uint8 or float32.
+        classes: Voxels are class numbers, which have no mean: a "segmentation" for cloud-volume, else an "image".
     """
 
     bounds: Box
     voxel_size_nm: tuple[float, float, float]
     chunk: Vec3 = (16, 64, 64)
     dtype: str = "float32"
+    classes: bool = False
+
+    def of_classes(self) -> Layout:
+        """The same for the classes of the voxels."""
+        return replace(self, dtype="uint8", classes=True)
 
 
 class CloudSink:
@@ -130,6 +136,7 @@ class CloudSink:
         layout: Of the volumes. One that is there already must be of the same type and resolution and hold the bounds.
         origin: Where voxel 0 of the boxes given to `write` lies in the volumes.
         provenance: What to note about how they were made.
+        classes: The outputs that are classes: bytes, whatever the layout says.
     """
 
     def __init__(
@@ -139,15 +146,16 @@ class CloudSink:
         layout: Layout,
         origin: Vec3,
         provenance: Mapping[str, Any] | None = None,
+        classes: Collection[str] = (),
     ) -> None:
-        self.paths, self.layout, self.origin = paths, layout, origin
-        self.dtype = np.dtype(layout.dtype)
-        new = [path for name, path in paths.items() if not fits(path, channels[name], layout)]
+        self.paths, self.origin = paths, origin
+        self.layouts = {name: layout.of_classes() if name in classes else layout for name in paths}
+        new = [path for name, path in paths.items() if not fits(path, channels[name], self.layouts[name])]
         self._new = {path: to_be_made(path) for path in new}
         self.volumes: dict[str, Any] = {}
         try:
             for name, path in paths.items():
-                self.volumes[name] = make_volume(path, channels[name], layout, provenance or {})
+                self.volumes[name] = make_volume(path, channels[name], self.layouts[name], provenance or {})
         except InputError:
             self._discard_new()
             raise
@@ -178,10 +186,11 @@ class CloudSink:
         for name, value in values.items():
             volume, (_, *begin), (_, *end) = self.volumes[name], *box.shift(self.origin)
             first, depth = int(volume.voxel_offset[2]), int(volume.chunk_size[2])
+            dtype = np.dtype(self.layouts[name].dtype)
             z, stop, rest = box.begin[0] + self.origin[0], box.end[0] + self.origin[0], value
             while z < stop:  # one layer of chunks after the other: no copy of all planes
                 layer_end = z - (z - first) % depth + depth
-                layer, rest = as_stored(rest[:, : layer_end - z], self.dtype), rest[:, layer_end - z :]
+                layer, rest = as_stored(rest[:, : layer_end - z], dtype), rest[:, layer_end - z :]
                 z = min(layer_end, stop)
                 if name in self._waiting:
                     layer = np.concatenate([self._waiting.pop(name), layer], 1)
@@ -247,7 +256,7 @@ def _create(path: str, channels: int, layout: Layout, provenance: Mapping[str, A
 
     info = CloudVolume.create_new_info(
         num_channels=channels,
-        layer_type="image",
+        layer_type="segmentation" if layout.classes else "image",
         data_type=layout.dtype,
         encoding="raw",
         resolution=_xyz(layout.voxel_size_nm),

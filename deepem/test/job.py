@@ -12,10 +12,12 @@ from deepem import option, tasks
 from deepem.scan.augment import VARIANCE, Augmented
 from deepem.scan.flips import Flip
 from deepem.scan.grid import Grid, resolve_stride
+from deepem.scan.kinds import activations, edges_by_output
 from deepem.scan.memory import Cost, Cut, available, cut, in_words, trial
 from deepem.scan.stitch import Scan
 from deepem.scan.weights import Blend, choose_profile
 from deepem.test.heads import blends
+from deepem.test.kinds import Written, written
 from deepem.test.network import Network
 from deepem.test.option import Options, folder
 from deepem.test.progress import Progress, tell
@@ -39,7 +41,11 @@ class Job:
         output: The output patch.
         front: Voxels of the patch in front of the output, as the network was trained to crop.
         channels: Channels of the image.
-        outputs: Name of each output -> number of channels, variances included.
+        heads: Name of each output of the network -> number of channels.
+        written: The volumes that are written, variances included.
+        outputs: Name of each of them -> number of channels.
+        dtypes: Name of each of them -> type.
+        classes: Names of those that are classes.
     """
 
     def __init__(self, options: Options, number: int, state: State | None) -> None:
@@ -60,12 +66,23 @@ class Job:
         self.front = vec3(s.start for s in centre_slices(self.patch, self.output))
         self.stride = resolve_stride(self.output, options["overlap"], options["stride"])
         self.flips = [Flip.of(k) for k in options["test_aug"] or ()]
-        self.edges = {task.name: task.edges for task in self.tasks if task.edges}
-        heads = {task.name: task.channels for task in self.tasks}
-        variances = {f"{name}{VARIANCE}": count for name, count in heads.items() if options["variance"]}
-        self.heads, self.outputs = heads, heads | variances
+        self.edges = edges_by_output(self.tasks)
+        self.heads = {task.name: task.channels for task in self.tasks}
+        self.written = written(self.tasks)
+        if options["variance"]:
+            self.written |= {f"{t.name}{VARIANCE}": Written(t, "variance", t.channels) for t in self.tasks}
+        self.outputs = {name: one.channels for name, one in self.written.items()}
+        self.dtypes = {name: one.dtype or options["out_dtype"] for name, one in self.written.items()}
+        self.classes = {name for name, one in self.written.items() if one.values == "class"}
         self.network = Network(
-            self.model, self.output, self.front, options["temperature"], options["amp"], heads, gives
+            self.model,
+            self.output,
+            self.front,
+            options["temperature"],
+            options["amp"],
+            self.heads,
+            gives,
+            activations(self.tasks),
         )
         self._cost: Cost | None = None
 
@@ -128,7 +145,7 @@ class Job:
             for scan in [engine] if isinstance(engine, Scan) else engine.scans.values():
                 scan.done = bar.add
             try:
-                stream(engine, found, volume, sink, self.device)
+                stream(engine, found, volume, sink, self.device, self.written)
             except torch.OutOfMemoryError as error:
                 raise self._too_little(available(self.device)) from error
         return {
@@ -183,7 +200,8 @@ class Job:
             except torch.OutOfMemoryError as error:
                 raise self._too_little(available(self.device)) from error
             one = volume.read(Box((0, 0, 0), (1, 1, 1))).dtype.itemsize
-            self._cost = Cost(one * self.channels, 4 * sum(self.heads.values()), taken)
+            made = sum(volume.channels for volume in self.written.values() if volume.make is not None)  # a byte each
+            self._cost = Cost(one * self.channels, 4 * sum(self.heads.values()) + made, taken)
         return self._cost
 
     def _cut(self, engine: Scan | Augmented, volume: Volume, box: Box, align: Vec3, label: str) -> Cut:

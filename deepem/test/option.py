@@ -84,7 +84,8 @@ def _trained(stored: Mapping[str, Any], given: argparse.Namespace) -> Options:
         trained.pop("inputsz", None)
     elsewhere = {task.flag for task in tasks.TASKS} | {*SIZES, "edges", "exp_name", "chkpt_num", "data_dir"}
     trained |= {name: value for name, value in stored.items() if name not in elsewhere and name not in vars(given)}
-    trained |= {name: stored[name] for name in stored if name == "model" or name.endswith("_num_channels")}
+    counts = {task.channels_flag for task in tasks.TASKS} | {task.weights_flag for task in tasks.TASKS}
+    trained |= {name: stored[name] for name in stored if name == "model" or name in counts}
     trained["edges"] = [tuple(edge) for edge in stored.get("edges") or ()]
     if not any(getattr(given, task.flag) for task in tasks.TASKS):
         trained |= {task.flag: bool(stored.get(task.flag)) for task in tasks.TASKS}

@@ -18,7 +18,7 @@ from deepem.test.option import Options, folder
 from deepem.test.place import Place, filled
 from deepem.test.progress import tell
 from deepem.test.pyramid import downsample
-from deepem.test.sink import Hdf5Sink, attributes_of
+from deepem.test.sink import Hdf5Sink
 from deepem.test.source import Source, opened
 from deepem.test.stream import Nowhere
 from deepem.test.view import Masked, Mirrored, Normalised, Volume, tables_of
@@ -89,13 +89,9 @@ def predict_file(job: Job, name: str) -> Summary:
         if options["gs_output"]:
             return {"name": name, **file_placement(job, volume, covered, name).predict(volume)}
         paths = file_paths(options, job.outputs, job.number, name)
-        rows = {task.name: task for task in job.tasks}
         begin = vec3(o + b for o, b in zip(volume.origin, covered.begin, strict=True))
-        attributes = {}
-        for output in job.outputs:
-            row = rows[output.removesuffix(VARIANCE)]
-            attributes[output] = attributes_of(row.flag, row.edges, begin, volume.voxel_size_nm)
-        with Hdf5Sink(paths, job.outputs, covered, options["out_dtype"], attributes) as sink:
+        attributes = {output: one.attributes(begin, volume.voxel_size_nm) for output, one in job.written.items()}
+        with Hdf5Sink(paths, job.outputs, covered, job.dtypes, attributes) as sink:
             figures = job.run(volume, covered, sink, label=name)
     tell(f"{name}: wrote {', '.join(map(str, paths.values()))}")
     return {"name": name, **figures, "outputs": {output: str(path) for output, path in paths.items()}}
@@ -198,8 +194,9 @@ class Placement:
             InputError: a tag is of no output, names no folder in it, or the folder of another output.
         """
         tags = self.job.options["tags"] or {}
-        if unknown := sorted(set(tags) - set(self.job.heads)):
-            raise InputError("--tags", unknown[0], f"names of outputs: {', '.join(self.job.heads)}")
+        known = [name for name in self.job.outputs if not name.endswith(VARIANCE)]
+        if unknown := sorted(set(tags) - set(known)):
+            raise InputError("--tags", unknown[0], f"names of outputs: {', '.join(known)}")
         taken: dict[str, str] = {}
         for name in self.job.outputs:
             tag = tags.get(name.removesuffix(VARIANCE), name.removesuffix(VARIANCE))
@@ -237,7 +234,8 @@ class Placement:
     def check(self) -> None:
         """Refuse outputs that do not fit into what is there."""
         for name, path in self.paths.items():
-            fits(path, self.job.outputs[name], self.layout)
+            layout = self.layout.of_classes() if name in self.job.classes else self.layout
+            fits(path, self.job.outputs[name], layout)
 
     def sink(self, kind: type[CloudSink] = CloudSink) -> CloudSink:
         """The output volumes, made where they are not there yet."""
@@ -250,7 +248,7 @@ class Placement:
             "options": {name: value if isinstance(value, (int, float, str, bool)) else str(value)
                         for name, value in sorted(options.items()) if value not in (None, False, "", [])},
         }  # fmt: skip
-        return kind(self.paths, self.job.outputs, self.layout, self.origin, provenance)
+        return kind(self.paths, self.job.outputs, self.layout, self.origin, provenance, self.job.classes)
 
     def predict(self, volume: Volume, label: str = "forward") -> Summary:
         """Predict all that is covered."""

@@ -61,7 +61,10 @@ def data(options: Options, chosen: Sequence[tasks.Task]) -> Data:
     if not kept:
         warn("no evaluation: no volume is left for --val_ids")
     labels = tasks.labels(chosen)
-    arrays = {phase: volumes.prepared(refs, loaded, labels, phase) for phase, refs in (("train", train), ("val", kept))}
+    arrays = {
+        phase: volumes.prepared(refs, loaded, labels, phase, chosen)
+        for phase, refs in (("train", train), ("val", kept))
+    }
     channels = _channels({**arrays["train"], **arrays["val"]})
     made = {phase: _sampler(options, chosen, arrays[phase], phase, channels) for phase in arrays if arrays[phase]}
     return Data(made["train"], made.get("val"), [r.word for r in train], [r.word for r in kept], channels)
@@ -83,10 +86,10 @@ def _sampler(
         recipe = modules.load("augment", options["augment"])
         with plug_in("--augment", options["augment"]):
             augment = recipe.get_augmentation(phase == "train", **own("augment", recipe, options))
-    spec = module.get_spec(*specs(options, chosen, channels))
+    spec = module.get_spec(*specs(options, chosen, channels), **modules.accepted(module.get_spec, tasks=chosen))
     prob = options[f"{phase}_prob"]
     with plug_in("--sampler", options["sampler"]):
-        flags = own("sampler", module, options)
+        flags = own("sampler", module, options) | modules.accepted(module.Sampler, tasks=chosen)
         return module.Sampler(arrays, spec, phase == "train", augment, prob, **flags)  # type: ignore[no-any-return]
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from deepem.loss import AffinityLoss, criterion
+from deepem.loss import criterion
 from deepem.tasks import Task
 from deepem.utils.errors import InputError
 
@@ -46,7 +46,7 @@ class Objective:
         self.average = bool(how.get("size_average"))
         self.channels = {task.name: task.channels for task in tasks}
         self.weights = {task.name: weights[task.flag] for task in tasks}
-        self.criteria: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {
+        self.criteria: dict[str, Any] = {
             task.name: criterion(task, **{**how, "size_average": False}) for task in (() if own else tasks)
         }
         self.weights |= {name: self.weights[_head(name)] * factor for name, factor in (auxiliary or {}).items()}
@@ -78,7 +78,7 @@ class Objective:
         return {
             name: measure.classes(batch[name], batch[f"{name}_mask"])
             for name, measure in self.criteria.items()
-            if isinstance(measure, AffinityLoss) and measure.class_balancing
+            if getattr(measure, "class_balancing", False)
         }
 
     @torch.no_grad()
