@@ -32,7 +32,7 @@ class Making:
     Attributes:
         task: The output's row.
         label: The label of the volume that it is made from, one of the row's sources.
-        channels: Channels of the output.
+        channels: Channels of the target.
         dtype: Type of the target.
         touching: The label is a segmentation whose instances touch without a gap.
     """
@@ -89,7 +89,8 @@ def _semantic(label: Array, how: Making, out: Array | None) -> Array:
 
 def _check_semantic(where: str, how: Making, label: Array, mask: Array | None) -> None:
     target.check_channels(where, how.task, 1, label)
-    target.check_classes(where, how.task, how.channels - 1, label, mask)
+    if how.task.channels:  # else the row was not told of how many classes there are
+        target.check_classes(where, how.task, how.task.channels - 1, label, mask)
 
 
 def _one(channels: int) -> int:
