@@ -10,18 +10,17 @@ Needs matplotlib (the extra viz).
 from __future__ import annotations
 
 import argparse
-import colorsys
-import importlib.util
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from _panels import KINDS, Panel
 
 from deepem.data import emio
 from deepem.tasks import TASKS
@@ -30,91 +29,7 @@ from deepem.utils.errors import InputError
 
 INK = "#262626"
 LINES = ("#d1495b", "#00798c", "#edae49", "#66a182", "#2e4057", "#8d6a9f")
-MARK = (1.0, 0.72, 0.0)  # of structures that are marked on the grey image
-NEAREST = {(0, 0, 1), (0, 1, 0), (1, 0, 0)}  # the edges that waterz wants, of either sign
 WIDE = 4.0  # inches of one panel
-
-
-@dataclass(frozen=True)
-class Panel:
-    """One section to show: grey or (Y, X, 3) in [0, 1], with a title and a line below it."""
-
-    title: str
-    note: str
-    picture: scoring.Array
-
-
-def marked(grey: scoring.Array, colours: scoring.Array, strength: scoring.Array) -> scoring.Array:
-    """Colours (Y, X, 3) over a grey section, as strongly as `strength` (Y, X) says."""
-    weight = np.clip(strength, 0, 1)[..., None] * 0.6
-    return np.clip((1 - weight) * grey[..., None] + weight * colours, 0, 1)
-
-
-def colour_of(names: scoring.Array) -> scoring.Array:
-    """A bright colour for each id, (..., 3), the same for the same id; black for 0."""
-    ids, at = np.unique(names, return_inverse=True)
-    hues = (ids.astype(np.float64) * 0.61803398875) % 1  # golden ratio: neighbours in number are far apart in hue
-    shades = 0.75 + 0.25 * ((ids.astype(np.float64) * 0.754877666) % 1)
-    table = [colorsys.hsv_to_rgb(h, 0.85, v) if i else (0, 0, 0) for i, h, v in zip(ids, hues, shades, strict=True)]
-    return np.array(table)[at].reshape(*names.shape, 3)
-
-
-def named_after(found: scoring.Array, truth: scoring.Array) -> scoring.Array:
-    """Segments renamed so that the largest part of every true object has its id, hence its colour.
-
-    What a segment takes of other objects, and the other parts of an object, then stand out.
-    """
-    pairs, sizes = np.unique(np.stack([found.ravel(), truth.ravel()]), axis=1, return_counts=True)
-    names: dict[int, int] = {0: 0}
-    taken = {0}
-    for (segment, name), _ in sorted(zip(pairs.T.tolist(), sizes.tolist(), strict=True), key=lambda row: -row[1]):
-        if segment not in names and name not in taken:
-            names[segment] = name
-            taken.add(name)
-    free = int(truth.max()) + 1
-    renamed = [names.get(segment, free + i) for i, segment in enumerate(np.unique(found).tolist())]
-    return np.array(renamed)[np.unique(found, return_inverse=True)[1]].reshape(found.shape)
-
-
-def segmented(p: evaluate.Prediction, ids: scoring.Array) -> tuple[str, scoring.Array, float]:
-    """What is made of affinities: the way, the segments, and the least adapted Rand error of all ways there are."""
-    size = p.voxel_size_nm or (1, 1, 1)
-    swept = {"components": list(scoring.by_components(p.array, p.edges, evaluate.COMPONENTS_AT, size))}
-    if importlib.util.find_spec("waterz") and {tuple(map(abs, edge)) for edge in p.edges} >= NEAREST:
-        swept["waterz"] = scoring.by_waterz(p.array, p.edges, evaluate.WATERZ_AT)
-    best = {way: evaluate.best(pairs, ids, None) for way, pairs in swept.items()}
-    way = min(best, key=lambda name: np.nan_to_num(best[name]["are"], nan=9))
-    return way, dict(swept[way])[best[way]["threshold"]], best[way]["are"]
-
-
-def affinity_panels(p: evaluate.Prediction, grey: scoring.Array, ids: scoring.Array, z: int) -> list[Panel]:
-    """True cells, affinities and segments of one section."""
-    way, found, error = segmented(p, ids)
-    found = named_after(found, ids)
-    ranked = [scoring.cut_edges(channel, edge, ids) for channel, edge in zip(p.array, p.edges, strict=True)]
-    precision = np.mean([ranking.average_precision() for ranking in ranked])
-    edges = " ".join("({},{},{})".format(*edge) for edge in p.edges[:3])
-    cells = len(np.unique(ids[ids > 0]))
-    return [
-        Panel("true cells", f"{cells} in the volume", marked(grey, colour_of(ids[z]), ids[z] > 0)),
-        Panel("predicted affinity", f"red, green, blue: edges {edges}", np.moveaxis(p.array[:3, z], 0, -1)),
-        Panel(
-            "its segments",
-            f"cut edges: average precision {precision:.2f}\nadapted Rand error {error:.3f} ({way})",
-            marked(grey, colour_of(found[z]), found[z] > 0),
-        ),
-    ]
-
-
-def binary_panels(p: evaluate.Prediction, grey: scoring.Array, truth: scoring.Array, z: int) -> list[Panel]:
-    """Truth and probability of the first channel of one section, marked on the image."""
-    ranking = scoring.Ranking.of(p.array[0], truth[0] > 0)
-    name = p.task.name.replace("_", " ")
-    colour = np.broadcast_to(MARK, (*grey.shape, 3))
-    return [
-        Panel(f"true {name}", f"{ranking.share:.1%} of the voxels", marked(grey, colour, truth[0, z] > 0)),
-        Panel(f"predicted {name}", f"ROC AUC {ranking.auc():.3f}", marked(grey, colour, p.array[0, z])),
-    ]
 
 
 def panels(options: argparse.Namespace) -> tuple[list[Panel], float | None]:
@@ -134,21 +49,15 @@ def panels(options: argparse.Namespace) -> tuple[list[Panel], float | None]:
     for p, (truth, label) in zip(predictions, truths, strict=True):
         if p.array.shape[1:] != first.array.shape[1:] or p.offset != first.offset:
             raise InputError(p.file, f"another place than {first.file}", "predictions of the same voxels")
-        if p.task.kind == "affinity":
-            found += affinity_panels(p, grey, truth[0], z)
-        else:
-            found += binary_panels(p, grey, evaluate.events(p, truth, label), z)
+        found += KINDS[p.task.kind].panels(p, grey, truth, label, z)
     return found, first.voxel_size_nm[2] if first.voxel_size_nm else None
 
 
 def richest(predictions: Sequence[evaluate.Prediction], truths: Sequence[tuple[scoring.Array, str]]) -> int:
-    """The section with most of what binary outputs should find; the middle one where there are none."""
-    found = [np.zeros(predictions[0].array.shape[1])]
+    """The section with most of the structures that outputs should find; the middle one where there are none."""
+    best = np.zeros(predictions[0].array.shape[1])
     for p, (truth, label) in zip(predictions, truths, strict=True):
-        if p.task.kind != "affinity":
-            share = evaluate.events(p, truth, label).sum((0, 2, 3))
-            found.append(share / max(share.sum(), 1))
-    best = np.sum(found, axis=0)
+        best = best + KINDS[p.task.kind].share(p, truth, label)
     return int(np.argmax(best)) if best.any() else len(best) // 2
 
 

@@ -231,11 +231,11 @@ class Lab:
 
     def _as_rank(self, name: str, *more: object) -> NoReturn:
         """Run it, in this process, which ends with it."""
-        from deepem.train.assemble import Run
+        from deepem.train.trainer import Trainer
 
         signal.alarm(100)
-        finished, init = False, Run.__init__
-        Run.__init__ = lambda run, *args: KEPT.append(run) or init(run, *args)
+        finished, init = False, Trainer.__init__
+        Trainer.__init__ = lambda trainer, **args: KEPT.append(trainer) or init(trainer, **args)
         try:
             self.train(name, *more)
             finished = True

@@ -45,7 +45,7 @@ def load_data(data_dir, data_ids=None, **kwargs):
 FORKS = """
 import json, os, runpy, shutil, sys, traceback
 import tensorboardX, torch, tqdm
-import deepem.test.job, deepem.train.assemble, deepem.train.logger, deepem.train.render
+import deepem.test.job, deepem.train.session, deepem.train.logger, deepem.train.render
 
 torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))])  # imports more, once and for all
 usage = shutil.disk_usage

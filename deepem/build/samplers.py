@@ -54,12 +54,15 @@ def create_samplers(options: TrainOptions, chosen: Sequence[Task], sizes: PatchS
     if not kept:
         warn("no evaluation: no volume is left for --val_ids")
     labels = tasks.labels(chosen)
-    arrays = {phase: volumes.prepared(refs, loaded, labels, phase) for phase, refs in (("train", train), ("val", kept))}
+    arrays = {
+        phase: volumes.prepared(refs, loaded, labels, phase, chosen)
+        for phase, refs in (("train", train), ("val", kept))
+    }
     channels = _channels({**arrays["train"], **arrays["val"]})
     spec = specs(chosen, channels, sizes)
     return Samplers(
-        train=_sampler(options, arrays["train"], spec, is_train=True),
-        val=_sampler(options, arrays["val"], spec, is_train=False) if arrays["val"] else None,
+        train=_sampler(options, chosen, arrays["train"], spec, is_train=True),
+        val=_sampler(options, chosen, arrays["val"], spec, is_train=False) if arrays["val"] else None,
         train_ids=[ref.word for ref in train],
         val_ids=[ref.word for ref in kept],
         channels=channels,
@@ -73,12 +76,15 @@ def _channels(arrays: Mapping[str, Any]) -> int:
     return int(next(iter(found.values())))
 
 
-def _sampler(options: TrainOptions, arrays: Any, spec: Any, *, is_train: bool) -> Sampler:
+def _sampler(options: TrainOptions, chosen: Sequence[Task], arrays: Any, spec: Any, *, is_train: bool) -> Sampler:
     data = options.data
     augment = options.plug_in("augment", data.augment).create(is_train) if data.augment else None
     sampler = options.plug_in("sampler", data.sampler)
     prob = data.train_prob if is_train else data.val_prob
-    made: Sampler = sampler.create(arrays, sampler.module.get_spec(*spec), is_train, augment, prob)
+    module = sampler.module
+    grown = module.get_spec(*spec, **volumes.accepted(module.get_spec, tasks=chosen))
+    filled_in = volumes.accepted(module.Sampler, tasks=chosen)
+    made: Sampler = sampler.create(arrays, grown, is_train, augment, prob, **filled_in)
     return made
 
 

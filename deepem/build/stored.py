@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from deepem import tasks
 from deepem.build.network import PatchSizes, create_network
 from deepem.cli import plugins
 from deepem.cli.plugins import PlugIn
-from deepem.cli.task_flags import task_options
+from deepem.cli.task_flags import stored_rows, task_options
 from deepem.tasks import Task
 from deepem.utils.errors import InputError
 from deepem.utils.geometry import vec3
@@ -60,7 +59,7 @@ def stored_run(state: Mapping[str, Any], where: object, model: str | None = None
     z, y, x = crop if crop else (0, 0, 0)
     return StoredRun(
         options=options,
-        tasks=task_options(tasks.TASKS, options).chosen,
+        tasks=task_options(stored_rows(state), options).chosen,
         model=plugins.named("model", model or options["model"], options),
         sizes=PatchSizes(vec3(options["inputsz"]), vec3(options["outputsz"]), (z, y, x) if crop else None),
         channels=channels_of(state),

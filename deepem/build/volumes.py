@@ -224,9 +224,15 @@ def leaves(volume: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [volume]
 
 
-def prepared(refs: Sequence[Ref], loaded: Mapping[str, Arrays], labels: Sequence[str], phase: str) -> dict[str, Arrays]:
+def prepared(
+    refs: Sequence[Ref],
+    loaded: Mapping[str, Arrays],
+    labels: Sequence[str],
+    phase: str,
+    rows: Sequence[tasks.Task] = tasks.TASKS,
+) -> dict[str, Arrays]:
     """Checked and compact volumes by id for a phase, 'train' or 'val'."""
-    return {ref.word: compact(f"{ref.dataset.word} {ref.id}", loaded[ref.word], labels, phase) for ref in refs}
+    return {ref.word: compact(f"{ref.dataset.word} {ref.id}", loaded[ref.word], labels, phase, rows) for ref in refs}
 
 
 def without_overlap(

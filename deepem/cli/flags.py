@@ -44,6 +44,16 @@ class _Unset:
 UNSET = _Unset()
 
 
+class _Required:
+    """The default of a flag that must be given."""
+
+    def __repr__(self) -> str:
+        return "REQUIRED"
+
+
+REQUIRED: Any = _Required()
+
+
 @dataclass(frozen=True)
 class Flag:
     """One flag of a command line.

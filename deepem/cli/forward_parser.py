@@ -10,7 +10,7 @@ from deepem import tasks
 from deepem.cli.flags import declared, filled, groups_of
 from deepem.cli.forwarding import ForwardOptions
 from deepem.cli.parser import Given, Parser
-from deepem.cli.task_flags import EDGES, TaskOptions, switch_flags, task_options
+from deepem.cli.task_flags import EDGES, TaskOptions, stored_rows, switch_flags, task_options
 from deepem.cli.training import DEFAULT_FOV
 from deepem.tasks import Task
 from deepem.utils import checkpoint
@@ -34,7 +34,7 @@ class Found:
     state: State
 
 
-def parser(rows: Sequence[Task] = tasks.TASKS) -> Parser:
+def parser() -> Parser:
     """The parser of inference, without the flags of the model."""
     made = Parser(
         "forward.py",
@@ -44,7 +44,7 @@ def parser(rows: Sequence[Task] = tasks.TASKS) -> Parser:
     groups = groups_of(ForwardOptions)
     for name in ("run", "files"):
         made.add_group(groups.pop(name))
-    made.add_flags("tasks (default: those of the checkpoint)", [*switch_flags(rows), EDGES])
+    made.add_flags("tasks (default: those of the checkpoint)", [*switch_flags(tasks.TASKS), EDGES])
     for group in groups.values():
         made.add_group(group)
     return made
@@ -68,19 +68,23 @@ def parse(words: Sequence[str] | None = None) -> tuple[ForwardOptions, Found]:
         if not values["exp_name"]:
             raise InputError("--exp_name", "nothing", "the experiment to take the network from")
         found["checkpoint"] = find(values["exp_name"], values["chkpt_num"])
-        trained = _trained(found["checkpoint"].state.get("options") or {}, values)
+        rows = stored_rows(found["checkpoint"].state)
+        own = [row for row in rows if row not in tasks.TASKS]
+        if own:
+            reader.add_flags("tasks of the checkpoint", switch_flags(own))
+        trained = _trained(found["checkpoint"].state.get("options") or {}, values, rows)
         if not (values["model"] or trained.get("model")):
             raise InputError("--model", "nothing", "the model, which this checkpoint does not name")
         return {name: value for name, value in trained.items() if not values.get(name)}
 
     given = reader.read(words, between)
-    return options_of(given), found["checkpoint"]
+    return options_of(given, stored_rows(found["checkpoint"].state)), found["checkpoint"]
 
 
-def options_of(given: Given) -> ForwardOptions:
-    """The options of a run, from what its command line says."""
+def options_of(given: Given, rows: Sequence[Task]) -> ForwardOptions:
+    """The options of a run, from what its command line says and the table of its tasks."""
     values = dict(given.values)
-    chosen = task_options(tasks.TASKS, values)
+    chosen = task_options(rows, values)
     values["fov"] = values["fov"] or DEFAULT_FOV
     values["inputsz"] = values["inputsz"] or values["fov"]
     _check(values, chosen)
@@ -103,7 +107,7 @@ def find(exp_name: str, number: int) -> Found:
     return Found(*found)
 
 
-def _trained(stored: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+def _trained(stored: Mapping[str, Any], given: Mapping[str, Any], rows: Sequence[Task]) -> dict[str, Any]:
     """What the checkpoint was trained with, as defaults of the flags here; its tasks only where none is given.
 
     Its edges hold where --edges is not given, whichever tasks are: --long 3 says how many there are, not which.
@@ -112,12 +116,13 @@ def _trained(stored: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, A
     if given["fov"] or given["inputsz"]:
         trained.pop("outputsz", None)
         trained.pop("inputsz", None)
-    flags = [task.flag for task in tasks.TASKS]
+    flags = [task.flag for task in rows]
+    shapes = {name for task in rows for name in (task.channels_flag, task.weights_flag)}
     elsewhere = {*flags, *SIZES, "edges", "exp_name", "chkpt_num", "data_dir"}
     trained |= {name: value for name, value in stored.items() if name not in elsewhere and name not in given}
-    trained |= {name: stored[name] for name in stored if name == "model" or name.endswith("_num_channels")}
+    trained |= {name: stored[name] for name in stored if name == "model" or name in shapes}
     trained["edges"] = [tuple(edge) for edge in stored.get("edges") or ()]
-    if not any(given[flag] for flag in flags):
+    if not any(given.get(flag) for flag in flags):
         trained |= {flag: bool(stored.get(flag)) for flag in flags}
     return trained
 
@@ -127,7 +132,7 @@ def _check(values: Mapping[str, Any], tasks_given: TaskOptions) -> None:
     chosen = tasks_given.chosen
     for task in chosen:
         count = values.get(task.flag)
-        if task.kind == "affinity" and isinstance(count, int) and count is not True and count != len(task.edges):
+        if task.edges and isinstance(count, int) and count is not True and count != len(task.edges):
             raise InputError(f"--{task.flag}", count, f"{len(task.edges)}, the number of --edges")
     wanted = (values["test_ids"], values["data_names"], values["gs_input"], values["dummy"], values["spec"])
     if not any(wanted):

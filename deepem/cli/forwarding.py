@@ -110,7 +110,7 @@ class CloudOptions(Group):
     title = "volumes behind cloud-volume (x,y,z)"
     gs_input: str = flag("", "file://, gs:// or s3://; each {} is filled with --keywords", metavar="PATH")
     gs_input_mask: str = flag("", "the image is 0 where this volume is not 0", metavar="PATH")
-    gs_input_norm: list[float] | None = flag(
+    gs_input_norm: tuple[float, float] | None = flag(
         None, "stretch each section's grey values, clipping the darkest and the brightest share",
         read=words.fraction, metavar="P", many=2,
     )  # fmt: skip

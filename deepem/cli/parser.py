@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 from deepem.cli import argfile, signatures
-from deepem.cli.flags import Flag, Group, flags_of
+from deepem.cli.flags import REQUIRED, Flag, Group, GroupT, filled, flags_of
 from deepem.cli.plugins import KINDS, load
 from deepem.cli.public import PUBLIC
 from deepem.cli.words import SHIELD, text, words_of
@@ -113,7 +113,28 @@ class Parser(argparse.ArgumentParser):
         _refuse_unknown(unknown)
         replaced = {name: value for name, value in replaced.items() if name in self.flags}
         values = self.defaults() | replaced | typed
+        self._require(values)
         return Given(values, frozenset(typed), {name: values[name] for name in plug_ins}, tuple(modules))
+
+    def read_known(self, words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+        """The values of this parser's own flags, and the words that it does not know, as they were typed.
+
+        Raises:
+            InputError: a value that cannot be used, or a required flag that is not there.
+            SystemExit: after --help.
+        """
+        self.add_argument("-h", "--help", action="store_true", help="show this text and exit")
+        typed, rest = self._typed(_shield(words))
+        if typed.pop("help", False):
+            self.print_help()
+            raise SystemExit(0)
+        values = self.defaults() | typed
+        self._require(values)
+        return values, [text(word) for word in rest]
+
+    def _require(self, values: Mapping[str, Any]) -> None:
+        for name in (name for name, value in values.items() if value is REQUIRED):
+            raise InputError(f"--{name}", "nothing", self.flags[name].help)
 
     def defaults(self) -> dict[str, Any]:
         """The declared defaults."""
@@ -191,7 +212,7 @@ def _gathering(gather: Callable[[list[Any]], Any]) -> type[argparse.Action]:
 def _help_of(flag: Flag) -> str:
     """A flag's help with its default, unless there is none worth telling."""
     told = (flag.help or f"of {Path(flag.source).stem}").replace("%", "%%")
-    if flag.default in (None, False, "", [], ()) or "(default" in told:
+    if flag.default in (None, False, "", [], (), REQUIRED) or "(default" in told:
         return told
     shown = " ".join(words_of(flag.default)) if not isinstance(flag.default, bool) else "on"
     return f"{told} (default: {shown.replace('%', '%%')})"
@@ -242,6 +263,25 @@ def _refuse_unknown(rest: Sequence[str]) -> None:
             raise InputError(word, "a flag that no chosen module takes" if where else "an unknown flag", wants)
         warn(f"{word}: no chosen module takes it; ignored")
         follow = 0 if "=" in word else PUBLIC[name]
+
+
+def read_group(program: str, doc: str | None, group: type[GroupT], words: Sequence[str], example: str) -> GroupT:
+    """Read the command line of a program with a single group of flags.
+
+    Args:
+        program: Its name in errors and help.
+        doc: What it does, such as the module's docstring.
+        group: Declares the flags.
+        words: The command line.
+        example: The shortest command that works.
+
+    Raises:
+        InputError: anything on the command line that cannot be used.
+        SystemExit: after --help.
+    """
+    parser = Parser(program, doc or "", example)
+    parser.add_group(group)
+    return filled(group, parser.read(words).values)
 
 
 @contextmanager

@@ -21,7 +21,9 @@ from deepem.cli.plugins import KINDS, load, locate, siblings
 from deepem.cli.words import ALLOWED
 from deepem.utils.errors import InputError
 
-FILLED_IN = frozenset({"class_keys", "labels", "in_spec", "out_spec", "cropsz", "create_backbone", "in_channels"})
+FILLED_IN = frozenset(
+    {"class_keys", "labels", "in_spec", "out_spec", "cropsz", "tasks", "create_backbone", "in_channels"}
+)
 """Keyword parameters that the machinery supplies, so they are no flags."""
 
 

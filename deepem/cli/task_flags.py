@@ -12,7 +12,6 @@ from deepem.cli import words
 from deepem.cli.flags import Flag, groups_of
 from deepem.cli.parser import Parser
 from deepem.tasks import Task
-from deepem.utils.errors import InputError
 from deepem.utils.geometry import Vec3
 
 EDGES = Flag("edges", list[Vec3] | None, None, "the edges of --long", read=words.edge, metavar="Z,Y,X", many="*")
@@ -25,20 +24,22 @@ class TaskOptions:
     Attributes:
         rows: The table that the flags come from: deepem's, and the rows of the dataset modules.
         weights: Flag -> weight of its loss; in inference 1 for each task that is on.
-        channels: Flag -> number of output channels, where it was set.
+        channels: Flag -> number of output channels or classes, where it was set.
+        class_weights: Flag -> weight of each class in the loss, where they were set.
         edges: The edges of the long-range task.
     """
 
     rows: tuple[Task, ...]
     weights: Mapping[str, float]
     channels: Mapping[str, int]
+    class_weights: Mapping[str, Sequence[float]]
     edges: Sequence[Vec3] | None = None
 
     @property
     def chosen(self) -> tuple[Task, ...]:
         """The rows with a positive weight, in table order, their edges and channels filled in."""
         flags = [flag for flag, weight in self.weights.items() if weight]
-        return tasks.choose(flags, self.edges or (), self.channels)
+        return tasks.choose(flags, self.edges or (), self.channels, self.class_weights, self.rows)
 
 
 def weight_flags(rows: Sequence[Task]) -> list[Flag]:
@@ -46,7 +47,7 @@ def weight_flags(rows: Sequence[Task]) -> list[Flag]:
     found = []
     for task in rows:
         found.append(Flag(task.flag, float, 0.0, task.help, read=words.non_negative, metavar="WEIGHT"))
-        found += _channels_flag(task)
+        found += _shape_flags(task)
     return found
 
 
@@ -54,28 +55,36 @@ def switch_flags(rows: Sequence[Task]) -> list[Flag]:
     """The flags of inference: a switch per task, and for an affinity task without edges of its own their number."""
     found = []
     for task in rows:
-        if task.kind == "affinity" and not task.edges:
+        if task.along_edges:
             found.append(Flag(task.flag, int, 0, task.help, read=words.natural, metavar="N"))
         else:
             found.append(Flag(task.flag, bool, False, task.help, negatable=False))
-        found += _channels_flag(task)
+        found += _shape_flags(task)
     return found
 
 
-def _channels_flag(task: Task) -> list[Flag]:
-    if not task.settable:
-        return []
-    told = f"output channels of --{task.flag} (default: {task.channels})"
-    return [Flag(f"{task.flag}_num_channels", int | None, None, told, read=words.counting, metavar="N")]
+def _shape_flags(task: Task) -> list[Flag]:
+    """The flags that say how many channels or classes a task has, and how its classes weigh."""
+    found = []
+    if task.settable:
+        told = f"output channels of --{task.flag}" + (f" (default: {task.channels})" if task.channels else "")
+        found.append(Flag(task.channels_flag, int | None, None, told, read=words.counting, metavar="N"))
+    if task.weights_flag:
+        told = f"weight of each class of --{task.flag} in the loss (default: 1 each)"
+        weights = list[float] | None
+        found.append(Flag(task.weights_flag, weights, None, told, read=words.non_negative, metavar="WEIGHT"))
+    return found
 
 
 def task_options(rows: Sequence[Task], values: Mapping[str, Any]) -> TaskOptions:
     """The chosen tasks, from the values of the flags."""
-    channels = {task.flag: values.get(f"{task.flag}_num_channels") for task in rows}
+    channels = {task.flag: values.get(task.channels_flag) for task in rows}
+    weights = {task.flag: values.get(task.weights_flag) for task in rows if task.weights_flag}
     return TaskOptions(
         rows=tuple(rows),
         weights={task.flag: float(values.get(task.flag) or 0) for task in rows},
         channels={flag: count for flag, count in channels.items() if count},
+        class_weights={flag: given for flag, given in weights.items() if given},
         edges=[tuple(edge) for edge in values["edges"]] if values.get("edges") else None,
     )
 
@@ -84,15 +93,14 @@ def rows_with(datasets: Sequence[ModuleType]) -> tuple[Task, ...]:
     """Deepem's rows and those that dataset modules bring along (``tasks = (Task(...),)``).
 
     Raises:
-        InputError: a module's row has the flag of another row.
+        InputError: a row that contradicts itself, or two different rows with one flag.
     """
-    rows = list(tasks.TASKS)
-    for module in datasets:
-        for row in getattr(module, "tasks", ()):
-            if any(other.flag == row.flag and other != row for other in rows):
-                raise InputError(f"{module.__name__}: tasks", f"a row --{row.flag}", "a flag that no other task has")
-            rows += [row] if row not in rows else []
-    return tuple(rows)
+    return tasks.table(row for module in datasets for row in getattr(module, "tasks", ()))
+
+
+def stored_rows(state: Mapping[str, Any]) -> tuple[Task, ...]:
+    """Deepem's rows and those that a checkpoint or a file brings along as plain values."""
+    return tasks.table(state.get("tasks", ()))
 
 
 def add_rows_of_datasets(parser: Parser, datasets: Sequence[ModuleType]) -> None:
@@ -111,5 +119,7 @@ def flat(options: Any) -> dict[str, Any]:
     for row in chosen.rows:
         found[row.flag] = chosen.weights[row.flag]
         if row.settable:
-            found[f"{row.flag}_num_channels"] = chosen.channels.get(row.flag)
+            found[row.channels_flag] = chosen.channels.get(row.flag)
+        if row.weights_flag:
+            found[row.weights_flag] = chosen.class_weights.get(row.flag)
     return found | {"edges": chosen.edges} | dict(options.plug_in_flags)

@@ -1,28 +1,53 @@
-"""From the label of a patch to the target of a head, by kind of task."""
+"""From the label of a patch to the target of an output. Which kind of task has which stands in `deepem.data.kinds`."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from deepem.data.volume import Array
+from deepem.data.transform.base import owned
 from deepem.tasks import Task
 from deepem.utils.contiguous import contiguous, turned
 from deepem.utils.errors import InputError
+
+Array = NDArray[Any]
 
 TOUCHING = 4
 """A segmentation has no gap where instances meet each other this many times as often as they meet 0."""
 
 
-def check(where: str, task: Task, channels: int, label: Array) -> None:
-    """Refuse a label whose channels are not what the head's channels can be made from.
+def check_channels(where: str, task: Task, channels: int, label: Array) -> None:
+    """Refuse a label that has neither one volume nor one for each channel.
 
     Raises:
-        InputError: as many volumes neither as the head has channels nor one.
+        InputError: another number of volumes.
     """
-    if task.kind == "binary" and label.shape[0] not in (1, channels):
-        raise InputError(f"{where} {task.source}", f"{label.shape[0]} volumes", f"1 or {channels}, one per channel")
+    if label.shape[0] not in (1, channels):
+        wants = "1" if channels == 1 else f"1 or {channels}, one per channel"
+        raise InputError(f"{where} {task.source}", f"{label.shape[0]} volumes", wants)
+
+
+def check_classes(where: str, task: Task, most: int, label: Array, mask: Array | None) -> None:
+    """Refuse classes above the last one where the mask counts; without a mask every voxel does.
+
+    Raises:
+        InputError: a class that has no channel.
+    """
+    found = int(label.max())
+    if found > most and mask is not None:
+        found = max(int(part.max(initial=0, where=m > 0)) for part, m in zip(label[0], mask[0], strict=True))
+    if found > most:
+        wants = f"classes from 0 to {most}, as the output {task.name} has, or a mask over the others"
+        raise InputError(f"{where} {task.source}", f"the class {found}", wants)
+
+
+def ids(label: Array, dtype: Any, out: Array | None = None) -> Array:
+    """The numbers of the label themselves, (1, Z, Y, X) of a type that holds them. Written into `out` if given."""
+    if out is None and label.dtype != dtype:
+        out = np.empty(label.shape, dtype)
+    return owned(contiguous(label, out))
 
 
 def binary(label: Array, channels: int, out: Array | None = None) -> Array:

@@ -13,19 +13,25 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deepem.tasks import TASKS
+from deepem.data.kinds import storage
+from deepem.data.labels import as_mask, four
+from deepem.tasks import TASKS, Task
 from deepem.utils.errors import InputError
 
 Array = NDArray[Any]
 
-ID_LABELS = frozenset(task.source for task in TASKS if task.kind == "affinity")
-"""Labels whose numbers are instance ids; of all others only 0, 1, 2, ... up to the number of channels matter."""
 
-TOP_CLASS = 255
-"""Class labels above this one are stored as this one, in one byte: no head has that many channels."""
+class Volume(dict[str, Any]):
+    """What `compact` gave, which it need not look at again."""
 
 
-def compact(where: str, arrays: Mapping[str, Any], labels: Iterable[str], phase: str) -> dict[str, Any]:
+def compact(
+    where: str,
+    arrays: Mapping[str, Any],
+    labels: Iterable[str],
+    phase: str,
+    rows: Iterable[Task] = TASKS,
+) -> dict[str, Any]:
     """Check what a dataset module gave for one id, and keep what is needed of it, as small as it goes.
 
     Args:
@@ -34,38 +40,41 @@ def compact(where: str, arrays: Mapping[str, Any], labels: Iterable[str], phase:
             `loc`. A mapping of such mappings is a superset.
         labels: The labels that the chosen tasks could use; others are dropped.
         phase: ``train`` or ``val``, which decides between `msk_train` and `msk_val`.
+        rows: The table that says how a label is stored: its rows' kinds do.
 
     Returns:
         `img` uint8 or float32 in [0, 1]; id labels int32, or int64 where they do not fit; class labels uint8; masks
         uint8 if they hold only 0 and 1, else float32; all (C, Z, Y, X) and C-ordered, the array itself where it is so
         already. `loc`: whether patches are centred on voxels of `msk`. Absent masks stay absent; that of a label holds
-        within `msk_train` or `msk_val`, where there is one. A superset gives a mapping of such mappings.
+        within `msk_train` or `msk_val`, where there is one. A superset gives a mapping of such mappings. What this
+        function gave before is given back as it is.
 
     Raises:
         InputError: an array that is none of this, or of another size than the image.
     """
+    if isinstance(arrays, Volume):
+        return arrays
+    labels, rows = tuple(labels), tuple(rows)
     if "img" not in arrays and arrays and all(isinstance(part, Mapping) for part in arrays.values()):
-        labels = tuple(labels)
-        return {name: compact(f"{where}/{name}", part, labels, phase) for name, part in arrays.items()}
+        return {name: compact(f"{where}/{name}", part, labels, phase, rows) for name, part in arrays.items()}
     if arrays.get("img") is None:
         raise InputError(where, f"the keys {', '.join(map(str, arrays)) or 'none'}", "an image under the key img")
     image = _image(f"{where} img", arrays["img"])
     out: dict[str, Any] = {"img": image}
     for label in labels:
         if arrays.get(label) is not None:
-            make = _ids if label in ID_LABELS else _classes
-            out[label] = make(f"{where} {label}", arrays[label])
+            out[label] = storage(label, rows)(f"{where} {label}", arrays[label])
         if arrays.get(f"{label}_msk") is not None:
-            out[f"{label}_msk"] = _mask(f"{where} {label}_msk", arrays[f"{label}_msk"])
+            out[f"{label}_msk"] = as_mask(f"{where} {label}_msk", arrays[f"{label}_msk"])
     key = _mask_key(where, arrays, phase)
     if key is not None:
-        out["msk"] = _mask(f"{where} {key}", arrays[key])
+        out["msk"] = as_mask(f"{where} {key}", arrays[key])
     for name, array in out.items():
         if array.shape[1:] != image.shape[1:]:
             raise InputError(f"{where} {name}", f"shape {array.shape[1:]}", f"the image's, {image.shape[1:]}")
     if key == f"msk_{phase}":  # no label is trained on in the other phase's part, whatever a mask of its own says
         out |= {name: out[name] * out["msk"] for name in out if name.endswith("_msk")}
-    return out | {"loc": bool(arrays.get("loc", False))}
+    return Volume(out | {"loc": bool(arrays.get("loc", False))})
 
 
 def _mask_key(where: str, arrays: Mapping[str, Any], phase: str) -> str | None:
@@ -81,15 +90,8 @@ def _mask_key(where: str, arrays: Mapping[str, Any], phase: str) -> str | None:
     return None
 
 
-def _four(where: str, given: Any) -> Array:
-    array: Array = np.asarray(given)
-    if array.ndim not in (3, 4) or array.size == 0:
-        raise InputError(where, f"shape {array.shape}", "(Z, Y, X) or (C, Z, Y, X), not empty")
-    return array if array.ndim == 4 else array[None]
-
-
 def _image(where: str, array: Any) -> Array:
-    array = _four(where, array)
+    array = four(where, array)
     if array.dtype == np.uint8:
         return np.ascontiguousarray(array)
     if array.dtype.kind != "f":
@@ -100,63 +102,6 @@ def _image(where: str, array: Any) -> Array:
     if low < 0 or high > 1:
         raise InputError(where, f"float grey values from {low:g} to {high:g}", "uint8, or float in [0, 1]")
     return np.ascontiguousarray(array, dtype=np.float32)
-
-
-def _ids(where: str, array: Any) -> Array:
-    array = _four(where, array)
-    wants = "instance ids: whole numbers from 0 (background)"
-    if array.dtype.kind not in "iu":
-        raise InputError(where, f"{array.dtype} labels", wants)
-    if array.shape[0] != 1:
-        raise InputError(where, f"{array.shape[0]} channels", "one channel of instance ids")
-    low, high = int(array.min()), int(array.max())
-    if low < 0:
-        raise InputError(where, f"the negative label {low}", wants)
-    if high > np.iinfo(np.int64).max:
-        raise InputError(where, f"the label {high}", "ids below 2**63")
-    return np.ascontiguousarray(array, dtype=np.int32 if high <= np.iinfo(np.int32).max else np.int64)
-
-
-def _classes(where: str, array: Any) -> Array:
-    array = _four(where, array)
-    wants = "class labels: whole numbers from 0 (background)"
-    if array.dtype.kind not in "biuf":
-        raise InputError(where, f"{array.dtype} labels", wants)
-    low = array.min()
-    if not low >= 0:  # NaN is not
-        raise InputError(where, f"the label {low:g}", wants)
-    if array.dtype.kind == "f" and not all(bool((part == np.trunc(part)).all()) for part in _sections(array)):
-        raise InputError(where, f"fractions ({array.dtype})", wants)
-    if array.dtype.itemsize == 1:
-        return np.ascontiguousarray(array).view(np.uint8)
-    return _by_section(array, lambda part: np.minimum(part, TOP_CLASS).astype(np.uint8), np.uint8)
-
-
-def _mask(where: str, array: Any) -> Array:
-    array = _four(where, array)
-    if array.shape[0] != 1:
-        raise InputError(where, f"{array.shape[0]} channels", "one channel")
-    if array.dtype.kind not in "biuf":
-        raise InputError(where, f"a mask of {array.dtype}", "numbers")
-    low, high = array.min(), array.max()
-    if not (low >= 0 and np.isfinite(high)):
-        raise InputError(where, f"mask values from {low:g} to {high:g}", "finite weights of 0 or more")
-    if array.dtype.kind == "b":
-        return np.ascontiguousarray(array).view(np.uint8)
-    whole = array.dtype.kind != "f" or all(bool(((part == 0) | (part == 1)).all()) for part in _sections(array))
-    return np.ascontiguousarray(array, dtype=np.uint8 if whole and high <= 1 else np.float32)
-
-
-def _sections(array: Array) -> Iterable[Array]:
-    """The (Y, X) sections one by one: temporaries of a check stay small."""
-    return (section for channel in array for section in channel)
-
-
-def _by_section(array: Array, make: Any, dtype: Any) -> Array:
-    out = np.empty(array.shape, dtype)
-    for source, target in zip(_sections(array), _sections(out), strict=True):
-        target[...] = make(source)
-    return out
 
 
 class Shared:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +28,18 @@ class Layout:
         voxel_size_nm: Its resolution, not always whole numbers.
         chunk: Size of a stored chunk.
         dtype: uint8 or float32.
+        classes: Voxels are class numbers, which have no mean: a "segmentation" for cloud-volume, else an "image".
     """
 
     bounds: Box
     voxel_size_nm: VoxelSize
     chunk: Vec3 = (16, 64, 64)
     dtype: str = "float32"
+    classes: bool = False
+
+    def of_classes(self) -> Layout:
+        """The same for the classes of the voxels."""
+        return replace(self, dtype="uint8", classes=True)
 
 
 class CloudSink:
@@ -49,6 +55,7 @@ class CloudSink:
         origin: Where voxel 0 of the boxes given to `write` lies in the volumes.
         provenance: What to note about how they were made.
         attributes: Output name -> what its info file says beside the layout: axes, edges, tasks.
+        classes: The outputs that are classes: bytes, whatever the layout says.
     """
 
     def __init__(
@@ -59,16 +66,21 @@ class CloudSink:
         origin: Vec3,
         provenance: Mapping[str, Any] | None = None,
         attributes: Mapping[str, Mapping[str, Any]] | None = None,
+        classes: Collection[str] = (),
     ) -> None:
         about = attributes or {}
-        self.paths, self.layout, self.origin = paths, layout, origin
-        self.dtype = np.dtype(layout.dtype)
-        new = [path for name, path in paths.items() if not fits(path, channels[name], layout, about.get(name))]
+        self.paths, self.origin = paths, origin
+        self.layouts = {name: layout.of_classes() if name in classes else layout for name in paths}
+        new = [
+            path for name, path in paths.items() if not fits(path, channels[name], self.layouts[name], about.get(name))
+        ]
         self._new = {path: to_be_made(path) for path in new}
         self.volumes: dict[str, Any] = {}
         try:
             for name, path in paths.items():
-                self.volumes[name] = make_volume(path, channels[name], layout, provenance or {}, about.get(name, {}))
+                self.volumes[name] = make_volume(
+                    path, channels[name], self.layouts[name], provenance or {}, about.get(name, {})
+                )
         except InputError:
             self._discard_new()
             raise
@@ -99,10 +111,11 @@ class CloudSink:
         for name, value in values.items():
             volume, (_, *begin), (_, *end) = self.volumes[name], *box.shift(self.origin)
             first, depth = int(volume.voxel_offset[2]), int(volume.chunk_size[2])
+            dtype = np.dtype(self.layouts[name].dtype)
             z, stop, rest = box.begin[0] + self.origin[0], box.end[0] + self.origin[0], value
             while z < stop:  # one layer of chunks after the other: no copy of all planes
                 layer_end = z - (z - first) % depth + depth
-                layer, rest = as_stored(rest[:, : layer_end - z], self.dtype), rest[:, layer_end - z :]
+                layer, rest = as_stored(rest[:, : layer_end - z], dtype), rest[:, layer_end - z :]
                 z = min(layer_end, stop)
                 if name in self._waiting:
                     layer = np.concatenate([self._waiting.pop(name), layer], 1)
@@ -187,7 +200,7 @@ def _create(
 
     info = CloudVolume.create_new_info(
         num_channels=channels,
-        layer_type="image",
+        layer_type="segmentation" if layout.classes else "image",
         data_type=layout.dtype,
         encoding="raw",
         resolution=_xyz(layout.voxel_size_nm),

@@ -14,6 +14,7 @@ from deepem.utils.geometry import Box, Tiles, vec3
 def downsample(path: str, levels: int | None = None) -> int:
     """Add levels of half the resolution in x and y, each voxel the mean of four, and return how many there are then.
 
+    Class numbers, in volumes of the type "segmentation", have no mean: one of the four stands for all.
     By default until a level is no larger than a chunk in x or y.
     """
     from cloudvolume import CloudVolume
@@ -35,7 +36,10 @@ def downsample(path: str, levels: int | None = None) -> int:
 
 
 def _halved(fine: Any, box: Box) -> Array:
-    """The mean of 2 x 2 voxels in y and x; where the finer level ends, of those that are there."""
+    """The mean of 2 x 2 voxels in y and x, or the first of them where they are classes.
+
+    Where the finer level ends, those that are there count.
+    """
     first, last = zyx(fine.bounds.minpt), zyx(fine.bounds.maxpt)
     begin = (box.begin[0], *(max(2 * b, f) for b, f in zip(box.begin[1:], first[1:], strict=True)))
     end = (box.end[0], *(min(2 * e, t) for e, t in zip(box.end[1:], last[1:], strict=True)))
@@ -45,6 +49,8 @@ def _halved(fine: Any, box: Box) -> Array:
         widths = [(0, 0)] * 4
         widths[axis + 1] = (front, back)
         array = np.pad(array, widths, mode="edge")
+    if fine.layer_type == "segmentation":
+        return np.ascontiguousarray(array[:, :, ::2, ::2])
     shape = (*array.shape[:2], array.shape[2] // 2, 2, array.shape[3] // 2, 2)
     mean = array.reshape(shape).mean((3, 5), dtype=np.float32)
     return np.rint(mean).astype(np.uint8) if array.dtype == np.uint8 else np.asarray(mean)

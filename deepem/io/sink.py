@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -14,7 +14,7 @@ import numpy as np
 from deepem.io.faults import unwritable
 from deepem.io.volume import Array
 from deepem.utils.files import replacing
-from deepem.utils.geometry import Box, Vec3
+from deepem.utils.geometry import Box
 
 
 class Hdf5Sink:
@@ -26,7 +26,7 @@ class Hdf5Sink:
         paths: Output name -> file.
         channels: Output name -> number of channels.
         covered: The voxels of the input volume that the outputs cover.
-        dtype: float32, or uint8 for probabilities times 255, rounded.
+        dtypes: Output name -> float32, or uint8 for probabilities times 255, rounded, and for classes.
         attributes: Output name -> attributes of the dataset.
     """
 
@@ -35,11 +35,12 @@ class Hdf5Sink:
         paths: Mapping[str, Path],
         channels: Mapping[str, int],
         covered: Box,
-        dtype: str = "float32",
+        dtypes: Mapping[str, str],
         attributes: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         self.paths, self.channels, self.covered = paths, channels, covered
-        self.dtype, self.attributes = np.dtype(dtype), attributes or {}
+        self.dtypes = {name: np.dtype(dtype) for name, dtype in dtypes.items()}
+        self.attributes = attributes or {}
         self._stack = ExitStack()
         self._data: dict[str, h5py.Dataset] = {}
 
@@ -53,7 +54,7 @@ class Hdf5Sink:
                 except OSError as error:
                     raise unwritable(path, error) from error
                 shape = (self.channels[name], *self.covered.size)
-                self._data[name] = file.create_dataset("main", shape, self.dtype)
+                self._data[name] = file.create_dataset("main", shape, self.dtypes[name])
                 self._data[name].attrs.update(self.attributes.get(name, {}))
             self._stack = stack.pop_all()
         return self
@@ -64,7 +65,7 @@ class Hdf5Sink:
         for name, value in values.items():
             try:
                 for channel, planes in enumerate(value):  # h5py copies what is not contiguous
-                    self._data[name][channel, z, y, x] = as_stored(planes, self.dtype)
+                    self._data[name][channel, z, y, x] = as_stored(planes, self.dtypes[name])
             except OSError as error:
                 raise unwritable(self.paths[name], error) from error
 
@@ -80,31 +81,10 @@ class Hdf5Sink:
 
 
 def as_stored(value: Array, dtype: np.dtype[Any]) -> Array:
-    """Probabilities as they are stored: float32, or uint8 of probability * 255, rounded."""
-    if dtype != np.uint8:
+    """Values as they are stored: classes as they are, probabilities float32, or uint8 of probability * 255, rounded."""
+    if dtype != np.uint8 or value.dtype == np.uint8:
         return value
     stored = np.empty(value.shape, np.uint8)
     for plane in np.ndindex(value.shape[:-2]):  # one after the other: no float copy of the whole
         stored[plane] = np.rint(value[plane] * 255)
     return stored
-
-
-def attributes_of(
-    task: str, edges: Sequence[Vec3], offset: Vec3 | None = None, voxel_size_nm: Sequence[float] | None = None
-) -> dict[str, Any]:
-    """The attributes that tell a reader what an output is; sizes and offsets are z, y, x.
-
-    Args:
-        task: The flag of the output's row in `deepem.tasks`.
-        edges: The edge of each channel; none unless the output is affinities.
-        offset: Of the output's first voxel in the input volume; left out of precomputed volumes, whose layout says it.
-        voxel_size_nm: Left out where the input does not say.
-    """
-    known: dict[str, Any] = {} if offset is None else {"offset": np.asarray(offset, np.int64)}
-    if voxel_size_nm is not None:
-        known["voxel_size_nm"] = np.asarray(voxel_size_nm, np.float64)
-    return known | {
-        "axes": "czyx",
-        "edges": np.asarray(edges, np.int64).reshape(-1, 3),
-        "tasks": [task],
-    }

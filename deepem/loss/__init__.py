@@ -2,6 +2,7 @@
 
 from deepem.loss.affinity import AffinityLoss
 from deepem.loss.kinds import criterion
+from deepem.loss.semantic import SemanticLoss
 from deepem.loss.voxel import BCELoss, MSELoss
 
-__all__ = ["AffinityLoss", "BCELoss", "MSELoss", "criterion"]
+__all__ = ["AffinityLoss", "BCELoss", "MSELoss", "SemanticLoss", "criterion"]

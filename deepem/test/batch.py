@@ -21,9 +21,10 @@ from typing import Any
 
 import torch
 
-from deepem.option import chosen_tasks
+from deepem.cli.forward_parser import parse, parser
+from deepem.cli.forwarding import ForwardOptions
 from deepem.test.job import Job
-from deepem.test.option import Options, machinery, parse
+from deepem.test.kinds import written
 from deepem.test.progress import tell
 from deepem.test.volumes import file_paths, predict_all
 from deepem.utils.errors import InputError
@@ -32,29 +33,31 @@ Words = list[str]
 Figures = dict[str, Any]
 
 
-def predict_batch(options: Options, words: Sequence[str]) -> list[Figures]:
+def predict_batch(options: ForwardOptions, words: Sequence[str]) -> list[Figures]:
     """Predict each cut-out, and return the figures of their volumes in the order of the file.
 
     Raises:
         InputError: the file cannot be used, or a cut-out cannot be predicted; the others are predicted all the same.
     """
-    cutouts = read(Path(options["spec"]), _without(list(words), {"--spec", "--processes"}))
-    gpus = 0 if options["cpu"] or options["gpu_id"] is not None else torch.cuda.device_count()
-    count = min(options["processes"] or max(gpus, 1), len(cutouts))
+    where = f"{options.batch.spec}: cut-out"
+    cutouts = read(Path(options.batch.spec or ""), _without(list(words), {"--spec", "--processes"}))
+    gpus = 0 if options.speed.cpu or options.speed.gpu_id is not None else torch.cuda.device_count()
+    count = min(options.batch.processes or max(gpus, 1), len(cutouts))
     taken: dict[Path, int] = {}
     for number, line in enumerate(cutouts):  # bad input is found before the first cut-out is begun
         try:
-            own, iteration, _ = parse(line)
-            if not (own["test_ids"] or own["gs_input"] or own["dummy"]):
+            own, found_there = parse(line)
+            if not (own.volumes or own.cloud.gs_input or own.batch.dummy):
                 raise InputError("--test_ids", "nothing", "a volume to predict (or --gs_input, --dummy)")
-            for path in _files(own, iteration):
+            for path in _files(own, found_there.number):
                 if (other := taken.setdefault(path, number)) != number:
                     wants = "an --out_prefix or --out_tag for each cut-out of a volume"
                     raise InputError("--test_ids", f"{path}, which cut-out {other} writes", wants)
         except InputError as error:
-            raise InputError(f"{options['spec']}: cut-out {number}: {error.where}", error.got, error.wants) from error
+            raise InputError(
+                f"{options.batch.spec}: cut-out {number}: {error.where}", error.got, error.wants
+            ) from error
     cutouts = on_devices(cutouts, gpus)
-    where = f"{options['spec']}: cut-out"
     found: dict[int, list[Figures]] = {}
     failed: dict[int, InputError] = {}
     for number, outcome in _each(cutouts, count):
@@ -71,12 +74,12 @@ def predict_batch(options: Options, words: Sequence[str]) -> list[Figures]:
     return [figures for number in sorted(found) for figures in found[number]]
 
 
-def _files(options: Options, iteration: int) -> set[Path]:
+def _files(options: ForwardOptions, iteration: int) -> set[Path]:
     """The files that a cut-out writes; none behind cloud-volume, where cut-outs are boxes of one volume."""
-    if options["gs_input"] or options["gs_output"] or options["dummy"]:
+    if options.cloud.gs_input or options.cloud.gs_output or options.batch.dummy:
         return set()
-    outputs = {task.name: task.channels for task in chosen_tasks(options)}
-    return {path for name in options["test_ids"] for path in file_paths(options, outputs, iteration, name).values()}
+    outputs = {name: one.channels for name, one in written(options.tasks.chosen).items()}
+    return {path for name in options.volumes for path in file_paths(options, outputs, iteration, name).values()}
 
 
 def on_devices(cutouts: Sequence[Words], gpus: int) -> list[Words]:
@@ -146,8 +149,9 @@ def _word(value: Any) -> str:
 
 def _vectors() -> set[str]:
     """The flags of one word that is more than text, which a list of numbers stands for; those of plug-ins take many."""
-    actions = machinery()._actions
-    return {word for a in actions if a.nargs is None and a.type is not None for word in a.option_strings}
+    flags = parser().flags.values()
+    single = [flag for flag in flags if not flag.is_switch and flag.form is not None and flag.form.many is None]
+    return {word for flag in single for word in (f"--{flag.name}", *([flag.short] if flag.short else []))}
 
 
 def _without(words: Words, flags: set[str]) -> Words:

@@ -23,12 +23,12 @@ from numpy.typing import NDArray
 from deepem.blocks.folder import Folder
 from deepem.blocks.plan import FILE, Phase, Plan
 from deepem.blocks.programs import Effort
+from deepem.cli.forward_parser import parse
 from deepem.io.chunks import get, put
 from deepem.io.cloud_sink import CloudSink
 from deepem.io.views import tables_of
 from deepem.io.volume import Volume
 from deepem.test.job import Job
-from deepem.test.option import parse
 from deepem.test.volumes import Placement, cloud_volume, placement, stored
 from deepem.utils.errors import InputError
 from deepem.utils.geometry import Box, Tiles, Vec3, vec3
@@ -49,18 +49,18 @@ def make_plan(folder: str, words: Sequence[str], task_size: Vec3) -> Plan:
     Raises:
         InputError: the command line cannot be used, or is none with --gs_input and --gs_output.
     """
-    options, number, state = parse(words)
-    if not options["gs_input"]:
+    options, found = parse(words)
+    if not options.cloud.gs_input:
         raise InputError("--gs_input", "nothing", "the volume behind cloud-volume that the tasks read")
-    if options["downsample"]:  # of which task would it be?
+    if options.cloud.downsample:  # of which task would it be?
         raise InputError("--downsample", "a plan", DOWNSAMPLE)
     if min(task_size) < 1:
         raise InputError("--task_size", ",".join(map(str, task_size[::-1])), "three sizes x,y,z of 1 or more")
     Folder(folder).refuse_unless_new(FILE)
-    words = [*words, "--chkpt_num", str(number)]  # workers are to agree on it while training goes on
-    job = Job(options, number, state)
-    norm = options["gs_input_norm"]
-    tables = None if norm is None else tables_of(stored(options, "gs_input"), *norm)
+    words = [*words, "--chkpt_num", str(found.number)]  # workers are to agree on it while training goes on
+    job = Job(options, found)
+    norm = options.cloud.gs_input_norm
+    tables = None if norm is None else tables_of(stored(options, options.cloud.gs_input), *norm)
     volume, source = cloud_volume(job, tables)
     covered = job.covered(volume)
     place = placement(job, volume, source, covered)
@@ -91,7 +91,7 @@ def effort(plan: Plan) -> Effort:
 def rate(plan: Plan, seconds: float = 5.0) -> float:
     """Output voxels per second of the network on this machine, from a trial of a few seconds."""
     job = Job(*parse(plan.settings["words"]))
-    size = (job.options["batch_size"], job.channels, *job.patch)
+    size = (job.options.speed.batch_size, job.channels, *job.patch)
     patches = torch.zeros(size, device=job.device)
     float(next(iter(job.network(patches).values())).sum())  # the first call builds what later ones use
     begun, count = time.monotonic(), 0

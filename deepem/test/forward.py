@@ -16,21 +16,23 @@ from typing import TYPE_CHECKING, Any
 if __package__ in (None, ""):  # run as a file: deepem/test/ is first on the path, where the checkout belongs
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
-from deepem.test.option import parse
-from deepem.utils.argv import one_line_errors
+from deepem.cli.forward_parser import flag_names, parse
+from deepem.cli.parser import one_line_errors
+from deepem.tasks import TASKS
 
 if TYPE_CHECKING:  # torch and all that needs it are imported once the command line is known to be good
     import numpy as np
     import torch
     from numpy.typing import ArrayLike, NDArray
 
+    from deepem.tasks import Task
     from deepem.utils.geometry import Vec3
 
 
 def main(words: Sequence[str] | None = None) -> None:
     """Read the command line and predict."""
-    with one_line_errors("forward.py"):
-        options, number, state = parse(words)
+    with one_line_errors("forward.py", flag_names()):
+        options, found = parse(words)
         from deepem.test.batch import predict_batch
         from deepem.test.job import Job
         from deepem.test.volumes import predict_all
@@ -38,12 +40,12 @@ def main(words: Sequence[str] | None = None) -> None:
 
         keep_memory(one_arena=True)
         with redirect_stdout(sys.stderr):  # cloud-volume prints there; the summary is to be alone on stdout
-            if options["spec"]:
+            if options.batch.spec:
                 summaries = predict_batch(options, sys.argv[1:] if words is None else list(words))
             else:
-                summaries = predict_all(Job(options, number, state))
-        if options["json"]:
-            sys.stdout.write(json.dumps({"checkpoint": number, "volumes": summaries}) + "\n")
+                summaries = predict_all(Job(options, found))
+        if options.speed.json:
+            sys.stdout.write(json.dumps({"checkpoint": found.number, "volumes": summaries}) + "\n")
 
 
 def predict(
@@ -65,6 +67,7 @@ def predict(
     batch_size: int = 1,
     amp: bool = False,
     progress: bool = False,
+    tasks: Sequence[Task] = TASKS,
 ) -> dict[str, NDArray[np.float32]]:
     """Slide a model over an image in overlapping patches, blend them, and return the probabilities.
 
@@ -90,6 +93,7 @@ def predict(
         batch_size: Patches per call of the model.
         amp: Mixed precision.
         progress: Show a progress bar and the voxels per second.
+        tasks: The table that says which outputs have a softmax and which edges; others have a sigmoid and none.
 
     Returns:
         ``{name: (C, Z, Y, X) float32}`` covering the image exactly, or, with output_size < patch_size, without
@@ -104,7 +108,7 @@ def predict(
     return inference.predict(
         model, image, patch_size=patch_size, output_size=output_size, overlap=overlap, stride=stride, blend=blend,
         bump=bump, edges=edges, mask_edges=mask_edges, temperature=temperature, test_aug=test_aug, variance=variance,
-        device=device, batch_size=batch_size, amp=amp, progress=progress,
+        device=device, batch_size=batch_size, amp=amp, progress=progress, tasks=tasks,
     )  # fmt: skip
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from deepem import tasks
+from deepem.scan.kinds import edges_by_output
 from deepem.scan.weights import Blend
+from deepem.tasks import TASKS, Task
 from deepem.utils.errors import InputError
 from deepem.utils.geometry import Vec3, vec3
 
@@ -14,31 +15,37 @@ Edges = dict[str, tuple[Vec3, ...]]
 Given = Sequence[Vec3] | Mapping[str, Sequence[Vec3]] | None
 
 
-def edges_of(given: Given, channels: Mapping[str, int], where: str = "edges") -> Edges:
+def edges_of(given: Given, channels: Mapping[str, int], where: str = "edges", rows: Sequence[Task] = TASKS) -> Edges:
     """The edges of each affinity output; outputs that are no affinities are left out.
 
     Args:
         given: By output name; or one list, which holds for the outputs with as many channels that could be affinities:
-            ``long_range`` before all others, else every one that is no binary task. ``affinity`` has the nearest three
-            without being told.
+            ``long_range`` before all others, else every one that is no task without edges. A row's own edges, such as
+            the nearest three of ``affinity``, need not be told.
         channels: The network's outputs.
+        rows: The table of tasks.
         where: What an error names.
 
     Raises:
         InputError: edges for an output that is not there or has another number of channels.
     """
-    nearest = tuple(tasks.NEAREST_EDGES)
-    found: Edges = {"affinity": nearest} if channels.get("affinity") == len(nearest) else {}
+    own = edges_by_output(rows).items()
+    found: Edges = {name: edges for name, edges in own if edges and channels.get(name) == len(edges)}
     if given is None:
         return found
-    return found | _told(given, channels, where)
+    return found | _told(given, channels, where, rows)
 
 
-def _told(given: Sequence[Vec3] | Mapping[str, Sequence[Vec3]], channels: Mapping[str, int], where: str) -> Edges:
+def _told(
+    given: Sequence[Vec3] | Mapping[str, Sequence[Vec3]],
+    channels: Mapping[str, int],
+    where: str,
+    rows: Sequence[Task] = TASKS,
+) -> Edges:
     if not isinstance(given, Mapping):
         edges = tuple(vec3(edge) for edge in given)
-        binary = {task.name for task in tasks.TASKS if task.kind != "affinity"}
-        fitting = [name for name, count in channels.items() if count == len(edges) and name not in binary]
+        others = {row.name for row in rows} - set(edges_by_output(rows))
+        fitting = [name for name, count in channels.items() if count == len(edges) and name not in others]
         given = {name: edges for name in fitting if name == "long_range" or "long_range" not in fitting}
         if not given:
             raise InputError(where, f"{len(edges)} edges", f"one per channel of an output; there are {dict(channels)}")

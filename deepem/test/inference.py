@@ -13,9 +13,11 @@ from deepem.io.stored import Image
 from deepem.scan.augment import Augmented
 from deepem.scan.flips import Flip
 from deepem.scan.grid import Grid, resolve_stride
+from deepem.scan.kinds import activations
 from deepem.scan.memory import Cost, available, cut, trial
 from deepem.scan.stitch import Finished, Scan
 from deepem.scan.weights import Blend, choose_profile
+from deepem.tasks import Task
 from deepem.test.heads import Edges, blends, edges_of
 from deepem.test.network import Network, device_of, evaluating
 from deepem.test.progress import Progress
@@ -46,6 +48,7 @@ def predict(
     batch_size: int,
     amp: bool,
     progress: bool,
+    tasks: Sequence[Task],
 ) -> Prediction:
     """See `deepem.test.forward.predict`."""
     source = Image("image", np.asarray(image), any_range=True)
@@ -59,7 +62,7 @@ def predict(
     target = torch.device(device) if device is not None else device_of(model)
     if device is not None and isinstance(model, torch.nn.Module):
         model.to(target)
-    network = Network(model, output, grid.covered.begin, temperature, amp)
+    network = Network(model, output, grid.covered.begin, temperature, amp, activations=activations(tasks))
     flips = [Flip.of(number) for number in test_aug] if test_aug is not None else []
     if variance and not flips:
         raise InputError("variance", "no test_aug", "the flips to take it over")
@@ -76,7 +79,7 @@ def predict(
             trying = torch.zeros(batch_size, source.channels, *patch, device=target)
             taken = trial(lambda: channels.update(network.channels(trying)), target)
             cost = Cost(4 * source.channels, 4 * sum(channels.values()), taken)
-            own = edges_of(edges, channels)
+            own = edges_of(edges, channels, rows=tasks)
             masks = blends(profile, mask_edges, channels, own)
 
         def scan_of(size: Vec3) -> Scan:

@@ -8,21 +8,25 @@ from typing import Any
 import torch
 from torch import nn
 
-from deepem import option, tasks
+from deepem.build.device import choose_device, has_fast_bf16
+from deepem.build.network import create_network, crops, patch_sizes
+from deepem.cli.forward_parser import Found
+from deepem.cli.forwarding import ForwardOptions
 from deepem.io.volume import Volume
 from deepem.scan.augment import VARIANCE, Augmented
 from deepem.scan.flips import Flip
 from deepem.scan.grid import Grid, resolve_stride
+from deepem.scan.kinds import activations, edges_by_output
 from deepem.scan.memory import Cost, Cut, available, cut, in_words, trial
 from deepem.scan.stitch import Scan
 from deepem.scan.weights import Blend, choose_profile
+from deepem.tasks import TASKS, Task
 from deepem.test.heads import blends
+from deepem.test.kinds import Written, written
 from deepem.test.network import Network
-from deepem.test.option import Options, folder
 from deepem.test.progress import Progress, tell
 from deepem.test.stream import Sink, largest_that_fits, stream
-from deepem.utils import checkpoint, modules
-from deepem.utils.argv import plug_in
+from deepem.utils import checkpoint
 from deepem.utils.checkpoint import State
 from deepem.utils.convolution import quicken
 from deepem.utils.crop import centre_slices
@@ -39,57 +43,66 @@ class Job:
         output: The output patch.
         front: Voxels of the patch in front of the output, as the network was trained to crop.
         channels: Channels of the image.
-        outputs: Name of each output -> number of channels, variances included.
+        heads: Name of each output of the network -> number of channels.
+        written: The volumes that are written, variances included.
+        outputs: Name of each of them -> number of channels.
+        dtypes: Name of each of them -> type.
+        classes: Names of those that are classes.
     """
 
-    def __init__(self, options: Options, number: int, state: State | None) -> None:
-        self.options, self.number = options, number
-        self.device = torch.device(option.device(options["gpu_id"], options["cpu"], "--gpu_id"))
+    def __init__(self, options: ForwardOptions, found: Found) -> None:
+        self.options, self.number = options, found.number
+        self.device = torch.device(choose_device(options.speed.gpu_id, options.speed.cpu, "--gpu_id"))
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)  # else page-locked memory takes some of the first GPU
-        if options["amp"] and not option.has_fast_bf16(self.device.type):
+        if options.speed.amp and not has_fast_bf16(self.device.type):
             warn("--amp: this processor is no faster in bfloat16 than in float32")
-        self.tasks = option.chosen_tasks(options)
-        self.patch = vec3(options["inputsz"])
-        self.channels = _input_channels(state or {})
-        self.model, gives = self._build(state)
-        self.output = vec3(options["force_crop"] or options["outputsz"] or gives)
+        self.tasks = options.tasks.chosen
+        self.patch = vec3(options.inputsz)
+        self.channels = _input_channels(found.state)
+        self.model, gives = self._build(found.state)
+        self.output = vec3(options.patches.force_crop or options.network.outputsz or gives)
         if any(o > g for o, g in zip(self.output, gives, strict=True)):
-            flag = "--force_crop" if options["force_crop"] else "--outputsz"
+            flag = "--force_crop" if options.patches.force_crop else "--outputsz"
             raise InputError(flag, self.output, f"at most {gives}, what the model gives")
         self.front = vec3(s.start for s in centre_slices(self.patch, self.output))
-        self.stride = resolve_stride(self.output, options["overlap"], options["stride"])
-        self.flips = [Flip.of(k) for k in options["test_aug"] or ()]
-        self.edges = {task.name: task.edges for task in self.tasks if task.edges}
-        heads = {task.name: task.channels for task in self.tasks}
-        variances = {f"{name}{VARIANCE}": count for name, count in heads.items() if options["variance"]}
-        self.heads, self.outputs = heads, heads | variances
+        self.stride = resolve_stride(self.output, options.patches.overlap, options.patches.stride)
+        self.flips = [Flip.of(k) for k in options.patches.test_aug or ()]
+        self.edges = edges_by_output(self.tasks)
+        self.heads = {task.name: task.channels for task in self.tasks}
+        self.written = written(self.tasks)
+        if options.patches.variance:
+            self.written |= {f"{t.name}{VARIANCE}": Written(t, "variance", t.channels) for t in self.tasks}
+        self.outputs = {name: one.channels for name, one in self.written.items()}
+        self.dtypes = {name: one.dtype or options.files.out_dtype for name, one in self.written.items()}
+        self.classes = {name for name, one in self.written.items() if one.values == "class"}
         self.network = Network(
-            self.model, self.output, self.front, options["temperature"], options["amp"], heads, gives
+            self.model,
+            self.output,
+            self.front,
+            options.patches.temperature,
+            options.speed.amp,
+            self.heads,
+            gives,
+            activations(self.tasks),
         )
         self._cost: Cost | None = None
 
-    def _build(self, state: State | None) -> tuple[nn.Module, Vec3]:
+    def _build(self, state: State) -> tuple[nn.Module, Vec3]:
         """The network on the device, and the size of its output patch."""
-        options = self.options
-        module = modules.load("model", options["model"])
-        flags = option.own("model", module, options)
-        asked = options["outputsz"] if option.crops(module) else None  # else the scan crops
-        gives, cropsz = option.output_patch(module, flags, self.patch, asked)
-        in_spec, out_spec = {"input": (self.channels, *self.patch)}, tasks.out_spec(self.tasks, gives)
-        with plug_in("--model", options["model"]):
-            model: nn.Module = option.create_model(module, cropsz, in_spec=in_spec, out_spec=out_spec, **flags)
-        if state is not None:
-            where = checkpoint.path_of(folder(options["exp_name"]) / "models", self.number)
-            weights = _without_other_heads(state.get("ema") or state["state_dict"], self.tasks)
-            left = checkpoint.load_weights(model, weights, where, matching=options["pretrain"])
-            if left:
-                warn(f"{where}: not in it, or of another shape: {', '.join(left)}")
+        options, plug_in = self.options, self.options.model()
+        asked = options.network.outputsz if crops(plug_in) else None  # else the scan crops
+        sizes = patch_sizes(plug_in, self.patch, asked)
+        model = create_network(plug_in, self.tasks, self.channels, sizes)
+        where = checkpoint.path_of(options.models, self.number)
+        weights = _without_other_heads(state.get("ema") or state["state_dict"], self.tasks)
+        if left := checkpoint.load_weights(model, weights, where, matching=options.run.pretrain):
+            warn(f"{where}: not in it, or of another shape: {', '.join(left)}")
         model.to(self.device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # quicker
         quicken(model)
-        model.train(options["no_eval"])
-        called: Any = torch.compile(model, dynamic=False) if options["compile"] else model  # patches have one size
-        return called, gives
+        model.train(options.run.no_eval)
+        called: Any = torch.compile(model, dynamic=False) if options.speed.compile else model  # patches have one size
+        return called, sizes.output
 
     def covered(self, volume: Volume) -> Box:
         """The voxels of a volume that are predicted: what the patches cover, less what is cropped away.
@@ -101,10 +114,10 @@ class Job:
             wants = f"at least one patch, {self.patch}, or --pad_small"
             raise InputError(volume.name, f"a volume of {volume.size}", wants)
         (begin, end) = self._grid(volume.size).covered
-        if (border := self.options["crop_border"]) is not None:
+        if (border := self.options.patches.crop_border) is not None:
             begin = vec3(b + c // 2 for b, c in zip(begin, border, strict=True))
             end = vec3(e - c // 2 for e, c in zip(end, border, strict=True))
-        if (centre := self.options["crop_center"]) is not None:
+        if (centre := self.options.patches.crop_center) is not None:
             begin = vec3(b + (e - b) // 2 - c // 2 for b, e, c in zip(begin, end, centre, strict=True))
             end = vec3(b + c for b, c in zip(begin, centre, strict=True))
         whole = self._grid(volume.size).covered
@@ -128,7 +141,7 @@ class Job:
             for scan in [engine] if isinstance(engine, Scan) else engine.scans.values():
                 scan.done = bar.add
             try:
-                stream(engine, found, volume, sink, self.device)
+                stream(engine, found, volume, sink, self.device, self.written)
             except torch.OutOfMemoryError as error:
                 raise self._too_little(available(self.device)) from error
         return {
@@ -145,23 +158,24 @@ class Job:
 
     def _scan(self, size: Vec3) -> Scan:
         grid, options = self._grid(size), self.options
-        profile = choose_profile(options["blend"], options["bump"], grid)
+        profile = choose_profile(options.patches.blend, options.patches.bump, grid)
+        masked = True if options.patches.mask_edges == [] else options.patches.mask_edges  # alone: the outputs' own
         return Scan(
             grid,
             self.network,
-            blends(profile, options["mask_edges"], self.heads, self.edges),
+            blends(profile, masked, self.heads, self.edges),
             Blend(profile),
             self.device,
-            options["batch_size"],
+            options.speed.batch_size,
             self.heads,
-            options["skip_background"],
-            getattr(torch, options["acc_dtype"]),
+            options.speed.skip_background,
+            getattr(torch, options.speed.acc_dtype),
         )
 
     def _engine(self, size: Vec3) -> Scan | Augmented:
         if not self.flips:
             return self._scan(size)
-        return Augmented(self._scan, size, self.flips, self.edges, self.options["variance"])
+        return Augmented(self._scan, size, self.flips, self.edges, self.options.patches.variance)
 
     def patches(self, volume: Volume, box: Box) -> int:
         """Number of patches that a box of a volume takes."""
@@ -176,19 +190,20 @@ class Job:
         """What takes memory; found by a trial of the network the first time."""
         if self._cost is None:
             try:
-                size = (self.options["batch_size"], self.channels, *self.patch)
-                if self.options["compile"]:
+                size = (self.options.speed.batch_size, self.channels, *self.patch)
+                if self.options.speed.compile:
                     _compile_now(self.network, torch.zeros(size, device=self.device))
                 taken = trial(lambda: self.network(torch.zeros(size, device=self.device)), self.device)
             except torch.OutOfMemoryError as error:
                 raise self._too_little(available(self.device)) from error
             one = volume.read(Box((0, 0, 0), (1, 1, 1))).dtype.itemsize
-            self._cost = Cost(one * self.channels, 4 * sum(self.heads.values()), taken)
+            made = sum(volume.channels for volume in self.written.values() if volume.make is not None)  # a byte each
+            self._cost = Cost(one * self.channels, 4 * sum(self.heads.values()) + made, taken)
         return self._cost
 
     def _cut(self, engine: Scan | Augmented, volume: Volume, box: Box, align: Vec3, label: str) -> Cut:
         cost = self.cost(volume)
-        limit = (self.options["max_memory"] or 0) * (1 << 20) or available(self.device)
+        limit = (self.options.speed.max_memory or 0) * (1 << 20) or available(self.device)
         grid = self._grid(volume.size)
         found = cut(engine, grid, box, cost, limit, align)
         if found is None:
@@ -204,7 +219,7 @@ class Job:
     def _too_little(self, limit: float) -> InputError:
         """What to say when memory does not suffice."""
         network = self._cost.network if self._cost else int(limit)
-        wants = largest_that_fits(limit, network, self.options["batch_size"], self.patch)
+        wants = largest_that_fits(limit, network, self.options.speed.batch_size, self.patch)
         return InputError("--max_memory", f"{in_words(limit)}, the network alone takes {in_words(network)}", wants)
 
 
@@ -224,9 +239,9 @@ def _compile_now(network: Network, patches: torch.Tensor) -> None:
         ) from error
 
 
-def _without_other_heads(weights: Mapping[str, Any], chosen: Sequence[tasks.Task]) -> dict[str, Any]:
+def _without_other_heads(weights: Mapping[str, Any], chosen: Sequence[Task]) -> dict[str, Any]:
     """The weights less those of heads that are known tasks but not asked for."""
-    others = {task.name for task in tasks.TASKS} - {task.name for task in chosen}
+    others = {task.name for task in TASKS} - {task.name for task in chosen}
     return {
         key: value for key, value in weights.items() if not (key.startswith("out.") and key.split(".")[1] in others)
     }

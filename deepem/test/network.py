@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from deepem.scan.kinds import Activate, sigmoid
 from deepem.utils.crop import centre_slices
 from deepem.utils.errors import InputError
 from deepem.utils.geometry import Box, Vec3
@@ -28,6 +29,7 @@ class Network:
         amp: Run the model in mixed precision (bfloat16); the probabilities are float32 in any case.
         keep: The outputs to keep (None: all): a module in train mode may give auxiliary ones besides.
         gives: Size of what the model gives, where that is neither; it shares its centre voxel with the input patch.
+        activations: What makes probabilities of an output's logits; by default a sigmoid.
     """
 
     def __init__(
@@ -39,9 +41,10 @@ class Network:
         amp: bool = False,
         keep: Collection[str] | None = None,
         gives: Vec3 | None = None,
+        activations: Mapping[str, Activate] | None = None,
     ) -> None:
         self.model, self.output, self.front, self.amp = model, output, front, amp
-        self.keep, self.gives = keep, gives or output
+        self.keep, self.gives, self.activations = keep, gives or output, activations or {}
         self.temperature = max(temperature or 1.0, 1.0)
         self._buffers: dict[str, torch.Tensor] = {}
 
@@ -73,9 +76,7 @@ class Network:
         buffer = self._buffers.get(name)
         if buffer is None or buffer.shape != logits.shape:
             buffer = self._buffers[name] = torch.empty(logits.shape, device=logits.device)
-        if logits.dtype == torch.float32 and self.temperature == 1:
-            return torch.sigmoid(logits, out=buffer)
-        return buffer.copy_(logits).div_(self.temperature).sigmoid_()
+        return self.activations.get(name, sigmoid)(logits, self.temperature, buffer)
 
 
 def device_of(model: object) -> torch.device:

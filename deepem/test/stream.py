@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 
@@ -14,6 +13,7 @@ from deepem.io.volume import Volume
 from deepem.scan.augment import Augmented
 from deepem.scan.memory import Cut
 from deepem.scan.stitch import Finished, Scan
+from deepem.test.kinds import Written, made
 from deepem.utils.geometry import Box
 
 
@@ -39,8 +39,15 @@ class Nowhere:
         """Nothing."""
 
 
-def stream(run: Scan | Augmented, cut: Cut, volume: Volume, sink: Sink, device: torch.device) -> None:
-    """Compute the boxes of a cut and write them."""
+def stream(
+    run: Scan | Augmented,
+    cut: Cut,
+    volume: Volume,
+    sink: Sink,
+    device: torch.device,
+    outputs: Mapping[str, Written],
+) -> None:
+    """Compute the boxes of a cut and write them, with what is made of them."""
     transfer = Transfer(device)
 
     def write(finished: Finished, arrived: Any, last: bool) -> None:
@@ -53,9 +60,10 @@ def stream(run: Scan | Augmented, cut: Cut, volume: Volume, sink: Sink, device: 
             for finished in run.run(lambda b: transfer.to_device(tensor(volume, b)), box, cut.depth):
                 if behind is not None:
                     behind.result()
-                last = finished[0].end[0] == box.end[0]
-                behind = pool.submit(write, finished, transfer.mark(), last)
-                del finished
+                part, values = finished
+                whole = part, made(values, outputs)
+                behind = pool.submit(write, whole, transfer.mark(), part.end[0] == box.end[0])
+                del finished, values, whole
         if behind is not None:
             behind.result()
 
@@ -85,7 +93,7 @@ class Transfer:
         event.record(torch.cuda.current_stream(self.stream.device))
         return event
 
-    def to_host(self, values: Mapping[str, torch.Tensor], arrived: Any) -> dict[str, NDArray[np.float32]]:
+    def to_host(self, values: Mapping[str, torch.Tensor], arrived: Any) -> dict[str, NDArray[Any]]:
         """Tensors as arrays; waits for the copies, not for what the device computes meanwhile."""
         if self.stream is None:
             return {name: value.numpy() for name, value in values.items()}

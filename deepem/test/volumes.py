@@ -11,22 +11,22 @@ from typing import Any
 
 import numpy as np
 
+from deepem.cli.forwarding import ForwardOptions
 from deepem.io.cloud_sink import CloudSink, Layout, fits
 from deepem.io.files import opened_image
 from deepem.io.precomputed import CloudMask, CloudSource
 from deepem.io.pyramid import downsample
-from deepem.io.sink import Hdf5Sink, attributes_of
+from deepem.io.sink import Hdf5Sink
 from deepem.io.stored import Image
 from deepem.io.views import Masked, Mirrored, Normalised, tables_of
 from deepem.io.volume import Volume
 from deepem.scan.augment import VARIANCE
-from deepem.tasks import Task
 from deepem.test.job import Job
-from deepem.test.option import Options, folder
 from deepem.test.place import Place, filled
 from deepem.test.progress import tell
 from deepem.test.stream import Nowhere
 from deepem.utils.errors import InputError, told_as
+from deepem.utils.files import run_folder
 from deepem.utils.geometry import Box, Vec3, vec3
 
 Summary = dict[str, Any]
@@ -35,19 +35,19 @@ Summary = dict[str, Any]
 def predict_all(job: Job) -> list[Summary]:
     """Predict all that the options name, and return figures about each volume."""
     options = job.options
-    if options["dummy"]:
+    if options.batch.dummy:
         return [predict_dummy(job)]
-    if options["gs_input_mask"] and not options["gs_input"]:
+    if options.cloud.gs_input_mask and not options.cloud.gs_input:
         raise InputError("--gs_input_mask", "no --gs_input", "both: volumes of --test_ids are read without a mask")
-    if options["gs_input"]:
+    if options.cloud.gs_input:
         return [predict_cloud(job)]
     refuse_shared(job)
-    for name in options["test_ids"]:  # bad input is found before the first volume is begun
+    for name in options.volumes:  # bad input is found before the first volume is begun
         with file_volume(job, name) as volume:
             covered = job.covered(volume)
-            if options["gs_output"]:
+            if options.cloud.gs_output:
                 file_placement(job, volume, covered, name).check()
-    return [predict_file(job, name) for name in options["test_ids"]]
+    return [predict_file(job, name) for name in options.volumes]
 
 
 def refuse_shared(job: Job) -> None:
@@ -58,9 +58,9 @@ def refuse_shared(job: Job) -> None:
     """
     options = job.options
     taken: dict[str, str] = {}
-    for name in options["test_ids"]:
-        if options["gs_output"]:
-            places = [filled(options["gs_output"], options["keywords"], name).rstrip("/")]
+    for name in options.volumes:
+        if options.cloud.gs_output:
+            places = [filled(options.cloud.gs_output, options.cloud.keywords, name).rstrip("/")]
             wants = "--gs_output with a {} for the id, without --keywords"
         else:
             places = [str(path) for path in file_paths(options, job.outputs, job.number, name).values()]
@@ -72,7 +72,7 @@ def refuse_shared(job: Job) -> None:
 
 def predict_dummy(job: Job) -> Summary:
     """Predict noise into nowhere: a benchmark."""
-    size = vec3(job.options["dummy_inputsz"])
+    size = vec3(job.options.batch.dummy_inputsz)
     noise = np.random.default_rng(0).integers(0, 256, (job.channels, *size), np.uint8)
     volume = prepared(job, Image("--dummy_inputsz", noise))
     return {"name": "dummy", **job.run(volume, job.covered(volume), Nowhere(), label="dummy")}
@@ -81,7 +81,7 @@ def predict_dummy(job: Job) -> Summary:
 @contextmanager
 def file_volume(job: Job, name: str) -> Iterator[Volume]:
     """The volume of an id, with what the options change about it."""
-    with opened_image(Path(job.options["data_dir"]) / name / job.options["input_name"]) as source:
+    with opened_image(Path(job.options.files.data_dir) / name / job.options.files.input_name) as source:
         yield prepared(job, source)
 
 
@@ -90,29 +90,20 @@ def predict_file(job: Job, name: str) -> Summary:
     options = job.options
     with file_volume(job, name) as volume:
         covered = job.covered(volume)
-        if options["gs_output"]:
+        if options.cloud.gs_output:
             return {"name": name, **file_placement(job, volume, covered, name).predict(volume)}
         paths = file_paths(options, job.outputs, job.number, name)
         begin = vec3(o + b for o, b in zip(volume.origin, covered.begin, strict=True))
-        attributes = {
-            output: attributes_of(row.flag, row.edges, begin, volume.voxel_size_nm)
-            for output, row in rows_of(job).items()
-        }
-        with Hdf5Sink(paths, job.outputs, covered, options["out_dtype"], attributes) as sink:
+        attributes = {output: one.attributes(begin, volume.voxel_size_nm) for output, one in job.written.items()}
+        with Hdf5Sink(paths, job.outputs, covered, job.dtypes, attributes) as sink:
             figures = job.run(volume, covered, sink, label=name)
     tell(f"{name}: wrote {', '.join(map(str, paths.values()))}")
     return {"name": name, **figures, "outputs": {output: str(path) for output, path in paths.items()}}
 
 
-def rows_of(job: Job) -> dict[str, Task]:
-    """The task of each output; a variance belongs to the task that it is taken of."""
-    rows = {task.name: task for task in job.tasks}
-    return {output: rows[output.removesuffix(VARIANCE)] for output in job.outputs}
-
-
 def file_placement(job: Job, volume: Volume, covered: Box, name: str) -> Placement:
     """Where the prediction of an id goes behind cloud-volume."""
-    path = filled(job.options["gs_output"], job.options["keywords"], name)
+    path = filled(job.options.cloud.gs_output, job.options.cloud.keywords, name)
     return Placement(job, volume, covered, (1, 1, 1), path)
 
 
@@ -125,31 +116,32 @@ def predict_cloud(job: Job) -> Summary:
 
 def cloud_volume(job: Job, tables: Any = None) -> tuple[Volume, CloudSource]:
     """The input volume of the options as it is to be read, and as it is stored."""
-    source = stored(job.options, "gs_input")
-    mask = stored(job.options, "gs_input_mask", CloudMask) if job.options["gs_input_mask"] else None
+    cloud = job.options.cloud
+    source = stored(job.options, cloud.gs_input)
+    mask = stored(job.options, cloud.gs_input_mask, CloudMask) if cloud.gs_input_mask else None
     return prepared(job, source, mask, tables), source
 
 
-def stored(options: Options, flag: str, kind: type[CloudSource] = CloudSource) -> CloudSource:
-    """The volume that a flag names, at the place that the options name, as it is stored."""
-    path = filled(options[flag], options["keywords"])
+def stored(options: ForwardOptions, path: str, kind: type[CloudSource] = CloudSource) -> CloudSource:
+    """The volume at a path, at the place that the options name, as it is stored."""
+    path = filled(path, options.cloud.keywords)
     with told_as({"mip": "--in_mip"}):
-        source = kind(path, options["in_mip"], options["cache"])
+        source = kind(path, options.cloud.in_mip, options.cloud.cache)
     return place_of(options).within(source)
 
 
 def placement(job: Job, volume: Volume, source: CloudSource, covered: Box) -> Placement:
     """Where the prediction of a cloud volume goes."""
     options = job.options
-    if not options["gs_output"]:
+    if not options.cloud.gs_output:
         raise InputError("--gs_output", "nothing", "where the prediction of --gs_input goes")
-    path = filled(options["gs_output"], options["keywords"], place_of(options).in_words())
+    path = filled(options.cloud.gs_output, options.cloud.keywords, place_of(options).in_words())
     return Placement(job, volume, covered, source.ratio, path, source.origin)
 
 
-def place_of(options: Options) -> Place:
+def place_of(options: ForwardOptions) -> Place:
     """Which box of the input the options name."""
-    return Place(options["begin"], options["end"], options["center"], options["size"])
+    return Place(options.cloud.begin, options.cloud.end, options.cloud.center, options.cloud.size)
 
 
 def prepared(job: Job, volume: Volume, mask: Volume | None = None, tables: Any = None) -> Volume:
@@ -161,23 +153,23 @@ def prepared(job: Job, volume: Volume, mask: Volume | None = None, tables: Any =
     options = job.options
     if volume.channels != job.channels:
         raise InputError(volume.name, f"{volume.channels} channels", f"{job.channels}, as in training")
-    if options["gs_input_norm"] is not None:
-        volume = Normalised(volume, tables_of(volume, *options["gs_input_norm"]) if tables is None else tables)
+    if options.cloud.gs_input_norm is not None:
+        volume = Normalised(volume, tables_of(volume, *options.cloud.gs_input_norm) if tables is None else tables)
     if mask is not None:
         volume = Masked(volume, mask)
-    if options["mirror"] is not None:
-        half = vec3(n // 2 for n in options["mirror"])
+    if options.patches.mirror is not None:
+        half = vec3(n // 2 for n in options.patches.mirror)
         volume = Mirrored(volume, half, half)
-    if options["pad_small"]:
+    if options.patches.pad_small:
         volume = Mirrored.to_size(volume, job.patch)
     return volume
 
 
-def file_paths(options: Options, outputs: Mapping[str, int], number: int, name: str) -> dict[str, Path]:
+def file_paths(options: ForwardOptions, outputs: Mapping[str, int], number: int, name: str) -> dict[str, Path]:
     """The file of each output: experiments/<exp>/forward/[<prefix>_]<id>_<output>_<N>[_<tag>].h5."""
-    prefix = f"{options['out_prefix']}_" if options["out_prefix"] else ""
-    tag = f"_{options['out_tag']}" if options["out_tag"] else ""
-    where = folder(options["exp_name"]) / "forward"
+    prefix = f"{options.files.out_prefix}_" if options.files.out_prefix else ""
+    tag = f"_{options.files.out_tag}" if options.files.out_tag else ""
+    where = run_folder(str(options.run.exp_name)) / "forward"
     return {output: where / f"{prefix}{name.replace('/', '_')}_{output}_{number}{tag}.h5" for output in outputs}
 
 
@@ -208,9 +200,10 @@ class Placement:
         Raises:
             InputError: a tag is of no output, names no folder in it, or the folder of another output.
         """
-        tags = self.job.options["tags"] or {}
-        if unknown := sorted(set(tags) - set(self.job.heads)):
-            raise InputError("--tags", unknown[0], f"names of outputs: {', '.join(self.job.heads)}")
+        tags = self.job.options.cloud.tags or {}
+        known = [name for name in self.job.outputs if not name.endswith(VARIANCE)]
+        if unknown := sorted(set(tags) - set(known)):
+            raise InputError("--tags", unknown[0], f"names of outputs: {', '.join(known)}")
         taken: dict[str, str] = {}
         for name in self.job.outputs:
             tag = tags.get(name.removesuffix(VARIANCE), name.removesuffix(VARIANCE))
@@ -225,7 +218,7 @@ class Placement:
     @property
     def origin(self) -> Vec3:
         """Where voxel 0 of the volume lies in the output volumes; --offset says where the stored input's first lies."""
-        offset = self.job.options["offset"]
+        offset = self.job.options.cloud.offset
         if offset is None:
             return self.volume.origin
         moved = zip(tuple(offset)[::-1], self.ratio, self.volume.origin, self.stored, strict=True)
@@ -240,20 +233,21 @@ class Placement:
     def layout(self) -> Layout:
         """Of new output volumes."""
         options = self.job.options
-        resolution = options["resolution"]
+        resolution = options.cloud.resolution
         size = tuple(resolution)[::-1] if resolution else self.volume.voxel_size_nm or (40.0, 4.0, 4.0)
         z, y, x = (float(n) for n in size)
-        return Layout(self.bounds, (z, y, x), vec3(tuple(options["chunk_size"])[::-1]), options["out_dtype"])
+        return Layout(self.bounds, (z, y, x), vec3(tuple(options.cloud.chunk_size)[::-1]), options.files.out_dtype)
 
     @property
     def attributes(self) -> dict[str, dict[str, Any]]:
         """What the info file of each output says beside its layout."""
-        return {name: attributes_of(row.flag, row.edges) for name, row in rows_of(self.job).items()}
+        return {name: one.attributes() for name, one in self.job.written.items()}
 
     def check(self) -> None:
         """Refuse outputs that do not fit into what is there."""
         for name, path in self.paths.items():
-            fits(path, self.job.outputs[name], self.layout, self.attributes[name])
+            layout = self.layout.of_classes() if name in self.job.classes else self.layout
+            fits(path, self.job.outputs[name], layout, self.attributes[name])
 
     def sink(self, kind: type[CloudSink] = CloudSink) -> CloudSink:
         """The output volumes, made where they are not there yet."""
@@ -261,19 +255,21 @@ class Placement:
         provenance = {
             "method": "deepem forward",
             "input": self.volume.name,
-            "experiment": str(options["exp_name"]),
+            "experiment": str(options.run.exp_name),
             "checkpoint": self.job.number,
             "options": {name: value if isinstance(value, (int, float, str, bool)) else str(value)
-                        for name, value in sorted(options.items()) if value not in (None, False, "", [])},
+                        for name, value in sorted(options.flat().items()) if value not in (None, False, "", [])},
         }  # fmt: skip
-        return kind(self.paths, self.job.outputs, self.layout, self.origin, provenance, self.attributes)
+        return kind(
+            self.paths, self.job.outputs, self.layout, self.origin, provenance, self.attributes, self.job.classes
+        )
 
     def predict(self, volume: Volume, label: str = "forward") -> Summary:
         """Predict all that is covered."""
         with ExitStack() as stack:
             sink = stack.enter_context(self.sink())
             figures = self.job.run(volume, self.covered, sink, sink.chunk, label)
-        if self.job.options["downsample"]:
+        if self.job.options.cloud.downsample:
             for path in self.paths.values():
                 downsample(path)
         tell(f"{label}: wrote {', '.join(self.paths.values())}")

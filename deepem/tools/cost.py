@@ -3,42 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from deepem.cli.plugins import PlugIn
 from deepem.models.emvision.memory import live_bytes
 from deepem.models.emvision.receptive_field import receptive_field
 from deepem.models.emvision.sizes import AXES, UShape
-from deepem.utils import modules
 from deepem.utils.geometry import Vec3
 
 MIB = 2**20
 
 
-def summary(options: dict[str, Any]) -> list[tuple[str, str]]:
+def summary(
+    plug_in: PlugIn,
+    fov: Vec3,
+    voxel_size_nm: tuple[float, float, float],
+    in_channels: int,
+    channels: int,
+    batch_size: int,
+) -> list[tuple[str, str]]:
     """The rows of the summary: what, and how much of it."""
-    module = modules.load("model", options["model"])
-    flags = {flag.name: options[flag.name] for flag in modules.flags("model", module)}
 
     def build() -> nn.Module:
-        spec = {"in_spec": {"input": (options["in_channels"], *options["fov"])}}
-        spec["out_spec"] = {"output": (options["channels"], *options["fov"])}
-        model: nn.Module = module.create_model(**spec, **flags)
+        spec = {"in_spec": {"input": (in_channels, *fov)}, "out_spec": {"output": (channels, *fov)}}
+        model: nn.Module = plug_in.create(**spec)
         return model
 
     with torch.device("meta"):
         model = build()
     shape: UShape | None = getattr(model, "shape", None)
-    out = shape.output_size(options["fov"]) if shape else options["fov"]
-    x = torch.empty(options["batch_size"], options["in_channels"], *options["fov"], device="meta")
-    rows = [*parameters(model), ("patch", f"{comma(options['fov'])} -> {comma(out)}")]
+    out = shape.output_size(fov) if shape else fov
+    x = torch.empty(batch_size, in_channels, *fov, device="meta")
+    rows = [*parameters(model), ("patch", f"{comma(fov)} -> {comma(out)}")]
     if shape:
-        rows += sizes(shape, options["fov"])
+        rows += sizes(shape, fov)
         field = receptive_field(build(), shape)
-        size_nm = (f"{n * nm:g}" for n, nm in zip(field or (), options["voxel_size_nm"], strict=False))
+        size_nm = (f"{n * nm:g}" for n, nm in zip(field or (), voxel_size_nm, strict=False))
         seen = f"{comma(field)} voxels z,y,x = {','.join(size_nm)} nm" if field else "the whole patch"
         rows.append(("receptive field", seen))
     return [*rows, *costs(model, x, out)]

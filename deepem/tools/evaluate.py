@@ -3,8 +3,9 @@
     deepem evaluate experiments/E/forward/t1_affinity_1000.h5 --truth data/t1
 
 Affinities: average precision of the cut edges (which are few; chance is their share), and adapted Rand error and
-variation of information of simple segmentations. Other outputs: area under the ROC curve and F1. A prediction is
-laid over the truth by its attributes, and refused where they do not fit.
+variation of information of simple segmentations. Classes that exclude each other: precision, recall and intersection
+over union of each. Other outputs: area under the ROC curve and F1. A prediction is laid over the truth by its
+attributes, and refused where they do not fit.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ WATERZ_AT = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 
 @dataclass(frozen=True)
 class Prediction:
-    """An output of forward.py: (C, Z, Y, X) probabilities, and what its attributes say of them."""
+    """An output of forward.py: (C, Z, Y, X) probabilities or (1, Z, Y, X) classes, and what its attributes say."""
 
     file: Path
     array: scoring.Array
@@ -41,26 +42,30 @@ class Prediction:
     edges: tuple[Vec3, ...]
     offset: Vec3
     voxel_size_nm: tuple[float, ...] | None
+    classes: bool = False
 
     @classmethod
     def read(cls, file: Path) -> Prediction:
         """Read a file, and refuse one whose attributes do not describe it."""
         array, held = emio.imread(file), attributes(file)
-        array = array / np.float32(255) if array.dtype == np.uint8 else array
+        classes = held.get("values") == "class"
+        array = array / np.float32(255) if array.dtype == np.uint8 and not classes else array
         for name in ("axes", "offset", "tasks"):
             if name not in held:
                 raise InputError(file, f"no attribute {name}", "an output of forward.py")
         if array.ndim != 4 or held["axes"] != "czyx":
             raise InputError(file, f"axes {held['axes']!r} of shape {array.shape}", "axes 'czyx', four of them")
         flags = held["tasks"]
-        rows = [task for task in tasks.TASKS if task.flag in flags]
+        own = [tasks.from_plain(row) for row in held.get("rows", ())]
+        rows = [task for task in own or tasks.TASKS if task.flag in flags]
         if len(flags) != 1 or len(rows) != 1:
             raise InputError(file, f"tasks {flags}", f"one of {[task.flag for task in tasks.TASKS]}")
         edges = tuple(vec3(edge) for edge in held.get("edges", ()))
-        if rows[0].kind == "affinity" and len(edges) != len(array):
+        if tasks.KINDS[rows[0].kind].edges and len(edges) != len(array):
             raise InputError(file, f"{len(edges)} edges for {len(array)} channels", "one edge per channel")
         size = held.get("voxel_size_nm")
-        return cls(file, array, rows[0], edges, vec3(held["offset"]), None if size is None else tuple(map(float, size)))
+        voxel = None if size is None else tuple(map(float, size))
+        return cls(file, array, rows[0], edges, vec3(held["offset"]), voxel, classes)
 
     def crop(self, volume: scoring.Array, file: Path) -> scoring.Array:
         """The part of a volume (Z, Y, X) or (C, Z, Y, X) that the prediction covers."""
@@ -124,9 +129,10 @@ def mask_of(prediction: Prediction, file: Path) -> scoring.Array:
 
 
 def score_affinity(
-    prediction: Prediction, ids: scoring.Array, mask: scoring.Array | None, method: str
+    prediction: Prediction, volume: scoring.Array, label: str, mask: scoring.Array | None, method: str
 ) -> dict[str, Any]:
     """Cut edges and segmentations of an affinity output."""
+    ids = volume[0]
     ranked = {
         edge: scoring.cut_edges(channel, edge, ids, mask)
         for channel, edge in zip(prediction.array, prediction.edges, strict=True)
@@ -156,8 +162,11 @@ def best(swept: Any, ids: scoring.Array, mask: scoring.Array | None) -> dict[str
     return min(rows, key=lambda row: (np.nan_to_num(row["are"], nan=9), row["split"] + row["merge"]))
 
 
-def score_binary(prediction: Prediction, truth: scoring.Array, mask: scoring.Array | None) -> dict[str, Any]:
+def score_binary(
+    prediction: Prediction, volume: scoring.Array, label: str, mask: scoring.Array | None, method: str
+) -> dict[str, Any]:
     """ROC and F1 per channel of a binary output."""
+    truth = events(prediction, volume, label)
     channels = {}
     for i, (scores, event) in enumerate(zip(prediction.array, truth, strict=True)):
         counts = np.ones(scores.shape, bool) if mask is None else mask > 0
@@ -174,6 +183,33 @@ def score_binary(prediction: Prediction, truth: scoring.Array, mask: scoring.Arr
     return {"channels": channels}
 
 
+def score_semantic(
+    prediction: Prediction, volume: scoring.Array, label: str, mask: scoring.Array | None, method: str
+) -> dict[str, Any]:
+    """Precision, recall and IoU per class, and their means over the classes that there are."""
+    task, where = prediction.task, str(prediction.file)
+    target.check_channels(where, task, 1, volume)
+    target.check_classes(where, task, task.channels - 1, volume, None if mask is None else mask[None])
+    counts = scoring.confusion(classes_of(prediction), volume[0], task.channels, mask)
+    rows = scoring.by_class(counts)
+    there = [row for row in rows if row["share"] > 0]
+    mean = {name: float(np.nanmean([row[name] for row in there])) for name in ("precision", "recall", "iou") if there}
+    accuracy = float(np.trace(counts) / counts.sum()) if counts.any() else scoring.NAN
+    return {"classes": {str(c): row for c, row in enumerate(rows)}, "mean": mean, "accuracy": accuracy}
+
+
+def classes_of(prediction: Prediction) -> scoring.Array:
+    """The class of each voxel, (Z, Y, X)."""
+    found: scoring.Array = prediction.array[0] if prediction.classes else prediction.array.argmax(0)
+    return found
+
+
+Score = Callable[[Prediction, scoring.Array, str, scoring.Array | None, str], dict[str, Any]]
+
+SCORES: dict[str, Score] = {"affinity": score_affinity, "binary": score_binary, "semantic": score_semantic}
+"""One entry per kind of `deepem.tasks`: (prediction, volume (C, Z, Y, X), its label, mask, --segment) -> figures."""
+
+
 def _text(edge: Vec3) -> str:
     return ",".join(map(str, edge))
 
@@ -188,6 +224,16 @@ def table(result: dict[str, Any]) -> str:
             f"               F1 {row['f1_best']:.4f} at threshold {row['f1_best_threshold']:.3f}, the best;   "
             f"{row['f1_at_0.5']:.4f} at 0.5",
         ]
+    for name, row in result.get("classes", {}).items():
+        lines.append(
+            f"  class {name:<3}    precision {row['precision']:.4f}   recall {row['recall']:.4f}   "
+            f"IoU {row['iou']:.4f}   (share {row['share']:.4f})"
+        )
+    if mean := result.get("mean"):
+        lines.append(
+            f"  mean         precision {mean['precision']:.4f}   recall {mean['recall']:.4f}   "
+            f"IoU {mean['iou']:.4f}   (of classes that are there; accuracy {result['accuracy']:.4f})"
+        )
     if cut := result.get("cut_edges"):
         lines.append(f"  cut edges    average precision {cut['average_precision']:.4f}, the mean over edges")
         shares = cut["share"]
@@ -245,10 +291,7 @@ def score(prediction: Prediction, truth: Path, mask: Path | None, method: str) -
     """Everything that is measured on one prediction."""
     volume, label, file = truth_of(prediction, truth)
     counts = None if mask is None else mask_of(prediction, mask)
-    if prediction.task.kind == "affinity":
-        of_kind = score_affinity(prediction, volume[0], counts, method)
-    else:
-        of_kind = score_binary(prediction, events(prediction, volume, label), counts)
+    of_kind = SCORES[prediction.task.kind](prediction, volume, label, counts, method)
     return {"file": str(prediction.file), "output": prediction.task.name, "truth": str(file), **of_kind}
 
 
@@ -256,5 +299,5 @@ def events(prediction: Prediction, volume: scoring.Array, label: str) -> scoring
     """What the channels of a binary output should call, (C, Z, Y, X), made from a label as in training."""
     if label == prediction.task.fallback:
         return target.boundary(volume, target.instances_touch(volume))
-    target.check(str(prediction.file), prediction.task, len(prediction.array), volume)
+    target.check_channels(str(prediction.file), prediction.task, len(prediction.array), volume)
     return target.binary(volume, len(prediction.array))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from deepem.utils.argv import one_line_errors
+from deepem.cli.parser import one_line_errors
 from deepem.utils.errors import InputError
 
 
@@ -25,13 +24,9 @@ def errors_of(prog: str, *flags: str) -> Iterator[None]:
 
     Library code below the command line names the parameter, ``queue``, where a user knows the flag, ``--queue``.
     """
-    with one_line_errors(prog):
+    with one_line_errors(prog, flags):
         try:
             yield
-        except InputError as error:
-            if error.where not in flags:
-                raise
-            raise InputError(f"--{error.where}", error.got, error.wants) from error
         except FileNotFoundError as error:
             where = error.filename or "file"
             raise InputError(where, error.strerror or error, "a file that is there") from error
@@ -71,11 +66,3 @@ def writing(flag: str, path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise InputError(flag, f"{path}: {error.strerror or error}", "a place that can be written to") from error
-
-
-def asks_for_help(parser: argparse.ArgumentParser, words: Sequence[str]) -> bool:
-    """Whether --help is among the words; it is then printed."""
-    if not {"-h", "--help"} & set(words):
-        return False
-    parser.print_help()
-    return True

@@ -15,8 +15,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from deepem.cli.train_parser import parse
 from deepem.tools import output
-from deepem.train.option import parse
 from deepem.utils.errors import InputError
 
 
@@ -39,7 +39,7 @@ def main(words: Sequence[str]) -> int:
         if args.out.is_dir() or not cv2.haveImageWriter(str(args.out)):
             raise InputError("--out", args.out, "a picture to write, such as preview.png")
         output.check_folder("--out", args.out.parent)
-        options, _ = parse(words)
+        options = parse(words)
         from deepem.tools import sheet
 
         output.say(sheet.describe(options, args.phase))

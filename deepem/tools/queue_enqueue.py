@@ -1,4 +1,4 @@
-"""Put the tasks of a plan that are left into a queue: ``deepem queue enqueue --plan FOLDER --queue fq://FOLDER``.
+"""Put the tasks of a plan that are left into a queue.
 
 Call it again later: it puts in what is still left, and when a phase is done, the tasks of the next one. With --verify
 the outputs of tasks that are done are read and compared with their checksums, and damaged ones are done again.
@@ -7,21 +7,29 @@ the outputs of tasks that are done are read and compared with their checksums, a
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+from deepem.cli.flags import REQUIRED, Group, flag
+from deepem.cli.parser import read_group
 from deepem.tools import output
-from deepem.utils import argv
+
+PROGRAM = "deepem queue enqueue"
+
+
+@dataclass(frozen=True)
+class EnqueueOptions(Group):
+    """Which plan, and into which queue."""
+
+    title = "plan and queue"
+    plan: str = flag(REQUIRED, "folder made by deepem queue plan", metavar="FOLDER")
+    queue: str = flag(REQUIRED, "fq://FOLDER or sqs://QUEUE", metavar="URL")
+    verify: bool = flag(False, "check the outputs of tasks that are done")
 
 
 def main(words: Sequence[str]) -> int:
-    """Read the command line and do it."""
-    p = argv.Parser("deepem queue enqueue", __doc__ or "")
-    p.add_argument("--plan", required=True, metavar="FOLDER", help="made by deepem queue plan")
-    p.add_argument("--queue", required=True, metavar="URL", help="fq://FOLDER or sqs://QUEUE")
-    p.add_argument("--verify", action="store_true", help="check the outputs of tasks that are done")
-    if output.asks_for_help(p, words):
-        return 0
-    with output.errors_of(p.prog, "queue"):
-        own = p.parse_args(words)
+    """Read the command line and enqueue."""
+    with output.errors_of(PROGRAM, "queue"):
+        own = read_group(PROGRAM, __doc__, EnqueueOptions, words, f"{PROGRAM} --plan FOLDER --queue fq://FOLDER")
         from deepem.blocks import worker
         from deepem.blocks.plan import Plan
 

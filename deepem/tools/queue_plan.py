@@ -1,4 +1,4 @@
-"""Cut a prediction into tasks: ``deepem queue plan --plan FOLDER [--task_size X,Y,Z] <the flags of deepem forward>``.
+"""Cut a prediction into tasks.
 
 Makes the output volumes and FOLDER/plan.json, and prints tasks, voxels, GPU hours and cost. Then call `deepem queue
 enqueue`, and `deepem queue work` on as many machines as there are, in the same working directory or a copy of it.
@@ -8,31 +8,40 @@ enqueue`, and `deepem queue work` on as many machines as there are, in the same 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+from deepem.cli import words as readers
+from deepem.cli.flags import REQUIRED, Group, filled, flag
+from deepem.cli.parser import Parser
 from deepem.tools import output
-from deepem.utils import argv
-from deepem.utils.geometry import vec3
+from deepem.utils.geometry import Vec3, vec3
 
-PROGRAM = "forward"
+PROGRAM = "deepem queue plan"
+
+
+@dataclass(frozen=True)
+class PlanOptions(Group):
+    """Where the plan goes and how large its tasks are."""
+
+    title = "plan"
+    plan: str = flag(REQUIRED, "folder of the plan: a path, file://, gs://, ...", metavar="FOLDER")
+    task_size: Vec3 = flag(
+        (1024, 1024, 128), "size of a task, rounded to whole chunks", read=readers.xyz, metavar="X,Y,Z"
+    )
+    voxels_per_s: float | None = flag(None, "of one GPU (default: a trial on this machine)", read=readers.positive)
+    price: float = flag(1.0, "of one GPU for an hour", read=readers.positive, metavar="PER_HOUR")
 
 
 def main(words: Sequence[str]) -> int:
     """Read the command line, make the plan and print what it costs."""
-    p = argv.Parser("deepem queue plan", __doc__ or "")
-    p.add_argument("--plan", required=True, metavar="FOLDER", help="a path, file://, gs://, ...")
-    p.add_argument("--task_size", type=xyz, default=(1024, 1024, 128), metavar="X,Y,Z", help="rounded to whole chunks")
-    p.add_argument("--voxels_per_s", type=argv.positive, help="of one GPU (default: a trial on this machine)")
-    p.add_argument("--price", type=argv.positive, default=1.0, metavar="PER_HOUR", help="of one GPU for an hour")
-    if output.asks_for_help(p, words):
-        return 0
-    with output.errors_of(p.prog):
-        words = list(words)
-        for at in [n for n, word in enumerate(words) if word == "--task_size"]:
-            words[at + 1 : at + 2] = [f" {word}" for word in words[at + 1 : at + 2]]  # argparse takes -5,1,1 for a flag
-        own, rest = p.parse_known_args(words)
+    parser = Parser(PROGRAM, __doc__ or "", f"{PROGRAM} --plan FOLDER <the flags of deepem forward>")
+    parser.add_group(PlanOptions)
+    with output.errors_of(PROGRAM):
+        given, rest = parser.read_known(words)
+        own = filled(PlanOptions, given)
         from deepem.blocks.programs import program
 
-        of = program(PROGRAM)
+        of = program("forward")
         plan = of.make_plan(own.plan, rest, vec3(own.task_size[::-1]))
         rate, how = (own.voxels_per_s, "as given") if own.voxels_per_s else (of.rate(plan), "a trial here")
         effort, tasks = of.effort(plan), len(plan)
@@ -44,11 +53,3 @@ def main(words: Sequence[str]) -> int:
         each = hours * 3600 / tasks
         output.say(f"about {each:,.0f} s a task: --lease of deepem queue work is to be several times that")
     return 0
-
-
-def _three(text: str) -> tuple[int, int, int]:
-    x, y, z = (int(part) for part in text.split(","))
-    return x, y, z
-
-
-xyz = argv.value_of("three whole numbers x,y,z", _three)

@@ -1,26 +1,34 @@
-"""How far a plan is: ``deepem queue status --plan FOLDER [--queue URL] [--verify]``. Exit code 1: tasks are left."""
+"""Show how far a plan is. Exit code 1: tasks are left."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from deepem.cli.flags import REQUIRED, Group, flag
+from deepem.cli.parser import read_group
 from deepem.tools import output
-from deepem.utils import argv
+
+PROGRAM = "deepem queue status"
+
+
+@dataclass(frozen=True)
+class StatusOptions(Group):
+    """Which plan."""
+
+    title = "plan and queue"
+    plan: str = flag(REQUIRED, "folder made by deepem queue plan", metavar="FOLDER")
+    queue: str | None = flag(None, "show how many tasks it holds and how many are leased", metavar="URL")
+    verify: bool = flag(False, "check the outputs of tasks that are done")
+    json: bool = flag(False, "print JSON, for scripts")
 
 
 def main(words: Sequence[str]) -> int:
-    """Read the command line and do it."""
-    p = argv.Parser("deepem queue status", __doc__ or "")
-    p.add_argument("--plan", required=True, metavar="FOLDER", help="made by deepem queue plan")
-    p.add_argument("--queue", metavar="URL", help="show how many tasks it holds and how many are leased")
-    p.add_argument("--verify", action="store_true", help="check the outputs of tasks that are done")
-    p.add_argument("--json", action="store_true", help="for scripts")
-    if output.asks_for_help(p, words):
-        return 0
-    with output.errors_of(p.prog, "queue"):
-        own = p.parse_args(words)
+    """Read the command line and count."""
+    with output.errors_of(PROGRAM, "queue"):
+        own = read_group(PROGRAM, __doc__, StatusOptions, words, f"{PROGRAM} --plan FOLDER")
         found = counts(own.plan, own.queue, own.verify)
     if own.json:
         output.say(json.dumps(found))

@@ -1,23 +1,32 @@
-"""Do tasks of a queue until none is left: ``deepem queue work --queue fq://FOLDER``, on any number of machines."""
+"""Do tasks of a queue until none is left, on any number of machines."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+from deepem.cli import words as readers
+from deepem.cli.flags import REQUIRED, Group, flag
+from deepem.cli.parser import read_group
 from deepem.tools import output
-from deepem.utils import argv
+
+PROGRAM = "deepem queue work"
+
+
+@dataclass(frozen=True)
+class WorkOptions(Group):
+    """Which queue."""
+
+    title = "queue"
+    queue: str = flag(REQUIRED, "fq://FOLDER or sqs://QUEUE", metavar="URL")
+    lease: int = flag(600, "a task takes less than this many seconds", read=readers.counting, metavar="SECONDS")
+    stay: bool = flag(False, "wait for more tasks when the queue is empty")
 
 
 def main(words: Sequence[str]) -> int:
-    """Read the command line and do it."""
-    p = argv.Parser("deepem queue work", __doc__ or "")
-    p.add_argument("--queue", required=True, metavar="URL", help="fq://FOLDER or sqs://QUEUE")
-    p.add_argument("--lease", type=argv.counting, default=600, metavar="SECONDS", help="a task takes less than this")
-    p.add_argument("--stay", action="store_true", help="wait for more when the queue is empty")
-    if output.asks_for_help(p, words):
-        return 0
-    with output.errors_of(p.prog, "queue"):
-        own = p.parse_args(words)
+    """Read the command line and work."""
+    with output.errors_of(PROGRAM, "queue"):
+        own = read_group(PROGRAM, __doc__, WorkOptions, words, f"{PROGRAM} --queue fq://FOLDER")
         from deepem.blocks.worker import work
         from deepem.utils.allocator import keep_memory
 

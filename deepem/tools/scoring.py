@@ -204,6 +204,34 @@ def agreement(ids: Array, truth: Array, mask: Array | None = None) -> Agreement:
     )
 
 
+def confusion(found: Array, truth: Array, classes: int, mask: Array | None = None) -> NDArray[np.int64]:
+    """(classes, classes): how many voxels of each true class (row) were found as each class (column)."""
+    if mask is not None:
+        found, truth = found[mask > 0], truth[mask > 0]
+    pairs = truth.ravel().astype(np.int64) * classes + found.ravel()
+    return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+
+
+def by_class(counts: NDArray[np.int64]) -> list[dict[str, float]]:
+    """Precision, recall and IoU of each class of a confusion matrix, and its share of the voxels; NaN for 0 of 0."""
+    rows = []
+    for c, hits in enumerate(np.diag(counts)):
+        called, there = counts[:, c].sum(), counts[c].sum()
+        rows.append(
+            {
+                "precision": _ratio(hits, called),
+                "recall": _ratio(hits, there),
+                "iou": _ratio(hits, called + there - hits),
+                "share": _ratio(there, counts.sum()),
+            }
+        )
+    return rows
+
+
+def _ratio(part: np.int64, whole: np.int64) -> float:
+    return float(part / whole) if whole else NAN
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Send what a C++ library writes to file descriptor 1 nowhere."""

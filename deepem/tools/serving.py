@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from deepem import option
+from deepem.build.stored import stored_run
+from deepem.scan.kinds import KINDS
+from deepem.tasks import Task, to_plain
 from deepem.tools import output
-from deepem.train import parts
 from deepem.utils import checkpoint
 from deepem.utils.errors import InputError
 
@@ -24,8 +26,10 @@ class Served(nn.Module):
     not be called `in`.
     """
 
-    def __init__(self, network: nn.Module, heads: list[str]) -> None:
+    def __init__(self, network: nn.Module, tasks: Sequence[Task]) -> None:
         super().__init__()
+        heads = [task.name for task in tasks]
+        self.probabilities = [KINDS[task.kind].probabilities for task in tasks]
         self.hidden, self.heads = [network], heads  # in a list, it is no part of this module
         self.flat = {name: name.replace(".", "__") for name in network.state_dict()}
         for name, value in network.state_dict().items():
@@ -35,7 +39,7 @@ class Served(nn.Module):
         """(N, C, Z, Y, X) -> one (N, C, Z, Y, X) per head."""
         weights = {name: getattr(self, flat) for name, flat in self.flat.items()}
         outputs = torch.func.functional_call(self.hidden[0], weights, (image,))
-        return tuple(torch.sigmoid(outputs[head]) for head in self.heads)
+        return tuple(made(outputs[head]) for head, made in zip(self.heads, self.probabilities, strict=True))
 
 
 def find(exp_name: str, number: int, best: bool) -> checkpoint.State:
@@ -55,13 +59,12 @@ def export(state: checkpoint.State, out: Path, raw: bool) -> None:
         raise InputError("checkpoint", "one without options", "one written by this program")
     with output.writing("--out", out):
         out.mkdir(parents=True, exist_ok=True)
-    options = state["options"]
-    (shape,), heads = state["spec"][0].values(), list(state["spec"][1])
-    network = parts.network(options, option.chosen_tasks(options), shape[0])
+    run, (shape,) = stored_run(state, "checkpoint"), state["spec"][0].values()
+    network = run.network()
     averaged = "ema" in state and not raw
     network.load_state_dict(state["ema" if averaged else "state_dict"])
-    served = Served(network.eval(), heads).eval()
-    card = described(state, averaged)
+    served = Served(network.eval(), run.tasks).eval()
+    card = described(state, run.tasks, averaged)
     with output.writing("--out", out):
         (out / "model.json").write_text(json.dumps(card, indent=2) + "\n")
         (out / "MODEL_CARD.md").write_text(in_words(card))
@@ -77,10 +80,9 @@ def export(state: checkpoint.State, out: Path, raw: bool) -> None:
             output.say(f"{out / name}: not written: {type(error).__name__}: {str(error).strip().splitlines()[0][:150]}")
 
 
-def described(state: checkpoint.State, averaged: bool) -> dict[str, Any]:
+def described(state: checkpoint.State, chosen: Sequence[Task], averaged: bool) -> dict[str, Any]:
     """What somebody needs to know who runs the network."""
     options = state["options"]
-    chosen = option.chosen_tasks(options)
     return {
         "iteration": state["iter"],
         "weights": "moving average" if averaged else "as trained",
@@ -88,9 +90,10 @@ def described(state: checkpoint.State, averaged: bool) -> dict[str, Any]:
         "input": {name: list(shape) for name, shape in state["spec"][0].items()},
         "outputs": {name: list(shape) for name, shape in state["spec"][1].items()},
         "tasks": {
-            t.name: {"kind": t.kind, "weight": options[t.flag], "edges": [list(e) for e in t.edges]} for t in chosen
+            t.name: {"kind": t.kind, "weight": options[t.flag], "edges": [list(e) for e in t.edges], "row": to_plain(t)}
+            for t in chosen
         },
-        "normalisation": "grey values in [0, 1]: uint8 divided by 255; outputs are probabilities (sigmoid applied)",
+        "normalisation": "grey values in [0, 1]: uint8 divided by 255; outputs are probabilities",
         "axes": "N, C, Z, Y, X; an edge (dz, dy, dx) relates voxel v to v - (dz, dy, dx)",
         "data": {name: options[name] for name in ("data", "train_ids", "val_ids", "augment")},
         "optimiser": {name: options[name] for name in ("optim", "lr", "batch_size", "seed", "amp")},

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from deepem import option
+from deepem.build.network import patch_sizes
+from deepem.build.samplers import create_samplers
+from deepem.cli.training import TrainOptions
 from deepem.data.loader import generator
-from deepem.option import own
 from deepem.tasks import Task
-from deepem.train import parts
-from deepem.utils import modules
 from deepem.utils.crop import centre_crop
 from deepem.utils.errors import InputError
 from deepem.utils.geometry import vec3
@@ -27,26 +27,55 @@ GAP, HEAD = 4, 22
 """Pixels between pictures, and of the line of text above a sample."""
 
 
-def describe(options: Mapping[str, Any], phase: str) -> str:
+@dataclass(frozen=True)
+class Kind:
+    """How the target of a kind of task is drawn: filled by instance, or outlined, under these names, or both."""
+
+    ids: Callable[[NDArray[Any]], NDArray[Any] | None]
+    names: Callable[[Task], list[str]]
+    outlines: Callable[[Task, NDArray[Any]], list[NDArray[Any]]]
+
+
+def _nothing(*_: Any) -> list[Any]:
+    return []
+
+
+def _channel_names(task: Task) -> list[str]:
+    return [f"{task.name} {i + 1}" for i in range(task.channels)] if task.channels > 1 else [task.name]
+
+
+KINDS: dict[str, Kind] = {
+    "affinity": Kind(ids=lambda target: target[0], names=_nothing, outlines=_nothing),
+    "binary": Kind(ids=lambda target: None, names=_channel_names, outlines=lambda task, target: list(target)),
+    "semantic": Kind(
+        ids=lambda target: None,
+        names=lambda task: [f"{task.name} {c}" for c in range(1, task.channels)],
+        outlines=lambda task, target: [target[0] == c for c in range(1, task.channels)],
+    ),
+}
+"""One entry per kind of `deepem.tasks`."""
+
+
+def describe(options: TrainOptions, phase: str) -> str:
     """The recipe as a tree."""
-    if not options["augment"]:
+    recipe = options.data.augment
+    if not recipe:
         return "no --augment: patches as they are"
-    recipe = modules.load("augment", options["augment"])
-    return repr(recipe.get_augmentation(phase == "train", **own("augment", recipe, dict(options))))
+    return repr(options.plug_in("augment", recipe).create(phase == "train"))
 
 
-def sheet(options: dict[str, Any], phase: str, samples: int, sections: int) -> Picture:
+def sheet(options: TrainOptions, phase: str, samples: int, sections: int) -> Picture:
     """Samples below each other."""
-    tasks = option.chosen_tasks(options)
-    parts.set_sizes(options, tasks)
-    data = parts.data(options, tasks)
+    tasks, seed = options.tasks.chosen, options.run.seed
+    sizes = patch_sizes(options.plug_in("model", options.network.model), options.inputsz, options.network.outputsz)
+    data = create_samplers(options, tasks, sizes)
     sampler = data.train if phase == "train" else data.val
     if sampler is None:
         raise InputError("--phase", phase, "train, or ids to evaluate on")
     rows: list[Picture] = []
     for index in range(samples):
-        sample = sampler(generator(options["seed"], phase, index))
-        name = sampler.which(generator(options["seed"], phase, index)) if hasattr(sampler, "which") else ""
+        sample = sampler(generator(seed, phase, index))
+        name = sampler.which(generator(seed, phase, index)) if hasattr(sampler, "which") else ""
         rows += [heading(f"sample {index}  {name}", tasks), *draw(sample, tasks, sections)]
     width = max(row.shape[1] for row in rows)
     return np.concatenate([_padded(row, width) for row in rows])
@@ -68,7 +97,8 @@ def labelled(picture: Picture, sample: Mapping[str, Any], tasks: Sequence[Task],
     counted = np.zeros(picture.shape[:2], bool)
     for task in tasks:
         counted |= np.asarray(sample[f"{task.name}_mask"])[0, z] > 0
-    ids = next((np.asarray(sample[task.name])[0, z] for task in tasks if task.kind == "affinity"), None)
+    filled = (KINDS[task.kind].ids(np.asarray(sample[task.name])) for task in tasks)
+    ids = next((volume[z] for volume in filled if volume is not None), None)
     if ids is not None:
         colours = _colours(ids)
         out = np.where((ids > 0)[..., None], 0.6 * out + 0.4 * colours, out)
@@ -93,18 +123,13 @@ def heading(text: str, tasks: Sequence[Task]) -> Picture:
 
 def _legend(tasks: Sequence[Task]) -> dict[str, tuple[int, int, int]]:
     """The outlined channels by name, and their colours."""
-    names = [
-        f"{task.name} {channel + 1}" if task.channels > 1 else task.name
-        for task in tasks
-        if task.kind != "affinity"
-        for channel in range(task.channels)
-    ]
+    names = [name for task in tasks for name in KINDS[task.kind].names(task)]
     return {name: OUTLINES[i % len(OUTLINES)] for i, name in enumerate(names)}
 
 
 def _binary(sample: Mapping[str, Any], tasks: Sequence[Task]) -> list[Any]:
     """The outlined channels (Z, Y, X), in the order of the legend."""
-    return [channel for task in tasks if task.kind != "affinity" for channel in np.asarray(sample[task.name])]
+    return [outlined for task in tasks for outlined in KINDS[task.kind].outlines(task, np.asarray(sample[task.name]))]
 
 
 def _colours(ids: NDArray[Any]) -> NDArray[np.float32]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from deepem.loss import AffinityLoss, criterion
+from deepem.loss import criterion
 from deepem.tasks import Task
 
 Batch = dict[str, Tensor]
@@ -71,9 +71,7 @@ class Objective:
         self.average = bool(how.get("size_average"))
         self.channels = {task.name: task.channels for task in tasks}
         self.weights = {task.name: weights[task.flag] for task in tasks}
-        self.criteria: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {
-            task.name: criterion(task, **{**how, "size_average": False}) for task in tasks
-        }
+        self.criteria: dict[str, Any] = {task.name: criterion(task, **{**how, "size_average": False}) for task in tasks}
         self.weights |= {name: self.weights[_head(name)] * factor for name, factor in (auxiliary or {}).items()}
 
     def losses(self, outputs: Outputs, batch: Mapping[str, Tensor], totals: Totals = Totals()) -> Losses:
@@ -115,7 +113,7 @@ class Objective:
         return {
             name: measure.classes(batch[name], batch[f"{name}_mask"])
             for name, measure in self.criteria.items()
-            if isinstance(measure, AffinityLoss) and measure.class_balancing
+            if getattr(measure, "class_balancing", False)
         }
 
     @torch.no_grad()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from deepem.tasks import Task
 from deepem.utils.crop import centre_crop
 from deepem.utils.edges import edge_slices
 from deepem.utils.geometry import vec3
+from deepem.utils.palette import class_colours
 
 Picture = NDArray[np.float32]
 """(3, Y, X) float32 in [0, 1]."""
@@ -31,11 +33,40 @@ def _affinity_target(task: Task, ids: Tensor) -> Tensor:
     return target
 
 
-TARGETS: dict[str, Callable[[Task, Tensor], Tensor]] = {
-    "affinity": _affinity_target,
-    "binary": lambda task, target: target,
+def _sigmoid(task: Task, logits: Tensor) -> Tensor:
+    return logits.sigmoid()
+
+
+def _as_it_is(task: Task, target: Tensor) -> Tensor:
+    return target.float()
+
+
+def _class_target(task: Task, target: Tensor) -> Tensor:
+    """(3, Z, Y, X): the colour of each voxel's class."""
+    colours = torch.from_numpy(class_colours(task.channels)).to(target.device)
+    return colours[target[0].long().clamp(max=task.channels - 1)].movedim(-1, 0)
+
+
+def _class_prediction(task: Task, logits: Tensor) -> Tensor:
+    """(3, Z, Y, X): the colour of the most probable class, the darker the less probable."""
+    probability, found = logits.softmax(0).max(0)
+    return _class_target(task, found[None]) * probability
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How a kind of task is drawn: (C, Z, Y, X) in [0, 1] from a target, and from logits (C, Z, Y, X)."""
+
+    target: Callable[[Task, Tensor], Tensor]
+    prediction: Callable[[Task, Tensor], Tensor]
+
+
+PICTURES: dict[str, Kind] = {
+    "affinity": Kind(target=_affinity_target, prediction=_sigmoid),
+    "binary": Kind(target=_as_it_is, prediction=_sigmoid),
+    "semantic": Kind(target=_class_target, prediction=_class_prediction),
 }
-"""How a target is drawn, by kind of task: (C, Z, Y, X) in [0, 1], one picture channel per output channel."""
+"""One entry per kind of `deepem.tasks`. Three channels become red, green and blue, more become further pictures."""
 
 
 @torch.no_grad()
@@ -48,9 +79,10 @@ def pictures(tasks: Iterable[Task], batch: Mapping[str, Tensor], outputs: Mappin
     """
     rows: dict[str, Picture] = {}
     for task in tasks:
-        prediction = outputs[task.name][0].float().sigmoid()
+        kind = PICTURES[task.kind]
+        prediction = kind.prediction(task, outputs[task.name][0].float())
         image = centre_crop(batch["input"][0, :1], vec3(prediction.shape[-3:])).float()
-        target = TARGETS[task.kind](task, batch[task.name][0]).float()
+        target = kind.target(task, batch[task.name][0])
         mask = batch[f"{task.name}_mask"][0, :1].float()
         middle = prediction.shape[-3] // 2
         sections = [part[:, middle].cpu().numpy() for part in (image, target, mask, prediction)]

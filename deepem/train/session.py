@@ -15,7 +15,7 @@ from deepem.build.samplers import Samplers, create_modifier, create_samplers
 from deepem.cli import resume
 from deepem.cli.training import TrainOptions
 from deepem.runs.folder import RunFolder, plain
-from deepem.tasks import Task
+from deepem.tasks import TASKS, Task, to_plain
 from deepem.train import device as devices
 from deepem.train import loop, weights
 from deepem.train.device import Precision, enough_memory
@@ -167,7 +167,10 @@ def _record(options: TrainOptions, chosen: Sequence[Task], sizes: PatchSizes, sa
         "outputsz": sizes.output, "cropsz": sizes.crop, "train_ids": samplers.train_ids, "val_ids": samplers.val_ids,
     }  # fmt: skip
     spec = specs(chosen, samplers.channels, sizes)
-    return {"options": plain(options.flat() | resolved), "spec": spec, "channels": samplers.channels}
+    rows = [to_plain(task) for task in options.tasks.rows if task not in TASKS]
+    return {
+        "options": plain(options.flat() | resolved), "spec": spec, "channels": samplers.channels, "tasks": rows,
+    }  # fmt: skip
 
 
 def _trainer(

@@ -24,12 +24,12 @@ from unittest import mock
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch
+from deepem.train.assemble import DEVICE, Run
+from deepem.train.option import parse
 
 from deepem import option
 from deepem.data.loader import batches
 from deepem.train import device, parts, run
-from deepem.train.assemble import DEVICE, Run
-from deepem.train.option import parse
 from deepem.utils.allocator import keep_memory
 
 EAGER = ["--amp", "off", "--no-channels_last", "--no-tf32", "--no-cudnn_benchmark"]

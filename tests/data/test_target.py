@@ -30,12 +30,26 @@ def test_several_channels_are_the_volumes_of_one_label():
     np.testing.assert_array_equal(made, np.concatenate([row(0, 1, 0), row(1, 1, 0)]))
 
 
+VESSEL = by_output(["blood_vessel"])["blood_vessel"]
+
+
 def test_a_label_with_another_number_of_volumes_is_refused():
-    vessel = by_output(["blood_vessel"])["blood_vessel"]
     for volumes in (1, 2):
-        target.check("a", vessel, 2, np.zeros((volumes, 1, 1, 1)))
+        target.check_channels("a", VESSEL, 2, np.zeros((volumes, 1, 1, 1)))
     with pytest.raises(InputError, match="a blv: got 3 volumes, wants 1 or 2"):
-        target.check("a", vessel, 2, np.zeros((3, 1, 1, 1)))
+        target.check_channels("a", VESSEL, 2, np.zeros((3, 1, 1, 1)))
+    with pytest.raises(InputError, match=r"a blv: got 2 volumes, wants 1$"):
+        target.check_channels("a", VESSEL, 1, np.zeros((2, 1, 1, 1)))
+
+
+def test_a_class_without_a_channel_is_refused_unless_masked():
+    label, mask = row(0, 1, 2, 3), row(1, 1, 1, 0)
+    target.check_classes("a", VESSEL, 3, label, None)
+    target.check_classes("a", VESSEL, 2, label, mask)
+    with pytest.raises(InputError, match="a blv: got the class 3, wants classes from 0 to 2"):
+        target.check_classes("a", VESSEL, 2, label, None)
+    with pytest.raises(InputError, match="a blv: got the class 2, wants classes from 0 to 1"):
+        target.check_classes("a", VESSEL, 1, label, mask)
 
 
 def test_a_boundary_is_the_gap():

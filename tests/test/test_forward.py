@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from deepem import option
 from deepem.data import emio
+from deepem.test import job
 from deepem.test.forward import predict
 
 FOV = (4, 16, 16)
@@ -364,7 +364,7 @@ def test_a_file_that_may_not_grow_leaves_no_output_and_is_named(lab, root):
 
 @pytest.mark.parametrize("fast", [True, False])
 def test_half_precision_that_is_no_faster_is_told(lab, capsys, monkeypatch, fast):
-    monkeypatch.setattr(option, "has_fast_bf16", lambda device: fast)
+    monkeypatch.setattr(job, "has_fast_bf16", lambda device: fast)
     lab.image("a")
     lab.forward("--data_dir", "data", "--test_ids", "a", "--amp")
     assert ("warning: --amp: this processor is no faster" in capsys.readouterr().err) is not fast

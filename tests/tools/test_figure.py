@@ -13,22 +13,23 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
+import _panels
 import figure
 
 
 def test_the_largest_part_of_an_object_has_its_colour():
     truth = np.array([[1, 1, 1, 1, 1, 5, 5, 5, 0]])
     found = np.array([[9, 9, 9, 4, 4, 4, 4, 4, 0]])
-    assert figure.named_after(found, truth).tolist() == [[1, 1, 1, 5, 5, 5, 5, 5, 0]]
+    assert _panels.named_after(found, truth).tolist() == [[1, 1, 1, 5, 5, 5, 5, 5, 0]]
     found = np.array([[9, 9, 9, 4, 4, 7, 7, 7, 0]])
-    named = figure.named_after(found, truth)[0].tolist()
+    named = _panels.named_after(found, truth)[0].tolist()
     assert named[:3] == [1, 1, 1]
     assert named[5:] == [5, 5, 5, 0]
     assert named[3] == named[4] not in (0, 1, 5)
 
 
 def test_colours_are_those_of_the_ids():
-    colours = figure.colour_of(np.array([[0, 3], [70000, 3]]))
+    colours = _panels.colour_of(np.array([[0, 3], [70000, 3]]))
     assert colours.shape == (2, 2, 3)
     assert colours[0, 0].tolist() == [0, 0, 0]
     assert colours[0, 1].tolist() == colours[1, 1].tolist() != colours[1, 0].tolist()
@@ -36,7 +37,7 @@ def test_colours_are_those_of_the_ids():
 
 def test_what_is_not_marked_stays_grey():
     grey = np.array([[0.2, 0.4]])
-    picture = figure.marked(grey, np.broadcast_to(figure.MARK, (1, 2, 3)), np.array([[0, 1]]))
+    picture = _panels.marked(grey, np.broadcast_to(_panels.MARK, (1, 2, 3)), np.array([[0, 1]]))
     assert picture[0, 0].tolist() == [0.2, 0.2, 0.2]
     assert picture[0, 1, 0] > picture[0, 1, 2]
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from deepem.tasks import by_output
 from deepem.utils.errors import InputError
 
 MOST = 0.4
@@ -32,7 +31,7 @@ class Modifier:
         Raises:
             InputError: a batch of one sample, drawn for mixing or not.
         """
-        outputs = by_output(name.removesuffix("_mask") for name in batch)
+        outputs = {name.removesuffix("_mask") for name in batch if name.endswith("_mask")}  # each target has a mask
         images = [name for name in batch if name.removesuffix("_mask") not in outputs]
         if any(len(batch[name]) < 2 for name in images):
             raise InputError("--modifier mixup", "batches of one sample", "--batch_size 2 or more")

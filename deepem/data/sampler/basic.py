@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from deepem.data import target
+from deepem.data.kinds import KINDS, Making, id_labels, making, target_type
 from deepem.data.provider import DataProvider, Dataset, DataSuperset
 from deepem.data.transform.base import Augment, Sample, owned
-from deepem.data.volume import ID_LABELS, Array, compact
+from deepem.data.volume import Array, compact
 from deepem.tasks import TASKS, Task, by_output
 from deepem.utils.contiguous import contiguous
 from deepem.utils.crop import centre_crop
@@ -24,24 +24,31 @@ Shape4 = tuple[int, int, int, int]
 WHITE = np.float32(255)
 
 
-def get_spec(in_spec: Mapping[str, Sequence[int]], out_spec: Mapping[str, Sequence[int]]) -> dict[str, Shape4]:
+def get_spec(
+    in_spec: Mapping[str, Sequence[int]], out_spec: Mapping[str, Sequence[int]], *, tasks: Sequence[Task] = TASKS
+) -> dict[str, Shape4]:
     """The shape of everything that a sample holds: the inputs, and per output its target and its mask.
 
-    An affinity's target is the instance ids, one channel: affinities are computed from them on the device.
+    An affinity's target is the instance ids, one channel: affinities are computed from them on the device. That of
+    classes that exclude each other is their numbers.
+
+    Args:
+        in_spec: The network's inputs.
+        out_spec: The network's outputs.
+        tasks: The rows among which those of the outputs are.
 
     Raises:
         InputError: an output that is no task's.
     """
     spec = {name: _shape(shape) for name, shape in in_spec.items()}
-    rows = by_output(out_spec)
+    rows = by_output(out_spec, rows=tasks)
     for name, shape in out_spec.items():
         if name not in rows:
-            outputs = ", ".join(dict.fromkeys(task.name for task in TASKS))
+            outputs = ", ".join(dict.fromkeys(task.name for task in tasks))
             raise InputError("sampler", f"the output {name}", f"one of {outputs}")
         channels, *size = _shape(shape)
-        one: Shape4 = (1, *vec3(size))
-        spec[name] = one if rows[name].kind == "affinity" else (channels, *vec3(size))
-        spec[f"{name}_mask"] = one
+        spec[name] = (KINDS[rows[name].kind].channels(channels), *vec3(size))
+        spec[f"{name}_mask"] = (1, *vec3(size))
     return spec
 
 
@@ -52,13 +59,16 @@ def _shape(shape: Sequence[int]) -> Shape4:
 
 @dataclass(frozen=True)
 class _Output:
-    """How one output of one volume is made: from which label and mask, where the volume has them."""
+    """How one output of one volume is made, and which mask holds, where the volume has a label and a mask for it."""
 
     name: str
-    task: Task
-    label: str | None
+    how: Making | None
     mask: str | None
-    touching: bool
+
+    @property
+    def label(self) -> str | None:
+        """The label that it is made from."""
+        return None if self.how is None else self.how.label
 
 
 class Sampler:
@@ -74,6 +84,7 @@ class Sampler:
         is_train: Whether `msk_train` or `msk_val` holds, where a volume has those.
         aug: The augmentation, or None.
         prob: The chance of each id, by id or in their order; by number of locations if None.
+        tasks: The rows among which those of the outputs are.
 
     Attributes:
         layout: The shape of each array of a sample, and its type on the way to the device: that of the sample, but
@@ -88,25 +99,30 @@ class Sampler:
         is_train: bool = True,
         aug: Augment | None = None,
         prob: Mapping[str, float] | Sequence[float] | None = None,
+        *,
+        tasks: Sequence[Task] = TASKS,
     ) -> None:
         self.spec = {name: _shape(shape) for name, shape in spec.items()}
-        names = by_output(self.spec)
+        names = by_output(self.spec, rows=tasks)
+        self._rows = tuple(row for row in tasks if row.name in names)
         self.inputs = [n for n in self.spec if n not in names and n.removesuffix("_mask") not in names]
         self._outputs: dict[str, list[_Output]] = {}
         self.provider = DataProvider({})
         self.provider.set_augment(aug)
         self.provider.set_imgs(["img"])
-        self.provider.set_segs(sorted(ID_LABELS))
-        labels = {source for row in TASKS if row.name in names for source in row.sources}
-        for id, volume in data.items():
-            checked = compact(id, volume, sorted(labels), "train" if is_train else "val")
-            self.provider.add_dataset(self._dataset(id, checked))
-        ids = {leaf.array(key).dtype for leaf in self.provider.leaves() for key in ID_LABELS if leaf.has(key)}
-        types = {"affinity": np.result_type(np.int32, *ids), "binary": np.dtype(np.uint8)}
+        ids = id_labels(tasks)
+        self.provider.set_segs(sorted(ids))
+        labels = sorted({source for row in self._rows for source in row.sources})
+        phase = "train" if is_train else "val"
+        checked = {id: compact(id, volume, labels, phase, tasks) for id, volume in data.items()}
+        self._id_type = np.result_type(np.int32, *(leaf[key].dtype for v in checked.values() for leaf in _leaves(v)
+                                                   for key in ids if key in leaf))  # fmt: skip
+        for id, volume in checked.items():
+            self.provider.add_dataset(self._dataset(id, volume))
         bytes_alone = all(leaf.array("img").dtype == np.uint8 for leaf in self.provider.leaves() if leaf.has("img"))
-        types |= {"input": np.dtype(np.uint8 if bytes_alone else np.float32), "mask": np.dtype(np.float32)}
-        kinds = {name: row.kind for name, row in names.items()} | dict.fromkeys(self.inputs, "input")
-        self.layout = {name: (shape, types[kinds.get(name, "mask")]) for name, shape in self.spec.items()}
+        types = {name: np.dtype(np.uint8 if bytes_alone else np.float32) for name in self.inputs}
+        types |= {name: target_type(row, self._id_type) for name, row in names.items()}
+        self.layout = {name: (shape, types.get(name, np.dtype(np.float32))) for name, shape in self.spec.items()}
         if isinstance(prob, Mapping):
             if lacking := [id for id in data if id not in prob]:
                 raise InputError("sampling probabilities", f"none for {lacking[0]}", "one per id")
@@ -145,14 +161,10 @@ class Sampler:
 
     def _target(self, output: _Output, patch: Sample, out: Array | None) -> Array:
         shape, dtype = self.layout[output.name]
-        if output.label is None:
+        if output.how is None:
             return _constant(0, shape, dtype)
-        label = centre_crop(patch[output.label], self._size(output.name))
-        if output.task.kind == "affinity":
-            return owned(contiguous(label, np.empty(shape, dtype) if out is None and label.dtype != dtype else out))
-        if output.label in ID_LABELS:
-            return target.boundary(label, output.touching, out)
-        return target.binary(label, shape[0], out)
+        label = centre_crop(patch[output.how.label], self._size(output.name))
+        return KINDS[output.how.task.kind].make(label, output.how, out)
 
     def _mask(self, output: _Output, patch: Sample, out: Array | None) -> Array:
         shape, dtype = self.layout[f"{output.name}_mask"]
@@ -168,7 +180,7 @@ class Sampler:
             for name, part in volume.items():
                 superset.add_dataset(self._dataset(f"{tag}/{name}", part))
             return superset
-        outputs = [self._output(tag, name, volume) for name in by_output(self.spec)]
+        outputs = [self._output(tag, name, row, volume) for name, row in self._present(volume).items()]
         self._outputs[tag] = outputs
         sizes: dict[str, Vec3] = {}
         for name in self.inputs:
@@ -185,15 +197,23 @@ class Sampler:
             dataset.add_mask(key, volume[key], loc=key == "msk" and bool(volume.get("loc")))
         return dataset
 
-    def _output(self, tag: str, name: str, volume: Mapping[str, Any]) -> _Output:
-        task = by_output([name], present=volume)[name]
-        label = next((source for source in task.sources if source in volume), None)
+    def _present(self, volume: Mapping[str, Any]) -> dict[str, Task]:
+        """The row of each output, by the labels that a volume has."""
+        return by_output(self.spec, volume, self._rows)
+
+    def _output(self, tag: str, name: str, row: Task, volume: Mapping[str, Any]) -> _Output:
+        label = next((source for source in row.sources if source in volume), None)
         mask = next((key for key in (f"{label}_msk", "msk") if key in volume), None)
-        touching = False
-        if label is not None:
-            target.check(tag, task, self.spec[name][0], volume[label])
-            touching = task.kind == "binary" and label in ID_LABELS and target.instances_touch(volume[label])
-        return _Output(name, task, label, mask, touching)
+        if label is None:
+            return _Output(name, None, mask)
+        how = making(row, label, self.spec[name][0], target_type(row, self._id_type), volume[label])
+        KINDS[row.kind].check(tag, how, volume[label], None if mask is None else volume[mask])
+        return _Output(name, how, mask)
+
+
+def _leaves(volume: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The volumes of a superset, or the one volume itself."""
+    return [volume] if "img" in volume else [leaf for part in volume.values() for leaf in _leaves(part)]
 
 
 def _grow(sizes: dict[str, Vec3], key: str, size: Vec3) -> None:

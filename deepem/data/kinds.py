@@ -1,0 +1,132 @@
+"""What the kinds of tasks mean for data: how a label is stored, and how the target is made from it.
+
+KINDS has one entry per kind of `deepem.tasks`. An entry says all of this; nothing has a default::
+
+    ids        the target is instance ids, of the type of the ids in the volumes; else it is bytes
+    store      (where, label as a dataset gives it) -> (C, Z, Y, X), checked and small
+    channels   channels of the output -> channels of the target
+    check      refuses a stored label that the target cannot be made from
+    make       (label (C, Z, Y, X) of a patch, Making, out) -> target, written into `out` if it is given
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepem.data import target
+from deepem.data.labels import as_classes, as_ids
+from deepem.tasks import Task
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Making:
+    """How the target of one output of one volume is made.
+
+    Attributes:
+        task: The output's row.
+        label: The label of the volume that it is made from, one of the row's sources.
+        channels: Channels of the target.
+        dtype: Type of the target.
+        touching: The label is a segmentation whose instances touch without a gap.
+    """
+
+    task: Task
+    label: str
+    channels: int
+    dtype: Any
+    touching: bool
+
+    @property
+    def derived(self) -> bool:
+        """Whether the label is the segmentation that the row falls back on."""
+        return self.label == self.task.fallback
+
+
+Check = Callable[[str, Making, Array, Array | None], None]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """An entry; see the module."""
+
+    ids: bool
+    store: Callable[[str, Any], Array]
+    channels: Callable[[int], int]
+    check: Check
+    make: Callable[[Array, Making, Array | None], Array]
+
+
+def _ids(label: Array, how: Making, out: Array | None) -> Array:
+    return target.ids(label, how.dtype, out)
+
+
+def _anything(where: str, how: Making, label: Array, mask: Array | None) -> None:
+    """Ids that could be stored can be trained on."""
+
+
+def _binary(label: Array, how: Making, out: Array | None) -> Array:
+    if how.derived:
+        return target.boundary(label, how.touching, out)
+    return target.binary(label, how.channels, out)
+
+
+def _check_binary(where: str, how: Making, label: Array, mask: Array | None) -> None:
+    target.check_channels(where, how.task, how.channels, label)
+    if not how.derived and label.shape[0] == 1 < how.channels:
+        target.check_classes(where, how.task, how.channels, label, mask)
+
+
+def _semantic(label: Array, how: Making, out: Array | None) -> Array:
+    return target.ids(label, how.dtype, out)
+
+
+def _check_semantic(where: str, how: Making, label: Array, mask: Array | None) -> None:
+    target.check_channels(where, how.task, 1, label)
+    if how.task.channels:  # else the row was not told of how many classes there are
+        target.check_classes(where, how.task, how.task.channels - 1, label, mask)
+
+
+def _one(channels: int) -> int:
+    return 1
+
+
+KINDS: dict[str, Kind] = {
+    "affinity": Kind(ids=True, store=as_ids, channels=_one, check=_anything, make=_ids),
+    "binary": Kind(ids=False, store=as_classes, channels=int, check=_check_binary, make=_binary),
+    "semantic": Kind(ids=False, store=as_classes, channels=_one, check=_check_semantic, make=_semantic),
+}
+
+
+def id_labels(rows: Iterable[Task]) -> frozenset[str]:
+    """The labels whose numbers are instance ids: those of kinds that say so, and those that rows fall back on."""
+    rows = tuple(rows)
+    own = {row.source for row in rows if KINDS[row.kind].ids}
+    return frozenset(own | {row.fallback for row in rows if row.fallback is not None})
+
+
+def storage(label: str, rows: Iterable[Task]) -> Callable[[str, Any], Array]:
+    """How a label of the rows is stored: as ids if any of them needs ids, else as its first row's kind says."""
+    rows = tuple(rows)
+    users = [KINDS[row.kind] for row in rows if row.source == label]
+    wanting_ids = [kind for kind in users if kind.ids]
+    if not wanting_ids and label in id_labels(rows):
+        return as_ids
+    return next((kind.store for kind in [*wanting_ids, *users]), as_classes)
+
+
+def making(row: Task, label: str, channels: int, dtype: Any, array: Array) -> Making:
+    """How the target of a row is made from a stored label, whose instances are looked at once, for all patches."""
+    derived = label == row.fallback
+    return Making(row, label, channels, dtype, derived and target.instances_touch(array))
+
+
+def target_type(row: Task, ids: Any) -> Any:
+    """The type of a row's target, where instance ids have the type `ids`."""
+    return ids if KINDS[row.kind].ids else np.dtype(np.uint8)
