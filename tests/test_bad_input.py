@@ -117,7 +117,7 @@ def program(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pr
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory, program: Program) -> Lab:
     """A lab with good volumes a, b, c, one broken volume per case, and a run of two iterations."""
-    lab = Lab(tmp_path_factory.mktemp("lab") / "lab")
+    lab = Lab.with_dataset(tmp_path_factory.mktemp("lab") / "lab")
     image, ids = (np.load(lab.data / "a" / f"{key}.npy") for key in ("img", "seg"))
     nan = (image / 255).astype(np.float32)
     nan[5, 6, 7] = np.nan
@@ -139,7 +139,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory, program: Program) -> Lab:
     }
     for name, arrays in broken.items():
         for key, array in arrays.items():
-            lab.save(name, key, array)
+            lab.array(name, key, array)
         if name in ("masked", "hidden"):
             np.save(lab.data / name / "loc.npy", np.array(True))
     lab.module.write_text(MODULE.format(names=["a", "b", "c", *broken, "cut", "gone"]))

@@ -10,4 +10,4 @@ from lab import Lab
 
 @pytest.fixture
 def lab(tmp_path: Path) -> Lab:
-    return Lab(tmp_path / "lab")
+    return Lab.with_dataset(tmp_path / "lab")

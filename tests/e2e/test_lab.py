@@ -11,8 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-import torch
-from lab import Lab
+from lab import Lab, same
 
 from deepem.data.emio import imread, imsave
 from deepem.test.forward import main as forward
@@ -27,17 +26,6 @@ def weights(folder: Path, number: int) -> dict[str, Any]:
     return state
 
 
-def same(one: Any, other: Any) -> bool:
-    """Whether two nested values are equal bit for bit."""
-    if isinstance(one, torch.Tensor):
-        return torch.equal(one, other)
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
-    if isinstance(one, (list, tuple)):
-        return len(one) == len(other) and all(map(same, one, other))
-    return bool(one == other)
-
-
 def losses(folder: Path) -> list[dict[str, float]]:
     rows = [json.loads(line) for line in (folder / "logs" / "metrics.jsonl").read_text().splitlines()]
     return [{key: row[key] for key in ("iter", "affinity", "mitochondria")} for row in rows if row["phase"] == "train"]
@@ -46,7 +34,7 @@ def losses(folder: Path) -> list[dict[str, float]]:
 def test_the_command_line_from_another_folder(lab: Lab, root: Path) -> None:
     """Two commands as a user types them: train by file path, then predict, each in a process of its own."""
     run = [sys.executable, str(root / "deepem" / "train" / "run.py")]
-    done = subprocess.run([*run, *lab.words("--max_iter", 4)], cwd=lab.cwd, capture_output=True, text=True)
+    done = subprocess.run([*run, *lab.words(None, "--max_iter", 4)], cwd=lab.cwd, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     folder = lab.cwd / "experiments" / "cortex_aff_mit"
     assert {path.name for path in folder.iterdir()} == {"models", "logs", "options.json", "options.args"}
@@ -68,11 +56,11 @@ def test_the_command_line_from_another_folder(lab: Lab, root: Path) -> None:
 
 def test_the_stream_does_not_depend_on_workers_and_resume_is_exact(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(lab.cwd)
-    train(lab.words(*AUGMENT, "--max_iter", 6, "--exp_name", "whole", "--num_workers", 0))
+    train(lab.words("whole", *AUGMENT, "--max_iter", 6, "--num_workers", 0))
     for workers in (0, 1, 2):
         name = f"parts{workers}"
         for stop in (3, 6):
-            train(lab.words(*AUGMENT, "--max_iter", stop, "--exp_name", name, "--num_workers", workers))
+            train(lab.words(name, *AUGMENT, "--max_iter", stop, "--num_workers", workers))
         for key in ("state_dict", "optimizer", "averages"):
             whole, parts = (weights(Path("experiments") / n, 6)[key] for n in ("whole", name))
             assert same(whole, parts), key
@@ -84,7 +72,7 @@ def test_how_often_each_volume_was_drawn_is_logged_beside_its_probability(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(lab.cwd)
-    train(lab.words("--train_ids", "a", "b", "--train_prob", 3, 1, "--max_iter", 40, "--avgs_intv", 40))
+    train(lab.words(None, "--train_ids", "a", "b", "--train_prob", 3, 1, "--max_iter", 40, "--avgs_intv", 40))
     row = json.loads(Path("experiments/cortex_aff_mit/logs/metrics.jsonl").read_text().splitlines()[0])
     assert (row["asked/a"], row["asked/b"]) == (0.75, 0.25)
     assert row["drawn/a"] + row["drawn/b"] == 1
@@ -93,7 +81,7 @@ def test_how_often_each_volume_was_drawn_is_logged_beside_its_probability(
 
 def test_the_written_options_run_again(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(lab.cwd)
-    train(lab.words(*AUGMENT, "--max_iter", 2, "--exp_name", "one", "--long", 1, "--edges", "0,0,3", "-1,0,0"))
+    train(lab.words("one", *AUGMENT, "--max_iter", 2, "--long", 1, "--edges", "0,0,3", "-1,0,0"))
     before = weights(Path("experiments/one"), 2)["state_dict"]
     train(["@experiments/one/options.args", "--exp_name", "two"])
     assert same(before, weights(Path("experiments/two"), 2)["state_dict"])
@@ -101,7 +89,7 @@ def test_the_written_options_run_again(lab: Lab, monkeypatch: pytest.MonkeyPatch
 
 def test_the_loss_falls(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(lab.cwd)
-    train(lab.words("--max_iter", 60, "--avgs_intv", 10, "--lr", 0.01, "--exp_name", "falls"))
+    train(lab.words("falls", "--max_iter", 60, "--avgs_intv", 10, "--lr", 0.01))
     rows = losses(Path("experiments/falls"))
     assert rows[-1]["affinity"] < 0.8 * rows[0]["affinity"]
     assert rows[-1]["mitochondria"] < 0.8 * rows[0]["mitochondria"]
@@ -112,7 +100,7 @@ def test_forward_agrees_with_predict(lab: Lab, monkeypatch: pytest.MonkeyPatch) 
     from deepem.test.forward import predict
 
     monkeypatch.chdir(lab.cwd)
-    train(lab.words("--max_iter", 2, "--exp_name", "run"))
+    train(lab.words("run", "--max_iter", 2))
     image = np.load(lab.data / "c" / "img.npy")
     imsave(image, lab.data / "c" / "img.h5")
     forward(["--exp_name", "run", "--data_dir", str(lab.data), "--test_ids", "c", "--cpu"])
@@ -131,7 +119,7 @@ def test_forward_keeps_the_centre_of_patches_of_a_model_that_does_not_crop(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(lab.cwd)
-    train(lab.words("--max_iter", 2, "--exp_name", "run"))
+    train(lab.words("run", "--max_iter", 2))
     imsave(np.load(lab.data / "c" / "img.npy"), lab.data / "c" / "img.h5")
     words = ["--exp_name", "run", "--data_dir", str(lab.data), "--test_ids", "c", "--cpu"]
     forward([*words, "--outputsz", "4,16,16"])

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from lab import same_partition
 from scipy import ndimage
 from torch import nn
 
@@ -52,11 +53,6 @@ def pieces(ids: np.ndarray) -> np.ndarray:
         count += number
     sizes = np.bincount(named.ravel())
     return np.where(sizes[named] > 1, named, 0)  # a single voxel has no edge
-
-
-def same_partition(a: np.ndarray, b: np.ndarray) -> bool:
-    pairs = set(zip(a.ravel().tolist(), b.ravel().tolist(), strict=True))
-    return np.array_equal(a == 0, b == 0) and len(pairs) == len(np.unique(a)) == len(np.unique(b))
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lab import same_partition
 
 from deepem.tools import evaluate, scoring
 
@@ -38,11 +39,6 @@ def oracle(ids: np.ndarray, edges) -> np.ndarray:
             if all(0 <= a < n for a, n in zip(u, ids.shape, strict=True)):
                 found[(channel, *v)] = ids[v] == ids[u] != 0
     return found
-
-
-def same_partition(a: np.ndarray, b: np.ndarray) -> bool:
-    pairs = set(zip(a.ravel().tolist(), b.ravel().tolist(), strict=True))
-    return len(pairs) == len(np.unique(a)) == len(np.unique(b))
 
 
 class TestRanking:

@@ -61,8 +61,8 @@ def test_smaller_outputs_are_shown_within_their_input():
 
 
 def test_the_command_writes_a_sheet_and_draws_the_recipe(tmp_path, verb_env):
-    lab = Lab(tmp_path)
-    words = lab.words("--augment", "grayscale_warping", "--grayscale", "--out", "a/sheet.png", "--samples", 2)
+    lab = Lab.with_dataset(tmp_path)
+    words = lab.words(None, "--augment", "grayscale_warping", "--grayscale", "--out", "a/sheet.png", "--samples", 2)
     command = [sys.executable, "-m", "deepem", "preview", *words, "--sections", "3"]
     done = subprocess.run(command, cwd=lab.cwd, capture_output=True, text=True, check=False, env=verb_env)
     assert done.returncode == 0, done.stderr

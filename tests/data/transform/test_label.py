@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from data.transform.encoded import rng
+from lab import same_partition
 from scipy.ndimage import label
 
 from deepem.data.transform import Label, Spec
@@ -20,11 +21,6 @@ def slow(ids: Any) -> Any:
         out[parts > 0] = parts[parts > 0] + count
         count += n
     return out
-
-
-def same_partition(a: Any, b: Any) -> bool:
-    pairs = np.unique(np.stack([a.ravel(), b.ravel()]), axis=1)
-    return len(set(pairs[0])) == len(set(pairs[1])) == pairs.shape[1]
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.int64])
