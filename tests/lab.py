@@ -83,8 +83,8 @@ KEPT: list[Any] = []
 
 def same(a: Any, b: Any) -> bool:
     """Whether two nested values are equal to the bit: tensors and arrays of one type, dicts in one order."""
-    if hasattr(a, "dtype"):
-        return hasattr(b, "dtype") and a.dtype == b.dtype and a.shape == b.shape and bool((a == b).all())
+    if hasattr(a, "dtype") or hasattr(b, "dtype"):
+        return type(a) is type(b) and a.dtype == b.dtype and a.shape == b.shape and bool((a == b).all())
     if isinstance(a, Mapping):
         return isinstance(b, Mapping) and list(a) == list(b) and all(same(a[k], b[k]) for k in a)
     if isinstance(a, Sequence) and not isinstance(a, str):
@@ -147,7 +147,7 @@ class Lab:
 
     @classmethod
     def with_checkpoint(cls, folder: Path) -> Lab:
-        """The run `exp` with checkpoint 7 of `net`; its outputs spread over 0..1, its statistics are not the default."""
+        """The run `exp` with checkpoint 7 of `net`: outputs spread over 0..1, statistics are not the default."""
         import torch
 
         from deepem.models import rsunet

@@ -34,7 +34,7 @@ WATERZ_AT = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 
 @dataclass(frozen=True)
 class Prediction:
-    """An output of forward.py: (C, Z, Y, X) probabilities or (1, Z, Y, X) classes, and what its attributes say."""
+    """An output of deepem forward: (C, Z, Y, X) probabilities or (1, Z, Y, X) classes, and what its attributes say."""
 
     file: Path
     array: scoring.Array
@@ -52,7 +52,7 @@ class Prediction:
         array = array / np.float32(255) if array.dtype == np.uint8 and not classes else array
         for name in ("axes", "offset", "tasks"):
             if name not in held:
-                raise InputError(file, f"no attribute {name}", "an output of forward.py")
+                raise InputError(file, f"no attribute {name}", "an output of deepem forward")
         if array.ndim != 4 or held["axes"] != "czyx":
             raise InputError(file, f"axes {held['axes']!r} of shape {array.shape}", "axes 'czyx', four of them")
         flags = held["tasks"]
