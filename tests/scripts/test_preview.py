@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
 import preview
 
-from deepem.tasks import TASKS
+from deepem.tasks import TASKS, choose
 
 
 def task(flag: str):
@@ -48,6 +48,19 @@ def test_instances_have_colours_and_other_labels_outlines():
     assert outline[4:10, 2].all()
     assert not outline[5:9, 3:6].any()
     assert not (marked[:16, :20] == preview.OUTLINES[0]).all(-1).any()
+
+
+def test_every_class_is_outlined_by_its_name():
+    (row,) = choose(["sem"], channels={"sem": 3})
+    classes = np.zeros((1, 4, 16, 20), np.uint8)
+    classes[..., 4:10, 2:7], classes[..., 4:10, 12:17] = 1, 2
+    given = sample() | {"semantic": classes, "semantic_mask": np.ones((1, 4, 16, 20), np.float32)}
+    marked = preview.draw(given, [row], 1)[1]
+    for colour, first in zip(preview.OUTLINES[:2], (2, 12), strict=True):
+        outline = (marked[:16, :20] == colour).all(-1)
+        assert outline[4, first : first + 5].all()
+        assert not outline[5:9, first + 1 : first + 4].any()
+    assert preview.heading("", [row]).shape[1] > preview.heading("", [task("mit")]).shape[1]
 
 
 def test_what_does_not_count_is_red_and_what_any_task_counts_is_not():
