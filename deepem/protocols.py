@@ -31,7 +31,8 @@ class DatasetModule(Protocol):
     """A dataset: where volumes come from.
 
     Optional attributes: ``splits = {"train": [ids], "val": [ids]}``, the default ids; ``hints = {label: text}``, what
-    to tell a user who asks for a label that is not there.
+    to tell a user who asks for a label that is not there; ``tasks = (Task(...),)``, rows of its own beside those of
+    `deepem.tasks`, of the kinds that there are.
     """
 
     data_info: Mapping[str, Any] | Sequence[str]
@@ -55,7 +56,11 @@ class Sampler(Protocol):
 
 
 class SamplerModule(Protocol):
-    """A sampler: which patches are drawn, and how volumes become targets."""
+    """A sampler: which patches are drawn, and how volumes become targets.
+
+    If both take a keyword ``tasks``, they are given the chosen rows, without which outputs of rows that only a dataset
+    module knows mean nothing to them.
+    """
 
     def get_spec(self, in_spec: Specs, out_spec: Specs) -> Specs:
         """What a sample holds."""

@@ -26,7 +26,7 @@ class Hdf5Sink:
         paths: Output name -> file.
         channels: Output name -> number of channels.
         covered: The voxels of the input volume that the outputs cover.
-        dtypes: Output name -> float32, or uint8 for probabilities times 255, rounded, and for classes.
+        dtype: float32, or uint8 for probabilities times 255, rounded, and for classes; of all, or by output name.
         attributes: Output name -> attributes of the dataset.
     """
 
@@ -35,11 +35,11 @@ class Hdf5Sink:
         paths: Mapping[str, Path],
         channels: Mapping[str, int],
         covered: Box,
-        dtypes: Mapping[str, str],
+        dtype: str | Mapping[str, str] = "float32",
         attributes: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         self.paths, self.channels, self.covered = paths, channels, covered
-        self.dtypes = {name: np.dtype(dtype) for name, dtype in dtypes.items()}
+        self.dtypes = {name: np.dtype(dtype if isinstance(dtype, str) else dtype[name]) for name in paths}
         self.attributes = attributes or {}
         self._stack = ExitStack()
         self._data: dict[str, h5py.Dataset] = {}

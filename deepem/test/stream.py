@@ -45,7 +45,7 @@ def stream(
     volume: Volume,
     sink: Sink,
     device: torch.device,
-    outputs: Mapping[str, Written],
+    outputs: Mapping[str, Written] | None = None,
 ) -> None:
     """Compute the boxes of a cut and write them, with what is made of them."""
     transfer = Transfer(device)
@@ -61,7 +61,7 @@ def stream(
                 if behind is not None:
                     behind.result()
                 part, values = finished
-                whole = part, made(values, outputs)
+                whole = part, made(values, outputs or {})
                 behind = pool.submit(write, whole, transfer.mark(), part.end[0] == box.end[0])
                 del finished, values, whole
         if behind is not None:

@@ -193,7 +193,8 @@ def score_semantic(
     counts = scoring.confusion(classes_of(prediction), volume[0], task.channels, mask)
     rows = scoring.by_class(counts)
     there = [row for row in rows if row["share"] > 0]
-    mean = {name: float(np.nanmean([row[name] for row in there])) for name in ("precision", "recall", "iou") if there}
+    names = ("precision", "recall", "iou") if there else ()  # a class that is never called has a precision of 0 there
+    mean = {name: float(np.mean(np.nan_to_num([row[name] for row in there]))) for name in names}
     accuracy = float(np.trace(counts) / counts.sum()) if counts.any() else scoring.NAN
     return {"classes": {str(c): row for c, row in enumerate(rows)}, "mean": mean, "accuracy": accuracy}
 

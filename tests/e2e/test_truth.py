@@ -21,8 +21,9 @@ from deepem.data import emio, volume
 from deepem.data.augment import flip_rotate
 from deepem.data.sampler import basic
 from deepem.data.transform import Flip
-from deepem.io.sink import Hdf5Sink, attributes_of
+from deepem.io.sink import Hdf5Sink
 from deepem.test.forward import predict
+from deepem.test.kinds import written
 from deepem.tools import evaluate, scoring
 from deepem.utils.geometry import Box
 
@@ -92,7 +93,7 @@ def wanted(row: tasks.Task, sample) -> np.ndarray:
 def write(file: Path, row: tasks.Task, affinity: np.ndarray, offset=(0, 0, 0)) -> Path:
     """An output file as forward.py writes it."""
     box = Box.of_size(offset, affinity.shape[1:])
-    about = {row.name: attributes_of(row.flag, row.edges, offset, (40, 4, 4))}
+    about = {name: one.attributes(offset, (40, 4, 4)) for name, one in written([row]).items()}
     with Hdf5Sink({row.name: file}, {row.name: len(affinity)}, box, attributes=about) as sink:
         sink.write(box, {row.name: affinity})
     return file

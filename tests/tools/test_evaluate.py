@@ -335,3 +335,19 @@ def test_truth_that_is_not_there_is_refused(folder, capsys):
     with pytest.raises(SystemExit):
         evaluate.main([str(folder / "mit_9.h5"), "--truth", str(folder)])
     assert "no mit.h5" in capsys.readouterr().err
+
+
+def test_classes_are_scored_one_by_one():
+    """Worked out by hand: rows are true classes, columns what was found; class 3 is nowhere."""
+    truth = np.array([0, 0, 0, 1, 1, 2, 2, 2, 2, 1]).reshape(1, 2, 5)
+    found = np.array([0, 0, 1, 1, 0, 2, 2, 2, 1, 3]).reshape(1, 2, 5)
+    mask = np.array([1, 1, 1, 1, 1, 1, 1, 1, 1, 0]).reshape(1, 2, 5)
+    counts = scoring.confusion(found, truth, 4, mask)
+    np.testing.assert_array_equal(counts, [[2, 1, 0, 0], [1, 1, 0, 0], [0, 1, 3, 0], [0, 0, 0, 0]])
+    rows = scoring.by_class(counts)
+    assert [row["precision"] for row in rows[:3]] == pytest.approx([2 / 3, 1 / 3, 1])
+    assert [row["recall"] for row in rows[:3]] == pytest.approx([2 / 3, 1 / 2, 3 / 4])
+    assert [row["iou"] for row in rows[:3]] == pytest.approx([2 / 4, 1 / 4, 3 / 4])
+    assert [row["share"] for row in rows] == pytest.approx([3 / 9, 2 / 9, 4 / 9, 0])
+    assert all(np.isnan(rows[3][name]) for name in ("precision", "recall", "iou"))
+    assert scoring.confusion(found, truth, 4)[1, 3] == 1

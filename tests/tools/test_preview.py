@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from lab import Lab
 
-from deepem.tasks import TASKS
+from deepem.tasks import TASKS, choose
 from deepem.tools import preview, sheet
 
 
@@ -44,6 +44,19 @@ def test_instances_have_colours_and_other_labels_outlines():
     assert outline[4:10, 2].all()
     assert not outline[5:9, 3:6].any()
     assert not (marked[:16, :20] == sheet.OUTLINES[0]).all(-1).any()
+
+
+def test_every_class_is_outlined_by_its_name():
+    (row,) = choose(["sem"], channels={"sem": 3})
+    classes = np.zeros((1, 4, 16, 20), np.uint8)
+    classes[..., 4:10, 2:7], classes[..., 4:10, 12:17] = 1, 2
+    given = sample() | {"semantic": classes, "semantic_mask": np.ones((1, 4, 16, 20), np.float32)}
+    marked = sheet.draw(given, [row], 1)[1]
+    for colour, first in zip(sheet.OUTLINES[:2], (2, 12), strict=True):
+        outline = (marked[:16, :20] == colour).all(-1)
+        assert outline[4, first : first + 5].all()
+        assert not outline[5:9, first + 1 : first + 4].any()
+    assert sheet.heading("", [row]).shape[1] > sheet.heading("", [task("mit")]).shape[1]
 
 
 def test_what_does_not_count_is_red_and_what_any_task_counts_is_not():
