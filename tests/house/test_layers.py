@@ -2,9 +2,9 @@
 
 ::
 
-    utils -> tasks, protocols -> { data, loss, models, scan }; option -> { train, test }
+    utils -> tasks, protocols -> { data, loss, models, scan, evaluate }; option -> { train, test }
 
-The four in the middle do not know each other nor how a program is called; train and test do not know each other.
+The rooms in the middle do not know each other nor how a program is called; train and test do not know each other.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import NamedTuple
 import pytest
 
 GROUND = {"utils", "tasks", "protocols"}
-MIDDLE = ("data", "loss", "models", "scan")
+MIDDLE = ("data", "loss", "models", "scan", "evaluate")
 TOP = GROUND | set(MIDDLE) | {"option"}
 MAY_IMPORT = {
     "": set(),
