@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from deepem.evaluate.overlaps import Array, totals
+from deepem.evaluate.overlaps import Array
 from deepem.utils.errors import InputError
 
 Skeletons = Mapping[int, tuple[Array, Array]]
@@ -99,7 +99,7 @@ class Erl:
         pairs, nodes = np.unique(
             np.stack([self.segment[real], self.owner[real].astype(np.uint64)]), axis=1, return_counts=True
         )
-        segment, skeletons = totals(pairs[0, nodes >= self.merge_threshold], np.ones(len(nodes), np.int64))
+        segment, skeletons = np.unique(pairs[0, nodes >= self.merge_threshold], return_counts=True)
         return np.union1d(segment[skeletons > 1], self.no_merge)
 
     def _lengths(self, keep: Array, length: Array, *, segments: bool) -> list[float]:
