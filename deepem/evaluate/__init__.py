@@ -19,7 +19,7 @@ the same digits however the volume is cut. Results are plain dicts; what has no 
 """
 
 from deepem.evaluate.borders import inside
-from deepem.evaluate.choice import choose, curve
+from deepem.evaluate.choice import choose, curve, reported
 from deepem.evaluate.detected import Detections, detections
 from deepem.evaluate.instance_scores import Boxes, Instances, boxes, instances
 from deepem.evaluate.oracle import OracleMerge, oracle_merge
@@ -56,6 +56,7 @@ __all__ = [
     "instances",
     "objects",
     "oracle_merge",
+    "reported",
     "semantic",
     "skeletons_of",
     "voi",

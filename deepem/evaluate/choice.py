@@ -15,6 +15,9 @@ from deepem.utils.errors import InputError
 
 Row = dict[str, Any]
 
+PARAMETERS = ("threshold", "decoder")
+"""What a choice decides on, where rows have it."""
+
 CRITERIA: dict[str, Callable[[Mapping[str, Any]], float]] = {
     "adapted_rand": lambda row: float(row["error"]),
     "voi": lambda row: float(row["split"] + row["merge"]),
@@ -71,7 +74,7 @@ def choose(curve: Sequence[Mapping[str, Any]], by: str = "adapted_rand") -> Row:
         by: One of `CRITERIA`.
 
     Returns:
-        A copy of the row, with `chosen_by`.
+        A copy of the row, with `chosen_by`, and `own_truth` True: its scores are those that it was chosen for.
 
     Raises:
         InputError: an unknown criterion, rows without its score, or none whose score is a number.
@@ -85,4 +88,24 @@ def choose(curve: Sequence[Mapping[str, Any]], by: str = "adapted_rand") -> Row:
     known = [(value, i) for i, value in enumerate(values) if not math.isnan(value)]
     if not known:
         raise InputError("curve", f"{len(values)} rows without a score", "at least one threshold that can be scored")
-    return {**curve[min(known)[1]], "chosen_by": by}
+    return {**curve[min(known)[1]], "chosen_by": by, "own_truth": True}
+
+
+def reported(curve: Sequence[Mapping[str, Any]], chosen: Mapping[str, Any]) -> Row:
+    """The row of another volume's curve that has the parameters of a chosen one.
+
+    Args:
+        curve: Rows of the volume to report on.
+        chosen: What `choose` gave for the volume to tune on.
+
+    Returns:
+        A copy of the row, with `chosen_by`, and `own_truth` False.
+
+    Raises:
+        InputError: the curve has no such row, or several.
+    """
+    wanted = {name: chosen[name] for name in PARAMETERS if name in chosen}
+    rows = [row for row in curve if all(row.get(name) == value for name, value in wanted.items())]
+    if len(rows) != 1:
+        raise InputError("curve", f"{len(rows)} rows of {wanted}", "one row with the chosen parameters")
+    return {**rows[0], "chosen_by": chosen["chosen_by"], "own_truth": False}

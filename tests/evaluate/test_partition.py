@@ -305,6 +305,16 @@ class TestChoice:
             assert (best["threshold"], best["decoder"], best["chosen_by"]) == (0.5, "components", by)
         assert "chosen_by" not in rows[1]
 
+    def test_what_was_chosen_on_one_volume_is_reported_on_another(self):
+        tune = [{"threshold": t, "decoder": "mutex", "error": e} for t, e in ((0.1, 0.2), (0.2, 0.1))]
+        test = [{"threshold": t, "decoder": d, "error": t} for t in (0.1, 0.2) for d in ("mutex", "components")]
+        chosen = evaluate.choose(tune)
+        assert chosen["own_truth"]
+        found = evaluate.reported(test, chosen)
+        assert found == {**test[2], "chosen_by": "adapted_rand", "own_truth": False}
+        with pytest.raises(InputError, match=r"curve: got 0 rows of .*'threshold': 0.2"):
+            evaluate.reported(test[:2], chosen)
+
     def test_the_highest_of_what_is_best_when_high_and_the_first_of_equals(self):
         rows = [{"threshold": t, "f1": f} for t, f in ((0.1, 0.3), (0.2, 0.8), (0.3, 0.8), (0.4, math.nan))]
         assert evaluate.choose(rows, "f1")["threshold"] == 0.2
