@@ -13,7 +13,7 @@ import numpy as np
 from deepem.evaluate.overlaps import CHUNK, Array
 from deepem.utils.errors import InputError
 
-LIMIT = 1 << 22
+LIMIT = 1 << 20
 """Distinct scores that a ranking holds at most."""
 
 _SIGN = np.uint64(1 << 63)
@@ -23,7 +23,7 @@ class Ranking:
     """Hits and false alarms at each distinct score.
 
     Up to `limit` distinct scores it is exact. Beyond, scores are rounded down to as many leading bits as leave no more
-    than that: with the default, probabilities keep about 17 significant bits. How many bits remain follows from all
+    than that: with the default, probabilities keep about 16 significant bits. How many bits remain follows from all
     scores together, not from the order or the blocks in which they came.
     """
 
@@ -97,11 +97,14 @@ class Ranking:
             return
         parts = zip((self._keys, self._hits, self._alarms), *self._parts, strict=True)
         keys, hits, alarms = (np.concatenate(column) for column in parts)
-        order = np.argsort(keys, kind="stable")
+        order = np.argsort(keys)
         self._keys, self._hits, self._alarms = _joined(keys[order], hits[order], alarms[order])
         self._parts, self._pending = [], 0
-        while len(self._keys) > self.limit:
-            self._coarsen(self._shift + np.uint64(1))
+        if len(self._keys) > self.limit:
+            differing = self._keys[1:] ^ self._keys[:-1]
+            # Neighbours stay apart as long as their highest differing bit does; the limit allows limit - 1 of these.
+            least = np.partition(differing, len(differing) - self.limit)[len(differing) - self.limit]
+            self._coarsen(self._shift + np.uint64(int(least).bit_length()))
 
     def _coarsen(self, shift: np.uint64) -> None:
         if shift > self._shift:

@@ -10,7 +10,6 @@ import numpy as np
 
 from deepem.evaluate.overlaps import Array, Overlaps, totals
 from deepem.evaluate.ranking import LIMIT, Ranking
-from deepem.utils.edges import edge_views
 from deepem.utils.errors import InputError
 from deepem.utils.geometry import Vec3, vec3
 
@@ -154,17 +153,15 @@ class Affinity:
             raise InputError("truth", f"shape {truth.shape}", f"one that holds {affinity.shape[1:]} at {tuple(at)}")
         if mask is not None and mask.shape != truth.shape:
             raise InputError("mask", f"shape {mask.shape}", f"that of the truth, {truth.shape}")
-        stored = np.zeros(truth.shape, bool)
-        stored[inner] = True
         for channel, edge, ranking in zip(affinity, self.edges, self.rankings, strict=True):
-            counts = edge_views(stored, edge)[0]
+            first, second = _ends(edge, at, channel.shape, truth.shape)
+            a, b = truth[first], truth[second]
+            cut = (a != b) | (a == 0)
+            score = -channel[tuple(slice(s.start - o, s.stop - o) for s, o in zip(first, at, strict=True))]
             if mask is not None:
-                counts = np.logical_and.reduce([counts, *edge_views(mask > 0, edge)])
-            first, second = edge_views(truth, edge)
-            whole = np.zeros(truth.shape, affinity.dtype)
-            whole[inner] = channel
-            cut = (first != second) | (first == 0)
-            ranking.add(-edge_views(whole, edge)[0][counts].astype(np.float64), cut[counts])
+                counts = (mask[first] > 0) & (mask[second] > 0)
+                score, cut = score[counts], cut[counts]
+            ranking.add(score, cut)
 
     def result(self) -> dict[str, Any]:
         """`average_precision`, the mean over edges, and `edges`."""
@@ -208,6 +205,19 @@ def counted(hits: int, alarms: int, missed: int) -> dict[str, float]:
         "f1": 2 * hits / (2 * hits + alarms + missed) if hits + alarms + missed else math.nan,
         "jaccard": hits / (hits + alarms + missed) if hits + alarms + missed else math.nan,
     }
+
+
+def _ends(
+    edge: Vec3, at: Sequence[int], size: Sequence[int], whole: Sequence[int]
+) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """Slices of the voxels v of a block and of their partners v - edge, where both lie in the array around it."""
+    first, second = [], []
+    for d, begin, n, length in zip(edge, at, size, whole, strict=True):
+        low = max(begin, d)
+        high = max(low, min(begin + n, length + d))
+        first.append(slice(low, high))
+        second.append(slice(low - d, high - d))
+    return tuple(first), tuple(second)
 
 
 def _pairs(ids: Array, voxels: Array) -> Iterable[tuple[int, int]]:
