@@ -94,6 +94,15 @@ class TestWorkedOut:
 
 
 class TestProperties:
+    @settings(max_examples=40, deadline=None)
+    @given(pairs_of_volumes(), st.integers(0, 2**32))
+    def test_masked_voxels_are_as_if_not_labelled(self, volumes, seed):
+        segmentation, truth = volumes
+        mask = np.random.default_rng(seed).integers(0, 3, truth.shape)
+        hidden = np.where(mask == 0, 0, truth)
+        for function in (evaluate.adapted_rand, evaluate.voi, evaluate.objects):
+            assert same(function(segmentation, truth, mask=mask), function(segmentation, hidden))
+
     @settings(max_examples=60, deadline=None)
     @given(pairs_of_volumes(most=3))
     def test_by_looking_at_every_pair_of_voxels(self, volumes):

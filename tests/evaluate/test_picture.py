@@ -27,7 +27,7 @@ class Lazy:
 def volumes() -> tuple[np.ndarray, np.ndarray]:
     """(segmentation, truth): object 2^53 is cut at y 30 in sections 9 to 11, objects 7 and 8 are joined at x 40."""
     truth = np.zeros((24, 60, 80), np.uint64)
-    truth[:, 5:55, :20], truth[3:6, :, 30:40], truth[3:6, :, 40:50] = 2**53, 7, 8
+    truth[:, 5:55, :20], truth[3:6, :, 30:40], truth[3:6, :, 40:52] = 2**53, 8, 7
     segmentation = np.where(truth == 2**53, 2**53 + 1, np.where(truth > 0, 5, 0)).astype(np.uint64)
     segmentation[9:12, 30:55, :20] = 2**53
     return segmentation, truth
@@ -50,9 +50,9 @@ def test_an_error_is_shown_in_the_section_and_window_where_its_parts_meet():
     assert not (split.segmentation[13:, 1:20, :3] == WHOLE).all(-1).any()
     assert (split.grey[0, 0], split.grey[-1, -1]) == (0, 1)
     assert merge.title == "segment 5 joins 2"
-    assert "x 28" in merge.note
+    assert "x 27" in merge.note
     assert len({tuple(colour) for colour in merge.truth[5, 5:20, :3].tolist()}) == 3
-    assert (merge.segmentation[5, 3:20, :3] == WHOLE).all()
+    assert (merge.segmentation[5, 4:20, :3] == WHOLE).all()
 
 
 def test_large_ids_next_to_each_other_have_colours_of_their_own():

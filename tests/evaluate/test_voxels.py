@@ -79,6 +79,12 @@ class TestRanking:
                 assert a.tolist() == b.tolist()
         assert len(whole.falling()[0]) <= limit
 
+    def test_no_more_bits_are_given_up_than_the_limit_asks_for(self):
+        for limit, kept in ((4, [1.75, 1.5, 1.25, 1]), (3, [1.5, 1]), (2, [1.5, 1]), (1, [1])):
+            ranking = Ranking(limit)
+            ranking.add(np.array([1, 1.25, 1.5, 1.75]), np.array([True, False, True, True]))
+            assert ranking.falling()[0].tolist() == kept
+
     def test_rounding_many_scores_hardly_matters(self):
         rng = np.random.default_rng(0)
         event = rng.random(20000) < 0.1
