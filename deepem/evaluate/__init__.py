@@ -16,10 +16,13 @@ the same digits however the volume is cut. Results are plain dicts; what has no 
     borders.py          leave out what lies near a border of the truth
     choice.py           scores over thresholds, and the choice of one
     picture.py          curves and cut-outs as a PNG
+
+Several scores of one segmentation need one look at its voxels: fill `Overlaps(places=True)` and hand it to
+`AdaptedRand`, `Voi`, `Cremi`, `OracleMerge`, `Objects` and `row_of`. Tables of several processes are joined by `merge`.
 """
 
 from deepem.evaluate.borders import inside
-from deepem.evaluate.choice import choose, curve, reported
+from deepem.evaluate.choice import choose, curve, reported, row_of
 from deepem.evaluate.detected import Detections, detections
 from deepem.evaluate.instance_scores import Boxes, Instances, boxes, instances
 from deepem.evaluate.oracle import OracleMerge, oracle_merge
@@ -57,6 +60,7 @@ __all__ = [
     "objects",
     "oracle_merge",
     "reported",
+    "row_of",
     "semantic",
     "skeletons_of",
     "voi",

@@ -69,8 +69,8 @@ def adapted_rand(segmentation: Array, truth: Array, *, mask: Array | None = None
         recall    = (sum over s > 0 of c(t, s)^2 + n0) / sum of n(t)^2               falls where objects are split
         precision = (sum over s > 0 of c(t, s)^2 + n0) / (sum over s > 0 of n(s)^2 + n0)   falls where they are merged
 
-    Source: Arganda-Carreras et al. 2015, doi:10.3389/fnana.2015.00142, with precision and recall named as there;
-    scikit-image returns the two in the other order.
+    Source: Arganda-Carreras et al. 2015, doi:10.3389/fnana.2015.00142. scikit-image returns precision and recall in the
+    other order.
 
     Args:
         segmentation: Ids, any integer type and shape; 0 is no segment.

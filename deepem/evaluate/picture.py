@@ -69,7 +69,7 @@ def cut_outs(
         ("merges", "segment", "object", segmentation, truth),
     ):
         for row in table[kind][:most]:
-            two = sorted(row["largest"], key=lambda p: p[part] == 0)[:2]  # what was left out shows least
+            two = sorted(row["largest"], key=lambda p: p[part] == 0)[:2]  # segment 0 last
             if len(two) < 2:
                 continue
             at = _place(two[1], ids, parts, row[whole], [p[part] for p in two], side)
@@ -102,7 +102,7 @@ def draw(
     Args:
         out: A file that ends in .png (or another format of matplotlib).
         curves: {name: rows of `curve`}, such as one per decoder or volume.
-        chosen: The row that is reported: a ring on the curves; it says where the truth that chose it is its own.
+        chosen: The row that is reported: a ring on the curves; the legend says whether this volume chose it.
         ranked: {threshold: {`recall`, `precision`}}, what `Instances.curves` gives.
         cuts: What `cut_outs` gave.
         title: Above all.

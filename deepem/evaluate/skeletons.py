@@ -164,7 +164,7 @@ def skeletons_of(
     scale: float = 1.5,
     constant_nm: float | None = None,
 ) -> dict[int, tuple[Array, Array]]:
-    """Skeletons of true objects by TEASAR, in the form that `erl` takes; it takes a third of a second an object.
+    """Skeletons of true objects by TEASAR, in the form that `erl` takes; allow a third of a second per object.
 
     Args:
         truth: (Z, Y, X) ids; 0 is background.

@@ -157,7 +157,7 @@ class Affinity:
             first, second = _ends(edge, at, channel.shape, truth.shape)
             a, b = truth[first], truth[second]
             cut = (a != b) | (a == 0)
-            score = -channel[tuple(slice(s.start - o, s.stop - o) for s, o in zip(first, at, strict=True))]
+            score = 0.0 - channel[tuple(slice(s.start - o, s.stop - o) for s, o in zip(first, at, strict=True))]
             if mask is not None:
                 counts = (mask[first] > 0) & (mask[second] > 0)
                 score, cut = score[counts], cut[counts]

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deepem import evaluate
+from deepem.evaluate.box_overlap import bounding_boxes
 from deepem.evaluate.matching import coco_precision, matched, precision_recall
 from deepem.utils.errors import InputError
 from tests.evaluate.drawn import cuts, pairs_of_volumes, same
@@ -119,6 +120,23 @@ class TestInstances:
         assert evaluate.boxes(part, box, thresholds=(0.5,))["ap"] == {0.5: 1}
         assert evaluate.boxes(part, box, thresholds=(0.51,))["ap"] == {0.51: 0}
         assert evaluate.boxes(labels, np.where(labels == 1, 5, 0))["pq"] == 1
+
+    @pytest.mark.parametrize(
+        ("shape", "at", "box"),
+        [
+            ((4, 8, 8), (slice(0, 4), slice(4, 8), slice(4, 8)), [0, 4, 4, 4, 8, 8]),
+            ((4, 6, 12), (slice(0, 1), slice(2, 4), slice(5, 9)), [0, 2, 5, 1, 4, 9]),
+            ((3, 3, 3), (slice(2, 3), slice(1, 2), slice(0, 1)), [2, 1, 0, 3, 2, 1]),
+        ],
+    )
+    def test_boxes_are_z_y_x_and_half_open(self, shape, at, box):
+        overlaps = evaluate.Overlaps(places=True)
+        labels = np.zeros(shape, int)
+        labels[at] = 7
+        overlaps.add(labels, np.zeros(shape, int), begin=(0, 0, 0))
+        ids, found = bounding_boxes(overlaps.table(), truth=False)
+        assert (ids.tolist(), found.tolist()) == ([7], [box])
+        assert bounding_boxes(overlaps.table(), truth=True)[1].shape == (0, 6)
 
     def test_boxes_of_zero_size_match_nothing(self):
         empty = np.array([[2, 2, 2, 2, 5, 5.0]])

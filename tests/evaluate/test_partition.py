@@ -197,6 +197,17 @@ class TestEqualToOthers:
         assert found["recall"] == pytest.approx((together + n) / (pairs[0] + n))
         assert found["precision"] == pytest.approx((together + n) / (pairs[1] + n))
 
+    def test_scikit_image_on_tissue(self, shared):
+        metrics = pytest.importorskip("skimage.metrics", reason="needs scikit-image")
+        h5py = pytest.importorskip("h5py")
+        with h5py.File(shared / "data" / "gala" / "seg.h5") as file:
+            truth = file["main"][:].astype(np.int64)
+        ids = truth // 3 + np.arange(truth.shape[1])[:, None] // 40 * 1000
+        split, merge = metrics.variation_of_information(truth, ids, ignore_labels=(0,))
+        found = evaluate.voi(ids, truth)
+        assert found == {"split": pytest.approx(split), "merge": pytest.approx(merge)}
+        assert min(split, merge) > 0.3
+
 
 class TestIds:
     def test_of_any_type_without_a_table_of_their_size(self):
@@ -241,6 +252,19 @@ class TestIds:
         for s, t in zip(segmentation, truth, strict=True):
             score.add(s, t)
         assert score.result() == evaluate.voi(segmentation, truth)
+
+    def test_scores_share_one_table(self):
+        rng = np.random.default_rng(0)
+        segmentation, truth = rng.integers(0, 9, (2, 4, 6, 7))
+        overlaps = evaluate.Overlaps(places=True)
+        overlaps.add(segmentation, truth)
+        for kind, function in zip(CLASSES, FUNCTIONS, strict=True):
+            score = kind(overlaps=overlaps)
+            assert function is None or score.result() == function(segmentation, truth)
+        row = evaluate.row_of(overlaps, threshold=0.5)
+        (other,) = evaluate.curve([(0.5, segmentation)], truth)
+        assert row == other
+        assert (row["segments"], row["objects"]) == (8, 8)
 
     def test_tables_of_two_processes_add_up(self):
         rng = np.random.default_rng(0)

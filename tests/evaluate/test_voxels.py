@@ -191,6 +191,11 @@ class TestAffinity:
         assert list(result["edges"])[-1] == "2,-1,3"
         assert 0 < result["edges"]["0,1,0"]["share"] < 0.4
 
+    @pytest.mark.parametrize("kind", [bool, np.uint8, np.float16])
+    def test_affinities_of_any_type_rank_alike(self, kind):
+        affinities = (oracle(slabs(), NEAREST) == 1).astype(kind)
+        assert evaluate.affinity(affinities, slabs(), edges=NEAREST)["average_precision"] == 1
+
     def test_an_edge_read_the_wrong_way_is_noticed(self):
         wrong = evaluate.affinity(oracle(slabs(), [(0, 0, -1), (0, -1, 0)]), slabs(), edges=[(0, 0, 1), (0, 1, 0)])
         assert wrong["average_precision"] < 0.9
