@@ -40,7 +40,7 @@ KINDS: dict[str, Kind] = {
     deepem.train.render   the picture in the log
     deepem.scan.kinds     from logits to probabilities, and how flips and edges act on them
     deepem.test.kinds     the files that are written, with their type and attributes
-    scripts/score.py      the score (and preview.py and figure.py, which draw)
+    deepem.tools.evaluate the score (and tools/sheet.py and scripts/_panels.py, which draw)
 """
 
 

@@ -66,7 +66,8 @@ class Flag:
         source: The file that declares it, named in errors.
         read: Reads one word, where the type alone does not say enough.
         metavar: What --help writes for its value.
-        many: Number of words, as argparse counts them (``+``, ``*`` or a number), where the type does not say it.
+        many: Number of words, as argparse counts them (``+``, ``*`` or a number), where the type does not say it. With
+            `read`, one word unless this says otherwise.
         short: A one-letter flag beside the long one.
         negatable: A switch that also has a form ``--no-NAME``.
         resume: What a resumed run may do with it.
@@ -97,7 +98,7 @@ class Flag:
         found = form_of(self.type)
         if self.read is None and self.many is None:
             return found
-        many = found.many if found is not None and self.many is None else self.many
+        many = found.many if found is not None and self.read is None and self.many is None else self.many
         gather = found.gather if found is not None else list
         if typing.get_origin(_without_none(self.type)) is tuple and many is not None:
             gather = tuple

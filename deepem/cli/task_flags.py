@@ -72,7 +72,7 @@ def _shape_flags(task: Task) -> list[Flag]:
     if task.weights_flag:
         told = f"weight of each class of --{task.flag} in the loss (default: 1 each)"
         weights = list[float] | None
-        found.append(Flag(task.weights_flag, weights, None, told, read=words.non_negative, metavar="WEIGHT"))
+        found.append(Flag(task.weights_flag, weights, None, told, read=words.non_negative, metavar="WEIGHT", many="*"))
     return found
 
 

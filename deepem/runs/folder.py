@@ -50,12 +50,12 @@ class RunFolder:
         self.source = checkpoint.path_of(self.models, number)
         return state
 
-    def begin(self, iteration: int, options: Mapping[str, Any], lines: Sequence[str], checkpoint_size: int) -> None:
+    def begin(self, iteration: int, record: Mapping[str, Any], lines: Sequence[str], checkpoint_size: int) -> None:
         """Move aside what is newer than the iteration to go on from, and write down the options.
 
         Args:
             iteration: Where the run goes on.
-            options: Flag -> value, in plain types.
+            record: The options of the run: flag -> value, in plain types.
             lines: The same as an @file.
             checkpoint_size: About how many bytes a checkpoint takes.
         """
@@ -70,7 +70,7 @@ class RunFolder:
         self.link_best()
         for torn in self.models.glob(".*.part"):  # left by a run that was killed while it wrote
             torn.unlink()
-        write_text(self.folder / "options.json", json.dumps(options, indent=2) + "\n")
+        write_text(self.folder / "options.json", json.dumps(record, indent=2) + "\n")
         write_text(self.folder / "options.args", "\n".join(lines) + "\n")
 
     def save(self, iteration: int, state: Mapping[str, Any], keep: int = 0, keep_every: int = 0) -> Path:

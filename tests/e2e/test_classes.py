@@ -15,12 +15,12 @@ from lab import Lab
 from deepem.data.emio import imread, imsave
 from deepem.tasks import from_plain
 from deepem.test.forward import main as forward
+from deepem.tools import evaluate
 from deepem.train.run import main as train
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
 import figure
-import score
 
 CLASSES = 4
 
@@ -87,11 +87,13 @@ def test_attributes_carry_the_row(trained: Any) -> None:
 @pytest.mark.parametrize("name", ["semantic_60", "semantic_class_60", "semantic_60_bytes", "semantic_class_60_bytes"])
 def test_what_was_learnt_is_scored(trained: Any, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     lab, folder = trained
-    (found,) = score.main([str(folder / "forward" / f"c_{name}.h5"), "--truth", str(lab.data / "c")])
+    file = folder / "forward" / f"c_{name}.h5"
+    (found,) = evaluate.score_all([file], lab.data / "c")
     assert list(found["classes"]) == ["0", "1", "2", "3"]
     assert found["mean"]["iou"] > 0.8
     assert found["accuracy"] > 0.9
     assert found["classes"]["3"]["share"] == 0
+    assert evaluate.main([str(file), "--truth", str(lab.data / "c")]) == 0
     assert "class 1 " in capsys.readouterr().out
 
 

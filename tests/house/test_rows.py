@@ -16,8 +16,8 @@ LAYERS = {
     "picture": ("deepem/train/render.py", "PICTURES"),
     "activation, blend, flips": ("deepem/scan/kinds.py", "KINDS"),
     "volumes written and their attributes": ("deepem/test/kinds.py", "OUTPUTS"),
-    "score": ("scripts/score.py", "SCORES"),
-    "preview": ("scripts/preview.py", "KINDS"),
+    "score": ("deepem/tools/evaluate.py", "SCORES"),
+    "preview": ("deepem/tools/sheet.py", "KINDS"),
     "figure": ("scripts/_panels.py", "KINDS"),
 }
 """What a new kind needs an entry in: the file and the table."""

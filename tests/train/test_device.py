@@ -169,7 +169,7 @@ def test_batches_arrive_whole_and_in_order(where, ahead):
 def test_a_cpu_waits_for_all_the_time_that_its_batch_takes(monkeypatch, ahead):
     """Asked for during a step or not: there is nothing that runs beside."""
     clock = [0.0]
-    monkeypatch.setattr(device, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(transfer, "perf_counter", lambda: clock[0])
 
     def made():
         for seconds in (1.0, 2.0, 4.0):

@@ -48,7 +48,7 @@ def test_the_program_gives_the_probabilities_of_the_network(lab, capsys):
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(lab, capsys, monkeypatch):
-    monkeypatch.setattr(serving.parts, "network", lambda *_: pytest.fail("the work was done first"))
+    monkeypatch.setattr(serving, "stored_run", lambda *_: pytest.fail("the work was done first"))
     state = {"iter": 1, "state_dict": {}, "options": {}, "spec": [{}, {}]}
     monkeypatch.setattr(serving, "find", lambda *_: state)
     lab.folder.mkdir(exist_ok=True)
