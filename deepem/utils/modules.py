@@ -67,7 +67,7 @@ KINDS: dict[str, Kind] = {
     "model": Kind("--model", "deepem.models", {"create_model": "create_model(*, in_spec, out_spec, ...)"}),
 }
 
-FILLED_IN = frozenset({"class_keys", "labels", "in_spec", "out_spec", "cropsz"})
+FILLED_IN = frozenset({"class_keys", "labels", "in_spec", "out_spec", "cropsz", "create_backbone", "in_channels"})
 """Keyword parameters that the machinery supplies: no flags."""
 
 _PUBLIC_SAMPLER_WORDS = re.compile(

@@ -19,10 +19,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from deepem.models.backbones.parts.base import Backbone, Maps, grid_of, resize_positions, start_transformer
+from deepem.models.backbones.parts.base import Backbone, Maps, grid_of, resize_positions, start_transformer, through
 from deepem.models.backbones.parts.mask_units import HieraBlock, PatchEmbed
 from deepem.models.backbones.parts.unroll import Reroll, Unroll, unit_size
-from deepem.models.emvision.recompute import recomputed
 from deepem.models.emvision.utils import Triple, mul3, triple
 from deepem.utils.errors import InputError
 from deepem.utils.geometry import Vec3, vec3
@@ -187,10 +186,9 @@ class Hiera(Backbone):
         tokens = self.unroll(tokens + self.get_pos_embed(size), size)
         if mask is not None:
             tokens = self._keep(tokens, mask)
-        run = recomputed if self.checkpointing and self.training else _plain
         maps = []
         for i, block in enumerate(self.blocks):
-            tokens = run(block, tokens)
+            tokens = through(block, tokens, self.checkpointing)
             if i in self.stage_ends:
                 maps.append(self.reroll(tokens, i, mask, size))
         return tokens, maps
@@ -227,11 +225,6 @@ def _multiplied(start: int, factor: float, count: int) -> list[int]:
     while len(numbers) < count:
         numbers.append(int(numbers[-1] * factor))
     return numbers
-
-
-def _plain(module: nn.Module, x: Tensor) -> Tensor:
-    out: Tensor = module(x)
-    return out
 
 
 SIZES: dict[str, dict[str, Any]] = {

@@ -18,8 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deepem.models.backbones.parts.base import Backbone, Maps
-from deepem.models.emvision.recompute import recomputed
+from deepem.models.backbones.parts.base import Backbone, Maps, through
 from deepem.models.emvision.utils import Triple, mul3, triple
 from deepem.utils.errors import InputError
 from deepem.utils.geometry import Vec3
@@ -195,12 +194,11 @@ class ResNet(Backbone):
 
     def forward(self, x: Tensor) -> Maps:
         """(N, in_channels, Z, Y, X) of any size -> maps; sides that are no multiple of a stride are rounded up."""
-        run = recomputed if self.checkpointing and self.training else _plain
         x = self.maxpool(F.relu(self.bn1(self.conv1(x))))
         maps: Maps = OrderedDict()
         for i in range(1, self.num_layers):
             for block in self.get_submodule(f"layer{i}").children():
-                x = run(block, x)
+                x = through(block, x, self.checkpointing)
             if STAGES[i - 1] in self.return_layers:
                 maps[STAGES[i - 1]] = x
         return maps
@@ -209,11 +207,6 @@ class ResNet(Backbone):
         """0 for the stem, then the number of the stage from 1 on."""
         first = name.partition(".")[0]
         return int(first.removeprefix("layer")) if first.startswith("layer") else 0
-
-
-def _plain(module: nn.Module, x: Tensor) -> Tensor:
-    out: Tensor = module(x)
-    return out
 
 
 def _stages(names: Sequence[str] | None) -> tuple[str, ...]:

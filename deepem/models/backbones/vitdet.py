@@ -30,10 +30,10 @@ from deepem.models.backbones.parts.base import (
     grid_of,
     resize_positions,
     start_transformer,
+    through,
 )
 from deepem.models.backbones.parts.pretrained import rename
 from deepem.models.backbones.parts.pyramid import SimpleFeaturePyramid
-from deepem.models.emvision.recompute import recomputed
 from deepem.models.emvision.utils import Triple, triple
 from deepem.utils.errors import InputError
 from deepem.utils.geometry import Vec3, vec3
@@ -126,7 +126,8 @@ class ViTDet(Backbone):
         mlp_ratio: Hidden channels of each MLP per channel.
         drop_path_rate: Rate of the last block; it rises linearly from 0.
         window_size: Tokens of a window (z, y, x), or None for attention everywhere.
-        window_block_indices: The blocks that attend within windows; by default all but four at equal distances.
+        window_block_indices: The blocks that attend within windows; by default all but four at equal
+            distances.
         residual_block_indices: The blocks that end in convolutions.
         use_abs_pos: Learn a position per token.
         use_rel_pos: Learn relative positions, apart along z, y and x.
@@ -157,7 +158,7 @@ class ViTDet(Backbone):
         self.check_size(triple(image_size))
         grid = grid_of(triple(image_size), self.patch_size)
         window = None if window_size is None else triple(window_size)
-        inside = windowed(depth) if window_block_indices is None else window_block_indices
+        inside = windowed(depth, min(4, depth)) if window_block_indices is None else window_block_indices
         embeddings, encoder = nn.Module(), nn.Module()
         embeddings.projection = nn.Conv3d(in_channels, embed_dim, self.patch_size, self.patch_size)
         self.position_grids: dict[str, Vec3] = {}
@@ -207,7 +208,7 @@ class ViTDet(Backbone):
             x = x + resize_positions(self.get_parameter(name), learned, grid).reshape(1, *grid, -1)
         states = [x]
         for block in self.blocks:
-            states.append(recomputed(block, states[-1]) if self.checkpointing and self.training else block(states[-1]))
+            states.append(through(block, states[-1], self.checkpointing))
         return [state.movedim(-1, 1) for state in states]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -225,7 +226,7 @@ def _take_other_names(module: nn.Module, state: dict[str, Any], prefix: str, *_:
         state[prefix + rename(key.removeprefix(prefix))] = state.pop(key)
 
 
-def windowed(depth: int, everywhere: int = 4) -> list[int]:
+def windowed(depth: int, everywhere: int) -> list[int]:
     """The blocks that attend within windows, all but `everywhere` at equal distances, the last among them."""
     if not 0 <= everywhere <= depth:
         raise InputError("--global_blocks", everywhere, f"at most the {depth} blocks that there are")

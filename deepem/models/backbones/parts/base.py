@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from deepem.models.emvision.recompute import recomputed
 from deepem.models.emvision.sizes import UShape
 from deepem.utils.geometry import Vec3, vec3
 
@@ -49,6 +50,14 @@ class Backbone(nn.Module):
     def check_size(self, size: tuple[int, ...]) -> None:
         """InputError, naming the nearest sizes that work, unless the image's sides are multiples of `multiple`."""
         UShape((), stem=self.multiple).output_size(size, "network input")
+
+
+def through(module: nn.Module, x: Tensor, checkpointing: bool = False) -> Tensor:
+    """module(x); with checkpointing, its inner maps are computed again in the backward pass, to save memory."""
+    if checkpointing and module.training:
+        return recomputed(module, x)
+    out: Tensor = module(x)
+    return out
 
 
 class DropPath(nn.Module):
