@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from deepem.models import fpn
-from deepem.models.backbones import Hiera, SimpleFeaturePyramid, ViTDet
+from deepem.models.backbones import Hiera, SimpleFeaturePyramid, ViTDet, hiera_t, resnet18
 from deepem.models.backbones.resnet import create_backbone as resnet
 from deepem.utils.errors import InputError
 
@@ -104,12 +104,41 @@ def test_the_size_is_checked_before_the_network_runs():
 
 
 def test_every_backbone_of_the_folder_serves_dense_heads():
-    for name in ("resnet18", "resnet50", "hiera_t", "vitdet"):
-        create = importlib.import_module(f"deepem.models.backbones.{name}").create_backbone
+    plug_ins = [
+        importlib.import_module(f"deepem.models.backbones.{name}") for name in ("resnet50", "hiera_t", "vitdet")
+    ]
+    for create in (*(plug_in.create_backbone for plug_in in plug_ins), resnet18, hiera_t, ViTDet):
         with torch.device("meta"):
             model = fpn.create_model(**SPECS, create_backbone=create).eval()
             size = fpn.output_size((32, 64, 32), create_backbone=create)
             assert model(torch.empty(1, 2, *size))["affinity"].shape == (1, 3, *size)
+
+
+class Levels(nn.Module):
+    """A pyramid of constant maps."""
+
+    is_pyramid = True
+    out_channels, strides = {"p2": 3, "p3": 3}, {"p2": (1, 2, 2), "p3": (1, 4, 4)}
+    values = (0.0, 0.0)
+
+    def forward(self, x):
+        sizes = [[n // s for n, s in zip(x.shape[-3:], stride, strict=True)] for stride in self.strides.values()]
+        return {
+            name: torch.full((len(x), 3, *size), value)
+            for name, size, value in zip(self.strides, sizes, self.values, strict=True)
+        }
+
+
+def test_every_level_of_the_pyramid_is_used():
+    model = fpn.create_model(**SPECS, create_backbone=lambda in_channels: Levels(), **THIN).eval()
+    x, results = torch.rand(1, 2, 3, 8, 8), []
+    for values in ((0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (0.5, 0.5)):
+        model.backbone.values = values
+        with torch.no_grad():
+            results.append(model(x)["affinity"])
+    assert not torch.allclose(results[0], results[1])
+    for other in results[2:]:  # their sum is what counts
+        assert torch.allclose(results[1], other, atol=1e-6)
 
 
 def test_the_output_is_cropped_around_the_same_centre(make):

@@ -75,6 +75,15 @@ def test_a_map_that_goes_down_and_up_stays_in_its_place():
     assert torch.equal(y, want)
 
 
+def test_every_level_keeps_what_the_way_down_had():
+    """Where nothing comes up from below, the skip alone carries the image."""
+    core = mednext.MedNeXt([4, 6], [2, 2], [3, 3]).eval().requires_grad_(False)
+    for p in core.up.parameters():
+        p.zero_()
+    x = torch.rand(2, 4, 2, 8, 8)
+    assert torch.equal(core(x), core.dec[0](core.enc[0](x)))
+
+
 def test_a_raised_map_lies_around_the_voxels_that_it_came_from():
     """The transposed convolution is symmetric about them, as the strided one is."""
     for kernel in (3, 5):

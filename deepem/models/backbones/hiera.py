@@ -237,29 +237,29 @@ SIZES: dict[str, dict[str, Any]] = {
 """Tiny, small, base, base plus, large."""
 
 
-def hiera_t(**options: Any) -> Hiera:
+def hiera_t(*, in_channels: int = 1, **options: Any) -> Hiera:
     """Tiny: 26,885,088 parameters with separate positions at 64^3. Options as of `Hiera`."""
-    return Hiera(**{"sep_pos_embed": "z_yx", **SIZES["t"], **options})
+    return Hiera(in_chans=in_channels, **{"sep_pos_embed": "z_yx", **SIZES["t"], **options})
 
 
-def hiera_s(**options: Any) -> Hiera:
+def hiera_s(*, in_channels: int = 1, **options: Any) -> Hiera:
     """Small: 33,982,944 parameters with separate positions at 64^3. Options as of `Hiera`."""
-    return Hiera(**{"sep_pos_embed": "z_yx", **SIZES["s"], **options})
+    return Hiera(in_chans=in_channels, **{"sep_pos_embed": "z_yx", **SIZES["s"], **options})
 
 
-def hiera_b(**options: Any) -> Hiera:
+def hiera_b(*, in_channels: int = 1, **options: Any) -> Hiera:
     """Base: 50,499,840 parameters with separate positions at 64^3. Options as of `Hiera`."""
-    return Hiera(**{"sep_pos_embed": "z_yx", **SIZES["b"], **options})
+    return Hiera(in_chans=in_channels, **{"sep_pos_embed": "z_yx", **SIZES["b"], **options})
 
 
-def hiera_bp(**options: Any) -> Hiera:
+def hiera_bp(*, in_channels: int = 1, **options: Any) -> Hiera:
     """Base plus: 68,700,800 parameters with separate positions at 64^3. Options as of `Hiera`."""
-    return Hiera(**{"sep_pos_embed": "z_yx", **SIZES["bp"], **options})
+    return Hiera(in_chans=in_channels, **{"sep_pos_embed": "z_yx", **SIZES["bp"], **options})
 
 
-def hiera_l(**options: Any) -> Hiera:
+def hiera_l(*, in_channels: int = 1, **options: Any) -> Hiera:
     """Large: 212,202,720 parameters with separate positions at 64^3. Options as of `Hiera`."""
-    return Hiera(**{"sep_pos_embed": "z_yx", **SIZES["l"], **options})
+    return Hiera(in_chans=in_channels, **{"sep_pos_embed": "z_yx", **SIZES["l"], **options})
 
 
 def create_backbone(
