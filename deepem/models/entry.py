@@ -49,6 +49,7 @@ def model_of(
     model: type[Model] = Model,
     supervised: bool = True,
     default: Sequence[int] = WIDTH,
+    levels: int = 4,
 ) -> Callable[..., Model]:
     """The entry function of a model with this core.
 
@@ -57,6 +58,7 @@ def model_of(
         model: What is put around it.
         supervised: Heads on coarser levels are possible.
         default: Channels per level that `--depth` counts.
+        levels: Default of `--depth`.
     """
     own = [p for p in inspect.signature(core, eval_str=True).parameters.values() if p.kind is p.KEYWORD_ONLY]
     names = {p.name for p in own}
@@ -66,7 +68,7 @@ def model_of(
         in_spec: Spec,
         out_spec: Spec,
         cropsz: tuple[float, float, float] | None = None,
-        depth: int = 4,
+        depth: int = levels,
         width: list[int] | None = None,
         deep_supervision: list[float] | None = None,
         **flags: Any,

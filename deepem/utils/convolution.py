@@ -14,7 +14,29 @@ LEAST = 20_480
 else to a kernel of its own that takes 2 to 10 times as long (`use_mkldnn` in aten/src/ATen/native/Convolution.cpp)."""
 
 
-class _Halved(nn.Conv3d):
+class _Padded(nn.Conv3d):
+    """A convolution whose gradient is right in bfloat16 on fewer sections than its kernel is deep.
+
+    There oneDNN, of torch 2.13 at least, computes the gradient of the weights from memory that is not its own:
+    infinities, or a crash. With zeros written around the sections it does not.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, Z, Y, X) -> (N, C', Z', Y', X')."""
+        z, y, x_ = map(int, self.padding)
+        if not (z and 1 < x.shape[-3] < self.kernel_size[0] and torch.is_grad_enabled() and _is_half(x)):
+            return super().forward(x)
+        padded = functional.pad(x, (0, 0, 0, 0, z, z))
+        return functional.conv3d(padded, self.weight, self.bias, self.stride, (0, y, x_), self.dilation, self.groups)
+
+
+def _is_half(x: Tensor) -> bool:
+    """Whether a convolution of x is computed in half precision on a CPU."""
+    whole = x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    return x.device.type == "cpu" and not whole
+
+
+class _Halved(_Padded):
     """A convolution that goes to oneDNN at any size: it is given the halves of a sample as two samples.
 
     They overlap by what the kernel reaches over, and with an odd number of rows of output by one more::
@@ -40,24 +62,31 @@ class _Halved(nn.Conv3d):
 
 def _is_slow(x: Tensor) -> bool:
     """Whether torch would not use oneDNN; in half precision it does."""
-    whole = x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-    return x.device.type == "cpu" and whole and x.ndim == 5 and len(x) == 1 and x[0, ..., 0].numel() <= LEAST
+    whole = x.device.type == "cpu" and not _is_half(x)
+    return whole and x.ndim == 5 and len(x) == 1 and x[0, ..., 0].numel() <= LEAST
 
 
 def quicken(network: object) -> list[nn.Conv3d]:
-    """Make the small convolutions of a network quick on a CPU, and return those that could be.
+    """Make the small convolutions of a network quick and right on a CPU, and return those that it concerns.
 
     Weights, their names and results stay, but for rounding. Kernels that are one voxel wide are quicker as they are;
     so are those of 5x5 and more, which torch gives to oneDNN anyway.
     """
-    changed = [m for m in network.modules() if _can_be_slow(m)] if isinstance(network, nn.Module) else []
+    modules = list(network.modules()) if isinstance(network, nn.Module) else []
+    changed = [m for m in modules if type(m) is nn.Conv3d and (_can_be_slow(m) or _can_be_wrong(m))]
     for convolution in changed:
-        convolution.__class__ = _Halved
-    return changed  # type: ignore[return-value]
+        convolution.__class__ = _Halved if _can_be_slow(convolution) else _Padded
+    return changed
 
 
-def _can_be_slow(module: nn.Module) -> bool:
-    if type(module) is not nn.Conv3d or module.groups > 1:
+def _can_be_wrong(module: nn.Conv3d) -> bool:
+    if module.padding_mode != "zeros" or isinstance(module.padding, str):
+        return False
+    return module.kernel_size[0] > 2 and module.padding[0] > 0
+
+
+def _can_be_slow(module: nn.Conv3d) -> bool:
+    if module.groups > 1:
         return False
     if module.padding_mode != "zeros" or isinstance(module.padding, str):
         return False

@@ -28,7 +28,7 @@ POSITIONAL = {
     "create_model": [],
 }
 HELPERS = {"deepem.models.layers": "what networks of others import", "deepem.models.entry": "what create_model shares"}
-FILLED_IN = {"class_keys", "labels", "in_spec", "out_spec", "cropsz"}
+FILLED_IN = {"class_keys", "labels", "in_spec", "out_spec", "cropsz", "create_backbone", "in_channels"}
 
 
 def plug_ins() -> list[tuple[str, str]]:

@@ -86,3 +86,21 @@ def test_half_precision_is_left_to_torch():
 def test_what_is_no_module_is_let_through():
     with quick(lambda x: x):
         pass
+
+
+@pytest.mark.parametrize("kernel", [3, 5])
+def test_gradients_in_bfloat16_are_right_on_fewer_sections_than_the_kernel_is_deep(kernel):
+    """oneDNN reads memory that is not its own there; the junk makes sure that it finds something."""
+    net = nn.Sequential(nn.Conv3d(32, 32, kernel, padding=kernel // 2))
+    quicken(net)
+    for depth in range(1, kernel + 2):
+        x = torch.randn(1, 32, depth, 8, 8)
+        y = net(x)
+        g = torch.randn_like(y)
+        (want,) = torch.autograd.grad(y, net[0].weight, g)
+        junk = [torch.full((1 << 18,), float("inf")) for _ in range(8)]
+        del junk
+        with torch.autocast("cpu", torch.bfloat16):
+            half = net(x)
+        (got,) = torch.autograd.grad(half, net[0].weight, g.to(half.dtype))
+        assert float((got - want).abs().max()) < 0.03 * float(want.abs().max()), depth
