@@ -60,7 +60,7 @@ def roi_align(
         for at, sizes in _groups(axes, input.shape[1]):
             voxels, weights = zip(*(a.read(at, size) for a, size in zip(axes, sizes, strict=True)), strict=True)
             index = _flat(rois[at, 0].long(), voxels, input.shape[2:])
-            values = rows[index.reshape(-1)].to(kind).reshape(*index.shape, -1)
+            values = rows.index_select(0, index.reshape(-1)).to(kind).reshape(*index.shape, -1)
             pieces.append(_interpolated(values, weights))
             taken.append(at)
         if not pieces:
