@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,8 @@ def create_model(
     in_spec: Spec,
     out_spec: Spec,
     create_backbone: Callable[..., nn.Module] | nn.Module | None = None,
+    fpn_width: int = 256,
+    fpn_pool: bool = True,
     inst_classes: int = 0,
     inst_min_voxels: int = 1,
     inst_objectness_weight: float = 1.0,
@@ -61,7 +64,9 @@ def create_model(
     Args:
         in_spec: The input.
         out_spec: `instance`, with a channel per class, and the dense heads.
-        create_backbone: Makes the backbone from `in_channels`, or is the backbone.
+        create_backbone: Makes the backbone from `in_channels`, or is the backbone; ResNet-18 by default.
+        fpn_width: Channels of the feature pyramid, which is put on a backbone that is none itself.
+        fpn_pool: Add a coarser map to it, for proposals only.
         inst_classes: Classes of objects, without the background; 0 for as many as the labels have channels.
         inst_min_voxels: Do not train on objects of fewer voxels.
         inst_objectness_weight: Loss weight of whether an anchor holds an object.
@@ -100,13 +105,9 @@ def create_model(
         mask_threshold: A voxel is of an object above this probability.
         paste_masks: Give each mask as large as the image.
     """
-    if create_backbone is None:
-        raise InputError("--backbone", "none", "a backbone for --model mask_rcnn, such as resnet18")
     if INSTANCE not in out_spec:
         raise InputError("--model mask_rcnn", f"the outputs {', '.join(out_spec)}", f"{INSTANCE}: --inst 1")
-    backbone = create_backbone
-    if not isinstance(backbone, nn.Module):
-        backbone = backbone(in_channels=next(iter(in_spec.values()))[-4])
+    backbone = pyramid(create_backbone, next(iter(in_spec.values()))[-4], fpn_width, fpn_pool)
     strides = strides_of(backbone)
     weights: dict[str, Any] = {
         "objectness": inst_objectness_weight,
@@ -154,6 +155,22 @@ def create_model(
         mask_threshold=mask_threshold,
         paste_masks=paste_masks,
     )
+
+
+def pyramid(
+    backbone: Callable[..., nn.Module] | nn.Module | None, in_channels: int, width: int, pool: bool
+) -> nn.Module:
+    """A backbone whose maps have one number of channels, with an FPN on it if it is no pyramid itself."""
+    parts: Any = None
+    if backbone is None:
+        parts = importlib.import_module("deepem.models.backbones")
+        backbone = parts.resnet18
+    made: nn.Module = backbone if isinstance(backbone, nn.Module) else backbone(in_channels=in_channels)
+    if getattr(made, "is_pyramid", True):
+        return made
+    parts = parts or importlib.import_module("deepem.models.backbones")
+    with_fpn: nn.Module = parts.WithFPN(made, width, parts.LastLevelMaxPool() if pool else None)
+    return with_fpn
 
 
 def anchors(

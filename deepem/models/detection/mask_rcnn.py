@@ -47,7 +47,8 @@ class FasterRCNN(nn.Module):
 
     Args:
         backbone: (N, C, Z, Y, X) -> a feature map, or an OrderedDict of them, finest first. Attributes: `out_channels`,
-            a number or one per map, all equal; `strides`, name -> (z, y, x).
+            a number or one per map, all equal; `strides`, name -> (z, y, x); and, if the sides of an image must be
+            multiples of something else than the strides, `multiple`.
         num_classes: With the background, which is class 0. Not given: a `box_predictor` knows.
         min_size: As in `GeneralizedRCNNTransform`, as are `max_size`, `image_mean` and `image_std`.
         rpn_anchor_generator: Not given: cubes of 8 voxels of each map, twice and half as long in y as in x too.
@@ -142,7 +143,7 @@ class FasterRCNN(nn.Module):
             generator=generator,
         )
         self.dense = DenseHeads(channels, dense_spec) if dense_spec else None
-        whole = [lcm(*(int(stride[axis]) for stride in strides.values())) for axis in range(3)] if strides else 32
+        whole = multiple_of(backbone, strides)
         self.transform = GeneralizedRCNNTransform(
             min_size, max_size, image_mean or (0.0,), image_std or (1.0,), whole, generator
         )
@@ -280,6 +281,13 @@ def channels_of(backbone: nn.Module) -> int:
 def strides_of(backbone: nn.Module) -> dict[str, tuple[int, int, int]]:
     """Name -> (z, y, x) stride of the feature maps of a backbone; nothing if it does not say."""
     return {name: vec3(stride) for name, stride in (getattr(backbone, "strides", None) or {}).items()}
+
+
+def multiple_of(backbone: nn.Module, strides: Mapping[str, Sequence[int]]) -> list[int]:
+    """What the sides of a batch are padded to multiples of: the backbone's `multiple`, or its strides but ``pool``'s."""
+    own: Any = getattr(backbone, "multiple", None)
+    every = [own] if own else [stride for name, stride in strides.items() if name != "pool"] or [(32, 32, 32)]
+    return [lcm(*(int(one[axis]) for one in every)) for axis in range(3)]
 
 
 def default_sizes(strides: Mapping[str, Sequence[int]]) -> list[list[float]]:

@@ -59,7 +59,7 @@ def ellipsoids(size, seed, count=12):
 
 
 def seen(labels, grid, size, jitter=None, margin=4):
-    """What each tile hands on if it finds all that is in it, its masks moved by 0 or 1 voxel along each axis if there is jitter."""
+    """What each tile hands on if it finds all that is in it, its masks moved by 0 or 1 voxel if there is jitter."""
     found = []
     for number, tile in enumerate(grid):
         here, own = labels[tile.box.slices()], []
