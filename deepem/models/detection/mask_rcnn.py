@@ -284,7 +284,7 @@ def strides_of(backbone: nn.Module) -> dict[str, tuple[int, int, int]]:
 
 
 def multiple_of(backbone: nn.Module, strides: Mapping[str, Sequence[int]]) -> list[int]:
-    """What the sides of a batch are padded to multiples of: the backbone's `multiple`, or its strides but ``pool``'s."""
+    """What the sides of a batch are padded to multiples of: what the backbone says, or its strides but ``pool``."""
     own: Any = getattr(backbone, "multiple", None)
     every = [own] if own else [stride for name, stride in strides.items() if name != "pool"] or [(32, 32, 32)]
     return [lcm(*(int(one[axis]) for one in every)) for axis in range(3)]

@@ -358,3 +358,14 @@ def test_a_backbone_of_several_widths_is_refused(pyramid):
         FasterRCNN(backbone, 2)
     with pytest.raises(InputError, match="num_classes"):
         FasterRCNN(pyramid())
+
+
+def test_a_backbone_that_is_no_pyramid_has_one_put_on_it():
+    backbones = pytest.importorskip("deepem.models.backbones")
+    specs = {"in_spec": {"input": (1, 32, 32, 32)}, "out_spec": {"instance": (1, 32, 32, 32)}}
+    flags = {"fpn_width": 8, "box_width": 16, "mask_width": [8], "box_rois": 8}
+    model = plug_in.create_model(**specs, create_backbone=backbones.resnet18, **flags)
+    assert set(model.backbone.out_channels.values()) == {8}
+    assert list(model.backbone.strides) == ["p2", "p3", "p4", "p5", "pool"]
+    trained(model, batch_of(balls(3, size=(32, 32, 32))))
+    assert "pool" not in plug_in.create_model(**specs, **flags, fpn_pool=False).backbone.strides
