@@ -1,0 +1,301 @@
+"""RoIAlign in 3-D: the means of features, interpolated trilinearly, in the bins of boxes.
+
+Interpolation and the mean over a bin are both products of one factor per axis. So the value of bin (i, j, k) is
+``sum over z, y, x of Wz[i, z] Wy[j, y] Wx[k, x] f[z, y, x]``: three small matrix products on the voxels that a box
+touches, in place of eight reads for each of the samples of a bin. He et al. 2017, arXiv:1703.06870; the border,
+`sampling_ratio` and `aligned` follow the rules of torchvision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from math import log2, prod
+
+import torch
+from torch import Tensor, nn
+
+from deepem.models.detection.boxes import box_volume
+from deepem.utils.errors import InputError
+
+ENTRIES = 1 << 25
+"""Voxels times channels that are gathered at a time."""
+
+
+def roi_align(
+    input: Tensor,
+    rois: Tensor | Sequence[Tensor],
+    output_size: int | Sequence[int],
+    spatial_scale: float | Sequence[float] = 1.0,
+    sampling_ratio: int = -1,
+    aligned: bool = False,
+) -> Tensor:
+    """Features of boxes at one size.
+
+    Args:
+        input: (N, C, Z, Y, X).
+        rois: (K, 7), the batch index and a box (z1, y1, x1, z2, y2, x2) in voxels of the image; or a list of (L, 6),
+            one for each of the batch.
+        output_size: Bins along (z, y, x), or one number for all.
+        spatial_scale: Voxels of `input` per voxel of the image, along (z, y, x) or one number for all.
+        sampling_ratio: Samples per bin along each axis; 0 or less: as many as the bin has voxels, rounded up.
+        aligned: The centre of the first voxel lies at 0.5, as it does for half-open boxes; else at 0, and boxes are at
+            least one voxel of `input` long.
+
+    Returns:
+        (K, C, *output_size) of the type of `input`; computed in float32 at least.
+    """
+    rois = _listed(rois, input)
+    bins = _triple(output_size)
+    kind = torch.float64 if input.dtype == torch.float64 else torch.float32
+    corners = rois[:, 1:].detach().to(kind)
+    with torch.autocast(input.device.type, enabled=False):
+        axes = [
+            _Axis(corners[:, axis], corners[:, axis + 3], length, count, scale, sampling_ratio, aligned)
+            for axis, (length, count, scale) in enumerate(
+                zip(input.shape[2:], bins, _scales(spatial_scale), strict=True)
+            )
+        ]
+        rows = input.movedim(1, -1).reshape(-1, input.shape[1])
+        pieces, taken = [], []
+        for at, sizes in _groups(axes, input.shape[1]):
+            voxels, weights = zip(*(a.read(at, size) for a, size in zip(axes, sizes, strict=True)), strict=True)
+            index = _flat(rois[at, 0].long(), voxels, input.shape[2:])
+            values = rows.index_select(0, index.reshape(-1)).to(kind).reshape(*index.shape, -1)
+            pieces.append(_interpolated(values, weights))
+            taken.append(at)
+        if not pieces:
+            return rows[:0].reshape(0, *bins, input.shape[1]).movedim(-1, 1)
+        back = torch.cat(taken).argsort()
+        return torch.cat(pieces)[back].movedim(-1, 1).to(input.dtype)
+
+
+def align_masks(
+    volume: Tensor,
+    boxes: Tensor,
+    channels: Tensor,
+    ids: Tensor,
+    output_size: int | Sequence[int],
+    sampling_ratio: int = -1,
+    aligned: bool = True,
+) -> Tensor:
+    """`roi_align` of the masks ``volume[channel] == id``, which are never made: only what boxes touch is compared.
+
+    Args:
+        volume: (C, Z, Y, X) whole numbers.
+        boxes: (K, 6), in voxels of `volume`.
+        channels: (K,), of which channel each mask is.
+        ids: (K,), which value it has there.
+        output_size: As in `roi_align`.
+        sampling_ratio: As in `roi_align`.
+        aligned: As in `roi_align`.
+
+    Returns:
+        (K, *output_size) float32 in [0, 1].
+    """
+    bins, corners = _triple(output_size), boxes.detach().float()
+    out = corners.new_zeros(len(boxes), *bins)
+    with torch.autocast(volume.device.type, enabled=False):
+        axes = [
+            _Axis(corners[:, axis], corners[:, axis + 3], length, count, 1.0, sampling_ratio, aligned)
+            for axis, (length, count) in enumerate(zip(volume.shape[1:], bins, strict=True))
+        ]
+        flat = volume.reshape(-1)
+        for at, sizes in _groups(axes, 1):
+            voxels, weights = zip(*(a.read(at, size) for a, size in zip(axes, sizes, strict=True)), strict=True)
+            index = _flat(channels[at], voxels, volume.shape[1:])
+            values = (flat[index] == ids[at].view(-1, 1, 1, 1)).float()[..., None]
+            out[at] = _interpolated(values, weights)[..., 0]
+    return out
+
+
+class MultiScaleRoIAlign(nn.Module):
+    """RoIAlign on a pyramid of feature maps: each box on the level that suits its size.
+
+    A box of volume V belongs to level ``floor(canonical_level + log2(cbrt(V) / canonical_scale))``, level k being the
+    map of stride 2^k (the cube root of the product of its strides); Lin et al. 2017, arXiv:1612.03144, equation 1.
+
+    Args:
+        featmap_names: Of the maps to use, finest first.
+        output_size: Bins along (z, y, x), or one number for all.
+        sampling_ratio: As in `roi_align`.
+        canonical_scale: Side of a cube, in voxels, that belongs to `canonical_level`.
+        canonical_level: See above.
+        aligned: As in `roi_align`; boxes being half-open, the features of a box are those inside it only if true.
+        strides: (z, y, x) voxels of the image per voxel of each map, by name; those of others are taken for the powers
+            of 2 that come nearest.
+    """
+
+    def __init__(
+        self,
+        featmap_names: Sequence[str],
+        output_size: int | Sequence[int],
+        sampling_ratio: int,
+        *,
+        canonical_scale: float = 224,
+        canonical_level: float = 4,
+        aligned: bool = True,
+        strides: Mapping[str, Sequence[float]] | None = None,
+    ) -> None:
+        super().__init__()
+        self.featmap_names = list(featmap_names)
+        self.output_size = _triple(output_size)
+        self.sampling_ratio = sampling_ratio
+        self.canonical_scale, self.canonical_level = canonical_scale, canonical_level
+        self.aligned = aligned
+        self.strides = dict(strides or {})
+
+    def forward(
+        self, x: Mapping[str, Tensor], boxes: Sequence[Tensor], image_shapes: Sequence[Sequence[int]]
+    ) -> Tensor:
+        """Features of boxes.
+
+        Args:
+            x: Name -> (N, C, z, y, x).
+            boxes: One (L, 6) for each of the batch, in voxels of the image.
+            image_shapes: (z, y, x) of the images; the maps cover the largest, padded to a multiple of their strides.
+
+        Returns:
+            (K, C, *output_size) over the boxes of all images in their order.
+        """
+        maps = [x[name] for name in self.featmap_names if name in x]
+        if not maps:
+            raise InputError("featmap_names", self.featmap_names, f"one of {', '.join(x)}")
+        scales = [self._scale(name, x[name], image_shapes) for name in self.featmap_names if name in x]
+        rois = _listed(boxes, maps[0])
+        level = self.levels(rois[:, 1:], scales)
+        how = (self.sampling_ratio, self.aligned)
+        pieces, taken = [], []
+        for number, (features, scale) in enumerate(zip(maps, scales, strict=True)):
+            at = (level == number).nonzero()[:, 0]
+            pieces.append(roi_align(features, rois[at], self.output_size, scale, *how))
+            taken.append(at)
+        return torch.cat(pieces)[torch.cat(taken).argsort()]
+
+    def levels(self, boxes: Tensor, scales: Sequence[Sequence[float]]) -> Tensor:
+        """For each of the boxes (K, 6) the number of its map, given the maps' scales, finest first."""
+        own = [-log2(prod(scale)) / 3 for scale in scales]
+        side = box_volume(boxes).clamp(min=0).pow(1 / 3)
+        target = torch.floor(self.canonical_level + torch.log2(side / self.canonical_scale) + 1e-6)
+        found = torch.zeros(len(boxes), dtype=torch.long, device=boxes.device)
+        for level in own[1:]:
+            found += target >= round(level)
+        return found
+
+    def _scale(self, name: str, features: Tensor, image_shapes: Sequence[Sequence[int]]) -> list[float]:
+        """Voxels of a map per voxel of the image, along (z, y, x)."""
+        if name in self.strides:
+            return [1 / stride for stride in self.strides[name]]
+        largest = (max(sizes) for sizes in zip(*image_shapes, strict=True))
+        return [2.0 ** round(log2(n / size)) for n, size in zip(features.shape[2:], largest, strict=True)]
+
+
+class _Axis:
+    """Where the samples of boxes lie along one axis, and how much each voxel counts in each bin."""
+
+    def __init__(
+        self, begin: Tensor, end: Tensor, length: int, bins: int, scale: float, ratio: int, aligned: bool
+    ) -> None:
+        shift = 0.5 if aligned else 0.0
+        low, high = begin * scale - shift, end * scale - shift
+        extent = high - low if aligned else (high - low).clamp(min=1.0)
+        self.bins, self.length = bins, length
+        step = extent / bins
+        if ratio > 0:
+            most, share = ratio, torch.full_like(step, 1 / ratio)[:, None, None]
+            inner = ((torch.arange(ratio, device=step.device, dtype=step.dtype) + 0.5) / ratio).expand(len(step), 1, -1)
+        else:
+            samples = step.ceil().clamp(min=0)
+            most = int(samples.max().item()) if len(samples) else 1
+            counted = torch.arange(max(most, 1), device=step.device, dtype=step.dtype)
+            inside = counted < samples[:, None]
+            share = (inside / samples.clamp(min=1)[:, None])[:, None]
+            inner = ((counted + 0.5) / samples.clamp(min=1)[:, None])[:, None]
+        edges = torch.arange(bins, device=step.device, dtype=step.dtype)[:, None]
+        at = (low[:, None, None] + (edges + inner) * step[:, None, None]).nan_to_num()  # (K, bins, samples)
+        self.share = share * ((at >= -1) & (at <= length))
+        at = at.clamp(0, length - 1)
+        self.low = at.floor().long()
+        self.part = at - self.low
+        self.high = (self.low + 1).clamp(max=length - 1)
+        self.most = 2 * bins * at.shape[2]
+        self.first = self.low.amin((1, 2)) if len(at) else self.low.new_zeros(0)
+        self.count = (self.high.amax((1, 2)) - self.first + 1).clamp(max=self.most) if len(at) else self.first
+
+    def read(self, at: Tensor, size: int) -> tuple[Tensor, Tensor]:
+        """The voxels of the boxes `at` to read, (K', size), and how much each counts in each bin, (K', bins, size).
+
+        They lie in a row from the first one, beyond the end the last one again; or they are those on either side of
+        each sample, where these are fewer.
+        """
+        low, high, part = self.low[at], self.high[at], self.part[at]
+        share = self.share[at].expand_as(part)
+        weights = part.new_zeros(len(at), self.bins, size)
+        if size == self.most:
+            place = torch.arange(size // 2, device=part.device).view(1, self.bins, -1).expand_as(low)
+            voxels = torch.cat([low.flatten(1), high.flatten(1)], 1)
+            return voxels, weights.scatter_(2, place, share * (1 - part)).scatter_(2, place + size // 2, share * part)
+        first = self.first[at]
+        voxels = (first[:, None] + torch.arange(size, device=first.device)).clamp(max=self.length - 1)
+        first = first[:, None, None]
+        weights.scatter_add_(2, low - first, share * (1 - part))
+        return voxels, weights.scatter_add_(2, high - first, share * part)
+
+
+def _interpolated(values: Tensor, weights: Sequence[Tensor]) -> Tensor:
+    """(K, z, y, x, C) by a matrix (K, bins, size) per axis -> (K, bins, bins, bins, C)."""
+    along_z, along_y, along_x = weights
+    number, z, y, x, channels = values.shape
+    bz, by, bx = (w.shape[1] for w in weights)
+    values = along_z @ values.reshape(number, z, -1)
+    values = along_y[:, None] @ values.reshape(number, bz, y, -1)
+    values = along_x[:, None] @ values.reshape(number, bz * by, x, channels)
+    return values.reshape(number, bz, by, bx, channels)
+
+
+def _groups(axes: Sequence[_Axis], channels: int) -> Iterator[tuple[Tensor, list[int]]]:
+    """Boxes that touch about as many voxels: their indices and the voxels along each axis, limited in memory."""
+    counts = torch.stack([axis.count for axis in axes], 1)
+    listed = counts.tolist()
+    order = sorted(range(len(listed)), key=lambda k: prod(listed[k]))
+    group: list[int] = []
+    sizes = [1, 1, 1]
+    for k in order:
+        larger = [max(pair) for pair in zip(sizes, listed[k], strict=True)]
+        full = (len(group) + 1) * prod(larger) * channels > ENTRIES
+        if group and (full or prod(larger) > 4 * max(prod(listed[group[0]]), 64)):
+            yield counts.new_tensor(group), sizes
+            group, larger = [], listed[k]
+        group.append(k)
+        sizes = larger
+    if group:
+        yield counts.new_tensor(group), sizes
+
+
+def _flat(batch: Tensor, voxels: Sequence[Tensor], shape: Sequence[int]) -> Tensor:
+    """(K, z, y, x) indices into a flattened (N, *shape), of a batch index (K,) and voxels (K, size) along each axis."""
+    index = batch.view(-1, 1, 1, 1)
+    for axis, (along, length) in enumerate(zip(voxels, shape, strict=True)):
+        view = [len(along), 1, 1, 1]
+        view[axis + 1] = along.shape[1]
+        index = index * length + along.view(view)
+    return index
+
+
+def _listed(rois: Tensor | Sequence[Tensor], like: Tensor) -> Tensor:
+    """RoIs as (K, 7) with the batch index first."""
+    if not isinstance(rois, Tensor):
+        numbered = [torch.cat([b.new_full((len(b), 1), i), b], 1) for i, b in enumerate(rois)]
+        rois = torch.cat(numbered) if numbered else like.new_zeros(0, 7)
+    if rois.ndim != 2 or rois.shape[1] != 7:
+        raise InputError("rois", f"shape {tuple(rois.shape)}", "(K, 7): the batch index, then z1 y1 x1 z2 y2 x2")
+    return rois
+
+
+def _triple(size: int | Sequence[int]) -> tuple[int, int, int]:
+    z, y, x = (size, size, size) if isinstance(size, int) else size
+    return int(z), int(y), int(x)
+
+
+def _scales(scale: float | Sequence[float]) -> tuple[float, float, float]:
+    z, y, x = (scale, scale, scale) if isinstance(scale, (int, float)) else scale
+    return float(z), float(y), float(x)

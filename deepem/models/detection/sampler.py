@@ -1,0 +1,45 @@
+"""Which of many boxes the losses are computed for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+class BalancedPositiveNegativeSampler:
+    """Draws boxes at random with a fixed share of objects: fewer where there are not as many, filled up by background.
+
+    Args:
+        batch_size_per_image: How many are drawn of each image.
+        positive_fraction: The share of objects among them, at most.
+        generator: Draws them; torch's own of the device if not given.
+    """
+
+    def __init__(
+        self, batch_size_per_image: int, positive_fraction: float, generator: torch.Generator | None = None
+    ) -> None:
+        self.batch_size_per_image, self.positive_fraction = batch_size_per_image, positive_fraction
+        self.generator = generator
+
+    def __call__(self, matched_idxs: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """What is drawn of each image.
+
+        Args:
+            matched_idxs: For each image (N,): 1 and more for objects, 0 for background, less for what is never drawn.
+
+        Returns:
+            For each image two masks (N,) bool: the objects drawn, and the background drawn.
+        """
+        drawn: tuple[list[Tensor], list[Tensor]] = ([], [])
+        for matched in matched_idxs:
+            positive, negative = (matched >= 1).nonzero()[:, 0], (matched == 0).nonzero()[:, 0]
+            objects = min(len(positive), int(self.batch_size_per_image * self.positive_fraction))
+            background = min(len(negative), self.batch_size_per_image - objects)
+            for of, some, count in zip(drawn, (positive, negative), (objects, background), strict=True):
+                mask = torch.zeros_like(matched, dtype=torch.bool)
+                chosen = torch.randperm(len(some), generator=self.generator, device=some.device)[:count]
+                mask[some[chosen]] = True
+                of.append(mask)
+        return drawn

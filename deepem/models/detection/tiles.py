@@ -1,0 +1,208 @@
+"""Objects that a detector finds tile by tile, as objects of the whole volume.
+
+::
+
+    tile 0  |-----------------|
+    tile 1              |-----------------|          tiles overlap,
+    core 0  |--------------|                         cores do not: each is cut in the middle of an overlap
+    core 1                 |-----------...
+
+An object belongs to the tile whose core holds its centre: if it is not longer than the overlap, that tile sees all of
+it. Tiles may disagree on where a centre lies, so each also hands on what is centred up to a margin outside of its core,
+and of several whose masks overlap one is kept: seen whole rather than cut by a face of its tile, centred in the core of
+its tile rather than beside it, of the higher score, of the first tile. An overlap of the longest object and twice the
+margin lets every tile see all of what it hands on. Nothing here depends on the order in which tiles are worked on.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from deepem.models.detection.masks import mask_in_box
+from deepem.utils.errors import InputError
+from deepem.utils.geometry import Box, Vec3, vec3
+
+Key = tuple[int, int]
+"""(number of the tile, number of the object in it): names an object found."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """What the network sees at a time, and the part of it whose objects are the tile's own; both in voxels."""
+
+    box: Box
+    core: Box
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """An object that a tile hands on.
+
+    Attributes:
+        key: Its tile and its number there.
+        box: The smallest around its mask, in voxels of the volume.
+        mask: (Z, Y, X) bool, the voxels of `box`.
+        score: Of the detector.
+        label: Its class.
+        owned: Its centre lies in the core of its tile.
+        cut: It touches a face of its tile that is none of the volume.
+    """
+
+    key: Key
+    box: Box
+    mask: NDArray[np.bool_]
+    score: float
+    label: int
+    owned: bool
+    cut: bool
+
+    @property
+    def rank(self) -> tuple[bool, bool, float, Key]:
+        """The lowest of several is kept."""
+        return self.cut, not self.owned, -self.score, self.key
+
+
+def tiles(size: Vec3, tile: Vec3, overlap: Vec3) -> list[Tile]:
+    """The tiles of a volume of a size, x fastest; the last ones end with the volume and overlap more.
+
+    Raises:
+        InputError: an overlap is not shorter than the tile.
+    """
+    axes = []
+    for length, side, common in zip(size, tile, overlap, strict=True):
+        if not 0 <= common < side:
+            raise InputError("overlap", overlap, f"0 or more, and less than the tile, {tile}")
+        count = max(-(-(length - common) // (side - common)), 1)
+        begins = [max(min(i * (side - common), length - side), 0) for i in range(count)]
+        ends = [min(begin + side, length) for begin in begins]
+        cuts = [0, *((b + e) // 2 for b, e in zip(begins[1:], ends, strict=False)), length]
+        axes.append([(begins[i], ends[i], cuts[i], cuts[i + 1]) for i in range(count)])
+    found = []
+    for along in itertools.product(*axes):
+        begin, end, core_begin, core_end = (vec3(values) for values in zip(*along, strict=True))
+        found.append(Tile(Box(begin, end), Box(core_begin, core_end)))
+    return found
+
+
+def handed_on(
+    number: int, tile: Tile, size: Vec3, detections: Mapping[str, Tensor], *, threshold: float = 0.5, margin: int = 4
+) -> list[Found]:
+    """What a tile hands on of the objects found in it.
+
+    Args:
+        number: Of the tile.
+        tile: Its place.
+        size: (z, y, x) of the volume.
+        detections: ``boxes``, ``labels``, ``scores`` and ``mask_probs`` of a `MaskRCNN`, in voxels of the tile.
+        threshold: Probability above which a voxel is of an object.
+        margin: How far outside of the core a centre may lie, in voxels.
+    """
+    found = []
+    probabilities, boxes = detections["mask_probs"].cpu(), detections["boxes"].cpu()
+    scores, labels = detections["scores"].tolist(), detections["labels"].tolist()
+    for n, (probability, box) in enumerate(zip(probabilities, boxes, strict=True)):
+        if (pasted := mask_in_box(probability, box, tile.box.size)) is None:
+            continue
+        place, mask = pasted
+        made = found_in(number, n, tile, size, place.begin, (mask > threshold).numpy(), scores[n], labels[n], margin)
+        if made is not None:
+            found.append(made)
+    return found
+
+
+def found_in(
+    number: int,
+    n: int,
+    tile: Tile,
+    size: Vec3,
+    begin: Vec3,
+    mask: NDArray[np.bool_],
+    score: float,
+    label: int,
+    margin: int = 4,
+) -> Found | None:
+    """Object n of a tile, if its mask, which begins at a voxel of the tile, holds any and is centred near the core."""
+    there = [np.flatnonzero(mask.any(axis=others)) for others in ((1, 2), (0, 2), (0, 1))]
+    if not all(map(len, there)):
+        return None
+    low, high = vec3(int(t[0]) for t in there), vec3(int(t[-1]) + 1 for t in there)
+    box = Box(low, high).shift(begin).shift(tile.box.begin)
+    twice = [b + e for b, e in zip(*box, strict=True)]
+    beside = [max(2 * b - c, c - (2 * e - 1), 0) for c, b, e in zip(twice, *tile.core, strict=True)]
+    if max(beside) > 2 * margin:
+        return None
+    cut = any(
+        (b == tb and tb > 0) or (e == te and te < length)
+        for b, e, tb, te, length in zip(*box, *tile.box, size, strict=True)
+    )
+    return Found((number, n), box, mask[Box(low, high).slices()], score, label, max(beside) == 0, cut)
+
+
+def duplicates(first: Sequence[Found], second: Sequence[Found], overlap: float = 0.5) -> list[tuple[Key, Key]]:
+    """Pairs of objects of two tiles that are one.
+
+    Two are one if the intersection of their masks is more than a fraction of their union, or, if one of them is cut by
+    its tile, of the smaller one.
+    """
+    if not first or not second:
+        return []
+    a, b = (np.array([[*one.box.begin, *one.box.end] for one in some]) for some in (first, second))
+    near = (np.minimum(a[:, None, 3:], b[None, :, 3:]) > np.maximum(a[:, None, :3], b[None, :, :3])).all(2)
+    return [(first[i].key, second[j].key) for i, j in np.argwhere(near).tolist() if same(first[i], second[j], overlap)]
+
+
+def same(one: Found, other: Found, overlap: float) -> bool:
+    """Whether the masks of two objects overlap as those of one object do."""
+    common = one.box.intersect(other.box)
+    if common is None:
+        return False
+    views = [found.mask[common.shift(-b for b in found.box.begin).slices()] for found in (one, other)]
+    inter = int(np.count_nonzero(views[0] & views[1]))
+    voxels = [int(np.count_nonzero(found.mask)) for found in (one, other)]
+    whole = min(voxels) if one.cut or other.cut else sum(voxels) - inter
+    return inter > overlap * whole
+
+
+def kept(found: Iterable[Found], pairs: Iterable[tuple[Key, Key]]) -> list[Found]:
+    """The objects of the volume, by tile and number: from the best on, each that is no duplicate of one kept."""
+    twins: dict[Key, set[Key]] = {}
+    for first, second in pairs:
+        twins.setdefault(first, set()).add(second)
+        twins.setdefault(second, set()).add(first)
+    chosen: dict[Key, Found] = {}
+    for one in sorted(found, key=lambda one: one.rank):
+        if chosen.keys().isdisjoint(twins.get(one.key, ())):
+            chosen[one.key] = one
+    return [chosen[key] for key in sorted(chosen)]
+
+
+def merged(grid: Sequence[Tile], found: Sequence[Sequence[Found]], overlap: float = 0.5) -> list[Found]:
+    """The objects of the volume from those of each of its tiles, in memory at once."""
+    pairs = [
+        pair
+        for i, j in itertools.combinations(range(len(grid)), 2)
+        if grid[i].box.intersect(grid[j].box) is not None
+        for pair in duplicates(found[i], found[j], overlap)
+    ]
+    return kept(itertools.chain.from_iterable(found), pairs)
+
+
+def painted(block: Box, objects: Iterable[tuple[int, Found]]) -> NDArray[np.uint64]:
+    """The labels (Z, Y, X) of a block of the volume: of two objects that overlap, the one of the higher score is seen.
+
+    Args:
+        block: In voxels of the volume.
+        objects: (id, object), those that touch the block among them.
+    """
+    out = np.zeros(block.size, np.uint64)
+    for number, one in sorted(objects, key=lambda pair: (pair[1].score, -pair[0])):
+        if (common := one.box.intersect(block)) is not None:
+            here = out[common.shift(-b for b in block.begin).slices()]
+            here[one.mask[common.shift(-b for b in one.box.begin).slices()]] = number
+    return out

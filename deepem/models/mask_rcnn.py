@@ -1,0 +1,194 @@
+"""Mask R-CNN: objects with boxes, classes and masks, on any backbone, with dense heads beside them where asked for."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from deepem.models.detection.anchors import AnchorGenerator
+from deepem.models.detection.mask_rcnn import INSTANCE, MaskRCNN, default_sizes, roi_pool, strides_of
+from deepem.models.layers import Spec
+from deepem.utils.errors import InputError
+
+
+def create_model(
+    *,
+    in_spec: Spec,
+    out_spec: Spec,
+    create_backbone: Callable[..., nn.Module] | nn.Module | None = None,
+    fpn_width: int = 256,
+    fpn_pool: bool = True,
+    inst_classes: int = 0,
+    inst_min_voxels: int = 1,
+    inst_objectness_weight: float = 1.0,
+    inst_rpn_box_weight: float = 1.0,
+    inst_classifier_weight: float = 1.0,
+    inst_box_weight: float = 1.0,
+    inst_mask_weight: float = 1.0,
+    min_size: list[int] | None = None,
+    max_size: int | None = None,
+    image_mean: list[float] | None = None,
+    image_std: list[float] | None = None,
+    anchor_sizes: list[list[float]] | None = None,
+    aspect_ratios: list[list[float]] | None = None,
+    aspect_ratios_z: list[list[float]] | None = None,
+    anchor_voxel_size: tuple[float, float, float] = (1.0, 1.0, 1.0),
+    rpn_conv_depth: int = 1,
+    rpn_rois: int = 256,
+    rpn_positive_fraction: float = 0.5,
+    rpn_pre_nms: list[int] | None = None,
+    rpn_post_nms: list[int] | None = None,
+    rpn_nms_thresh: float = 0.7,
+    rpn_score_thresh: float = 0.0,
+    rpn_fg_iou_thresh: float = 0.7,
+    rpn_bg_iou_thresh: float = 0.3,
+    box_pool: int = 7,
+    box_width: int = 1024,
+    box_rois: int = 512,
+    box_positive_fraction: float = 0.25,
+    box_fg_iou_thresh: float = 0.5,
+    box_bg_iou_thresh: float = 0.5,
+    box_score_thresh: float = 0.05,
+    box_nms_thresh: float = 0.5,
+    box_detections: int = 100,
+    mask_pool: int = 14,
+    mask_width: list[int] | None = None,
+    mask_threshold: float = 0.5,
+    paste_masks: bool = True,
+) -> MaskRCNN:
+    """The detector on its backbone.
+
+    Args:
+        in_spec: The input.
+        out_spec: `instance`, with a channel per class, and the dense heads.
+        create_backbone: Makes the backbone from `in_channels`, or is the backbone; ResNet-18 by default.
+        fpn_width: Channels of the feature pyramid, which is put on a backbone that is none itself.
+        fpn_pool: Add a coarser map to it, for proposals only.
+        inst_classes: Classes of objects, without the background; 0 for as many as the labels have channels.
+        inst_min_voxels: Do not train on objects of fewer voxels.
+        inst_objectness_weight: Loss weight of whether an anchor holds an object.
+        inst_rpn_box_weight: Loss weight of the boxes of proposals.
+        inst_classifier_weight: Loss weight of the classes of proposals.
+        inst_box_weight: Loss weight of the final boxes.
+        inst_mask_weight: Loss weight of the masks.
+        min_size: Resize the shorter side of an image to this many voxels; of several, one at random in training.
+        max_size: The longer side becomes at most this many voxels.
+        image_mean: Subtract this from each channel.
+        image_std: Divide each channel by this.
+        anchor_sizes: Sides of the anchors of each feature map, finest first.
+        aspect_ratios: y to x ratios of the anchors of each feature map, or of all.
+        aspect_ratios_z: z to y-x ratios of the anchors of each feature map, or of all.
+        anchor_voxel_size: Voxel size z,y,x in the unit of anchor_sizes; 1,1,1 if they count voxels.
+        rpn_conv_depth: Convolutions before objectness and boxes.
+        rpn_rois: Anchors trained on per image.
+        rpn_positive_fraction: Share of objects among them, at most.
+        rpn_pre_nms: Proposals of each feature map before the suppression of duplicates, in training and else.
+        rpn_post_nms: Proposals of an image after it, in training and else.
+        rpn_nms_thresh: Suppress a proposal that overlaps a better one by more than this IoU.
+        rpn_score_thresh: Drop proposals of a lower score.
+        rpn_fg_iou_thresh: Anchors of at least this IoU with an object are trained as objects.
+        rpn_bg_iou_thresh: Anchors of less than this IoU with every object are trained as background.
+        box_pool: Bins per axis that the features of a box are read in.
+        box_width: Width of the two layers of the box head.
+        box_rois: Proposals trained on per image.
+        box_positive_fraction: Share of objects among them, at most.
+        box_fg_iou_thresh: Proposals of at least this IoU with an object are trained as it.
+        box_bg_iou_thresh: Proposals of less than this IoU with every object are trained as background.
+        box_score_thresh: Drop objects of a lower score.
+        box_nms_thresh: Suppress an object that overlaps a better one of its class by more than this IoU.
+        box_detections: Objects kept per image.
+        mask_pool: Bins per axis that the features of a mask are read in; masks have twice as many.
+        mask_width: Channels of the convolutions of the mask head; 256 256 256 256 by default.
+        mask_threshold: A voxel is of an object above this probability.
+        paste_masks: Give each mask as large as the image.
+    """
+    if INSTANCE not in out_spec:
+        raise InputError("--model mask_rcnn", f"the outputs {', '.join(out_spec)}", f"{INSTANCE}: --inst 1")
+    backbone = pyramid(create_backbone, next(iter(in_spec.values()))[-4], fpn_width, fpn_pool)
+    strides = strides_of(backbone)
+    weights: dict[str, Any] = {
+        "objectness": inst_objectness_weight,
+        "rpn_box": inst_rpn_box_weight,
+        "classifier": inst_classifier_weight,
+        "box": inst_box_weight,
+        "mask": inst_mask_weight,
+    }
+    before, after = pair("--rpn_pre_nms", rpn_pre_nms, (2000, 1000)), pair("--rpn_post_nms", rpn_post_nms, (2000, 1000))
+    return MaskRCNN(
+        backbone,
+        1 + (inst_classes or out_spec[INSTANCE][-4]),
+        min_size=min_size,
+        max_size=max_size,
+        image_mean=image_mean,
+        image_std=image_std,
+        rpn_anchor_generator=anchors(
+            anchor_sizes or default_sizes(strides), aspect_ratios, aspect_ratios_z, anchor_voxel_size
+        ),
+        rpn_pre_nms_top_n_train=before[0],
+        rpn_pre_nms_top_n_test=before[1],
+        rpn_post_nms_top_n_train=after[0],
+        rpn_post_nms_top_n_test=after[1],
+        rpn_nms_thresh=rpn_nms_thresh,
+        rpn_fg_iou_thresh=rpn_fg_iou_thresh,
+        rpn_bg_iou_thresh=rpn_bg_iou_thresh,
+        rpn_batch_size_per_image=rpn_rois,
+        rpn_positive_fraction=rpn_positive_fraction,
+        rpn_score_thresh=rpn_score_thresh,
+        box_roi_pool=roi_pool(strides, box_pool),
+        box_score_thresh=box_score_thresh,
+        box_nms_thresh=box_nms_thresh,
+        box_detections_per_img=box_detections,
+        box_fg_iou_thresh=box_fg_iou_thresh,
+        box_bg_iou_thresh=box_bg_iou_thresh,
+        box_batch_size_per_image=box_rois,
+        box_positive_fraction=box_positive_fraction,
+        rpn_conv_depth=rpn_conv_depth,
+        representation_size=box_width,
+        dense_spec={name: shape for name, shape in out_spec.items() if name != INSTANCE},
+        loss_weights=weights,
+        min_voxels=inst_min_voxels,
+        mask_roi_pool=roi_pool(strides, mask_pool),
+        mask_layers=(256, 256, 256, 256) if mask_width is None else mask_width,
+        mask_threshold=mask_threshold,
+        paste_masks=paste_masks,
+    )
+
+
+def pyramid(
+    backbone: Callable[..., nn.Module] | nn.Module | None, in_channels: int, width: int, pool: bool
+) -> nn.Module:
+    """A backbone whose maps have one number of channels, with an FPN on it if it is no pyramid itself."""
+    parts: Any = None
+    if backbone is None:
+        parts = importlib.import_module("deepem.models.backbones")
+        backbone = parts.resnet18
+    made: nn.Module = backbone if isinstance(backbone, nn.Module) else backbone(in_channels=in_channels)
+    if getattr(made, "is_pyramid", True):
+        return made
+    parts = parts or importlib.import_module("deepem.models.backbones")
+    with_fpn: nn.Module = parts.WithFPN(made, width, parts.LastLevelMaxPool() if pool else None)
+    return with_fpn
+
+
+def anchors(
+    sizes: list[list[float]],
+    ratios: list[list[float]] | None,
+    ratios_z: list[list[float]] | None,
+    voxel_size: tuple[float, float, float],
+) -> AnchorGenerator:
+    """Anchors, of ratios given once for all feature maps or for each."""
+    of_yx, of_z = ratios or [[0.5, 1.0, 2.0]], ratios_z or [[1.0]]
+    each = [one * len(sizes) if len(one) == 1 else one for one in (of_yx, of_z)]
+    return AnchorGenerator(sizes, each[0], each[1], voxel_size=voxel_size)
+
+
+def pair(flag: str, given: list[int] | None, default: tuple[int, int]) -> tuple[int, int]:
+    """A number for training and one for all else; one given is for both."""
+    if given is None:
+        return default
+    if len(given) not in (1, 2) or min(given) < 1:
+        raise InputError(flag, given, "one number, or two: in training and else")
+    return given[0], given[-1]
