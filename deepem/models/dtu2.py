@@ -16,17 +16,12 @@ def _shape(levels: int, kernel_sizes: Sequence[Vec3] | None, downsample_factors:
     """Sizes of the network.
 
     Raises:
-        InputError: kernels or factors below 1, too few of them, or kernels that would crop half a voxel of a skip.
+        InputError: kernels or factors below 1, or too few of them.
     """
     for flag, given in (("--kernel_sizes", kernel_sizes), ("--downsample_factors", downsample_factors)):
         if any(n < 1 for numbers in given or () for n in numbers):
             raise InputError(flag, given, "numbers of 1 or more")
-    shape = dtu_shape(levels, kernel_sizes or KERNELS, downsample_factors or FACTORS)
-    try:
-        shape.crops()
-    except ValueError as error:
-        raise InputError("--kernel_sizes", kernel_sizes, f"kernels whose crops have halves: {error}") from error
-    return shape
+    return dtu_shape(levels, kernel_sizes or KERNELS, downsample_factors or FACTORS)
 
 
 def output_size(

@@ -152,3 +152,32 @@ def test_every_model_module_takes_what_public_scripts_hand_to_all():
             module.create_model(**SMALL, cropsz=None, depth=4, group=0, act="ReLU")
             with pytest.raises(TypeError, match="no_such"):
                 module.create_model(**SMALL, no_such=1)
+
+
+def test_dtu2_takes_kernels_and_factors_per_level():
+    flags = {"kernel_sizes": [(1, 3, 3), (3, 3, 3), (3, 3, 3)], "downsample_factors": [(1, 2, 2), (2, 2, 3)]}
+    fov = dtu2.output_size((20, 62, 62), width=[2, 3, 4], **flags)
+    model = dtu2.create_model(**SMALL, **flags)
+    assert model(torch.zeros(1, 1, 20, 62, 62))["affinity"].shape[-3:] == fov
+    assert list(dtu2.create_model(**SMALL).state_dict()) == list(model.state_dict())
+    assert {"kernel_sizes", "downsample_factors"} <= {flag.name for flag in modules.flags("model", dtu2)}
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"kernel_sizes": [(1, 3, 3)]}, "--width: got 3 levels, wants 1 to 1"),
+        (
+            {"kernel_sizes": [(1, 3, 3)] * 2 + [(1, 2, 2)], "downsample_factors": [(1, 3, 3)] * 2},
+            "--kernel_sizes: .*even",
+        ),
+        ({"downsample_factors": [(1, 0, 3)] * 2}, "--downsample_factors: .* 1 or more"),
+    ],
+)
+def test_dtu2_refuses_kernels_and_factors_that_cannot_be(flags, message):
+    for call in (
+        lambda: dtu2.create_model(**SMALL, **flags),
+        lambda: dtu2.output_size((9, 62, 62), width=[2] * 3, **flags),
+    ):
+        with pytest.raises(InputError, match=message):
+            call()

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deepem.models.cnnectome.length import Conv4d, dropped, has_length, joint, per_frame
+from deepem.models.cnnectome.length import Conv4d, dropped, has_length, per_frame
 from deepem.models.cnnectome.settings import Kernel, Pooling, Size, activation_of, choice_of, size_of
 from deepem.models.cnnectome.sizes import ShapeError
 from deepem.utils.errors import InputError
@@ -87,10 +87,7 @@ class ConvPass(nn.Module):
         if not has_length(x):
             return self.conv_pass(x)  # type: ignore[no-any-return]
         for step in self.conv_pass:
-            if isinstance(step, Conv4d):
-                x = dropped(step(x))
-            else:
-                x = per_frame(step, x) if isinstance(step, nn.Conv3d) else joint(step, x)
+            x = dropped(step(x)) if isinstance(step, Conv4d) else per_frame(step, x)
         return x
 
 

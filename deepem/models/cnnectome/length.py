@@ -18,22 +18,19 @@ def has_length(x: Tensor) -> bool:
 
 
 def per_frame(layer: nn.Module, x: Tensor) -> Tensor:
-    """A layer on (N, C, [L,] ...), applied to every frame of the length axis, if there is one."""
+    """A layer on (N, C, [L,] ...) that sees the frames of the length axis, if there is one, as more of the batch.
+
+    Batch norm takes its statistics over all of them, as over a batch.
+    """
     if not has_length(x):
         return layer(x)  # type: ignore[no-any-return]
-    n, length = x.shape[0], x.shape[2]
-    frames: Tensor = layer(x.transpose(1, 2).flatten(0, 1))
-    out: Tensor = frames.unflatten(0, (n, length))
-    return out.transpose(1, 2)
+    return _together(layer(x.movedim(2, 0).flatten(0, 1)), x.shape[2])
 
 
-def joint(layer: nn.Module, x: Tensor) -> Tensor:
-    """A layer that keeps the shape, on (N, C, [L,] ...), applied to all frames as if they were one deep map."""
-    if not has_length(x):
-        return layer(x)  # type: ignore[no-any-return]
-    deep: Tensor = layer(x.flatten(2, 3))
-    out: Tensor = deep.unflatten(2, (x.shape[2], x.shape[3]))
-    return out
+def _together(frames: Tensor, length: int) -> Tensor:
+    """(L * N, C, Z, Y, X) -> (N, C, L, Z, Y, X), a view."""
+    apart: Tensor = frames.unflatten(0, (length, -1))
+    return apart.movedim(0, 2)
 
 
 def dropped(x: Tensor) -> Tensor:
@@ -81,17 +78,17 @@ class Conv4d(nn.Module):
         if same:
             front = (planes - 1) // 2
             x = F.pad(x, (0, 0, 0, 0, 0, 0, front, planes - 1 - front))
-        n, left = x.shape[0], x.shape[2] - planes + 1
+        left = x.shape[2] - planes + 1
         if left < 1:
             raise ShapeError("length axis", f"{x.shape[2]} frames", f"{planes} or more: a kernel is {self.kernel_size}")
-        frames = x.transpose(1, 2)
-        out = self._plane(frames[:, :left], 0, self.bias)
+        frames = x.movedim(2, 0).contiguous()  # the frames of a plane are then one block of memory, whatever the batch
+        out = self._plane(frames[:left], 0, self.bias)
         for t in range(1, planes):
-            out = out + self._plane(frames[:, t : t + left], t, None)
-        unfolded: Tensor = out.unflatten(0, (n, left))
-        return unfolded.transpose(1, 2)
+            out = out + self._plane(frames[t : t + left], t, None)
+        return _together(out, left)
 
     def _plane(self, frames: Tensor, t: int, bias: Tensor | None) -> Tensor:
+        """One plane of the kernel on (L', N, C, Z, Y, X)."""
         return F.conv3d(frames.flatten(0, 1), self.weight[:, :, t], bias, padding=self.padding)
 
     def extra_repr(self) -> str:

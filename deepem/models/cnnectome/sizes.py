@@ -128,6 +128,29 @@ class Sizes:
         left = length - lost - sum(taken(kernels, -4) for _, kernels, padded in self.finer if not padded)
         return left if left > 0 else None
 
+    @property
+    def step(self) -> Vec3:
+        """(z, y, x) steps between the sizes that fit."""
+        return vec3(prod(zyx(f, 1)[axis] for f in self.factors) for axis in range(3))
+
+    @property
+    def context(self) -> Vec3:
+        """(z, y, x) input voxels by which valid convolutions make the output smaller, both ends together."""
+
+        def along(axis: int) -> int:
+            total, scale = 0, 1
+            for level, kernels in enumerate(self.down):
+                up = self.up[level] if level < len(self.up) else ()
+                total += scale * taken((*kernels, *up), axis - 3)
+                scale *= self.factor(level, axis) if level < len(self.factors) else 1
+            return total
+
+        return vec3(map(along, range(3)))
+
+    def smallest(self, training: bool = False) -> Vec3:
+        """(z, y, x) the smallest input that fits."""
+        return vec3(self.nearest(axis, 0, training, roomy=self.equivariant is True)[0] for axis in range(3))
+
     def nearest(self, axis: int, size: int, training: bool = False, *, roomy: bool = False) -> list[int]:
         """The closest size below and the closest above that fit along one axis; three above if there is none below.
 
@@ -142,7 +165,7 @@ class Sizes:
             course = self.course(axis, n, training)
             return course is not None and not (roomy and any(course.tight))
 
-        period = prod(zyx(f, 1)[axis] for f in self.factors)
+        period = self.step[axis]
         lost = sum(taken(kernels, axis - 3) for kernels in (*self.down, *self.up, *(k for _, k, _ in self.finer)))
         below = next((n for n in range(size - 1, max(0, size - 4 * period), -1) if fits(n)), None)
         last = max(size, 0) + (4 + lost) * period

@@ -199,3 +199,17 @@ def test_super_resolution_gives_the_size_it_promises(padding):
     assert outputs[0].shape[2:] == outputs[1].shape[2:] == net.sizes.output_size((8, 12, 12)) == want
     with pytest.raises(InputError, match="y = 12 or 14 instead of 13"):
         net(torch.zeros(1, 1, 8, 13, 12))
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_context_step_and_smallest_input_are_those_of_the_network(name):
+    net = network(name, equivariant=False)
+    step, context, least = (value[1:] for value in (net.sizes.step, net.sizes.context, net.sizes.smallest()))
+    for size in (least, tuple(n + s for n, s in zip(least, step, strict=True))):
+        with torch.no_grad():
+            assert net(patch(*size)).shape[2:] == tuple(n - c for n, c in zip(size, context, strict=True))
+    for axis, (n, s) in enumerate(zip(least, step, strict=True)):
+        for other in range(1, n + s):
+            if other != n:
+                assert net.sizes.course(axis + 1, other) is None
+    assert network(name).sizes.smallest()[1:] == tuple(fitting(network(name)))
