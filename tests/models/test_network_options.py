@@ -156,9 +156,9 @@ def test_every_model_module_takes_what_public_scripts_hand_to_all():
 
 def test_dtu2_takes_kernels_and_factors_per_level():
     flags = {"kernel_sizes": [(1, 3, 3), (3, 3, 3), (3, 3, 3)], "downsample_factors": [(1, 2, 2), (2, 2, 3)]}
-    fov = dtu2.output_size((20, 62, 62), width=[2, 3, 4], **flags)
+    fov = dtu2.output_size((20, 62, 64), width=[2, 3, 4], **flags)
     model = dtu2.create_model(**SMALL, **flags)
-    assert model(torch.zeros(1, 1, 20, 62, 62))["affinity"].shape[-3:] == fov
+    assert model(torch.zeros(1, 1, 20, 62, 64))["affinity"].shape[-3:] == fov
     assert list(dtu2.create_model(**SMALL).state_dict()) == list(model.state_dict())
     assert {"kernel_sizes", "downsample_factors"} <= {flag.name for flag in modules.flags("model", dtu2)}
 
@@ -167,10 +167,7 @@ def test_dtu2_takes_kernels_and_factors_per_level():
     ("flags", "message"),
     [
         ({"kernel_sizes": [(1, 3, 3)]}, "--width: got 3 levels, wants 1 to 1"),
-        (
-            {"kernel_sizes": [(1, 3, 3)] * 2 + [(1, 2, 2)], "downsample_factors": [(1, 3, 3)] * 2},
-            "--kernel_sizes: .*even",
-        ),
+        ({"downsample_factors": [(1, 3, 3)]}, "--width: got 3 levels, wants 1 to 2"),
         ({"downsample_factors": [(1, 0, 3)] * 2}, "--downsample_factors: .* 1 or more"),
     ],
 )
