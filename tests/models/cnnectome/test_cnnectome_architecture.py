@@ -140,6 +140,13 @@ def test_super_resolution_is_valid_unless_told_otherwise(padding, size):
     assert net(torch.zeros(1, 1, 8, 16, 16)).shape[2:] == size
 
 
+def test_the_kernels_of_the_lowest_level_serve_super_resolution():
+    settings = {**NEEDED, "kernel_size_up": [[3], [(1, 3, 5), 1]], "upsample_factors": [(2, 1, 1)], "activation": "ELU"}
+    _, up, conv = CNNectomeUNet(CNNectomeUNetConfig(**settings)).unet
+    assert [type(step).__name__ for step in up.up] == ["Upsample", "Conv3d", "ELU"]
+    assert [getattr(step, "kernel_size", None) for step in conv.conv_pass] == [(1, 3, 5), None, (1, 1, 1), None]
+
+
 def test_kernels_may_be_numbers_and_the_last_list_serves_the_bottom_too():
     short = CNNectomeUNetModule(1, 2, 2, [(1, 2, 2)] * 2, [[3, 1], [(1, 3, 3)]], [[3], [1]])
     long = CNNectomeUNetModule(

@@ -145,3 +145,22 @@ def test_a_skip_with_frames_meets_maps_without():
     assert upsample(torch.zeros(1, 1, 2, 2, 2), skip)[:, 0].eq(2).all()
     kept = upsample(torch.zeros(1, 1, 3, 2, 2, 2), skip)
     assert kept[0, 0, :, 0, 0, 0].tolist() == [1, 2, 3]
+
+
+def test_a_network_of_four_dimensions_can_be_exported_and_traced_whole():
+    net = CNNectomeUNetModule(1, 2, 2, [(1, 2, 2)], [[(2, 1, 3, 3)], [(2, 1, 1, 1)]], [[(1, 1, 3)]]).eval()
+    x = torch.randn(2, 1, 4, 2, 14, 16)
+    with torch.no_grad():
+        want = net(x)
+        torch.testing.assert_close(torch.export.export(net, (x,)).module()(x), want)
+        torch.testing.assert_close(torch.compile(net, fullgraph=True, backend="eager")(x), want)
+
+
+def test_attention_weighs_the_middle_frame_once_the_coarse_maps_have_lost_their_length():
+    net = CNNectomeUNetModule(1, 2, 2, [(1, 2, 2)], [[(1, 1, 3, 3)], [(3, 1, 1, 1)]], [[1]], use_attention=True).eval()
+    x = torch.randn(1, 1, 3, 2, 8, 10)
+    skip = net.l_conv[0](x)
+    bottom = net.l_conv[1](net.l_down[0](skip))
+    assert bottom.dim() == 5
+    weighed = net.attention[0][0](bottom, skip[:, :, 1])
+    torch.testing.assert_close(net(x), net.r_conv[0][0](net.r_up[0][0](bottom, weighed)))

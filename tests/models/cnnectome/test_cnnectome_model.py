@@ -56,6 +56,16 @@ def test_crops_are_left_out_of_training_by_default():
         output_size(fov, **flags)
 
 
+def test_a_patch_that_only_training_takes_is_refused_at_the_start():
+    flags = {"downsample_factors": [(1, 2, 2)] * 3}
+    model, x = made(**flags), torch.zeros(1, 1, 48, 92, 92)
+    assert model(x)["affinity"].shape[2:] == (20, 4, 4)
+    with pytest.raises(InputError, match=r"network input: got 48,92,92, .* y = 100, 108 or 116"):
+        model.eval()(x)
+    with pytest.raises(InputError, match=r"--fov .*: got 48,92,92, .* y = 100, 108 or 116"):
+        output_size((48, 92, 92), **flags)
+
+
 def test_superres_of_the_command_line_is_padded():
     flags = {**SMALL, "padding": "same", "upsample_factors": [(2, 1, 1)]}
     assert output_size((8, 16, 16), **flags) == (16, 16, 16)
