@@ -24,7 +24,11 @@ NAMES = {
     "deepem.models.emvision.layers": "BilinearUp",
     "deepem.models.emvision.utils": "sum3 mul3 div3 crop3d crop3d_center pad3d_center pad_size",
     "deepem.models.layers": "Conv Scale Resample Crop OutputBlock",
-    "deepem.models.cnnectome_unet": "create_model",
+    "deepem.models.cnnectome_unet": (
+        "create_model CNNectomeUNet CNNectomeUNetConfig CNNectomeUNetModule ConvPass Downsample Upsample "
+        "AttentionBlockModule"
+    ),
+    "deepem.models.cnnectome": "dacapo_keys CNNectomeUNet CNNectomeUNetModule SuperResolution ShapeError",
     "deepem.loss": "BCELoss MSELoss AffinityLoss",
     "deepem.data.provider": "DataProvider Dataset DataSuperset",
     "deepem.data.emio": "imread imsave",

@@ -1,292 +1,167 @@
-"""The U-Net of dacapo and the CNNectome (Heinrich et al. 2018, arXiv:1805.02718): concatenated skips, any factors.
+"""The U-Net of the CNNectome and of DaCapo: concatenated skips, any factors and kernels, valid convolutions.
 
-    conv pass --------------- crop [, attention] --- cat --- conv pass
-        | max pool                                    ^ upsample, crop to a whole number of poolings
-        conv pass ------------------------------------'
-
-After each upsampling the map is cropped such that what its convolutions leave is a multiple of all poolings from its
-level down. Then an output voxel depends on its surroundings alone, not on where the patch began.
+`deepem.models.cnnectome` holds the network; this is its face as a model module.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from math import prod
-from typing import Any, Literal
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import wraps
+from typing import Any, Literal, cast
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
-
-from deepem.models.emvision.sizes import CroppedShape
-from deepem.models.layers import Model, Spec
+from deepem.models.cnnectome import (
+    AttentionBlockModule,
+    CNNectomeUNet,
+    CNNectomeUNetConfig,
+    CNNectomeUNetModule,
+    ConvPass,
+    Downsample,
+    Upsample,
+)
+from deepem.models.cnnectome.model import CNNectomeModel, frames_of
+from deepem.models.cnnectome.settings import Equivariant
+from deepem.models.cnnectome.sizes import Sizes
+from deepem.models.cnnectome.superres import SuperResolution, with_finer
+from deepem.models.cnnectome.unet import sizes_of
+from deepem.models.layers import Spec
 from deepem.utils.errors import InputError
 from deepem.utils.geometry import Vec3, vec3
 
-Size = tuple[int, ...]
-Kernels = Sequence[Sequence[Sequence[int]]]
-"""Kernel sizes per level, per convolution, finest level first."""
+__all__ = [
+    "AttentionBlockModule",
+    "CNNectomeUNet",
+    "CNNectomeUNetConfig",
+    "CNNectomeUNetModule",
+    "ConvPass",
+    "Downsample",
+    "Upsample",
+    "create_model",
+    "evaluation_size",
+    "formerly",
+    "output_size",
+]
 
-CONV: dict[int, Any] = {2: nn.Conv2d, 3: nn.Conv3d}
-TRANSPOSED: dict[int, Any] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
-NORM: dict[int, Any] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
-POOL: dict[int, Any] = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
+Numbers = tuple[int, ...]
 ZFACTOR, XYFACTOR = (1, 1, 3), (2, 2, 2)
-LINEAR = {2: "bilinear", 3: "trilinear"}
+KERNEL_FLAGS = ("kernel_size_down", "kernel_size_up")
+
+formerly: dict[str, object] = {"io_kernel": (1, 5, 5), "equivariant": True}
+"""Flags that checkpoints did not record before there were any, and the values that such networks were made with."""
 
 
-def _crop(x: Tensor, size: Size) -> Tensor:
-    """View of the centre."""
-    for axis, (have, keep) in enumerate(zip(x.shape[2:], size, strict=True), 2):
-        x = x.narrow(axis, (have - keep) // 2, keep)
-    return x
+@contextmanager
+def _flags_named() -> Iterator[None]:
+    """Around what takes settings: its errors name the flags."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"--{error.where.removeprefix('--')}", error.got, error.wants) from error
 
 
-def _lost(kernels: Sequence[Sequence[int]], axis: int) -> int:
-    """Voxels that a row of valid convolutions takes from one axis."""
-    return sum(kernel[axis] - 1 for kernel in kernels)
+def _factors(
+    downsample_factors: Sequence[Numbers] | None, zfactor: Sequence[int] | None, xyfactor: Sequence[int] | None
+) -> tuple[list[Numbers], bool]:
+    """Factors (z, y, x) per level, and whether they were given as (y, x)."""
+    if downsample_factors is not None:
+        if zfactor or xyfactor:
+            raise InputError("--downsample_factors", "--zfactor or --xyfactor besides", "one or the other")
+        return [_zyx(f) for f in downsample_factors], all(len(f) == 2 for f in downsample_factors)
+    z, xy = list(zfactor or ZFACTOR), list(xyfactor or XYFACTOR)
+    if len(z) != len(xy) or min(*z, *xy) < 1:
+        raise InputError("--zfactor", " ".join(map(str, z)), f"one per --xyfactor, {len(xy)} in all")
+    return [(a, b, b) for a, b in zip(z, xy, strict=True)], False
 
 
-class ConvPass(nn.Module):
-    """Convolutions with bias, each followed by batch norm, if any, and activation, if any."""
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernels: Sequence[Sequence[int]],
-        activation: str | None,
-        padding: str,
-        batch_norm: bool,
-    ) -> None:
-        super().__init__()
-        steps: list[nn.Module] = []
-        for kernel in kernels:
-            dims = len(kernel)
-            steps.append(CONV[dims](in_channels, out_channels, tuple(kernel), padding=padding))
-            if batch_norm:
-                steps.append(NORM[dims](out_channels))
-            if activation is not None:
-                steps.append(getattr(nn, activation)())
-            in_channels = out_channels
-        self.conv_pass = nn.Sequential(*steps)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C, ...) through all convolutions."""
-        return self.conv_pass(x)  # type: ignore[no-any-return]
+def _zyx(numbers: Numbers) -> Numbers:
+    """Numbers (y, x) as (z, y, x), one number as three; others as they are."""
+    return (1, *numbers) if len(numbers) == 2 else numbers * 3 if len(numbers) == 1 else numbers
 
 
-class Upsample(nn.Module):
-    """Upsampling, cropped to keep the network translation equivariant, after the skip's channels."""
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        factor: Sequence[int],
-        constant: bool,
-        activation: str | None,
-        period: Sequence[int],
-        kernels: Sequence[Sequence[int]],
-    ) -> None:
-        super().__init__()
-        dims = len(factor)
-        if constant:
-            mix = CONV[dims](in_channels, out_channels, 1)
-            steps = [nn.Upsample(scale_factor=tuple(map(float, factor)), mode="nearest"), mix]
-        else:
-            steps = [TRANSPOSED[dims](in_channels, out_channels, tuple(factor), stride=tuple(factor))]
-        if activation is not None:
-            steps.append(getattr(nn, activation)())
-        self.up: nn.Module = nn.Sequential(*steps) if len(steps) > 1 else steps[0]
-        self.period = tuple(period)
-        self.lost = tuple(_lost(kernels, axis) for axis in range(dims))
-
-    def forward(self, skip: Tensor, x: Tensor) -> Tensor:
-        """Channels of the cropped skip, then those of the upsampled map."""
-        x = self.up(x)
-        kept = tuple((n - c) // p * p + c for n, c, p in zip(x.shape[2:], self.lost, self.period, strict=True))
-        return torch.cat([_crop(skip, kept), _crop(x, kept)], 1)
+def _kernels(lists: Sequence[Sequence[Numbers]] | None, levels: int, flat: bool) -> list[list[Numbers]]:
+    if lists is None:
+        return [[(1, 3, 3) if flat else (3, 3, 3)] * 2] * levels
+    return [[_zyx(tuple(kernel)) for kernel in level] for level in lists]
 
 
-class Attention(nn.Module):
-    """The skip weighted by its likeness to the coarser map (Oktay et al. 2018, arXiv:1804.03999)."""
-
-    def __init__(self, gate: int, skip: int, inner: int, factor: Sequence[int], batch_norm: bool) -> None:
-        super().__init__()
-        dims = len(factor)
-        ones = [(1,) * dims] * 2
-        self.W_g = ConvPass(gate, inner, ones, None, "same", batch_norm)
-        pool = POOL[dims](tuple(factor))
-        self.W_x = nn.Sequential(ConvPass(skip, inner, ones, None, "same", batch_norm), pool)
-        self.psi = ConvPass(inner, 1, ones, "Sigmoid", "same", batch_norm)
-        self.up = nn.Upsample(scale_factor=tuple(map(float, factor)), mode=LINEAR[dims], align_corners=True)
-
-    def forward(self, skip: Tensor, gate: Tensor) -> Tensor:
-        """The gate, smaller for want of padding, lies in the middle of zeros, an odd voxel in front."""
-        g, x = self.W_g(gate), self.W_x(skip)
-        pads: list[int] = []
-        for have, want in reversed(list(zip(g.shape[2:], x.shape[2:], strict=True))):
-            pads += [want - have - (want - have) // 2, (want - have) // 2]
-        weight: Tensor = self.up(self.psi(F.relu(F.pad(g, pads) + x)))
-        return skip * weight
-
-
-class CNNectomeUNet(nn.Module):
-    """U-Net in two or three dimensions.
-
-    Args:
-        in_channels: Channels of the input.
-        num_fmaps: Channels of the finest level.
-        fmap_inc_factor: Channels are multiplied by it from level to level.
-        downsample_factors: Pooling per level, finest first; their length decides between 2-d and 3-d.
-        kernel_size_down: Kernels per level and convolution on the way down, two of 3 by default.
-        kernel_size_up: The same on the way up, one level fewer.
-        activation: Name of a class of torch.nn, applied after every convolution.
-        num_fmaps_out: Channels of the finest level's way up, num_fmaps by default.
-        num_heads: Ways up; they share the way down. More than one: the result is a list.
-        constant_upsample: Nearest neighbour and 1x1x1 convolution in place of a transposed convolution.
-        padding: 'valid' or 'same'.
-        upsample_channel_contraction: Whether upsampling to each level reduces the channels to that level's.
-        activation_on_upsample: Activation after upsampling, too.
-        use_attention: Weigh the skips.
-        batch_norm: After every convolution.
-
-    Attributes:
-        width: Channels of input and output, as `deepem.models.layers.Model` asks for them.
-        shape: Which patch sizes fit.
-    """
-
-    supervisable = False
-
-    def __init__(
-        self,
-        in_channels: int,
-        num_fmaps: int,
-        fmap_inc_factor: int,
-        downsample_factors: Sequence[Sequence[int]],
-        kernel_size_down: Kernels | None = None,
-        kernel_size_up: Kernels | None = None,
-        activation: str = "ReLU",
-        num_fmaps_out: int | None = None,
-        num_heads: int = 1,
-        constant_upsample: bool = False,
-        padding: Literal["valid", "same"] = "valid",
-        upsample_channel_contraction: bool | Sequence[bool] = False,
-        activation_on_upsample: bool = False,
-        use_attention: bool = False,
-        batch_norm: bool = True,
-    ) -> None:
-        super().__init__()
-        factors = [tuple(f) for f in downsample_factors]
-        levels, n = len(factors), len(factors[0]) if factors else 0
-        if n not in POOL or any(len(f) != n for f in factors):
-            raise InputError("downsample_factors", factors, "factors of 2 or 3 axes, the same number for each pooling")
-        down = kernel_size_down or [[(3,) * n, (3,) * n]] * (levels + 1)
-        up = kernel_size_up or [[(3,) * n, (3,) * n]] * levels
-        contract = upsample_channel_contraction
-        contract = [contract] * levels if isinstance(contract, bool) else contract
-        fmaps = [num_fmaps * fmap_inc_factor**d for d in range(levels + 1)]
-        raised = [fmaps[d] if contract[d] else fmaps[d + 1] for d in range(levels)]
-        out = [num_fmaps_out or num_fmaps, *fmaps[1:]]
-        late = activation if activation_on_upsample else None
-        self.width = (in_channels, *fmaps[1:])
-        self.shape = cropped_shape(factors, down, up, padding)
-        self.num_heads = num_heads
-
-        def heads(make: Callable[[int], nn.Module]) -> nn.ModuleList:
-            """A way up per head, each with a module per level, finest first."""
-            return nn.ModuleList(nn.ModuleList(map(make, range(levels))) for _ in range(num_heads))
-
-        def upsample(d: int) -> Upsample:
-            period = [prod(f[a] for f in factors[d:]) for a in range(n)]
-            return Upsample(fmaps[d + 1], raised[d], factors[d], constant_upsample, late, period, up[d])
-
-        def attention(d: int) -> Attention:
-            inner = num_fmaps_out if num_fmaps_out is not None and d == 0 else raised[d]
-            return Attention(fmaps[d + 1], fmaps[d], inner, factors[d], batch_norm)
-
-        def right(d: int) -> ConvPass:
-            return ConvPass(fmaps[d] + raised[d], out[d], up[d], activation, padding, batch_norm)
-
-        self.l_conv = nn.ModuleList(
-            ConvPass(fine, coarse, kernels, activation, padding, batch_norm)
-            for fine, coarse, kernels in zip([in_channels, *fmaps], fmaps, down, strict=False)
-        )
-        self.l_down = nn.ModuleList(POOL[n](f) for f in factors)
-        self.r_up = heads(upsample)
-        self.attention = heads(attention) if use_attention else None
-        self.r_conv = heads(right)
-
-    def forward(self, x: Tensor) -> Tensor | list[Tensor]:
-        """(N, in_channels, [Z,] Y, X) -> (N, num_fmaps_out, ...), smaller; a list of them for several heads.
-
-        Raises:
-            InputError: a size that the poolings do not fit, or too small a one.
-        """
-        self.shape.output_size((*(1,) * (5 - x.dim()), *x.shape[2:]), "network input")
-        skips = []
-        for left, pool in zip(self.l_conv, self.l_down, strict=False):
-            skips.append(left(x))
-            x = pool(skips[-1])
-        bottom = self.l_conv[-1](x)
-        rising = [self._rise(head, skips, bottom) for head in range(self.num_heads)]
-        return rising if self.num_heads > 1 else rising[0]
-
-    def _rise(self, head: int, skips: Sequence[Tensor], x: Tensor) -> Tensor:
-        for d in reversed(range(len(skips))):
-            skip = skips[d] if self.attention is None else self.attention[head][d](skips[d], x)  # type: ignore[index]
-            x = self.r_conv[head][d](self.r_up[head][d](skip, x))  # type: ignore[index]
-        return x
-
-
-def cropped_shape(factors: Sequence[Sequence[int]], down: Kernels, up: Kernels, padding: str = "valid") -> CroppedShape:
-    """Sizes of a network with these poolings and kernels; two axes are taken for y and x."""
-
-    def zyx(values: Sequence[int], z: int) -> Vec3:
-        return vec3((*(z,) * (3 - len(values)), *values))
-
-    def lost(kernels: Kernels) -> tuple[Vec3, ...]:
-        return tuple(zyx([_lost(level, a) for a in range(len(level[0]))], 0) for level in kernels)
-
-    return CroppedShape(tuple(zyx(f, 1) for f in factors), lost(down), lost(up), padded=padding == "same")
-
-
-def _factors(zfactor: Sequence[int], xyfactor: Sequence[int]) -> list[Vec3]:
-    if len(zfactor) != len(xyfactor) or not zfactor or min(*zfactor, *xyfactor) < 1:
-        raise InputError("--zfactor", " ".join(map(str, zfactor)), f"one per --xyfactor, {len(xyfactor)} in all")
-    return [(z, xy, xy) for z, xy in zip(zfactor, xyfactor, strict=True)]
-
-
-def output_size(
-    input_size: Vec3,
+def _settings(
     *,
+    downsample_factors: Sequence[Numbers] | None = None,
     zfactor: Sequence[int] | None = None,
     xyfactor: Sequence[int] | None = None,
+    kernel_size_down: Sequence[Sequence[Numbers]] | None = None,
+    kernel_size_up: Sequence[Sequence[Numbers]] | None = None,
     padding: str = "valid",
+    equivariant: Equivariant = "eval",
     **_: object,
-) -> Vec3:
-    """What is left of a patch; InputError with the nearest sizes if the network cannot pool it."""
-    factors = _factors(zfactor or ZFACTOR, xyfactor or XYFACTOR)
-    kernels = [[(3, 3, 3)] * 2] * (len(factors) + 1)
-    return cropped_shape(factors, kernels, kernels[1:], padding).output_size(input_size)
+) -> dict[str, Any]:
+    """What flags come to, as keyword arguments of the network that decide its sizes."""
+    factors, flat = _factors(downsample_factors, zfactor, xyfactor)
+    return {
+        "downsample_factors": factors,
+        "kernel_size_down": _kernels(kernel_size_down, len(factors) + 1, flat),
+        "kernel_size_up": _kernels(kernel_size_up, len(factors), flat),
+        "padding": padding,
+        "equivariant": equivariant,
+    }
 
 
-def create_model(
+def _sizes(flags: dict[str, Any]) -> Sizes:
+    with _flags_named():
+        sizes = sizes_of(**_settings(**flags))
+        finer = flags.get("upsample_factors")
+        return with_finer(sizes, [_zyx(f) for f in finer], flags.get("superres_padding", "same")) if finer else sizes
+
+
+def output_size(input_size: Vec3, **flags: Any) -> Vec3:
+    """What is left of a patch in training, in voxels of the output.
+
+    Raises:
+        InputError: a patch that the network cannot take, in training or in evaluation; it names the nearest sizes.
+    """
+    evaluation_size(input_size, **flags)
+    return vec3(_sizes(flags).output_size(input_size, training=True))
+
+
+def evaluation_size(input_size: Vec3, **flags: Any) -> Vec3:
+    """What is left of a patch in evaluation, where maps are cropped to keep the network translation equivariant.
+
+    Raises:
+        InputError: a patch that the network cannot take; it names the nearest sizes.
+    """
+    return vec3(_sizes(flags).output_size(input_size))
+
+
+def create_model_with_kernels(
     *,
     in_spec: Spec,
     out_spec: Spec,
     cropsz: tuple[float, float, float] | None = None,
     num_fmaps: int = 12,
     fmap_inc_factor: int = 5,
+    fmaps_out: int | None = None,
+    downsample_factors: list[tuple[int, ...]] | None = None,
     zfactor: list[int] | None = None,
     xyfactor: list[int] | None = None,
+    kernel_size_down: list[list[tuple[int, ...]]] | None = None,
+    kernel_size_up: list[list[tuple[int, ...]]] | None = None,
     padding: Literal["valid", "same"] = "valid",
+    pooling: Literal["max", "avg"] = "max",
+    activation: str = "ReLU",
     constant_upsample: bool = True,
+    activation_on_upsample: bool = True,
+    upsample_channel_contraction: list[Literal[True, False]] | None = None,
+    upsample_factors: list[tuple[int, ...]] | None = None,
+    superres_padding: Literal["same", "valid"] = "same",
     use_attention: bool = False,
     batch_norm: bool = False,
-) -> Model:
-    """The network between input convolution and heads, with the choices of dacapo's configuration.
+    decoder_per_task: bool = False,
+    equivariant: Literal[True, False, "eval"] = "eval",
+    length: int = 1,
+    io_kernel: tuple[int, int, int] | None = None,
+) -> CNNectomeModel:
+    """The network and its heads, with the choices of DaCapo's configuration.
 
     Args:
         in_spec: The input.
@@ -294,24 +169,81 @@ def create_model(
         cropsz: Fraction of the patch that the output keeps.
         num_fmaps: Channels of the finest level.
         fmap_inc_factor: Channels are multiplied by it from level to level.
-        zfactor: z pooling factor per level, 1 1 3 by default.
+        fmaps_out: Channels that the heads read, num_fmaps by default.
+        downsample_factors: Pooling z,y,x per level, finest first; or y,x, for sections on their own.
+        zfactor: z pooling factor per level, 1 1 3 by default; a short form of downsample_factors, with xyfactor.
         xyfactor: y and x pooling factor per level, 2 2 2 by default.
+        kernel_size_down: Kernels of the way down, one z,y,x per convolution, levels parted by a slash; l,z,y,x works
+            along the length axis, too. Two of 3,3,3 per level by default.
+        kernel_size_up: Kernels of the way up, finest level first.
         padding: Convolutions without padding shrink the patch.
+        pooling: Largest or average value.
+        activation: The name of a class of torch.nn.
         constant_upsample: Nearest neighbour in place of transposed convolution.
-        use_attention: Weigh the skips.
+        activation_on_upsample: Activation after upsampling, too.
+        upsample_channel_contraction: Per level, whether upsampling reduces the channels; by default at all but the
+            finest.
+        upsample_factors: Factors z,y,x by which the output is finer than the input, one per step.
+        superres_padding: Padding of the convolutions at the finer resolution.
+        use_attention: Weigh the skips by the coarser maps.
         batch_norm: After every convolution.
+        decoder_per_task: A way up for each head; without, all heads read the same maps.
+        equivariant: Crop so that the output does not depend on where a patch begins; eval leaves the output larger in
+            training.
+        length: Number of frames that the channels of the image are, for four-dimensional convolutions.
+        io_kernel: Kernel z,y,x of a padded convolution before the network and of the heads. Without, there is none and
+            heads are 1,1,1; only then do patches of a valid network tile without seams.
     """
-    factors = _factors(zfactor or ZFACTOR, xyfactor or XYFACTOR)
-    core = CNNectomeUNet(
-        num_fmaps,
-        num_fmaps,
-        fmap_inc_factor,
-        factors,
-        constant_upsample=constant_upsample,
+    if len(in_spec) != 1:
+        raise ValueError(f"a model has one input, not {list(in_spec)}")
+    flags: dict[str, Any] = dict(
+        downsample_factors=downsample_factors,
+        zfactor=zfactor,
+        xyfactor=xyfactor,
+        kernel_size_down=kernel_size_down,
+        kernel_size_up=kernel_size_up,
         padding=padding,
-        upsample_channel_contraction=[False] + [True] * (len(factors) - 1),
-        activation_on_upsample=True,
-        use_attention=use_attention,
-        batch_norm=batch_norm,
+        equivariant=equivariant,
+        upsample_factors=upsample_factors,
+        superres_padding=superres_padding,
     )
-    return Model(core, in_spec, out_spec, cropsz=cropsz)
+    (shape,) = in_spec.values()
+    channels = frames_of(shape[-4], length, _sizes(flags))
+    settings = _settings(**flags)
+    contract = upsample_channel_contraction or [False, *[True] * (len(settings["downsample_factors"]) - 1)]
+    with _flags_named():
+        unet = CNNectomeUNetModule(
+            channels if io_kernel is None else num_fmaps,
+            num_fmaps,
+            fmap_inc_factor,
+            activation=activation,
+            num_fmaps_out=fmaps_out,
+            num_heads=len(out_spec) if decoder_per_task else 1,
+            constant_upsample=constant_upsample,
+            upsample_channel_contraction=[bool(c) for c in contract],
+            activation_on_upsample=activation_on_upsample,
+            use_attention=use_attention,
+            batch_norm=batch_norm,
+            pooling=pooling,
+            **settings,
+        )
+        finer = [_zyx(f) for f in upsample_factors or ()]
+        core = SuperResolution(unet, finer, superres_padding) if finer else unet
+    return CNNectomeModel(core, out_spec, in_channels=channels, io_kernel=io_kernel, length=length, cropsz=cropsz)
+
+
+def _hidden(create: Callable[..., CNNectomeModel], *names: str) -> Callable[..., CNNectomeModel]:
+    """An entry function that takes keyword arguments of these names but shows no flags for them."""
+
+    @wraps(create)
+    def create_model(**flags: Any) -> CNNectomeModel:
+        return create(**flags)
+
+    shown = [p for p in inspect.signature(create, eval_str=True).parameters.values() if p.name not in names]
+    made = cast("Any", create_model)
+    made.__signature__ = inspect.Signature(shown)
+    made.__annotations__ = {p.name: p.annotation for p in shown}
+    return create_model
+
+
+create_model = _hidden(create_model_with_kernels, *KERNEL_FLAGS)

@@ -75,6 +75,11 @@ def models(shared: Path) -> Recorded:
     return Recorded(shared / "parity", "deepem_models")
 
 
+@pytest.fixture(scope="session")
+def cnnectome(shared: Path) -> Recorded:
+    return Recorded(shared / "parity", "cnnectome")
+
+
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     torch.manual_seed(0)

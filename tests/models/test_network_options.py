@@ -7,7 +7,6 @@ import torch
 
 from deepem.cli import plugins, signatures
 from deepem.models import dtu2, dynamic_rsunet, rsunet, rsunet_2d3d, rsunet_act, runet, updown, vrunet
-from deepem.models.cnnectome_unet import CNNectomeUNet, create_model, output_size
 from deepem.utils.errors import InputError
 
 HEADS = {"affinity": (3, 4, 8, 8), "mitochondria": (1, 4, 8, 8)}
@@ -155,47 +154,27 @@ def test_every_model_module_takes_what_public_scripts_hand_to_all():
                 module.create_model(**SMALL, no_such=1)
 
 
-@pytest.mark.parametrize("padding", ["valid", "same"])
-@pytest.mark.parametrize("extra", [{}, {"constant_upsample": True, "use_attention": True, "num_fmaps_out": 5}])
-def test_cnnectome_unet_gives_the_size_it_promises(padding, extra):
-    net = CNNectomeUNet(1, 2, 2, [(1, 2, 2), (2, 2, 2)], padding=padding, num_heads=2, **extra).eval()
-    for size in ((28, 44, 52), (30, 48, 44)):
-        outputs = net(torch.zeros(1, 1, *size))
-        assert len(outputs) == 2
-        assert outputs[0].shape[1:] == (extra.get("num_fmaps_out", 2), *net.shape.output_size(size))
+def test_dtu2_takes_kernels_and_factors_per_level():
+    flags = {"kernel_sizes": [(1, 3, 3), (3, 3, 3), (3, 3, 3)], "downsample_factors": [(1, 2, 2), (2, 2, 3)]}
+    fov = dtu2.output_size((20, 62, 64), width=[2, 3, 4], **flags)
+    model = dtu2.create_model(**SMALL, **flags)
+    assert model(torch.zeros(1, 1, 20, 62, 64))["affinity"].shape[-3:] == fov
+    assert list(dtu2.create_model(**SMALL).state_dict()) == list(model.state_dict())
+    assert {"kernel_sizes", "downsample_factors"} <= {flag.name for flag in modules.flags("model", dtu2)}
 
 
-def test_cnnectome_unet_shrinks_and_refuses_as_the_public_one():
-    net = CNNectomeUNet(1, 1, 1, [(2, 2, 2)] * 3, padding="same")
-    assert net(torch.zeros(1, 1, 32, 32, 32)).shape[-3:] == (28, 28, 28)
-    with pytest.raises(InputError, match="z = 24 instead of 8"):
-        net(torch.zeros(1, 1, 8, 32, 32))
-    flat = CNNectomeUNet(1, 2, 3, [(2, 2)] * 2, constant_upsample=True)
-    assert flat(torch.zeros(1, 1, 60, 60)).shape == (1, 2, 20, 20)
-    with pytest.raises(InputError, match="2 or 3 axes"):
-        CNNectomeUNet(1, 2, 3, [(2, 2, 2, 2)])
-
-
-def test_cnnectome_unet_is_translation_equivariant():
-    net = CNNectomeUNet(1, 2, 2, [(1, 2, 2), (1, 2, 2)], batch_norm=False).eval()
-    x = torch.randn(1, 1, 21, 52, 60)
-    with torch.no_grad():
-        whole, shifted = net(x), net(x[..., 4:])
-    assert torch.allclose(whole[..., 4:], shifted, atol=1e-6)
-
-
-def test_cnnectome_names_of_parameters_follow_the_kind_of_upsampling():
-    bare = CNNectomeUNet(1, 2, 2, [(2, 2, 2)])
-    assert "r_up.0.0.up.weight" in bare.state_dict()
-    nearest = CNNectomeUNet(1, 2, 2, [(2, 2, 2)], constant_upsample=True)
-    assert "r_up.0.0.up.1.weight" in nearest.state_dict()
-
-
-def test_cnnectome_as_model_gives_the_size_it_promises():
-    flags = {"zfactor": [1], "xyfactor": [2]}
-    with torch.no_grad():
-        model = create_model(**SPECS, num_fmaps=2, fmap_inc_factor=2, **flags)
-        fov = (20, 20, 24)
-        assert model(torch.zeros(1, 1, *fov))["affinity"].shape[-3:] == output_size(fov, **flags)
-    with pytest.raises(InputError, match="--zfactor"):
-        output_size((20, 20, 20), zfactor=[1, 1])
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"kernel_sizes": [(1, 3, 3)]}, "--width: got 3 levels, wants 1 to 1"),
+        ({"downsample_factors": [(1, 3, 3)]}, "--width: got 3 levels, wants 1 to 2"),
+        ({"downsample_factors": [(1, 0, 3)] * 2}, "--downsample_factors: .* 1 or more"),
+    ],
+)
+def test_dtu2_refuses_kernels_and_factors_that_cannot_be(flags, message):
+    for call in (
+        lambda: dtu2.create_model(**SMALL, **flags),
+        lambda: dtu2.output_size((9, 62, 62), width=[2] * 3, **flags),
+    ):
+        with pytest.raises(InputError, match=message):
+            call()

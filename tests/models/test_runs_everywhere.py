@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from deepem.models import emvision
-from deepem.models.cnnectome_unet import CNNectomeUNet
+from deepem.models.cnnectome_unet import CNNectomeUNetModule
 from deepem.models.mednext import MedNeXt
 from deepem.models.rsunet_act import create_model
 
@@ -27,7 +27,7 @@ NETWORKS = {
     "DTU2": (lambda: emvision.DTU2([4, 6], [(1, 3, 3), (3, 3, 3)], [(1, 3, 3)]), (8, 20, 23)),
     "options": (lambda: emvision.RSUNet([4, 6], squeeze_excitation=True, attention_gates=True), (4, 16, 16)),
     "MedNeXt": (lambda: MedNeXt([4, 6, 8], [2, 2, 2], [3, 3, 3]), (4, 16, 16)),
-    "CNNectomeUNet": (lambda: CNNectomeUNet(4, 4, 2, [(1, 2, 2)], use_attention=True), (13, 28, 28)),
+    "CNNectomeUNet": (lambda: CNNectomeUNetModule(4, 4, 2, [(1, 2, 2)], use_attention=True), (13, 28, 28)),
 }
 pytestmark = pytest.mark.slow
 

@@ -18,8 +18,9 @@ FACTORS = ((1, 3, 3), (1, 3, 3), (3, 3, 3))
 
 def dtu_shape(levels: int, kszs: Sequence[Triple] = KERNELS, factors: Sequence[Triple] = FACTORS) -> UShape:
     """Sizes of a network of so many levels: one convolution on either way of the finest one, two on all others."""
-    if not 1 <= levels <= min(len(kszs), len(factors) + 1):
-        raise InputError("--width", f"{levels} levels", f"1 to {len(kszs)}, a kernel size for each, a pooling between")
+    most = min(len(kszs), len(factors) + 1)
+    if not 1 <= levels <= most:
+        raise InputError("--width", f"{levels} levels", f"1 to {most}, a kernel size for each, a pooling between")
     lost = tuple(mul3(sum3(k, -1), 2 if level else 1) for level, k in enumerate(kszs[:levels]))
     return UShape(tuple(map(triple, factors[: levels - 1])), lost, lost[:-1])
 

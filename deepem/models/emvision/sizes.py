@@ -114,32 +114,3 @@ class UShape:
         if wrong:
             raise InputError(where, ",".join(map(str, size)), f"a size the network can pool: {'; '.join(wrong)}")
         return vec3(n for n in out if n is not None)
-
-
-@dataclass(frozen=True)
-class CroppedShape(UShape):
-    """Sizes of a U-Net that crops each upsampled map to a whole number of the poolings from there down."""
-
-    padded: bool = False
-
-    def along(self, axis: int, size: int) -> int | None:
-        """Voxels out for `size` voxels in along one axis, None where the network cannot take them."""
-        skips = []
-        for level in range(len(self.down)):
-            size -= 0 if self.padded else self.down[level][axis]
-            skips.append(size)
-            if level < len(self.factors):
-                if size < 1 or size % self.factors[level][axis]:
-                    return None
-                size //= self.factors[level][axis]
-        period = 1
-        for level in reversed(range(len(self.factors))):
-            size *= self.factors[level][axis]
-            period *= self.factors[level][axis]
-            lost = self.up[level][axis]
-            kept = (size - lost) // period * period + lost
-            margins = size - kept, skips[level] - kept
-            if kept <= lost or margins[1] < 0 or any(m % 2 for m in margins):  # odd: maps would not share a centre
-                return None
-            size = kept if self.padded else kept - lost
-        return size if size > 0 else None
