@@ -2,9 +2,9 @@
 
 ::
 
-    utils -> tasks, protocols -> { data, loss, models, scan }; option -> { train, test }
+    utils -> tasks, protocols -> { data, loss, models, scan, segment }; option -> { train, test }
 
-The four in the middle do not know each other nor how a program is called; train and test do not know each other.
+The five in the middle do not know each other nor how a program is called; train and test do not know each other.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import NamedTuple
 import pytest
 
 GROUND = {"utils", "tasks", "protocols"}
-MIDDLE = ("data", "loss", "models", "scan")
+MIDDLE = ("data", "loss", "models", "scan", "segment")
 TOP = GROUND | set(MIDDLE) | {"option"}
 MAY_IMPORT = {
     "": set(),
@@ -31,7 +31,7 @@ MAY_IMPORT = {
 }
 HEAVY = {
     *("cloudvolume", "tensorboardX", "ray", "neuroglancer", "matplotlib", "zarr", "tifffile"),
-    *("taskqueue", "tensorstore", "waterz", "skimage", "cc3d", "fastremap"),
+    *("taskqueue", "tensorstore", "waterz", "skimage", "cc3d", "fastremap", "bioimage_cpp", "edt"),
 }
 """Packages that --help and most runs do without: imported inside the function that needs them."""
 
