@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from deepem.segment.graph import Ints, Table, starts
+from deepem.segment.graph import Ints, Table, starts, united
 from deepem.segment.tree import MergeTree
 
 Keys = NDArray[np.uint64]
@@ -53,6 +53,7 @@ def merge_tree(table: Table, count: int, floor: float = 0.0) -> MergeTree:
         floor: Leave out merges at this mean affinity or less, in units of 1 / 65535.
     """
     edges = _Edges(table.pairs[:, 0], table.pairs[:, 1], table.sums, table.counts, hashed(len(table)))
+    edges = _within_reach(edges, floor, count)
     found: list[tuple[Ints, Ints, NDArray[np.float64]]] = []
     while len(edges):
         means = edges.means
@@ -60,13 +61,20 @@ def merge_tree(table: Table, count: int, floor: float = 0.0) -> MergeTree:
         few = int(chosen.sum())
         if few <= len(edges) * _FEW:
             if few:
-                found.append(_one_by_one(edges, floor))
+                found.append(_one_by_one(_within_reach(edges, floor, count), floor))
             break
         found.append((edges.u[chosen], edges.v[chosen], means[chosen]))
         edges = _contracted(edges, chosen, count)
     none = np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0)
     u, v, scores = (np.concatenate([merges[i] for merges in (none, *found)]) for i in range(3))
     return MergeTree.of(u, v, scores, count=count, floor=floor)
+
+
+def _within_reach(edges: _Edges, floor: float, count: int) -> _Edges:
+    """The edges that matter: within the groups that edges above the floor hold together, whatever is joined in them."""
+    above = edges.take(edges.means > floor)
+    group = united(np.stack([above.u, above.v], axis=1), count)
+    return edges.take(group[edges.u] == group[edges.v])
 
 
 def hashed(count: int) -> Keys:

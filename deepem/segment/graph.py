@@ -57,18 +57,14 @@ def merged(tables: Sequence[Table]) -> Table:
     return summed(pairs[:, 0], pairs[:, 1], sums, counts)
 
 
-def tabulate(first: NDArray[Any], second: NDArray[Any], values: NDArray[np.uint16]) -> Table:
+def tabulate(*pairs: tuple[NDArray[Any], NDArray[Any], NDArray[np.uint16]]) -> Table:
     """The table of pairs of voxels.
 
     Args:
-        first: The region of one voxel of each pair, any shape; 0 is background.
-        second: The region of the other.
-        values: Their affinity, uint16.
+        pairs: (first, second, affinity), arrays of one shape: the regions of both voxels, 0 for background, and uint16.
     """
-    apart = first != second
-    apart &= first != 0
-    apart &= second != 0
-    u, v, a = first[apart], second[apart], values[apart]
+    parts = [_between(*arrays) for arrays in pairs]
+    u, v, a = (np.concatenate([part[i] for part in parts]) for i in range(3))
     if not len(u):
         return Table.empty()
     if max(int(u.max()), int(v.max())) >= _PACKED:
@@ -82,8 +78,18 @@ def tabulate(first: NDArray[Any], second: NDArray[Any], values: NDArray[np.uint1
     key = (packed >> np.uint64(16)).view(np.int64)
     start = starts(key)
     sums = np.add.reduceat((packed & np.uint64(0xFFFF)).view(np.int64), start)
-    pairs = np.stack([key[start] >> 24, key[start] & (_PACKED - 1)], axis=1)
-    return Table(pairs, sums, np.diff(start, append=len(key)))
+    rows = np.stack([key[start] >> 24, key[start] & (_PACKED - 1)], axis=1)
+    return Table(rows, sums, np.diff(start, append=len(key)))
+
+
+def _between(
+    first: NDArray[Any], second: NDArray[Any], values: NDArray[np.uint16]
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.uint16]]:
+    """What is between two regions: flat arrays of the regions of either voxel, and of their affinity."""
+    apart = first != second
+    u, v, a = first[apart], second[apart], values[apart]
+    both = (u != 0) & (v != 0)
+    return (u, v, a) if both.all() else (u[both], v[both], a[both])
 
 
 def summed(u: Ints, v: Ints, sums: Ints, counts: Ints) -> Table:
@@ -92,10 +98,12 @@ def summed(u: Ints, v: Ints, sums: Ints, counts: Ints) -> Table:
     low, high = np.minimum(u, v)[apart], np.maximum(u, v)[apart]
     if not len(low):
         return Table.empty()
-    order = np.lexsort((high, low))
-    low, high = low[order], high[order]
-    start = np.flatnonzero(np.append(True, (low[1:] != low[:-1]) | (high[1:] != high[:-1])))
-    pairs = np.stack([low[start], high[start]], axis=1)
+    width = int(high.max()) + 1
+    key = low * width + high
+    order = np.argsort(key)
+    key = key[order]
+    start = starts(key)
+    pairs = np.stack(np.divmod(key[start], width), axis=1)
     return Table(pairs, *(np.add.reduceat(x[apart][order], start) for x in (sums, counts)))
 
 

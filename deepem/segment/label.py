@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from deepem.segment.channels import AXES, FULL, clear, level, nearest, quantise
 from deepem.segment.fragments import above_level, compact, components, first_voxels, steepest
-from deepem.segment.graph import Table, merged, tabulate
+from deepem.segment.graph import Table, tabulate
 from deepem.segment.plan import GRAPH, Plan
 from deepem.segment.records import Record, over_faces, shells_of
 from deepem.utils.edges import edge_views
@@ -62,15 +62,14 @@ def _label_affinities(
     near = near[:, core[0], core[1], core[2]]
     far = [(edge, _masked(values[channel], edge, mask)[core]) for channel, edge in plan.far]
     graph = plan.decoder in GRAPH
-    tables = [_interior(labels, edge, near[i]) for i, edge in enumerate(AXES)] if graph else []
     bits, faces = kept[core], list(over_faces(plan, box, AXES))
     far_faces = over_faces(plan, box, tuple(edge for edge, _ in far))
     record = Record(
         firsts=plan.voxels(box, first_voxels(labels, len(sizes))),
         sizes=sizes,
         extents=np.zeros((0, 6), np.int64),
-        near=merged(tables),
-        far=merged([_interior(labels, edge, affinity) for edge, affinity in far]),
+        near=_interior(labels, zip(AXES, near, strict=True)) if graph else Table.empty(),
+        far=_interior(labels, far) if far else Table.empty(),
         shells=shells_of(labels, box, plan.reach),
         joined=_flat([bits[_within(box, seam)] >> axis & 1 for axis, seam in faces]).astype(bool),
         near_values=_flat([near[axis][_within(box, seam)] for axis, seam in faces] if graph else []),
@@ -119,9 +118,9 @@ def _masked(values: NDArray[np.uint16], edge: Vec3, mask: NDArray[np.bool_] | No
     return values
 
 
-def _interior(labels: Labels, edge: Vec3, values: NDArray[np.uint16]) -> Table:
-    """The table of the pairs with both voxels in the block."""
-    return tabulate(*edge_views(labels, edge), edge_views(values, edge)[0])
+def _interior(labels: Labels, affinities: Iterable[tuple[Vec3, NDArray[np.uint16]]]) -> Table:
+    """The table of the pairs along several edges that have both voxels in the block."""
+    return tabulate(*((*edge_views(labels, edge), edge_views(values, edge)[0]) for edge, values in affinities))
 
 
 def _within(box: Box, seam: Box) -> tuple[slice, slice, slice]:

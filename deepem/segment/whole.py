@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +21,9 @@ from deepem.tasks import NEAREST_EDGES
 from deepem.utils.errors import InputError, warn
 from deepem.utils.geometry import Box, Vec3, vec3
 
-BLOCK: Vec3 = (64, 256, 256)
+BLOCK: Vec3 = (32, 128, 256)
+_THREADS = 8
+R = TypeVar("R")
 
 
 def segment(
@@ -96,11 +100,20 @@ def sweep(
 def labelled(plan: Plan, read: Read, read_mask: Read | None = None) -> tuple[Ids, Regions]:
     """The labels of all blocks, each block's from 1, and the regions that they make up."""
     labels = np.empty(plan.volume.size, np.uint64)
-    records: list[Record] = []
-    for box in plan.boxes:
+
+    def label(box: Box) -> Record:
         labels[box.slices()], record = label_block(plan, box, read, read_mask)
-        records.append(record)
+        return record
+
+    records = side_by_side(label, plan.boxes)
     return labels, join(plan, records.__getitem__)
+
+
+def side_by_side(function: Callable[[Box], R], boxes: Sequence[Box]) -> list[R]:
+    """The results for all boxes, in their order, on as many threads as there are processors, but eight at most."""
+    threads = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, _THREADS)
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(function, boxes))
 
 
 def reader(array: NDArray[Any]) -> Read:
@@ -123,8 +136,11 @@ def _relabel(
     mask: NDArray[Any] | None,
 ) -> None:
     read, read_labels, read_mask = reader(probabilities), reader(labels), _mask_reader(mask, plan)
-    for box in plan.boxes:
+
+    def relabel(box: Box) -> None:
         out[box.slices()] = relabel_block(plan, box, regions, ids, read_labels, read, read_mask)
+
+    side_by_side(relabel, plan.boxes)
 
 
 def _plan(

@@ -33,7 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from deepem.segment import segment
 from deepem.segment.agglomerate import merge_tree
 from deepem.segment.channels import level
-from deepem.segment.graph import merged, tabulate
+from deepem.segment.graph import tabulate
 from deepem.segment.join import join
 from deepem.segment.label import label_block
 from deepem.segment.plan import Plan
@@ -88,7 +88,7 @@ def by_waterz(affinity: NDArray[np.float32], threshold: float, fragments: NDArra
 def agglomerated(labels: NDArray[np.uint64], values: NDArray[np.uint16], threshold: float) -> NDArray[np.uint64]:
     """Segments from fragments 1, 2, ...: region graph, agglomeration and relabelling, all that waterz does then."""
     pairs = zip(EDGES, values, strict=True)
-    table = merged([tabulate(*edge_views(labels, e), edge_views(a, e)[0]) for e, a in pairs])
+    table = tabulate(*((*edge_views(labels, e), edge_views(a, e)[0]) for e, a in pairs))
     count = int(labels.max()) + 1
     return merge_tree(table, count, level(threshold)).cut(threshold).astype(np.uint64)[labels]
 
