@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -10,6 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
+
+from deepem.utils.edges import edge_views
+from deepem.utils.geometry import Vec3
 
 Ints = NDArray[np.int64]
 
@@ -57,13 +60,14 @@ def merged(tables: Sequence[Table]) -> Table:
     return summed(pairs[:, 0], pairs[:, 1], sums, counts)
 
 
-def tabulate(*pairs: tuple[NDArray[Any], NDArray[Any], NDArray[np.uint16]]) -> Table:
-    """The table of pairs of voxels.
+def tabulate(labels: NDArray[Any], affinities: Iterable[tuple[Vec3, NDArray[np.uint16]]]) -> Table:
+    """The table of the pairs of voxels of an array.
 
     Args:
-        pairs: (first, second, affinity), arrays of one shape: the regions of both voxels, 0 for background, and uint16.
+        labels: (Z, Y, X), the region of each voxel; 0 is background.
+        affinities: For each edge (dz, dy, dx) the affinity of (v, v - edge), (Z, Y, X) uint16 at v.
     """
-    parts = [_between(*arrays) for arrays in pairs]
+    parts = [_between(np.ascontiguousarray(labels), edge, values) for edge, values in affinities]
     u, v, a = (np.concatenate([part[i] for part in parts]) for i in range(3))
     if not len(u):
         return Table.empty()
@@ -83,11 +87,18 @@ def tabulate(*pairs: tuple[NDArray[Any], NDArray[Any], NDArray[np.uint16]]) -> T
 
 
 def _between(
-    first: NDArray[Any], second: NDArray[Any], values: NDArray[np.uint16]
+    labels: NDArray[Any], edge: Vec3, values: NDArray[np.uint16]
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.uint16]]:
-    """What is between two regions: flat arrays of the regions of either voxel, and of their affinity."""
-    apart = first != second
-    u, v, a = first[apart], second[apart], values[apart]
+    """What lies between two regions: flat arrays of the region of v, that of v - edge, and their affinity."""
+    first, second = edge_views(labels, edge)
+    apart = np.zeros(labels.shape, bool)
+    if first.size:
+        np.not_equal(first, second, out=edge_views(apart, edge)[0])
+    here = np.flatnonzero(apart)
+    _, height, width = labels.shape
+    there = here - ((edge[0] * height + edge[1]) * width + edge[2])
+    u, v = labels.ravel().take(here), labels.ravel().take(there)
+    a = np.ascontiguousarray(values).ravel().take(here)
     both = (u != 0) & (v != 0)
     return (u, v, a) if both.all() else (u[both], v[both], a[both])
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,6 @@ from deepem.segment.fragments import above_level, compact, components, first_vox
 from deepem.segment.graph import Table, tabulate
 from deepem.segment.plan import GRAPH, Plan
 from deepem.segment.records import Record, over_faces, shells_of
-from deepem.utils.edges import edge_views
 from deepem.utils.errors import InputError
 from deepem.utils.geometry import Box, Vec3
 
@@ -68,8 +67,8 @@ def _label_affinities(
         firsts=plan.voxels(box, first_voxels(labels, len(sizes))),
         sizes=sizes,
         extents=np.zeros((0, 6), np.int64),
-        near=_interior(labels, zip(AXES, near, strict=True)) if graph else Table.empty(),
-        far=_interior(labels, far) if far else Table.empty(),
+        near=tabulate(labels, zip(AXES, near, strict=True)) if graph else Table.empty(),
+        far=tabulate(labels, far) if far else Table.empty(),
         shells=shells_of(labels, box, plan.reach),
         joined=_flat([bits[_within(box, seam)] >> axis & 1 for axis, seam in faces]).astype(bool),
         near_values=_flat([near[axis][_within(box, seam)] for axis, seam in faces] if graph else []),
@@ -116,11 +115,6 @@ def _masked(values: NDArray[np.uint16], edge: Vec3, mask: NDArray[np.bool_] | No
     values = values.copy()
     clear(values, edge, mask)
     return values
-
-
-def _interior(labels: Labels, affinities: Iterable[tuple[Vec3, NDArray[np.uint16]]]) -> Table:
-    """The table of the pairs along several edges that have both voxels in the block."""
-    return tabulate(*((*edge_views(labels, edge), edge_views(values, edge)[0]) for edge, values in affinities))
 
 
 def _within(box: Box, seam: Box) -> tuple[slice, slice, slice]:

@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from deepem.segment import segment
 from deepem.segment.agglomerate import merge_tree
 from deepem.segment.channels import level
-from deepem.segment.graph import tabulate
+from deepem.segment.graph import Table, merged, tabulate
 from deepem.segment.join import join
 from deepem.segment.label import label_block
 from deepem.segment.plan import Plan
@@ -41,6 +42,7 @@ from deepem.segment.records import Record
 from deepem.segment.relabel import relabel_block
 from deepem.segment.select import group, segment_ids
 from deepem.tasks import NEAREST_EDGES
+from deepem.utils.allocator import keep_memory
 from deepem.utils.edges import edge_views
 from deepem.utils.geometry import Box, vec3
 
@@ -61,36 +63,49 @@ def affinities(folder: Path, tile: tuple[int, ...]) -> NDArray[np.float32]:
     return found
 
 
-def seconds(function: Callable[[], object]) -> float:
-    """Wall-clock time of one call."""
-    start = time.perf_counter()
+def seconds(function: Callable[[], object]) -> tuple[float, float]:
+    """Wall-clock and processor time of one call, the latter of all threads."""
+    start = time.perf_counter(), time.process_time()
     function()
-    return time.perf_counter() - start
+    return time.perf_counter() - start[0], time.process_time() - start[1]
 
 
-def by_waterz(affinity: NDArray[np.float32], threshold: float, fragments: NDArray[np.uint64] | None = None) -> int:
-    """The number of segments that waterz finds, with fragments of its own unless they are given."""
+def by_waterz(
+    affinity: NDArray[np.float32], threshold: float, fragments: NDArray[np.uint64] | None = None
+) -> NDArray[np.uint64]:
+    """The segments that waterz finds, with fragments of its own unless they are given."""
     import waterz
 
     kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)  # it prints
     try:
         given = None if fragments is None else fragments.copy()  # it writes into them
-        for found in waterz.agglomerate(affinity, [1 - threshold], fragments=given):
-            return len(np.unique(found))
+        (found,) = waterz.agglomerate(affinity, [1 - threshold], fragments=given)
     finally:
         os.dup2(kept, 1)
         os.close(kept)
         os.close(nowhere)
-    return 0
+    return found
 
 
 def agglomerated(labels: NDArray[np.uint64], values: NDArray[np.uint16], threshold: float) -> NDArray[np.uint64]:
     """Segments from fragments 1, 2, ...: region graph, agglomeration and relabelling, all that waterz does then."""
-    pairs = zip(EDGES, values, strict=True)
-    table = tabulate(*((*edge_views(labels, e), edge_views(a, e)[0]) for e, a in pairs))
-    count = int(labels.max()) + 1
-    return merge_tree(table, count, level(threshold)).cut(threshold).astype(np.uint64)[labels]
+    found = np.empty_like(labels)
+    depth = 8
+
+    def tables(z: int) -> list[Table]:
+        slab, before = slice(z, z + depth), slice(max(z - 1, 0), z + depth)
+        inside = zip(EDGES[1:], values[1:, slab], strict=True)
+        return [tabulate(labels[before], [(EDGES[0], values[0, before])]), tabulate(labels[slab], inside)]
+
+    def relabel(z: int) -> None:
+        np.take(segments, labels[z : z + depth].astype(np.int64), out=found[z : z + depth], mode="clip")
+
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        table = merged([t for ts in pool.map(tables, range(0, len(labels), depth)) for t in ts])
+        segments = merge_tree(table, int(labels.max()) + 1, level(threshold)).cut(threshold).astype(np.uint64)
+        list(pool.map(relabel, range(0, len(labels), depth)))
+    return found
 
 
 def speed(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -99,25 +114,25 @@ def speed(arguments: argparse.Namespace) -> dict[str, Any]:
     fragments = segment(affinity, edges=EDGES, threshold=1.0)
     labels = np.unique(fragments, return_inverse=True)[1].astype(np.uint64).reshape(fragments.shape)
     values = np.rint(affinity * 65535).astype(np.uint16)
-    calls: dict[str, Callable[[], object]] = {
+    calls: dict[str, Callable[[], NDArray[np.uint64]]] = {
         "whole": lambda: segment(affinity, edges=EDGES, threshold=threshold),
         "waterz_whole": lambda: by_waterz(affinity, threshold),
         "from_fragments": lambda: agglomerated(labels, values, threshold),
         "waterz_from_fragments": lambda: by_waterz(affinity, threshold, labels),
     }
-    times: dict[str, list[float]] = {name: [] for name in calls}
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
     for _ in range(arguments.rounds):
         for name, call in calls.items():
             times[name].append(seconds(call))
-    found = {name: statistics.median(values) for name, values in times.items()}
+    found = {n: [statistics.median(x) for x in zip(*pairs, strict=True)] for n, pairs in times.items()}
     return {
         "voxels": affinity[0].size,
         "fragments": int(labels.max()),
-        "segments": len(np.unique(agglomerated(labels, values, threshold))),
-        "waterz_segments": by_waterz(affinity, threshold, labels),
-        **{f"{name}_seconds": round(value, 2) for name, value in found.items()},
-        "waterz_over_whole": round(found["waterz_whole"] / found["whole"], 2),
-        "waterz_over_from_fragments": round(found["waterz_from_fragments"] / found["from_fragments"], 2),
+        **{f"{name}_segments": len(np.unique(call())) for name, call in calls.items()},
+        **{f"{name}_seconds": round(wall, 2) for name, (wall, _) in found.items()},
+        **{f"{name}_cpu_seconds": round(cpu, 2) for name, (_, cpu) in found.items()},
+        "waterz_over_whole": round(found["waterz_whole"][0] / found["whole"][0], 2),
+        "waterz_over_from_fragments": round(found["waterz_from_fragments"][0] / found["from_fragments"][0], 2),
     }
 
 
@@ -178,6 +193,7 @@ def main() -> None:
     p.add_argument("--scratch", help="where volumes for this are written (default: the system's)")
     p.add_argument("--inside", type=Path, help=argparse.SUPPRESS)
     arguments = p.parse_args()
+    keep_memory()
     if arguments.inside:
         from_file_to_file(arguments.inside, arguments.threshold)
     else:

@@ -15,7 +15,6 @@ from deepem.segment import agglomerate, segment
 from deepem.segment.agglomerate import hashed, merge_tree
 from deepem.segment.graph import Table, summed, tabulate
 from deepem.segment.tree import edge_list
-from deepem.utils.edges import edge_views
 from deepem.utils.errors import InputError
 
 
@@ -116,7 +115,7 @@ def fragments_and_graph():
     labels = np.unique(ids, return_inverse=True)[1].astype(np.uint64).reshape(ids.shape)
     quantised = np.rint(values * 65535).astype(np.uint16)
     pairs = zip(XYZ[::-1], quantised, strict=True)
-    table = tabulate(*((*edge_views(labels, e), edge_views(a, e)[0]) for e, a in pairs))
+    table = tabulate(labels, pairs)
     return values, labels, table
 
 
