@@ -52,8 +52,7 @@ class Plan:
     halo: Vec3 = (32, 32, 32)
 
     def __post_init__(self) -> None:
-        if self.decoder not in DECODERS:
-            raise InputError("decoder", self.decoder, f"one of {', '.join(DECODERS)}")
+        check_decoder(self.decoder)
         if min(self.block) < 1:
             raise InputError("block size", self.block, "1 voxel or more on every axis")
         if min(self.halo) < 0:
@@ -62,6 +61,8 @@ class Plan:
             if getattr(self, name) < 0:
                 raise InputError(name, getattr(self, name), "0 or more")
         level(self.threshold)
+        if self.decoder == "mutex" and not self.channels.far:
+            raise InputError("edges", list(self.edges), "a long-range edge, along which the decoder mutex keeps apart")
         if self.affinities:
             _ = self.channels
 
@@ -146,6 +147,12 @@ class Plan:
         """The attributes as plain values, to be written beside results."""
         found = {field.name: getattr(self, field.name) for field in fields(self)}
         return found | {"volume": [list(self.volume.begin), list(self.volume.end)]}
+
+
+def check_decoder(decoder: str) -> None:
+    """Refuse a decoder that there is not."""
+    if decoder not in DECODERS:
+        raise InputError("decoder", decoder, f"one of {', '.join(DECODERS)}")
 
 
 def seams(box: Box, edge: Vec3, volume: Box) -> Iterator[Box]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from deepem.segment.channels import check_type
 from deepem.segment.join import Regions, join
 from deepem.segment.label import Read, label_block
-from deepem.segment.plan import AFFINITIES, GRAPH, Plan
+from deepem.segment.plan import AFFINITIES, GRAPH, Plan, check_decoder
 from deepem.segment.records import Record
 from deepem.segment.relabel import Ids, relabel_block, without_small
 from deepem.segment.select import group, grow_tree, segment_ids
@@ -152,6 +152,7 @@ def _plan(
 ) -> Plan:
     if probabilities.ndim != 4 or 0 in probabilities.shape:
         raise InputError("probabilities", f"an array {probabilities.shape}", "(C, Z, Y, X), none of them 0")
+    check_decoder(decoder)
     check_type(probabilities.dtype)
     if probabilities.dtype == np.uint8:
         warn("probabilities: 256 levels leave plateaus, over which a watershed breaks into many fragments")

@@ -14,7 +14,7 @@ from deepem.segment.plan import Plan
 from deepem.segment.select import segment_ids
 from deepem.utils.geometry import Box
 
-JOINED_DECODERS = ("agglomerate", "components", "mutex")
+JOINED_DECODERS = ("agglomerate", "components")
 
 
 def sizes(found):
