@@ -1,14 +1,15 @@
 """Plug-in modules: found by short name, dotted path or file path.
 
-======== ===================== ==================
-kind     short names live in   entry function
-======== ===================== ==================
-dataset  deepem.data.dataset   load_data
-sampler  deepem.data.sampler   Sampler (get_spec)
-augment  deepem.data.augment   get_augmentation
-modifier deepem.data.modifier  Modifier
-model    deepem.models         create_model
-======== ===================== ==================
+======== ========================= ==================
+kind     short names live in       entry function
+======== ========================= ==================
+dataset  deepem.data.dataset       load_data
+sampler  deepem.data.sampler       Sampler (get_spec)
+augment  deepem.data.augment       get_augmentation
+modifier deepem.data.modifier      Modifier
+model    deepem.models             create_model
+backbone deepem.models.backbones   create_backbone
+======== ========================= ==================
 """
 
 from __future__ import annotations
@@ -62,6 +63,9 @@ KINDS: dict[str, Kind] = {
     "augment": Kind("--augment", "deepem.data.augment", {"get_augmentation": "get_augmentation(is_train, *, ...)"}),
     "modifier": Kind("--modifier", "deepem.data.modifier", {"Modifier": "Modifier()"}),
     "model": Kind("--model", "deepem.models", {"create_model": "create_model(*, in_spec, out_spec, ...)"}),
+    "backbone": Kind(
+        "--backbone", "deepem.models.backbones", {"create_backbone": "create_backbone(*, in_channels, ...)"}
+    ),
 }
 
 _PUBLIC_SAMPLER_WORDS = re.compile(

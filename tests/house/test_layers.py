@@ -38,7 +38,7 @@ FOR_NOW = {}
 
 HEAVY = {
     *("cloudvolume", "tensorboardX", "ray", "neuroglancer", "matplotlib", "zarr", "tifffile"),
-    *("taskqueue", "tensorstore", "waterz", "skimage", "cc3d", "fastremap"),
+    *("taskqueue", "tensorstore", "waterz", "skimage", "cc3d", "fastremap", "bioimage_cpp", "edt"),
 }
 """Packages that --help and most runs do without: imported inside the function that needs them."""
 

@@ -1,0 +1,173 @@
+"""The second phase, first half: the regions of all blocks become those of the volume, and their edges one graph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepem.segment.graph import Ints, Table, merged, of_arrays, summed, to_arrays, united
+from deepem.segment.plan import Plan
+from deepem.segment.records import Load, over_faces, read_shells
+from deepem.utils.errors import InputError
+from deepem.utils.geometry import Vec3
+
+_HELD = 64
+"""Records that are kept at hand: those of a block's neighbours are wanted again soon."""
+
+
+@dataclass(frozen=True)
+class Regions:
+    """The regions of a volume: fragments, seeds or objects, in the order of their ids.
+
+    Attributes:
+        ids: (N,) uint64, the index in the volume of a region's least voxel, plus 1.
+        sizes: (N,) int64, voxels.
+        extents: (N, 6) int64 bounding boxes, begin and end, or (0, 6).
+        near: The region graph: edges between regions that touch.
+        far: Edges between regions that long-range affinities relate.
+        part_of: (M,) int64, for region after region of block after block, the region of the volume that it is part of.
+        first_part: (blocks + 1,) int64, where the regions of each block begin in `part_of`.
+    """
+
+    ids: NDArray[np.uint64]
+    sizes: Ints
+    extents: Ints
+    near: Table
+    far: Table
+    part_of: Ints
+    first_part: Ints
+
+    def of_block(self, index: int, values: NDArray[Any]) -> NDArray[Any]:
+        """What to make of each label of a block, 0 of label 0, where region i of the volume becomes values[i]."""
+        parts = self.part_of[self.first_part[index] : self.first_part[index + 1]]
+        return np.concatenate([np.zeros(1, values.dtype), values[parts]])
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """What to save."""
+        return to_arrays(self)
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Regions:
+        """The regions that `arrays` gave."""
+        return cls(**of_arrays(cls, arrays))
+
+
+def join(plan: Plan, load: Load, most_edges: int | None = None) -> Regions:
+    """Put the records of all blocks together.
+
+    Args:
+        plan: The cut.
+        load: Gives the record of a block by its index in `plan.boxes`; a record is asked for a few times.
+        most_edges: Refuse a graph that needs more rows than this before parts are summed, about 100 bytes each.
+
+    Raises:
+        InputError: the region graph is too large.
+    """
+    held = lru_cache(_HELD)(load)
+    records = [held(i) for i in range(len(plan.boxes))] if len(plan.boxes) == 1 else None
+    load = held if records is None else records.__getitem__
+    counts = [(len(r.sizes), len(r.near) + len(r.far)) for r in (load(i) for i in range(len(plan.boxes)))]
+    rows = sum(rows for _, rows in counts)
+    if most_edges is not None and rows > most_edges:
+        raise InputError("region graph", f"{rows:,} edges of blocks", f"{most_edges:,} at most; a part of the volume")
+    first = np.cumsum([0, *(n for n, _ in counts)])
+    parts = _Parts(first, *_over_all_faces(plan, load, first))
+    return parts.regions(plan, load)
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """The regions of all blocks, numbered from 1 through all blocks, and what binds those of different ones."""
+
+    first: Ints
+    joined: Ints
+    near: Table
+    far: Table
+
+    def regions(self, plan: Plan, load: Load) -> Regions:
+        count = int(self.first[-1])
+        blocks = range(len(plan.boxes))
+        least_part = united(self.joined, count + 1)[1:] - 1
+        records = (load(i) for i in blocks)
+        each = [(r.firsts, r.sizes, r.extents) for r in records]
+        firsts, sizes, extents = (np.concatenate(x) for x in zip(*each, strict=True))
+        roots = np.flatnonzero(least_part == np.arange(count))
+        least_voxel = firsts[roots].copy()
+        rank = np.empty(count, np.int64)
+        rank[roots] = np.arange(len(roots))
+        group = rank[least_part]
+        np.minimum.at(least_voxel, group, firsts)
+        order = np.argsort(least_voxel)
+        rank[: len(roots)][order] = np.arange(len(roots))
+        part_of = rank[: len(roots)][group]
+        total = np.zeros(len(roots), np.int64)
+        np.add.at(total, part_of, sizes)
+        to = np.append(-1, part_of)
+        return Regions(
+            ids=least_voxel[order].astype(np.uint64) + np.uint64(1),
+            sizes=total,
+            extents=_boxes_of(extents, part_of, len(roots)),
+            near=merged([self.near.mapped(to), *self._of_blocks("near", load, to, blocks)]),
+            far=merged([self.far.mapped(to), *self._of_blocks("far", load, to, blocks)]),
+            part_of=part_of,
+            first_part=self.first,
+        )
+
+    def _of_blocks(self, name: str, load: Load, to: Ints, blocks: range) -> Iterator[Table]:
+        for i in blocks:
+            table: Table = getattr(load(i), name)
+            if len(table):
+                yield Table(to[table.pairs + self.first[i]], table.sums, table.counts)
+
+
+def _boxes_of(extents: Ints, part_of: Ints, count: int) -> Ints:
+    """The bounding boxes of regions from those of their parts."""
+    if not len(extents):
+        return np.zeros((0, 6), np.int64)
+    found = np.empty((count, 6), np.int64)
+    found[part_of] = extents
+    np.minimum.at(found[:, :3], part_of, extents[:, :3])
+    np.maximum.at(found[:, 3:], part_of, extents[:, 3:])
+    return found
+
+
+def _over_all_faces(plan: Plan, load: Load, first: Ints) -> tuple[Ints, Table, Table]:
+    """The parts that are one across a face, and the edges between those that are not."""
+    joined, near, far = [np.zeros((0, 2), np.int64)], [], []
+    far_edges = tuple(edge for _, edge in plan.far)
+    for index in range(len(plan.boxes)):
+        record = load(index)
+        at = 0
+        for u, v, n in _pairs(plan, load, first, index, plan.joins):
+            both = record.joined[at : at + n] & (u > 0) & (v > 0)
+            keys = np.unique(u[both] * (first[-1] + 1) + v[both])
+            joined.append(np.stack(np.divmod(keys, first[-1] + 1), axis=1))
+            if len(record.near_values):
+                near.append(_tabulated(u, v, record.near_values[at : at + n]))
+            at += n
+        at = 0
+        for u, v, n in _pairs(plan, load, first, index, far_edges):
+            far.append(_tabulated(u, v, record.far_values[at : at + n]))
+            at += n
+    return np.concatenate(joined), merged(near), merged(far)
+
+
+def _pairs(
+    plan: Plan, load: Load, first: Ints, index: int, edges: tuple[Vec3, ...]
+) -> Iterator[tuple[Ints, Ints, int]]:
+    """The regions (v, v - edge) of all pairs of voxels over the faces of a block, and their number, seam by seam."""
+    for number, seam in over_faces(plan, plan.boxes[index], edges):
+        partner = seam.shift(-d for d in edges[number])
+        u, v = (read_shells(plan, load, first, box).ravel() for box in (seam, partner))
+        yield u, v, seam.voxels
+
+
+def _tabulated(u: Ints, v: Ints, values: NDArray[np.uint16]) -> Table:
+    both = (u > 0) & (v > 0)
+    sums = values[both].astype(np.int64)
+    return summed(u[both], v[both], sums, np.ones_like(sums))

@@ -1,0 +1,125 @@
+"""The first phase: a block of probabilities becomes regions, and the record of how they go on in other blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepem.segment.channels import AXES, FULL, clear, level, nearest, quantise
+from deepem.segment.fragments import above_level, compact, components, first_voxels, steepest
+from deepem.segment.graph import Table, tabulate
+from deepem.segment.plan import GRAPH, Plan
+from deepem.segment.records import Record, over_faces, shells_of
+from deepem.utils.errors import InputError
+from deepem.utils.geometry import Box, Vec3
+
+Read = Callable[[Box], NDArray[Any]]
+"""Gives the array of a box of the volume: probabilities (C, Z, Y, X), a mask or labels (Z, Y, X)."""
+
+Labels = NDArray[np.uint32]
+
+
+def label_block(plan: Plan, box: Box, read: Read, read_mask: Read | None = None) -> tuple[Labels, Record]:
+    """Label one block.
+
+    Args:
+        plan: What to do.
+        box: One of `plan.boxes`.
+        read: Gives probabilities; it is called once, with `plan.reads(box)`.
+        read_mask: Gives a mask: voxels where it is 0 are background, and nothing is joined through them.
+
+    Returns:
+        The regions of the block, (Z, Y, X) uint32 from 1, and its record.
+
+    Raises:
+        InputError: the probabilities do not fit the plan.
+    """
+    area = plan.reads(box)
+    values = quantise(_checked(read(area), plan, area))
+    mask = None if read_mask is None else np.asarray(read_mask(area)) != 0
+    if plan.affinities:
+        return _label_affinities(plan, box, area, values, mask)
+    return _label_voxels(plan, box, inside(plan, values[0], mask))
+
+
+def inside(plan: Plan, values: NDArray[np.uint16], mask: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
+    """The voxels of objects, or of the seeds of a watershed: what lies above the threshold, within the mask."""
+    above = values < FULL - level(plan.threshold) if plan.decoder == "watershed" else values > level(plan.threshold)
+    return above if mask is None else above & mask
+
+
+def _label_affinities(
+    plan: Plan, box: Box, area: Box, values: NDArray[np.uint16], mask: NDArray[np.bool_] | None
+) -> tuple[Labels, Record]:
+    near = nearest(values, plan.channels, mask)
+    kept, foreground = above_level(near, level(plan.threshold)) if plan.decoder == "components" else steepest(near)
+    core = box.shift(-b for b in area.begin).slices()
+    labels, sizes = compact(components(np.ascontiguousarray(kept[core])), foreground[core])
+    near = near[:, core[0], core[1], core[2]]
+    far = [(edge, _masked(values[channel], edge, mask)[core]) for channel, edge in plan.far]
+    graph = plan.decoder in GRAPH
+    bits, faces = kept[core], list(over_faces(plan, box, AXES))
+    far_faces = over_faces(plan, box, tuple(edge for edge, _ in far))
+    record = Record(
+        firsts=plan.voxels(box, first_voxels(labels, len(sizes))),
+        sizes=sizes,
+        extents=np.zeros((0, 6), np.int64),
+        near=tabulate(labels, zip(AXES, near, strict=True)) if graph else Table.empty(),
+        far=tabulate(labels, far) if far else Table.empty(),
+        shells=shells_of(labels, box, plan.reach),
+        joined=_flat([bits[_within(box, seam)] >> axis & 1 for axis, seam in faces]).astype(bool),
+        near_values=_flat([near[axis][_within(box, seam)] for axis, seam in faces] if graph else []),
+        far_values=_flat([far[i][1][_within(box, seam)] for i, seam in far_faces]),
+    )
+    return labels, record
+
+
+def _label_voxels(plan: Plan, box: Box, foreground: NDArray[np.bool_]) -> tuple[Labels, Record]:
+    try:
+        import cc3d
+    except ImportError:
+        raise InputError("connected-components-3d", "not installed", "pip install deepem") from None
+    labels: Labels = cc3d.connected_components(foreground, connectivity=26 if plan.corners else 6, out_dtype=np.uint32)
+    statistics = cc3d.statistics(labels, no_slice_conversion=True)
+    sizes = statistics["voxel_counts"][1:].astype(np.int64)
+    bounds = statistics["bounding_boxes"][1:].astype(np.int64)  # z0, z1, y0, y1, x0, x1, the ends inclusive
+    extents = np.concatenate([bounds[:, ::2] + box.begin, bounds[:, 1::2] + 1 + box.begin], axis=1)
+    pairs = sum(seam.voxels for _, seam in over_faces(plan, box, plan.joins))
+    record = Record(
+        firsts=plan.voxels(box, first_voxels(labels, len(sizes))),
+        sizes=sizes,
+        extents=extents,
+        near=Table.empty(),
+        far=Table.empty(),
+        shells=shells_of(labels, box, plan.reach),
+        joined=np.ones(pairs, bool),  # two voxels that are foreground belong together
+        near_values=np.zeros(0, np.uint16),
+        far_values=np.zeros(0, np.uint16),
+    )
+    return labels, record
+
+
+def _checked(values: NDArray[Any], plan: Plan, area: Box) -> NDArray[Any]:
+    wants = (len(plan.edges) if plan.affinities else 1, *area.size)
+    if values.shape != wants:
+        raise InputError("probabilities", f"an array {values.shape} for {area}", f"{wants}")
+    return values
+
+
+def _masked(values: NDArray[np.uint16], edge: Vec3, mask: NDArray[np.bool_] | None) -> NDArray[np.uint16]:
+    if mask is None:
+        return values
+    values = values.copy()
+    clear(values, edge, mask)
+    return values
+
+
+def _within(box: Box, seam: Box) -> tuple[slice, slice, slice]:
+    return seam.shift(-b for b in box.begin).slices()
+
+
+def _flat(parts: list[NDArray[Any]]) -> NDArray[Any]:
+    return np.concatenate([part.ravel() for part in parts]) if parts else np.zeros(0, np.uint16)

@@ -1,0 +1,176 @@
+"""What is to be segmented how, and the blocks that it is cut into."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepem.segment.channels import AXES, Channels, level
+from deepem.segment.fragments import HALO
+from deepem.utils.errors import InputError
+from deepem.utils.geometry import Box, Vec3, touched, vec3
+
+DECODERS = ("agglomerate", "mutex", "components", "watershed", "objects")
+GRAPH = ("agglomerate", "mutex")
+"""Decoders that join fragments by the region graph: one pass over the volume serves any number of thresholds."""
+
+AFFINITIES = (*GRAPH, "components")
+"""Decoders of affinities; the others take one probability per voxel."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One segmentation of one volume: all that its result depends on, and the size of blocks, on which it does not.
+
+    Attributes:
+        volume: The voxels to segment.
+        block: The size of a block; the last ones are shorter.
+        decoder: One of DECODERS.
+        edges: For affinities, (dz, dy, dx) of each channel.
+        threshold: What lies above is joined. The decoders of GRAPH take it when the graph is cut.
+        corners: `objects`: voxels that meet in an edge or a corner are one object too, not only at a face.
+        min_seed: `watershed`: seeds of fewer voxels do not count.
+        split: `objects`: objects are cut where they are narrow; seeds lie at least so many voxels apart. 0: not.
+        holes: Background enclosed by one segment becomes part of it.
+        halo: Voxels around a block that `watershed`, `split` and `holes` see.
+    """
+
+    volume: Box
+    block: Vec3
+    decoder: str = "agglomerate"
+    edges: tuple[Vec3, ...] = ()
+    threshold: float = 0.5
+    corners: bool = False
+    min_seed: int = 0
+    split: int = 0
+    holes: bool = False
+    halo: Vec3 = (32, 32, 32)
+
+    def __post_init__(self) -> None:
+        check_decoder(self.decoder)
+        if min(self.block) < 1:
+            raise InputError("block size", self.block, "1 voxel or more on every axis")
+        if min(self.halo) < 0:
+            raise InputError("halo", self.halo, "0 voxels or more on every axis")
+        for name in ("min_seed", "split"):
+            if getattr(self, name) < 0:
+                raise InputError(name, getattr(self, name), "0 or more")
+        level(self.threshold)
+        if self.decoder == "mutex" and not self.channels.far:
+            raise InputError("edges", list(self.edges), "a long-range edge, along which the decoder mutex keeps apart")
+        if self.affinities:
+            _ = self.channels
+
+    @property
+    def affinities(self) -> bool:
+        """Whether it is made from affinities."""
+        return self.decoder in AFFINITIES
+
+    @cached_property
+    def channels(self) -> Channels:
+        """What the channels of the affinities hold."""
+        return Channels.of(self.edges)
+
+    @cached_property
+    def joins(self) -> tuple[Vec3, ...]:
+        """The edges along which voxels of neighbouring blocks can belong together."""
+        if not self.corners:
+            return AXES
+        steps = (vec3(step) for step in itertools.product((-1, 0, 1), repeat=3))
+        return tuple(step for step in steps if step > (0, 0, 0))
+
+    @property
+    def local(self) -> bool:
+        """Whether the segments of a block follow from the labels of the block alone, once the whole is known."""
+        return not (self.decoder == "watershed" or self.split or self.holes)
+
+    @property
+    def far(self) -> tuple[tuple[int, Vec3], ...]:
+        """Channel and edge of the long-range affinities that the decoder uses."""
+        return self.channels.far if self.decoder == "mutex" else ()
+
+    @cached_property
+    def reach(self) -> Vec3:
+        """How far along each axis a pair of voxels of two blocks may lie apart."""
+        edges = (*self.joins, *(edge for _, edge in self.far))
+        return vec3(max(abs(edge[axis]) for edge in edges) for axis in range(3))
+
+    @cached_property
+    def counts(self) -> Vec3:
+        """Number of blocks along each axis."""
+        return vec3(-(-n // b) for n, b in zip(self.volume.size, self.block, strict=True))
+
+    @cached_property
+    def boxes(self) -> tuple[Box, ...]:
+        """The blocks, in array order."""
+        return tuple(touched(self.volume, self.block, self.volume))
+
+    def index(self, box: Box) -> int:
+        """Which block begins where a box begins."""
+        steps = zip(box.begin, self.volume.begin, self.block, strict=True)
+        z, y, x = ((b - v) // n for b, v, n in steps)
+        return (z * self.counts[1] + y) * self.counts[2] + x
+
+    def grown(self, box: Box, by: Sequence[int]) -> Box:
+        """A box with a halo, within the volume."""
+        begin = vec3(b - n for b, n in zip(box.begin, by, strict=True))
+        end = vec3(e + n for e, n in zip(box.end, by, strict=True))
+        found = Box(begin, end).intersect(self.volume)
+        assert found is not None
+        return found
+
+    def reads(self, box: Box) -> Box:
+        """What labelling a block reads."""
+        if not self.affinities:
+            return box
+        return self.grown(box, [max([HALO, *(abs(e[axis]) for _, e in self.far)]) for axis in range(3)])
+
+    def sees(self, box: Box) -> Box:
+        """What relabelling a block reads of the labels."""
+        return box if self.local else self.grown(box, [n + 1 for n in self.halo])
+
+    def voxels(self, box: Box, flat: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The index in the volume of voxels of a box, given by their index in the box."""
+        z, y, x = (
+            i + b - v for i, b, v in zip(np.unravel_index(flat, box.size), box.begin, self.volume.begin, strict=True)
+        )
+        _, height, width = self.volume.size
+        found: NDArray[np.int64] = (z * height + y) * width + x
+        return found
+
+    def text(self) -> dict[str, object]:
+        """The attributes as plain values, to be written beside results."""
+        found = {field.name: getattr(self, field.name) for field in fields(self)}
+        return found | {"volume": [list(self.volume.begin), list(self.volume.end)]}
+
+
+def check_decoder(decoder: str) -> None:
+    """Refuse a decoder that there is not."""
+    if decoder not in DECODERS:
+        raise InputError("decoder", decoder, f"one of {', '.join(DECODERS)}")
+
+
+def seams(box: Box, edge: Vec3, volume: Box) -> Iterator[Box]:
+    """The voxels v of a block whose partner v - edge lies in another block of the volume, as boxes that do not overlap.
+
+    ::
+
+        edge (0, 1, 2)      + + + + +       +  the slab along y
+                            . . . . # #     #  the slab along x, without the first
+                            (mirrored: partners lie towards the origin)
+    """
+    ends = list(zip(*box, *volume, edge, strict=True))
+    valid = [(max(b, low + d), min(e, high + d)) for b, e, low, high, d in ends]
+    inside = [(max(b, b + d), min(e, e + d)) for b, e, _, _, d in ends]
+    for axis in range(3):
+        (low, high), (first, last) = valid[axis], inside[axis]
+        leaving = ((low, first), (last, high)) if first < last else ((low, high),)
+        for begin, end in leaving:
+            ranges = [*inside[:axis], (begin, end), *valid[axis + 1 :]]
+            if all(b < e for b, e in ranges):
+                yield Box(vec3(b for b, _ in ranges), vec3(e for _, e in ranges))
