@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from deepem.io.faults import readable
+from deepem.io.faults import readable, refuse_special
+from deepem.io.format import Format
 from deepem.io.formats import format_of, split_path
 from deepem.io.stored import Image, Stored
 from deepem.io.volume import Array
@@ -35,6 +36,7 @@ def opened(path: str | os.PathLike[str]) -> Iterator[Stored]:
     form, (file, key) = format_of(path), split_path(path)
     if not form.exists(file):
         raise InputError(path, "no such file", "a volume")
+    _refuse_special(form, file)
     with form.open(file, key) as stored:
         yield stored
 
@@ -61,6 +63,7 @@ def imread(path: str | os.PathLike[str]) -> Array:
     form, (file, key) = format_of(path), split_path(path)
     if not form.exists(file):
         raise FileNotFoundError(errno.ENOENT, "no such volume", file)
+    _refuse_special(form, file)
     with form.open(file, key) as stored, readable(file, form.name):
         array = np.ascontiguousarray(stored.whole())
     return array.astype(array.dtype.newbyteorder("="), copy=False)
@@ -96,6 +99,11 @@ def imsave(
     Path(file).parent.mkdir(parents=True, exist_ok=True)
     with _replacing_folder(Path(file)) if form.folder else replacing(Path(file)) as beside:
         form.write(str(beside), key, array, compress, attributes or {})
+
+
+def _refuse_special(form: Format, file: str) -> None:
+    if not form.remote:
+        refuse_special(file)
 
 
 @contextmanager

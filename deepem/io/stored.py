@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deepem.io.faults import missing_package, unreadable_file
 from deepem.io.volume import Array, VolumeInfo, VoxelSize
 from deepem.utils.errors import InputError, reason
 from deepem.utils.geometry import Box, Vec3, touched, vec3
@@ -67,10 +68,28 @@ class Stored:
             InputError: it has neither three axes nor four.
         """
         if len(self.data.shape) not in (3, 4):
-            raise InputError(self.name, f"an array of shape {tuple(self.data.shape)}", "(Z, Y, X) or (C, Z, Y, X)")
+            shape = tuple(self.data.shape)
+            raise InputError(self.name, f"an array of shape {shape}", "(Z, Y, X) or (C, Z, Y, X)")
+        self.check_channels()
+
+    def check_channels(self) -> None:
+        """Refuse four axes of which the last are the channels.
+
+        Raises:
+            InputError: it looks so.
+        """
+        shape = tuple(self.data.shape)
+        if len(shape) == 4 and shape[-1] in (3, 4) and min(shape[:-1]) > 4:
+            wants = "(C, Z, Y, X): move the channels to the front"
+            raise InputError(self.name, f"an array of shape {shape}, channels last", wants)
 
     def whole(self) -> Array:
-        """All of it, in memory, with the axes that it has."""
+        """All of it, in memory, with the axes that it has.
+
+        Raises:
+            InputError: the channels are its last axis.
+        """
+        self.check_channels()
         return np.asarray(self.data[...])
 
     def read(self, box: Box) -> Array:
@@ -79,10 +98,13 @@ class Stored:
         Raises:
             InputError: it cannot be read there; file and box are named, as narrowly as the format allows.
         """
+        self.check_axes()
         z, y, x = box.slices()
         try:
             array = np.asarray(self.data[..., z, y, x])
         except Exception as error:  # each format and compression raises errors of its own
+            if isinstance(error, MemoryError) or missing_package(self.name, error):
+                raise unreadable_file(self.name, "", error) from error
             part, where = self._unreadable(box)
             got = f"unreadable voxels {part.begin} to {part.end}{where} ({reason(error)})"
             raise InputError(self.name, got, "a whole volume") from error
