@@ -27,8 +27,11 @@ from deepem.utils.files import replacing
 
 
 @contextmanager
-def opened(path: str | os.PathLike[str]) -> Iterator[Stored]:
+def opened(path: str | os.PathLike[str], *, sparse: bool = False) -> Iterator[Stored]:
     """A volume, opened for reading; of TIFF whole pages are read, of the others boxes.
+
+    A chunk that is absent holds the fill value, as zarr and precomputed volumes say. How many of those that were read
+    are absent is told when the volume is closed, in one warning, unless it is `sparse`, as masks are.
 
     Raises:
         InputError: there is no such file, or it cannot be read.
@@ -39,6 +42,8 @@ def opened(path: str | os.PathLike[str]) -> Iterator[Stored]:
     _refuse_special(form, file)
     with form.open(file, key) as stored:
         yield stored
+        if not sparse:
+            stored.warn_of_absent()
 
 
 @contextmanager
@@ -52,8 +57,10 @@ def opened_image(path: str | os.PathLike[str]) -> Iterator[Image]:
         yield Image(stored.name, stored.data, stored.attributes)
 
 
-def imread(path: str | os.PathLike[str]) -> Array:
+def imread(path: str | os.PathLike[str], *, sparse: bool = False) -> Array:
     """The volume stored at a path, whole and in memory.
+
+    Chunks that are absent hold the fill value; one warning says how many, unless the volume is `sparse`, as masks are.
 
     Raises:
         FileNotFoundError: nothing is there.
@@ -66,6 +73,8 @@ def imread(path: str | os.PathLike[str]) -> Array:
     _refuse_special(form, file)
     with form.open(file, key) as stored, readable(file, form.name):
         array = np.ascontiguousarray(stored.whole())
+        if not sparse:
+            stored.warn_of_absent()
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 

@@ -57,6 +57,7 @@ class CloudSource:
         bounds: Of the level, in its voxels.
         whole: The bounds of mip 0, in voxels of mip 0.
         ratio: (z, y, x) voxels of mip 0 per voxel of the level.
+        absent: Chunks that were read and are not there.
         origin: (z, y, x) of the first voxel of the box, in voxels of the level.
         size: (z, y, x) voxels of the box.
     """
@@ -71,6 +72,7 @@ class CloudSource:
         self.origin, self.size = self.bounds.begin, self.bounds.size
         self.channels = int(self.volume.num_channels)
         self.voxel_size_nm = voxel_size_of(self.volume)
+        self.absent: set[str] = set()
 
     def within(self, box: Box) -> CloudSource:
         """A box of the volume, in voxels of the level.
@@ -101,7 +103,7 @@ class CloudSource:
         Raises:
             InputError: a chunk cannot be read; the box is named.
         """
-        array = get(self.volume, box.shift(self.origin))
+        array = get(self.volume, box.shift(self.origin), self.absent)
         return array if array.dtype == np.uint8 else floats(self.name, box, array)
 
 
@@ -124,11 +126,12 @@ class Level:
         self.dtype = np.dtype(volume.dtype)
         channels = int(volume.num_channels)
         self.shape = self.bounds.size if channels == 1 else (channels, *self.bounds.size)
+        self.absent: set[str] = set()
 
     def __getitem__(self, where: Any) -> Array:
         z, y, x = Box((0, 0, 0), self.bounds.size).slices() if where is ... else where[1:]
         box = Box((z.start, y.start, x.start), (z.stop, y.stop, x.stop))
-        array = get(self.volume, box.shift(self.bounds.begin))
+        array = get(self.volume, box.shift(self.bounds.begin), self.absent)
         return array.reshape(array.shape[-len(self.shape) :])
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from deepem.io.faults import missing_package, unreadable_file
 from deepem.io.volume import Array, VolumeInfo, VoxelSize
-from deepem.utils.errors import InputError, reason
+from deepem.utils.errors import InputError, reason, warn
 from deepem.utils.geometry import Box, Vec3, touched, vec3
 
 SLACK = 1e-3
@@ -24,8 +24,9 @@ class Stored:
 
     Attributes:
         name: What an error names: the file.
-        data: Anything with ``shape``, ``dtype`` and slices. It may have ``chunks``, the unit that is read at once, and
-            ``file_of(begin)``, the file of the chunk that begins there.
+        data: Anything with ``shape``, ``dtype`` and slices. It may have ``chunks``, the unit that is read at once,
+            ``file_of(begin)``, the file of the chunk that begins there, and ``absent``, the chunks that were asked for
+            and are not there.
         attributes: What the file says about itself.
     """
 
@@ -102,6 +103,8 @@ class Stored:
         z, y, x = box.slices()
         try:
             array = np.asarray(self.data[..., z, y, x])
+        except InputError:
+            raise
         except Exception as error:  # each format and compression raises errors of its own
             if isinstance(error, MemoryError) or missing_package(self.name, error):
                 raise unreadable_file(self.name, "", error) from error
@@ -109,6 +112,10 @@ class Stored:
             got = f"unreadable voxels {part.begin} to {part.end}{where} ({reason(error)})"
             raise InputError(self.name, got, "a whole volume") from error
         return array if array.ndim == 4 else array[None]
+
+    def warn_of_absent(self) -> None:
+        """Say how many of the chunks that were read are not there."""
+        warn_of_absent(self.name, getattr(self.data, "absent", ()))
 
     def _unreadable(self, box: Box) -> tuple[Box, str]:
         """The first chunk in a box that cannot be read, and its file where it has one; the box if all of them can."""
@@ -150,6 +157,13 @@ class Image(Stored):
         """
         array = super().read(box)
         return array if array.dtype == np.uint8 else floats(self.name, box, array, any_range=self.any_range)
+
+
+def warn_of_absent(name: str, absent: Collection[str]) -> None:
+    """Say how many chunks that were read are not there."""
+    if absent:
+        words = "chunk is" if len(absent) == 1 else "chunks are"
+        warn(f"{name}: {len(absent)} {words} absent and read as the fill value, such as {min(absent)}")
 
 
 def floats(name: str, box: Box, array: Array, any_range: bool = False) -> NDArray[np.float32]:

@@ -16,7 +16,7 @@ from deepem.io.files import opened_image
 from deepem.io.precomputed import CloudMask, CloudSource
 from deepem.io.pyramid import downsample
 from deepem.io.sink import Hdf5Sink, attributes_of
-from deepem.io.stored import Image
+from deepem.io.stored import Image, warn_of_absent
 from deepem.io.views import Masked, Mirrored, Normalised, tables_of
 from deepem.io.volume import Volume
 from deepem.scan.augment import VARIANCE
@@ -120,7 +120,9 @@ def predict_cloud(job: Job) -> Summary:
     """Predict a box of a volume behind cloud-volume."""
     volume, source = cloud_volume(job)
     covered = job.covered(volume)
-    return {"name": source.name, **placement(job, volume, source, covered).predict(volume)}
+    figures = placement(job, volume, source, covered).predict(volume)
+    warn_of_absent(source.name, source.absent)
+    return {"name": source.name, **figures}
 
 
 def cloud_volume(job: Job, tables: Any = None) -> tuple[Volume, CloudSource]:

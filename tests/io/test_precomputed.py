@@ -75,7 +75,9 @@ def test_missing_chunks_of_the_input_are_zeros(stored, tmp_path):
     path, array = stored
     victim = sorted((tmp_path / "em").glob("4*/*"))[0]
     victim.unlink()
-    found = CloudSource(path).read(Box((0, 0, 0), SIZE))[0]
+    source = CloudSource(path)
+    found = source.read(Box((0, 0, 0), SIZE))[0]
+    assert source.absent == {f"{victim.parent.name}/{victim.name.removesuffix('.gz')}"}
     assert (found == 0).sum() == 16 * 8 * 4
     assert np.array_equal(found[found > 0], array[found > 0])
 
