@@ -65,7 +65,9 @@ class CloudSource:
     def __init__(self, path: str, mip: int = 0, cache: bool = False) -> None:
         self.name, self.mip = path, mip
         self.volume = open_volume(path, mip, fill_missing=True, bounded=True, cache=cache)
-        self._check(np.dtype(self.volume.dtype))
+        dtype = np.dtype(self.volume.dtype)
+        if dtype != np.uint8 and dtype.kind != "f":
+            raise InputError(path, f"an image of {dtype}", "uint8, or floats from 0 to 1")
         whole = self.volume.mip_bounds(0)
         self.whole, self.bounds = Box(zyx(whole.minpt), zyx(whole.maxpt)), bounds_of(self.volume)
         self.ratio = vec3(round(float(r)) for r in tuple(self.volume.downsample_ratio)[::-1])
@@ -92,11 +94,6 @@ class CloudSource:
         dtype = np.dtype(self.volume.dtype)
         return VolumeInfo(self.name, self.size, dtype, self.channels, "czyx", self.voxel_size_nm, self.origin)
 
-    def _check(self, dtype: np.dtype[Any]) -> None:
-        """Refuse types that are no image's."""
-        if dtype != np.uint8 and dtype.kind != "f":
-            raise InputError(self.name, f"an image of {dtype}", "uint8, or floats from 0 to 1")
-
     def read(self, box: Box) -> Array:
         """The box, relative to the origin, as (C, Z, Y, X) uint8 or float32.
 
@@ -105,17 +102,6 @@ class CloudSource:
         """
         array = get(self.volume, box.shift(self.origin), self.absent)
         return array if array.dtype == np.uint8 else floats(self.name, box, array)
-
-
-class CloudMask(CloudSource):
-    """A volume of any type, a segmentation say, of which only counts where it is above 0."""
-
-    def _check(self, dtype: np.dtype[Any]) -> None:
-        """All types can be compared with 0."""
-
-    def read(self, box: Box) -> Array:
-        """The box, relative to the origin, as (1, Z, Y, X) of 0 and 1: whether any channel is above 0."""
-        return np.asarray(np.any(get(self.volume, box.shift(self.origin)) > 0, 0, keepdims=True), np.uint8)
 
 
 class Level:

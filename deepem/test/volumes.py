@@ -11,14 +11,15 @@ from typing import Any
 
 import numpy as np
 
+from deepem.io.cloud_mask import CloudMask
 from deepem.io.cloud_sink import CloudSink, Layout, fits
 from deepem.io.files import opened_image
-from deepem.io.precomputed import CloudMask, CloudSource
+from deepem.io.precomputed import CloudSource
 from deepem.io.pyramid import downsample
 from deepem.io.sink import Hdf5Sink, attributes_of
 from deepem.io.stored import Image, warn_of_absent
 from deepem.io.views import Masked, Mirrored, Normalised, tables_of
-from deepem.io.volume import Volume
+from deepem.io.volume import Volume, VoxelSize
 from deepem.scan.augment import VARIANCE
 from deepem.tasks import Task
 from deepem.test.job import Job
@@ -95,13 +96,21 @@ def predict_file(job: Job, name: str) -> Summary:
         paths = file_paths(options, job.outputs, job.number, name)
         begin = vec3(o + b for o, b in zip(volume.origin, covered.begin, strict=True))
         attributes = {
-            output: attributes_of(row.flag, row.edges, begin, volume.voxel_size_nm)
+            output: attributes_of(row.flag, row.edges, begin, voxel_size_of(options, volume))
             for output, row in rows_of(job).items()
         }
         with Hdf5Sink(paths, job.outputs, covered, options["out_dtype"], attributes) as sink:
             figures = job.run(volume, covered, sink, label=name)
     tell(f"{name}: wrote {', '.join(map(str, paths.values()))}")
     return {"name": name, **figures, "outputs": {output: str(path) for output, path in paths.items()}}
+
+
+def voxel_size_of(options: Options, volume: Volume) -> VoxelSize | None:
+    """(z, y, x) nanometres: those of the options, else the input's, else unknown."""
+    if not options["resolution"]:
+        return volume.voxel_size_nm
+    x, y, z = (float(n) for n in options["resolution"])
+    return z, y, x
 
 
 def rows_of(job: Job) -> dict[str, Task]:
@@ -127,16 +136,17 @@ def predict_cloud(job: Job) -> Summary:
 
 def cloud_volume(job: Job, tables: Any = None) -> tuple[Volume, CloudSource]:
     """The input volume of the options as it is to be read, and as it is stored."""
-    source = stored(job.options, "gs_input")
-    mask = stored(job.options, "gs_input_mask", CloudMask) if job.options["gs_input_mask"] else None
+    options = job.options
+    source, path = stored(options, "gs_input"), options["gs_input_mask"]
+    mask = CloudMask(filled(path, options["keywords"]), source) if path else None
     return prepared(job, source, mask, tables), source
 
 
-def stored(options: Options, flag: str, kind: type[CloudSource] = CloudSource) -> CloudSource:
+def stored(options: Options, flag: str) -> CloudSource:
     """The volume that a flag names, at the place that the options name, as it is stored."""
     path = filled(options[flag], options["keywords"])
     with told_as({"mip": "--in_mip"}):
-        source = kind(path, options["in_mip"], options["cache"])
+        source = CloudSource(path, options["in_mip"], options["cache"])
     return place_of(options).within(source)
 
 
@@ -242,10 +252,8 @@ class Placement:
     def layout(self) -> Layout:
         """Of new output volumes."""
         options = self.job.options
-        resolution = options["resolution"]
-        size = tuple(resolution)[::-1] if resolution else self.volume.voxel_size_nm or (40.0, 4.0, 4.0)
-        z, y, x = (float(n) for n in size)
-        return Layout(self.bounds, (z, y, x), vec3(tuple(options["chunk_size"])[::-1]), options["out_dtype"])
+        voxel_size = voxel_size_of(options, self.volume) or (40.0, 4.0, 4.0)
+        return Layout(self.bounds, voxel_size, vec3(tuple(options["chunk_size"])[::-1]), options["out_dtype"])
 
     @property
     def attributes(self) -> dict[str, dict[str, Any]]:
