@@ -62,6 +62,6 @@ def load_files(
         absent = {key for key, file in files.items() if not format_of(file).exists(split_path(file)[0])}
         if lacking := [row[key] for key in files if key in absent - optional]:
             raise InputError(folder, f"no {', '.join(lacking)}", remedy or "these files")
-        volumes[id] = {key: imread(file) for key, file in files.items() if key not in absent}
+        volumes[id] = {key: imread(file, sparse="msk" in key) for key, file in files.items() if key not in absent}
         volumes[id]["loc"] = bool(table[id].get("loc", False))
     return volumes

@@ -43,8 +43,8 @@ def stored_in(volume: Any, box: Box) -> Iterator[tuple[str, Box]]:
         yield f"{volume.key}/{x}-{xx}_{y}-{yy}_{z}-{zz}", chunk
 
 
-def get(volume: Any, box: Box) -> Array:
-    """Read (C, Z, Y, X) from a volume; chunks that were never written are zeros.
+def get(volume: Any, box: Box, absent: set[str] | None = None) -> Array:
+    """Read (C, Z, Y, X) from a volume; chunks that were never written are zeros, and are added to `absent`.
 
     Raises:
         InputError: a chunk cannot be read, or is an empty file, which cloud-volume takes for one never written.
@@ -56,7 +56,9 @@ def get(volume: Any, box: Box) -> Array:
         raise InputError(volume.cloudpath, f"chunks in {volume.encoding}, whose reader is missing", wants) from error
     except Exception as error:  # each protocol and encoding raises errors of its own
         raise _unreadable(volume, box, error) from error
-    _refuse_empty_files(volume, box, found)
+    gone = _absent(volume, box, found)
+    if absent is not None:
+        absent.update(gone)
     return found
 
 
@@ -120,8 +122,14 @@ def _unreadable(volume: Any, box: Box, error: Exception) -> InputError:
     return InputError(volume.cloudpath, where, "a whole volume")
 
 
-def _refuse_empty_files(volume: Any, box: Box, found: Array) -> None:
-    """An empty file is what a full disk leaves; chunks that are all zeros are looked up."""
+def _absent(volume: Any, box: Box, found: Array) -> set[str]:
+    """The chunks that are not there, among those that are all zeros.
+
+    Raises:
+        InputError: one is an empty file, which is what a full disk leaves.
+    """
+    if volume.scale.get("sharding"):  # chunks are no files of their own
+        return set()
     black = []
     for key, chunk in stored_in(volume, box):
         inside = chunk.intersect(box)
@@ -130,9 +138,11 @@ def _refuse_empty_files(volume: Any, box: Box, found: Array) -> None:
         if not found[:, z, y, x].any():
             black.append(key)
     if not black:
-        return
+        return set()
     from cloudfiles import CloudFiles
 
-    for key, size in CloudFiles(volume.cloudpath, progress=False).size(black).items():
+    sizes = CloudFiles(volume.cloudpath, progress=False).size(black)
+    for key, size in sizes.items():
         if size == 0:
             raise InputError(f"{volume.cloudpath}/{key}", "an empty file", "a whole chunk, or none")
+    return {key for key, size in sizes.items() if size is None}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import stat
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,23 +19,57 @@ FAULTS = (
 """What libraries raise over a file that is damaged or not what its name says."""
 
 
+EXTRAS = {"zarr": "zarr", "imagecodecs": "tiff", "tensorstore": "zarr"}
+"""Optional package -> the extra of this project that brings it."""
+
+
 @contextmanager
 def readable(file: object, form: str) -> Iterator[None]:
     """Turn what a library raises over a damaged file into one line that names the file.
 
     Raises:
-        InputError: the block failed with one of `FAULTS`.
+        InputError: the block failed with one of `FAULTS`, or a package is missing.
     """
     try:
         yield
     except InputError:
         raise
-    except (PermissionError, IsADirectoryError) as error:
-        raise InputError(file, error.strerror or reason(error), f"a readable {form} file") from error
-    except MemoryError as error:
-        raise InputError(file, f"more than fits into memory ({reason(error)})", "a smaller volume") from error
-    except FAULTS as error:
-        raise InputError(file, f"a file that cannot be read ({reason(error)})", f"a whole {form} file") from error
+    except (*FAULTS, ImportError) as error:
+        raise unreadable_file(file, form, error) from error
+
+
+def unreadable_file(file: object, form: str, error: Exception) -> InputError:
+    """What to say of a file that a library failed to read."""
+    if (told := missing_package(file, error)) is not None:
+        return told
+    if isinstance(error, PermissionError | IsADirectoryError):
+        return InputError(file, error.strerror or reason(error), f"a readable {form} file")
+    if isinstance(error, MemoryError):
+        return InputError(file, f"more than fits into memory ({reason(error)})", "a smaller volume")
+    return InputError(file, f"a file that cannot be read ({reason(error)})", f"a whole {form} file")
+
+
+def missing_package(file: object, error: Exception) -> InputError | None:
+    """What to say if a read failed for want of an optional package; None if it failed for another reason."""
+    name = error.name if isinstance(error, ImportError) else None
+    if name is None and "imagecodecs" in str(error):  # tifffile asks for it by a ValueError
+        name = "imagecodecs"
+    if name is None:
+        return None
+    package = name.split(".")[0]
+    remedy = f"pip install 'deepem[{EXTRAS[package]}]'" if package in EXTRAS else f"pip install {package}"
+    return InputError(file, f"a file that cannot be read without the package {package}", remedy)
+
+
+def refuse_special(file: str) -> None:
+    """Refuse a pipe, a socket or a device: opening one may wait for ever.
+
+    Raises:
+        InputError: the path is neither a file nor a folder.
+    """
+    mode = os.stat(file).st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise InputError(file, "a pipe, socket or device", "a file")
 
 
 def unwritable(path: object, error: Exception) -> InputError:

@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from deepem.io.faults import readable
+from deepem.io.faults import readable, refuse_special
+from deepem.io.format import Format
 from deepem.io.formats import format_of, split_path
 from deepem.io.stored import Image, Stored
 from deepem.io.volume import Array
@@ -26,8 +27,11 @@ from deepem.utils.files import replacing
 
 
 @contextmanager
-def opened(path: str | os.PathLike[str]) -> Iterator[Stored]:
+def opened(path: str | os.PathLike[str], *, sparse: bool = False) -> Iterator[Stored]:
     """A volume, opened for reading; of TIFF whole pages are read, of the others boxes.
+
+    A chunk that is absent holds the fill value, as zarr and precomputed volumes say. How many of those that were read
+    are absent is told when the volume is closed, in one warning, unless it is `sparse`, as masks are.
 
     Raises:
         InputError: there is no such file, or it cannot be read.
@@ -35,8 +39,11 @@ def opened(path: str | os.PathLike[str]) -> Iterator[Stored]:
     form, (file, key) = format_of(path), split_path(path)
     if not form.exists(file):
         raise InputError(path, "no such file", "a volume")
+    _refuse_special(form, file)
     with form.open(file, key) as stored:
         yield stored
+        if not sparse:
+            stored.warn_of_absent()
 
 
 @contextmanager
@@ -50,8 +57,10 @@ def opened_image(path: str | os.PathLike[str]) -> Iterator[Image]:
         yield Image(stored.name, stored.data, stored.attributes)
 
 
-def imread(path: str | os.PathLike[str]) -> Array:
+def imread(path: str | os.PathLike[str], *, sparse: bool = False) -> Array:
     """The volume stored at a path, whole and in memory.
+
+    Chunks that are absent hold the fill value; one warning says how many, unless the volume is `sparse`, as masks are.
 
     Raises:
         FileNotFoundError: nothing is there.
@@ -61,8 +70,11 @@ def imread(path: str | os.PathLike[str]) -> Array:
     form, (file, key) = format_of(path), split_path(path)
     if not form.exists(file):
         raise FileNotFoundError(errno.ENOENT, "no such volume", file)
+    _refuse_special(form, file)
     with form.open(file, key) as stored, readable(file, form.name):
         array = np.ascontiguousarray(stored.whole())
+        if not sparse:
+            stored.warn_of_absent()
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
@@ -96,6 +108,11 @@ def imsave(
     Path(file).parent.mkdir(parents=True, exist_ok=True)
     with _replacing_folder(Path(file)) if form.folder else replacing(Path(file)) as beside:
         form.write(str(beside), key, array, compress, attributes or {})
+
+
+def _refuse_special(form: Format, file: str) -> None:
+    if not form.remote:
+        refuse_special(file)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import os
 
 from deepem.io.format import Format
 from deepem.io.hdf5 import HDF5
+from deepem.io.n5 import N5
 from deepem.io.npy import NPY
 from deepem.io.precomputed import PRECOMPUTED
 from deepem.io.tiff import TIFF
@@ -16,6 +17,7 @@ FORMATS: tuple[Format, ...] = (
     HDF5,
     TIFF,
     ZARR,
+    N5,
     NPY,
     PRECOMPUTED,
 )

@@ -12,12 +12,18 @@ from deepem.io.faults import readable
 from deepem.io.format import Format
 from deepem.io.stored import Stored
 from deepem.io.volume import Array
+from deepem.utils.errors import InputError
 
 
 @contextmanager
 def _open(file: str, key: str | None) -> Iterator[Stored]:
     with readable(file, "numpy"):
         data = np.load(file, mmap_mode="r", allow_pickle=False)
+        if not isinstance(data, np.ndarray):
+            data.close()
+            raise InputError(
+                file, f"an archive of the arrays {', '.join(data.files)} (npz)", "one array, as np.save writes"
+            )
     yield Stored(file, data)
 
 

@@ -57,6 +57,7 @@ class CloudSource:
         bounds: Of the level, in its voxels.
         whole: The bounds of mip 0, in voxels of mip 0.
         ratio: (z, y, x) voxels of mip 0 per voxel of the level.
+        absent: Chunks that were read and are not there.
         origin: (z, y, x) of the first voxel of the box, in voxels of the level.
         size: (z, y, x) voxels of the box.
     """
@@ -64,13 +65,16 @@ class CloudSource:
     def __init__(self, path: str, mip: int = 0, cache: bool = False) -> None:
         self.name, self.mip = path, mip
         self.volume = open_volume(path, mip, fill_missing=True, bounded=True, cache=cache)
-        self._check(np.dtype(self.volume.dtype))
+        dtype = np.dtype(self.volume.dtype)
+        if dtype != np.uint8 and dtype.kind != "f":
+            raise InputError(path, f"an image of {dtype}", "uint8, or floats from 0 to 1")
         whole = self.volume.mip_bounds(0)
         self.whole, self.bounds = Box(zyx(whole.minpt), zyx(whole.maxpt)), bounds_of(self.volume)
         self.ratio = vec3(round(float(r)) for r in tuple(self.volume.downsample_ratio)[::-1])
         self.origin, self.size = self.bounds.begin, self.bounds.size
         self.channels = int(self.volume.num_channels)
         self.voxel_size_nm = voxel_size_of(self.volume)
+        self.absent: set[str] = set()
 
     def within(self, box: Box) -> CloudSource:
         """A box of the volume, in voxels of the level.
@@ -90,30 +94,14 @@ class CloudSource:
         dtype = np.dtype(self.volume.dtype)
         return VolumeInfo(self.name, self.size, dtype, self.channels, "czyx", self.voxel_size_nm, self.origin)
 
-    def _check(self, dtype: np.dtype[Any]) -> None:
-        """Refuse types that are no image's."""
-        if dtype != np.uint8 and dtype.kind != "f":
-            raise InputError(self.name, f"an image of {dtype}", "uint8, or floats from 0 to 1")
-
     def read(self, box: Box) -> Array:
         """The box, relative to the origin, as (C, Z, Y, X) uint8 or float32.
 
         Raises:
             InputError: a chunk cannot be read; the box is named.
         """
-        array = get(self.volume, box.shift(self.origin))
+        array = get(self.volume, box.shift(self.origin), self.absent)
         return array if array.dtype == np.uint8 else floats(self.name, box, array)
-
-
-class CloudMask(CloudSource):
-    """A volume of any type, a segmentation say, of which only counts where it is above 0."""
-
-    def _check(self, dtype: np.dtype[Any]) -> None:
-        """All types can be compared with 0."""
-
-    def read(self, box: Box) -> Array:
-        """The box, relative to the origin, as (1, Z, Y, X) of 0 and 1: whether any channel is above 0."""
-        return np.asarray(np.any(get(self.volume, box.shift(self.origin)) > 0, 0, keepdims=True), np.uint8)
 
 
 class Level:
@@ -124,11 +112,12 @@ class Level:
         self.dtype = np.dtype(volume.dtype)
         channels = int(volume.num_channels)
         self.shape = self.bounds.size if channels == 1 else (channels, *self.bounds.size)
+        self.absent: set[str] = set()
 
     def __getitem__(self, where: Any) -> Array:
         z, y, x = Box((0, 0, 0), self.bounds.size).slices() if where is ... else where[1:]
         box = Box((z.start, y.start, x.start), (z.stop, y.stop, x.stop))
-        array = get(self.volume, box.shift(self.bounds.begin))
+        array = get(self.volume, box.shift(self.bounds.begin), self.absent)
         return array.reshape(array.shape[-len(self.shape) :])
 
 

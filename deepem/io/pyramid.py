@@ -6,16 +6,18 @@ from typing import Any
 
 import numpy as np
 
-from deepem.io.chunks import bounds_of, get, put, zyx
-from deepem.io.volume import Array
-from deepem.utils.geometry import Box, Tiles, vec3
+from deepem.io.chunks import bounds_of, get, put, voxel_size_of, zyx
+from deepem.io.volume import Array, VoxelSize
+from deepem.utils.geometry import Box, Tiles, Vec3, vec3
 
 
 def downsample(path: str, levels: int | None = None) -> int:
-    """Add levels of half the resolution in x and y, each voxel the mean of four, and return how many there are then.
+    """Add levels of lower resolution, and return how many there are then.
 
-    Class numbers, in volumes of the type "segmentation", have no mean: one of the four stands for all.
-    By default until a level is no larger than a chunk in x or y.
+    Each voxel is the mean of those that it covers: 2 along each axis whose voxels are shorter than twice the shortest,
+    so that voxels become isotropic and stay so: 4,4,40 nm becomes 8,8,40 nm, and 4,4,4 nm becomes 8,8,8 nm (x, y, z).
+    Class numbers, in volumes of the type "segmentation", have no mean: the first voxel stands for all of them.
+    By default levels are added until one is no larger than a chunk in x or y.
     """
     from cloudvolume import CloudVolume
 
@@ -25,32 +27,37 @@ def downsample(path: str, levels: int | None = None) -> int:
         fine = CloudVolume(path, mip=mip, **options)
         if any(n <= c for n, c in zip(fine.volume_size[:2], fine.chunk_size[:2], strict=True)):
             break
-        fine.add_scale(tuple(int(f) for f in 2 ** (mip + 1) * np.array((1, 1, 0)) + (0, 0, 1)))
+        factor = factor_of(voxel_size_of(fine))
+        fine.add_scale([round(float(r)) * f for r, f in zip(fine.downsample_ratio, factor[::-1], strict=True)])
         fine.commit_info()
         coarse = CloudVolume(path, mip=mip + 1, **options)
         step = vec3(c * n for c, n in zip(zyx(coarse.chunk_size), (1, 8, 8), strict=True))
         for box in Tiles(bounds_of(coarse), step):
-            put(coarse, box, _halved(fine, box))
+            put(coarse, box, _mean(fine, box, factor))
         mip += 1
     return mip + 1
 
 
-def _halved(fine: Any, box: Box) -> Array:
-    """The mean of 2 x 2 voxels in y and x, or the first of them where they are classes.
+def factor_of(voxel_size_nm: VoxelSize) -> Vec3:
+    """By how much the next level is coarser, (z, y, x): 2 for axes whose voxels are shorter than twice the shortest."""
+    shortest = min(voxel_size_nm)
+    return vec3(2 if size < 2 * shortest * (1 - 1e-6) else 1 for size in voxel_size_nm)
 
-    Where the finer level ends, those that are there count.
+
+def _mean(fine: Any, box: Box, factor: Vec3) -> Array:
+    """The mean of the finer voxels in each voxel, or the first of them where they are classes.
+
+    Where the finer level ends, its last voxels are repeated.
     """
-    first, last = zyx(fine.bounds.minpt), zyx(fine.bounds.maxpt)
-    begin = (box.begin[0], *(max(2 * b, f) for b, f in zip(box.begin[1:], first[1:], strict=True)))
-    end = (box.end[0], *(min(2 * e, t) for e, t in zip(box.end[1:], last[1:], strict=True)))
-    array = get(fine, Box(vec3(begin), vec3(end)))
-    for axis in (1, 2):
-        front, back = begin[axis] - 2 * box.begin[axis], 2 * box.end[axis] - end[axis]
-        widths = [(0, 0)] * 4
-        widths[axis + 1] = (front, back)
-        array = np.pad(array, widths, mode="edge")
+    first, last = bounds_of(fine)
+    begin = vec3(max(f * b, n) for b, n, f in zip(box.begin, first, factor, strict=True))
+    end = vec3(min(f * e, n) for e, n, f in zip(box.end, last, factor, strict=True))
+    array = get(fine, Box(begin, end))
+    widths = [(b - f * n, f * m - e) for b, e, n, m, f in zip(begin, end, *box, factor, strict=True)]
+    array = np.pad(array, [(0, 0), *widths], mode="edge")
     if fine.layer_type == "segmentation":
-        return np.ascontiguousarray(array[:, :, ::2, ::2])
-    shape = (*array.shape[:2], array.shape[2] // 2, 2, array.shape[3] // 2, 2)
-    mean = array.reshape(shape).mean((3, 5), dtype=np.float32)
+        z, y, x = factor
+        return np.ascontiguousarray(array[:, ::z, ::y, ::x])
+    shape = [n for size, f in zip(box.size, factor, strict=True) for n in (size, f)]
+    mean = array.reshape(array.shape[0], *shape).mean((2, 4, 6), dtype=np.float32)
     return np.rint(mean).astype(np.uint8) if array.dtype == np.uint8 else np.asarray(mean)

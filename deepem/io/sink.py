@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 
 from deepem.io.faults import unwritable
+from deepem.io.hdf5 import open_hdf5
 from deepem.io.volume import Array
 from deepem.utils.files import replacing
 from deepem.utils.geometry import Box
@@ -50,7 +51,7 @@ class Hdf5Sink:
             for name, path in self.paths.items():
                 try:
                     path.parent.mkdir(parents=True, exist_ok=True)
-                    file = stack.enter_context(h5py.File(beside[name], "w"))
+                    file = stack.enter_context(open_hdf5(beside[name], "w"))
                 except OSError as error:
                     raise unwritable(path, error) from error
                 shape = (self.channels[name], *self.covered.size)

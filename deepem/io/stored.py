@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from deepem.io.faults import missing_package, unreadable_file
 from deepem.io.volume import Array, VolumeInfo, VoxelSize
-from deepem.utils.errors import InputError, reason
+from deepem.utils.errors import InputError, reason, warn
 from deepem.utils.geometry import Box, Vec3, touched, vec3
 
 SLACK = 1e-3
@@ -23,8 +24,9 @@ class Stored:
 
     Attributes:
         name: What an error names: the file.
-        data: Anything with ``shape``, ``dtype`` and slices. It may have ``chunks``, the unit that is read at once, and
-            ``file_of(begin)``, the file of the chunk that begins there.
+        data: Anything with ``shape``, ``dtype`` and slices. It may have ``chunks``, the unit that is read at once,
+            ``file_of(begin)``, the file of the chunk that begins there, and ``absent``, the chunks that were asked for
+            and are not there.
         attributes: What the file says about itself.
     """
 
@@ -67,10 +69,28 @@ class Stored:
             InputError: it has neither three axes nor four.
         """
         if len(self.data.shape) not in (3, 4):
-            raise InputError(self.name, f"an array of shape {tuple(self.data.shape)}", "(Z, Y, X) or (C, Z, Y, X)")
+            shape = tuple(self.data.shape)
+            raise InputError(self.name, f"an array of shape {shape}", "(Z, Y, X) or (C, Z, Y, X)")
+        self.check_channels()
+
+    def check_channels(self) -> None:
+        """Refuse four axes of which the last are the channels.
+
+        Raises:
+            InputError: it looks so.
+        """
+        shape = tuple(self.data.shape)
+        if len(shape) == 4 and shape[-1] in (3, 4) and min(shape[:-1]) > 4:
+            wants = "(C, Z, Y, X): move the channels to the front"
+            raise InputError(self.name, f"an array of shape {shape}, channels last", wants)
 
     def whole(self) -> Array:
-        """All of it, in memory, with the axes that it has."""
+        """All of it, in memory, with the axes that it has.
+
+        Raises:
+            InputError: the channels are its last axis.
+        """
+        self.check_channels()
         return np.asarray(self.data[...])
 
     def read(self, box: Box) -> Array:
@@ -79,14 +99,23 @@ class Stored:
         Raises:
             InputError: it cannot be read there; file and box are named, as narrowly as the format allows.
         """
+        self.check_axes()
         z, y, x = box.slices()
         try:
             array = np.asarray(self.data[..., z, y, x])
+        except InputError:
+            raise
         except Exception as error:  # each format and compression raises errors of its own
+            if isinstance(error, MemoryError) or missing_package(self.name, error):
+                raise unreadable_file(self.name, "", error) from error
             part, where = self._unreadable(box)
             got = f"unreadable voxels {part.begin} to {part.end}{where} ({reason(error)})"
             raise InputError(self.name, got, "a whole volume") from error
         return array if array.ndim == 4 else array[None]
+
+    def warn_of_absent(self) -> None:
+        """Say how many of the chunks that were read are not there."""
+        warn_of_absent(self.name, getattr(self.data, "absent", ()))
 
     def _unreadable(self, box: Box) -> tuple[Box, str]:
         """The first chunk in a box that cannot be read, and its file where it has one; the box if all of them can."""
@@ -128,6 +157,13 @@ class Image(Stored):
         """
         array = super().read(box)
         return array if array.dtype == np.uint8 else floats(self.name, box, array, any_range=self.any_range)
+
+
+def warn_of_absent(name: str, absent: Collection[str]) -> None:
+    """Say how many chunks that were read are not there."""
+    if absent:
+        words = "chunk is" if len(absent) == 1 else "chunks are"
+        warn(f"{name}: {len(absent)} {words} absent and read as the fill value, such as {min(absent)}")
 
 
 def floats(name: str, box: Box, array: Array, any_range: bool = False) -> NDArray[np.float32]:

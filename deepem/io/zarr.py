@@ -1,7 +1,13 @@
-"""zarr arrays, versions 2 and 3; a group holds several, ``main`` unless the path names one."""
+"""zarr arrays, versions 2 and 3; a group holds several, ``main`` unless the path names one.
+
+An OME-NGFF image is a group of levels: the first is meant unless the path names another (``em.zarr:1``). Leading axes
+of length 1, such as its time and channel, are dropped where there are more than four.
+"""
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,59 +17,113 @@ import numpy as np
 
 from deepem.io.faults import missing_array, readable
 from deepem.io.format import MAIN, Format
+from deepem.io.ngff import described, first_level
 from deepem.io.stored import Stored
 from deepem.io.volume import Array
+from deepem.utils.errors import InputError
 from deepem.utils.geometry import Box, Vec3, touched, vec3
+
+METADATA = {"zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata"}
 
 
 class Zarr:
-    """A zarr array; a blosc chunk that was cut short, which is decoded into noise without a word, is an error."""
+    """A zarr array whose chunks are looked at before they are decoded.
+
+    zarr decodes a blosc chunk that was cut short into noise, and takes any chunk that it does not find for one that was
+    never written.
+
+    Attributes:
+        absent: Files of chunks that were asked for and are not there: they hold the fill value.
+    """
 
     def __init__(self, array: Any, folder: Path) -> None:
         self.array, self.folder = array, folder
-        self.shape, self.dtype = array.shape, array.dtype
-        self.chunks = array.shards or array.chunks  # what has a file of its own
-        last = type(array.compressors[-1]).__name__ if array.compressors else ""
-        self.blosc = "Blosc" in last and not array.shards
+        self.lead = (0,) * self._leading(array.shape)
+        self.shape, self.dtype = array.shape[len(self.lead) :], array.dtype
+        shards = getattr(array, "shards", None)  # zarr 2 has none
+        self.stored_chunks = tuple(shards or array.chunks)  # what has a file of its own
+        self.chunks = self.stored_chunks[len(self.lead) :]
+        compressors = array.compressors if hasattr(array, "compressors") else (array.compressor,)
+        self.blosc = bool(compressors) and "Blosc" in type(compressors[-1]).__name__ and not shards
+        self.absent: set[str] = set()
+        self._local = folder.is_dir() and hasattr(array, "metadata") and len(self.shape) in (3, 4)
+
+    @staticmethod
+    def _leading(shape: tuple[int, ...]) -> int:
+        """Axes of length 1 in front of the last four."""
+        lead = max(len(shape) - 4, 0)
+        return lead if all(n == 1 for n in shape[:lead]) else 0
 
     def __getitem__(self, where: Any) -> Array:
-        if self.blosc and len(self.shape) in (3, 4):
+        if self._local and all(self.shape):
             whole = Box((0, 0, 0), vec3(self.shape[-3:]))
             z, y, x = whole.slices() if where is ... else where[1:]
             box = Box((z.start, y.start, x.start), (z.stop, y.stop, x.stop))
             for chunk in touched(box, vec3(self.chunks[-3:]), whole):
-                self._measure(self.folder / self.file_of(chunk.begin))
-        return np.asarray(self.array[where])
+                self._look_at(chunk)
+        return np.asarray(self.array[self.lead + ((...,) if where is ... else tuple(where))])
 
-    def file_of(self, begin: Vec3) -> str:
-        """The file of the chunk that begins there, of the first channel, within the folder."""
+    def _look_at(self, chunk: Box) -> None:
+        """Compare what lies there with what the metadata say."""
+        for channel in range(-(-self.shape[0] // self.chunks[0]) if len(self.shape) == 4 else 1):
+            name = self.file_of(chunk.begin, channel)
+            file = self.folder / name
+            if not file.exists():
+                if not self.absent:
+                    self._refuse_other_names()
+                self.absent.add(name)
+            elif self.blosc:
+                self._measure(file)
+
+    def file_of(self, begin: Vec3, channel: int = 0) -> str:
+        """The file of the chunk that begins there, within the folder."""
         index = tuple(b // n for b, n in zip(begin, self.chunks[-3:], strict=True))
-        key = self.array.metadata.encode_chunk_key((0,) * (len(self.chunks) - 3) + index)
-        return f"{self.array.path}/{key}".lstrip("/")
+        first = (*self.lead, *((channel,) if len(self.shape) == 4 else ()))
+        return self._name((*first, *index))
+
+    def _name(self, index: tuple[int, ...]) -> str:
+        return f"{self.array.path}/{self.array.metadata.encode_chunk_key(index)}".lstrip("/")
+
+    def _refuse_other_names(self) -> None:
+        """Refuse an array none of whose files is a chunk: a wrong separator in the metadata, say, reads as empty.
+
+        Raises:
+            InputError: files lie there, none by the name of a chunk.
+        """
+        shape = re.escape(self._name((0,) * len(self.stored_chunks)))
+        prefix = re.escape(self.array.path) if self.array.path else ""
+        pattern = re.compile(prefix + re.sub(r"(?<=[./c-])0|^0", r"\\d+", shape[len(prefix) :]))
+        top = self.folder / self.array.path
+        files = (p for p in top.rglob("*") if p.name not in METADATA and p.is_file())
+        names = [p.relative_to(self.folder).as_posix() for p in itertools.islice(files, 1000)]
+        if names and not any(pattern.fullmatch(name) for name in names):
+            wants = f"chunks named like {self._name((0,) * len(self.stored_chunks))}, as the metadata say"
+            raise InputError(self.folder, f"no chunk, but files such as {names[0]}", wants)
 
     @staticmethod
     def _measure(file: Path) -> None:
         """Compare a chunk's length with that in its header: bytes 12 to 15."""
-        if file.exists():
-            with open(file, "rb") as chunk:
-                header, size = chunk.read(16), file.stat().st_size
-            if len(header) < 16 or int.from_bytes(header[12:], "little") != size:
-                raise OSError(f"{size} bytes, which is not what its header says")
+        with open(file, "rb") as chunk:
+            header, size = chunk.read(16), file.stat().st_size
+        if len(header) < 16 or int.from_bytes(header[12:], "little") != size:
+            raise OSError(f"{size} bytes, which is not what its header says")
 
 
 @contextmanager
 def _open(file: str, key: str | None) -> Iterator[Stored]:
-    import zarr
-
     with readable(file, "zarr"):
+        import zarr
+
         top = zarr.open(file, mode="r")
         group = isinstance(top, zarr.Group)
         if key is not None and not group:
             raise missing_array(file, key, [])
-        item = top.get(key or MAIN) if isinstance(top, zarr.Group) else top
+        key = key or (first_level(file, top.attrs) if group else None) or MAIN
+        item = top.get(key) if group else top
         if not isinstance(item, zarr.Array):
-            raise missing_array(file, key or MAIN, sorted(_arrays(top)))
-        stored = Stored(f"{file}:{item.path}" if group else file, Zarr(item, Path(file)), dict(item.attrs))
+            raise missing_array(file, key, sorted(_arrays(top)))
+        attributes = {**(described(file, top.attrs, key) if group else {}), **dict(item.attrs)}
+        stored = Stored(f"{file}:{item.path}" if group else file, Zarr(item, Path(file)), attributes)
     yield stored
 
 
@@ -75,7 +135,8 @@ def _arrays(group: Any, prefix: str = "") -> list[str]:
 
 
 def _write(file: str, key: str | None, array: Array, compress: bool, attributes: Mapping[str, Any]) -> None:
-    import zarr
+    with readable(file, "zarr"):
+        import zarr
 
     if key is None:
         zarr.save_array(file, array)

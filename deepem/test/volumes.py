@@ -12,14 +12,15 @@ from typing import Any
 import numpy as np
 
 from deepem.cli.forwarding import ForwardOptions
+from deepem.io.cloud_mask import CloudMask
 from deepem.io.cloud_sink import CloudSink, Layout, fits
 from deepem.io.files import opened_image
-from deepem.io.precomputed import CloudMask, CloudSource
+from deepem.io.precomputed import CloudSource
 from deepem.io.pyramid import downsample
 from deepem.io.sink import Hdf5Sink
-from deepem.io.stored import Image
+from deepem.io.stored import Image, warn_of_absent
 from deepem.io.views import Masked, Mirrored, Normalised, tables_of
-from deepem.io.volume import Volume
+from deepem.io.volume import Volume, VoxelSize
 from deepem.scan.augment import VARIANCE
 from deepem.test.job import Job
 from deepem.test.place import Place, filled
@@ -94,11 +95,20 @@ def predict_file(job: Job, name: str) -> Summary:
             return {"name": name, **file_placement(job, volume, covered, name).predict(volume)}
         paths = file_paths(options, job.outputs, job.number, name)
         begin = vec3(o + b for o, b in zip(volume.origin, covered.begin, strict=True))
-        attributes = {output: one.attributes(begin, volume.voxel_size_nm) for output, one in job.written.items()}
+        size = voxel_size_of(options, volume)
+        attributes = {output: one.attributes(begin, size) for output, one in job.written.items()}
         with Hdf5Sink(paths, job.outputs, covered, job.dtypes, attributes) as sink:
             figures = job.run(volume, covered, sink, label=name)
     tell(f"{name}: wrote {', '.join(map(str, paths.values()))}")
     return {"name": name, **figures, "outputs": {output: str(path) for output, path in paths.items()}}
+
+
+def voxel_size_of(options: ForwardOptions, volume: Volume) -> VoxelSize | None:
+    """(z, y, x) nanometres: those of the options, else the input's, else unknown."""
+    if not options.cloud.resolution:
+        return volume.voxel_size_nm
+    x, y, z = (float(n) for n in options.cloud.resolution)
+    return z, y, x
 
 
 def file_placement(job: Job, volume: Volume, covered: Box, name: str) -> Placement:
@@ -111,22 +121,24 @@ def predict_cloud(job: Job) -> Summary:
     """Predict a box of a volume behind cloud-volume."""
     volume, source = cloud_volume(job)
     covered = job.covered(volume)
-    return {"name": source.name, **placement(job, volume, source, covered).predict(volume)}
+    figures = placement(job, volume, source, covered).predict(volume)
+    warn_of_absent(source.name, source.absent)
+    return {"name": source.name, **figures}
 
 
 def cloud_volume(job: Job, tables: Any = None) -> tuple[Volume, CloudSource]:
     """The input volume of the options as it is to be read, and as it is stored."""
     cloud = job.options.cloud
-    source = stored(job.options, cloud.gs_input)
-    mask = stored(job.options, cloud.gs_input_mask, CloudMask) if cloud.gs_input_mask else None
+    source, path = stored(job.options, cloud.gs_input), cloud.gs_input_mask
+    mask = CloudMask(filled(path, cloud.keywords), source) if path else None
     return prepared(job, source, mask, tables), source
 
 
-def stored(options: ForwardOptions, path: str, kind: type[CloudSource] = CloudSource) -> CloudSource:
+def stored(options: ForwardOptions, path: str) -> CloudSource:
     """The volume at a path, at the place that the options name, as it is stored."""
     path = filled(path, options.cloud.keywords)
     with told_as({"mip": "--in_mip"}):
-        source = kind(path, options.cloud.in_mip, options.cloud.cache)
+        source = CloudSource(path, options.cloud.in_mip, options.cloud.cache)
     return place_of(options).within(source)
 
 
@@ -233,10 +245,8 @@ class Placement:
     def layout(self) -> Layout:
         """Of new output volumes."""
         options = self.job.options
-        resolution = options.cloud.resolution
-        size = tuple(resolution)[::-1] if resolution else self.volume.voxel_size_nm or (40.0, 4.0, 4.0)
-        z, y, x = (float(n) for n in size)
-        return Layout(self.bounds, (z, y, x), vec3(tuple(options.cloud.chunk_size)[::-1]), options.files.out_dtype)
+        voxel_size = voxel_size_of(options, self.volume) or (40.0, 4.0, 4.0)
+        return Layout(self.bounds, voxel_size, vec3(tuple(options.cloud.chunk_size)[::-1]), options.files.out_dtype)
 
     @property
     def attributes(self) -> dict[str, dict[str, Any]]:

@@ -75,7 +75,9 @@ def test_missing_chunks_of_the_input_are_zeros(stored, tmp_path):
     path, array = stored
     victim = sorted((tmp_path / "em").glob("4*/*"))[0]
     victim.unlink()
-    found = CloudSource(path).read(Box((0, 0, 0), SIZE))[0]
+    source = CloudSource(path)
+    found = source.read(Box((0, 0, 0), SIZE))[0]
+    assert source.absent == {f"{victim.parent.name}/{victim.name.removesuffix('.gz')}"}
     assert (found == 0).sum() == 16 * 8 * 4
     assert np.array_equal(found[found > 0], array[found > 0])
 
@@ -191,3 +193,39 @@ def test_floats_that_training_has_never_seen_are_refused(tmp_path):
     cloudvolume.CloudVolume.from_numpy(grey, path, resolution=(4, 4, 40), chunk_size=(8, 8, 4), progress=False)
     with pytest.raises(InputError, match="from 200 to 200"):
         CloudSource(path).read(Box((0, 0, 0), (4, 16, 16)))
+
+
+@pytest.mark.parametrize(
+    ("voxel_size", "factor"),
+    [((40, 4, 4), (1, 2, 2)), ((4, 4, 4), (2, 2, 2)), ((8, 4, 4), (1, 2, 2)), ((30, 16, 16), (2, 2, 2)),
+     ((40, 3.58, 3.58), (1, 2, 2)), ((4.5, 4, 4), (2, 2, 2))],
+)  # fmt: skip
+def test_levels_go_towards_voxels_of_equal_sides(tmp_path, voxel_size, factor):
+    path = f"file://{tmp_path}/v"
+    bounds = Box((3, 1, 4), (8, 20, 23))
+    volume = make_volume(path, 1, Layout(bounds, voxel_size, (2, 8, 8)), {})
+    array = np.random.default_rng(0).random((1, *bounds.size)).astype(np.float32)
+    put(volume, bounds, array)
+    assert downsample(path, 1) == 2
+    coarse = volume_at(path, 1)
+    np.testing.assert_allclose(tuple(coarse.resolution)[::-1], np.multiply(voxel_size, factor))
+    begin, end = (tuple(corner)[::-1] for corner in (coarse.bounds.minpt, coarse.bounds.maxpt))
+    found = get(coarse, Box(begin, end))[0]
+    for index, value in np.ndenumerate(found):
+        covered = [
+            np.clip(np.arange(f * (i + b), f * (i + b + 1)) - n, 0, m - 1)
+            for i, b, f, n, m in zip(index, begin, factor, bounds.begin, bounds.size, strict=True)
+        ]
+        assert abs(array[0][np.ix_(*covered)].mean() - value) < 1e-6
+
+
+@pytest.mark.parametrize("voxel_size", [(40, 3.58, 3.58), (1, 0.5, 0.5), (29.9, 4, 4)])
+def test_a_resolution_that_is_no_whole_number_is_kept_and_compared(tmp_path, voxel_size):
+    path = f"file://{tmp_path}/v"
+    layout = Layout(Box((0, 0, 0), (4, 8, 16)), voxel_size, (4, 8, 8))
+    for _ in range(2):  # the second run fits the volume of the first
+        make_volume(path, 1, layout, {})
+    assert CloudSource(path).voxel_size_nm == voxel_size
+    other = Layout(layout.bounds, (voxel_size[0], voxel_size[1], round(voxel_size[2] * 1.1, 3)), layout.chunk)
+    with pytest.raises(InputError, match="a volume there of"):
+        make_volume(path, 1, other, {})

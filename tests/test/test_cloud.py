@@ -195,6 +195,15 @@ def test_a_level_that_is_not_there_is_refused_by_the_name_of_its_flag(lab, store
     assert "--in_mip: got 3, wants 0 to 0, the levels of" in capsys.readouterr().err
 
 
+def test_absent_chunks_of_the_input_are_told_in_one_line(lab, stored, capsys):
+    for file in sorted((lab.folder / "em").glob("4*/*"))[:2]:
+        file.unlink()
+    run(lab, stored[0], "--mit")
+    told = [line for line in capsys.readouterr().err.splitlines() if "are absent" in line]
+    assert len(told) == 1
+    assert told[0].startswith(f"warning: {stored[0]}: 2 chunks are absent and read as the fill value, such as 4_4_40/")
+
+
 def test_a_lower_resolution_is_read_and_written_at_its_own(lab, stored):
     path, array = stored
     assert downsample(path, 1) == 2

@@ -36,6 +36,24 @@ def test_files_hold_what_predict_gives_and_say_what_they_are(lab):
     assert list(held["tasks"]) == ["aff"]
 
 
+@pytest.mark.parametrize(
+    ("words", "attributes", "told"),
+    [
+        (["-r", "3.58,3.58,40"], {}, [40, 3.58, 3.58]),
+        (["-r", "3.58,3.58,40"], {"voxel_size_nm": (30.0, 4.0, 4.0)}, [40, 3.58, 3.58]),
+        ([], {"resolution": (30.0, 4.5, 4.5)}, [30, 4.5, 4.5]),
+        ([], {"voxel_size_nm": "unknown"}, None),
+        ([], {}, None),
+    ],
+)
+def test_the_voxel_size_of_an_output_is_the_flags_else_the_inputs_else_unknown(lab, words, attributes, told):
+    lab.image("a", **attributes)
+    lab.forward("--data_dir", "data", "--test_ids", "a", "--mit", *words)
+    with h5py.File("experiments/exp/forward/a_mitochondria_7.h5") as file:
+        held = file["main"].attrs.get("voxel_size_nm")
+    assert (held if held is None else held.tolist()) == told
+
+
 def test_several_volumes_prefix_tag_and_public_names(lab):
     lab.image("a"), lab.image("bb", (4, 16, 16))
     lab.forward("--data_dir", "data", "--data_names", "a", "bb", "--out_prefix", "p", "--out_tag", "t", "--mit")
