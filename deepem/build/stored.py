@@ -60,10 +60,16 @@ def stored_run(state: Mapping[str, Any], where: object, model: str | None = None
     return StoredRun(
         options=options,
         tasks=task_options(stored_rows(state), options).chosen,
-        model=plugins.named("model", model or options["model"], options),
+        model=_model(model or options["model"], options),
         sizes=PatchSizes(vec3(options["inputsz"]), vec3(options["outputsz"]), (z, y, x) if crop else None),
         channels=channels_of(state),
     )
+
+
+def _model(word: str, options: Mapping[str, Any]) -> PlugIn:
+    backbone = options.get("backbone")
+    made = plugins.named("backbone", backbone, options, missing=True) if backbone else None
+    return plugins.model_with_backbone(plugins.named("model", word, options, missing=True), made)
 
 
 def channels_of(state: Mapping[str, Any]) -> int:

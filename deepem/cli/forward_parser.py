@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from deepem import tasks
@@ -78,7 +78,17 @@ def parse(words: Sequence[str] | None = None) -> tuple[ForwardOptions, Found]:
         return {name: value for name, value in trained.items() if not values.get(name)}
 
     given = reader.read(words, between)
-    return options_of(given, stored_rows(found["checkpoint"].state)), found["checkpoint"]
+    state = found["checkpoint"].state
+    return options_of(_as_it_was(given, state.get("options")), stored_rows(state)), found["checkpoint"]
+
+
+def _as_it_was(given: Given, stored: Mapping[str, Any] | None) -> Given:
+    """The flags of plug-ins that are newer than the checkpoint, with the values that mean what it was trained with."""
+    older: dict[str, Any] = {}
+    for _, _, module in given.modules if stored else ():
+        names = getattr(module, "formerly", {}).keys() - (stored or {}).keys() - given.typed
+        older |= {name: module.formerly[name] for name in names & given.plug_in_flags.keys()}
+    return replace(given, values={**given.values, **older}, plug_in_flags={**given.plug_in_flags, **older})
 
 
 def options_of(given: Given, rows: Sequence[Task]) -> ForwardOptions:
@@ -120,7 +130,7 @@ def _trained(stored: Mapping[str, Any], given: Mapping[str, Any], rows: Sequence
     shapes = {name for task in rows for name in (task.channels_flag, task.weights_flag)}
     elsewhere = {*flags, *SIZES, "edges", "exp_name", "chkpt_num", "data_dir"}
     trained |= {name: value for name, value in stored.items() if name not in elsewhere and name not in given}
-    trained |= {name: stored[name] for name in stored if name == "model" or name in shapes}
+    trained |= {name: stored[name] for name in stored if name in ("model", "backbone") or name in shapes}
     trained["edges"] = [tuple(edge) for edge in stored.get("edges") or ()]
     if not any(given.get(flag) for flag in flags):
         trained |= {flag: bool(stored.get(flag)) for flag in flags}

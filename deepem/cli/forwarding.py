@@ -69,6 +69,7 @@ class NetworkOptions(Group):
 
     title = "network (default: as trained)"
     model: str | None = flag(None, "model module", metavar="MODULE")
+    backbone: str | None = flag(None, "backbone module, for models that take one", metavar="MODULE")
     fov: Vec3 | None = flag(
         None, "field of view of the network (default: 20,256,256)", read=words.size, metavar="Z,Y,X"
     )
@@ -203,8 +204,11 @@ class ForwardOptions:
         return self.files.test_ids or self.files.data_names or []
 
     def model(self) -> PlugIn:
-        """The model module with the values of its flags."""
-        return plugins.named("model", str(self.network.model), self.plug_in_flags)
+        """The model module with the values of its flags, and its backbone."""
+        backbone = self.network.backbone
+        made = plugins.named("backbone", backbone, self.plug_in_flags) if backbone else None
+        model = plugins.named("model", str(self.network.model), self.plug_in_flags)
+        return plugins.model_with_backbone(model, made)
 
     def flat(self) -> dict[str, Any]:
         """Every option by its flag's name."""

@@ -16,12 +16,13 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -195,9 +196,39 @@ def siblings(kind: str) -> list[str]:
     ]
 
 
-def named(kind: str, word: str, values: Mapping[str, Any]) -> PlugIn:
-    """Load a plug-in and give it those of the values that are its flags."""
+def named(kind: str, word: str, values: Mapping[str, Any], *, missing: bool = False) -> PlugIn:
+    """Load a plug-in and give it those of the values that are its flags.
+
+    Args:
+        kind: One of KINDS.
+        word: Its name.
+        values: The values of flags, by name.
+        missing: The values come from an older run, which may lack flags that were added since. They take the value
+            that the module's ``formerly`` says, else their default.
+    """
     from deepem.cli import signatures
 
-    module = load(kind, word)
-    return PlugIn(kind, word, module, {flag.name: values[flag.name] for flag in signatures.flags(kind, module)})
+    module, flags = load(kind, word), {}
+    for flag in signatures.flags(kind, module):
+        flags[flag.name] = (
+            values.get(flag.name, formerly(module, flag.name, flag.default)) if missing else values[flag.name]
+        )
+    return PlugIn(kind, word, module, flags)
+
+
+def formerly(module: ModuleType, name: str, default: Any) -> Any:
+    """What runs meant before a flag of a plug-in existed: as the module's ``formerly`` says, else its default."""
+    return getattr(module, "formerly", {}).get(name, default)
+
+
+def model_with_backbone(model: PlugIn, backbone: PlugIn | None) -> PlugIn:
+    """A model whose entry function makes its backbone by `create_backbone`, where it takes one.
+
+    Raises:
+        InputError: a backbone for a model that takes none.
+    """
+    if backbone is None:
+        return model
+    if "create_backbone" not in inspect.signature(model.module.create_model).parameters:
+        raise InputError(backbone.where, f"a backbone for {model.where}", "a model that takes one, such as fpn")
+    return replace(model, flags={**model.flags, "create_backbone": backbone.create})

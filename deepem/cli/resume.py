@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from types import ModuleType
 from typing import Any, TypeVar
 
 from deepem.cli.flags import ASK, FREE, ROUNDING, SAME, UNSET, Flag, declared, flags_of, groups_of
@@ -12,13 +13,16 @@ from deepem.utils.errors import InputError
 OptionsT = TypeVar("OptionsT")
 
 
-def adopted(options: OptionsT, before: Mapping[str, Any], typed: frozenset[str]) -> tuple[OptionsT, list[str]]:
+def adopted(
+    options: OptionsT, before: Mapping[str, Any], typed: frozenset[str], modules: Sequence[ModuleType] = ()
+) -> tuple[OptionsT, list[str]]:
     """The options with the values that an older run had of flags that are newer than it, or whose default changed.
 
     Args:
         options: Of this command line.
         before: The options in the checkpoint, by flag.
         typed: Flags that stand on this command line; they keep their values.
+        modules: The plug-ins. What their ``formerly`` says of a flag that the run did not have is taken.
 
     Returns:
         The options, and one line for each value taken.
@@ -35,7 +39,13 @@ def adopted(options: OptionsT, before: Mapping[str, Any], typed: frozenset[str])
                 taken[flag.name] = older
                 lines.append(f"--{flag.name} {older}: as this run was started, before the default became another")
         groups[name] = dataclasses.replace(now, **taken) if taken else now
-    return dataclasses.replace(options, **groups), lines  # type: ignore[type-var]
+    plug_ins = dict(options.plug_in_flags)  # type: ignore[attr-defined]
+    for module in modules:
+        for name, older in getattr(module, "formerly", {}).items():
+            if name in plug_ins and name not in before and name not in typed and plug_ins[name] != older:
+                plug_ins[name] = older
+                lines.append(f"--{name} {older}: as this run was started, before there was such a flag")
+    return dataclasses.replace(options, plug_in_flags=plug_ins, **groups), lines  # type: ignore[type-var]
 
 
 def require_same(

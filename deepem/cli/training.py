@@ -54,6 +54,7 @@ class NetworkOptions(Group):
 
     title = "network"
     model: str = flag("rsunet", "model module", metavar="MODULE")
+    backbone: str | None = flag(None, "backbone module, for models that take one", metavar="MODULE")
     fov: Vec3 | None = flag(
         None, "field of view of the network (default: 20,256,256)", read=words.size, metavar="Z,Y,X"
     )
@@ -240,6 +241,12 @@ class TrainOptions:
     def plug_in(self, kind: str, word: str) -> PlugIn:
         """A plug-in that the options name, with the values of its flags."""
         return plugins.named(kind, word, self.plug_in_flags)
+
+    def model(self) -> PlugIn:
+        """The model module with the values of its flags, and its backbone."""
+        backbone = self.network.backbone
+        made = self.plug_in("backbone", backbone) if backbone else None
+        return plugins.model_with_backbone(self.plug_in("model", self.network.model), made)
 
     def flat(self) -> dict[str, Any]:
         """Every option by its flag's name, as a checkpoint stores them."""

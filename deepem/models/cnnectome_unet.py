@@ -5,11 +5,9 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import wraps
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from deepem.models.cnnectome import (
     AttentionBlockModule,
@@ -45,8 +43,6 @@ __all__ = [
 
 Numbers = tuple[int, ...]
 ZFACTOR, XYFACTOR = (1, 1, 3), (2, 2, 2)
-KERNEL_FLAGS = ("kernel_size_down", "kernel_size_up")
-
 formerly: dict[str, object] = {"io_kernel": (1, 5, 5), "equivariant": True}
 """Flags that checkpoints did not record before there were any, and the values that such networks were made with."""
 
@@ -133,7 +129,7 @@ def evaluation_size(input_size: Vec3, **flags: Any) -> Vec3:
     return vec3(_sizes(flags).output_size(input_size))
 
 
-def create_model_with_kernels(
+def create_model(
     *,
     in_spec: Spec,
     out_spec: Spec,
@@ -230,20 +226,3 @@ def create_model_with_kernels(
         finer = [_zyx(f) for f in upsample_factors or ()]
         core = SuperResolution(unet, finer, superres_padding) if finer else unet
     return CNNectomeModel(core, out_spec, in_channels=channels, io_kernel=io_kernel, length=length, cropsz=cropsz)
-
-
-def _hidden(create: Callable[..., CNNectomeModel], *names: str) -> Callable[..., CNNectomeModel]:
-    """An entry function that takes keyword arguments of these names but shows no flags for them."""
-
-    @wraps(create)
-    def create_model(**flags: Any) -> CNNectomeModel:
-        return create(**flags)
-
-    shown = [p for p in inspect.signature(create, eval_str=True).parameters.values() if p.name not in names]
-    made = cast("Any", create_model)
-    made.__signature__ = inspect.Signature(shown)
-    made.__annotations__ = {p.name: p.annotation for p in shown}
-    return create_model
-
-
-create_model = _hidden(create_model_with_kernels, *KERNEL_FLAGS)

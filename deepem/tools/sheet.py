@@ -67,7 +67,7 @@ def describe(options: TrainOptions, phase: str) -> str:
 def sheet(options: TrainOptions, phase: str, samples: int, sections: int) -> Picture:
     """Samples below each other."""
     tasks, seed = options.tasks.chosen, options.run.seed
-    sizes = patch_sizes(options.plug_in("model", options.network.model), options.inputsz, options.network.outputsz)
+    sizes = patch_sizes(options.model(), options.inputsz, options.network.outputsz)
     data = create_samplers(options, tasks, sizes)
     sampler = data.train if phase == "train" else data.val
     if sampler is None:

@@ -101,12 +101,14 @@ def prepare(options: TrainOptions) -> Session:
     folder = RunFolder(options.folder)
     state = folder.resume(options.log.chkpt_num)
     before: Mapping[str, Any] | None = None if state is None else state.get("options")
-    options, notes = resume.adopted(options, before, options.typed) if before is not None else (options, [])
+    notes: list[str] = []
+    if before is not None:
+        options, notes = resume.adopted(options, before, options.typed, [options.model().module])
     device = _device(options, ranks)
     options = _with_device_defaults(options, device)
     devices.configure(device, **_fields(options.speed, "tf32", "cudnn_benchmark", "deterministic"))
     chosen = options.tasks.chosen
-    model = options.plug_in("model", options.network.model)
+    model = options.model()
     sizes = patch_sizes(model, options.inputsz, options.network.outputsz)
     require_room_for_edges(chosen, sizes.output)
     require_divisible(options.run.batch_size, options.optimiser.accumulate, ranks.world)

@@ -20,6 +20,7 @@ BASE = ["--data", "synthetic", "--aff", "1"]
 MODULES = {
     "data": ["deepem.data.dataset.synthetic"],
     "model": ["vrunet"],
+    "backbone": ["resnet18"],
     "augment": ["flip_rotate"],
     "modifier": ["crop2x"],
     "sampler": ["deepem.data.sampler.basic"],
@@ -147,6 +148,7 @@ TRAINING = [words for flag in train_parser.parser().flags.values() for words in 
 def test_every_option_of_training_is_read_again(tmp_path: Path, words: list[str]) -> None:
     needs = ["--edges", "0,0,1"] if words[0] == "--long" else []
     needs += ["--sem_classes", "3"] if words[0] == "--sem" else []
+    needs += ["--model", "fpn"] if words[0] == "--backbone" else []
     needs += ["--lr_steps", "3"] if words[0] == "--lr_schedule" else []
     options = train_parser.parse([*BASE, *needs, *words])
     (tmp_path / "again").write_text("\n".join(options.lines))

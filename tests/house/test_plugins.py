@@ -18,6 +18,7 @@ PROMISES = {
     "augment": ("deepem/data/augment", ("get_augmentation",)),
     "modifier": ("deepem/data/modifier", ("Modifier",)),
     "model": ("deepem/models", ("create_model",)),
+    "backbone": ("deepem/models/backbones", ("create_backbone",)),
 }
 POSITIONAL = {
     "load_data": ["data_dir", "data_ids"],
@@ -26,16 +27,17 @@ POSITIONAL = {
     "get_augmentation": ["is_train"],
     "Modifier": [],
     "create_model": [],
+    "create_backbone": [],
 }
 HELPERS = {"deepem.models.layers": "what networks of others import", "deepem.models.entry": "what create_model shares"}
-FILLED_IN = {"class_keys", "labels", "in_spec", "out_spec", "cropsz", "create_backbone", "in_channels"}
+FILLED_IN = {"class_keys", "labels", "in_spec", "out_spec", "cropsz", "tasks", "create_backbone", "in_channels"}
 
 
 def plug_ins() -> list[tuple[str, str]]:
     """(kind, dotted name): the files of the folder, for models without the networks in sub-packages."""
     found = []
     for kind, (folder, _) in PROMISES.items():
-        for path in sorted((ROOT / folder).glob("*.py" if kind == "model" else "**/*.py")):
+        for path in sorted((ROOT / folder).glob("*.py" if kind in ("model", "backbone") else "**/*.py")):
             name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
             if not path.name.startswith("_") and name not in HELPERS:
                 found.append((kind, name))

@@ -160,7 +160,7 @@ def test_dtu2_takes_kernels_and_factors_per_level():
     model = dtu2.create_model(**SMALL, **flags)
     assert model(torch.zeros(1, 1, 20, 62, 64))["affinity"].shape[-3:] == fov
     assert list(dtu2.create_model(**SMALL).state_dict()) == list(model.state_dict())
-    assert {"kernel_sizes", "downsample_factors"} <= {flag.name for flag in modules.flags("model", dtu2)}
+    assert {"kernel_sizes", "downsample_factors"} <= {flag.name for flag in signatures.flags("model", dtu2)}
 
 
 @pytest.mark.parametrize(

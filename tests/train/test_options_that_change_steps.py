@@ -71,10 +71,8 @@ def test_a_schedule_that_ends_elsewhere_is_another_run(lab, capsys):
     assert lab.fails("run", "--max_iter", 4, "--lr_schedule", "poly") == 2
     error = capsys.readouterr().err
     assert "--lr_until was 2, is 4" in error
-    assert (
-        "wants the same (--lr_until 2 keeps the course of the rate; --change lr_until if that is meant), or another --exp_name"
-        in error
-    )
+    hints = "--lr_until 2 keeps the course of the rate; --change lr_until if that is meant"
+    assert f"wants the same ({hints}), or another --exp_name" in error
     lab.train("run", "--max_iter", 4, "--lr_schedule", "poly", "--lr_until", 2)
 
 

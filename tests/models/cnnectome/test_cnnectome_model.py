@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from deepem.cli import signatures
 from deepem.models import cnnectome_unet
 from deepem.models.cnnectome import CNNectomeUNet, CNNectomeUNetConfig, dacapo_keys
 from deepem.models.cnnectome_unet import create_model, evaluation_size, formerly, output_size
-from deepem.utils import modules
 from deepem.utils.errors import InputError
 
 HEADS = {"affinity": (3, 4, 8, 8), "mitochondria": (1, 4, 8, 8)}
@@ -162,11 +162,18 @@ def test_lengths_that_leave_no_single_frame_are_refused(channels, length, flags,
         create_model(in_spec={"input": (channels, 4, 8, 8)}, out_spec=HEADS, **flags, length=length)
 
 
-def test_flags_are_shown_with_help_but_for_those_the_command_line_cannot_read_yet():
-    shown = {flag.name: flag for flag in modules.flags("model", cnnectome_unet)}
+def test_flags_are_shown_with_help():
+    shown = {flag.name: flag for flag in signatures.flags("model", cnnectome_unet)}
     assert all(flag.help for flag in shown.values())
-    assert not set(cnnectome_unet.KERNEL_FLAGS) & shown.keys()
-    assert {"upsample_factors", "decoder_per_task", "equivariant", "length", "zfactor"} <= shown.keys()
+    assert {
+        "kernel_size_down",
+        "kernel_size_up",
+        "upsample_factors",
+        "decoder_per_task",
+        "equivariant",
+        "length",
+        "zfactor",
+    } <= shown.keys()
     assert shown["equivariant"].default == "eval"
 
 
