@@ -28,8 +28,11 @@ class Reversed:
         self.chunks = tuple(array.chunk_layout.read_chunk.shape)[::-1]
 
     def __getitem__(self, where: Any) -> Array:
-        view = self.array if where is ... else self.array[tuple(where[:0:-1]) + (...,)]  # noqa: RUF005 - a star here is for Python 3.11
-        return np.asarray(np.asarray(view.read().result()).transpose())
+        if where is not ...:
+            _, *zyx = where
+            x_first = tuple(reversed(zyx))
+            return np.asarray(np.asarray(self.array[x_first].read().result()).transpose())
+        return np.asarray(np.asarray(self.array.read().result()).transpose())
 
 
 @contextmanager
