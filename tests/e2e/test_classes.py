@@ -29,15 +29,15 @@ CLASSES = 4
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A run that can tell three classes apart by their grey, and the prediction of a volume that it has not seen."""
     with pytest.MonkeyPatch.context() as patch:
-        lab = Lab(tmp_path_factory.mktemp("classes"))
+        lab = Lab.with_dataset(tmp_path_factory.mktemp("classes"))
         patch.chdir(lab.cwd)
         lab.module.write_text(lab.module.read_text().replace('"mit", "msk"', '"sem", "msk"'))
         for name in "abc":
             seg = np.load(lab.data / name / "seg.npy")
             label = (seg % 3).astype(np.int64)  # no voxel of class 3
             noise = np.random.default_rng(0).integers(0, 40, seg.shape)
-            lab.save(name, "sem", label)
-            lab.save(name, "img", (label * 90 + noise).astype(np.uint8))
+            lab.array(name, "sem", label)
+            lab.array(name, "img", (label * 90 + noise).astype(np.uint8))
             imsave(np.load(lab.data / name / "img.npy"), lab.data / name / "img.h5")
             imsave(label.astype(np.uint8), lab.data / name / "sem.h5")
         own = f"--data {lab.module} --data_dir {lab.data} --sem 1 --sem_classes {CLASSES} --size_average --cpu"

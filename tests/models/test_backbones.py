@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import nn
 
+from deepem.cli import signatures
 from deepem.models import backbones
 from deepem.models.backbones import Hiera, SimpleFeaturePyramid, ViTDet, WithFPN
 from deepem.models.backbones.resnet import FrozenBatchNorm
 from deepem.models.backbones.resnet import create_backbone as resnet
-from deepem.utils import modules
 from deepem.utils.errors import InputError
 
 FOLDER = Path(backbones.__file__).parent
@@ -190,7 +190,7 @@ def test_every_file_of_the_folder_is_a_plug_in_with_typed_flags(name):
     """Keyword-only, with a default, a type and a help, as the command line takes them."""
     module = importlib.import_module(f"deepem.models.backbones.{name}")
     assert (module.__doc__ or "").strip()
-    flags = list(modules._flags_of(module.create_backbone, str(module.__file__)))
+    flags = list(signatures._flags_of(module.create_backbone, str(module.__file__)))
     assert flags
     for flag in flags:
         assert flag.help, flag.name
@@ -203,8 +203,8 @@ def test_every_file_of_the_folder_is_a_plug_in_with_typed_flags(name):
 
 def test_a_variant_has_no_flag_for_what_it_fixes():
     variant = importlib.import_module("deepem.models.backbones.resnet50")
-    names = {flag.name for flag in modules._flags_of(variant.create_backbone, "")}
-    assert names == {flag.name for flag in modules._flags_of(resnet, "")} - {"resnet_depth"}
+    names = {flag.name for flag in signatures._flags_of(variant.create_backbone, "")}
+    assert names == {flag.name for flag in signatures._flags_of(resnet, "")} - {"resnet_depth"}
     with pytest.raises(TypeError):
         variant.create_backbone(resnet_depth=18)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -364,7 +365,8 @@ def test_a_backbone_that_is_no_pyramid_has_one_put_on_it():
     backbones = pytest.importorskip("deepem.models.backbones")
     specs = {"in_spec": {"input": (1, 32, 32, 32)}, "out_spec": {"instance": (1, 32, 32, 32)}}
     flags = {"fpn_width": 8, "box_width": 16, "mask_width": [8], "box_rois": 8}
-    model = plug_in.create_model(**specs, create_backbone=backbones.resnet18, **flags)
+    resnet = partial(backbones.resnet18, norm="group")  # batch norm has nothing to average at 1^3
+    model = plug_in.create_model(**specs, create_backbone=resnet, **flags)
     assert set(model.backbone.out_channels.values()) == {8}
     assert list(model.backbone.strides) == ["p2", "p3", "p4", "p5", "pool"]
     trained(model, batch_of(balls(3, size=(32, 32, 32))))
