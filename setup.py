@@ -5,26 +5,41 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
+TENSORSTORE = "tensorstore>=0.1.60"
+ZARR = 'zarr>=3.0; python_version >= "3.11"'
+VIEW = ["matplotlib>=3.9", "neuroglancer>=2.40"]
+QUEUE = ["task-queue>=2.14"]
+SERVE = ["safetensors>=0.4", "onnx>=1.16", "onnxscript>=0.2"]
+DETECT = ["sqlalchemy>=2.0"]
+TIFF = ["imagecodecs>=2024.1"]
+DOWNLOAD = ["pooch>=1.8"]
+
 EXTRAS = {
-    "eval": ["scikit-image>=0.24", "waterz>=0.10", "fastremap>=1.15"],
-    "viz": ["matplotlib>=3.9"],
-    "dist": ["task-queue>=2.14"],
+    "view": VIEW,
+    "queue": QUEUE,
     "ray": ["ray[train]>=2.60"],
-    "zarr": ["zarr>=3.0"],
-    "serve": ["safetensors>=0.4", "onnx>=1.16", "onnxscript>=0.2"],
+    "zarr": [ZARR, TENSORSTORE],
+    "tiff": TIFF,
+    "serve": SERVE,
+    "detect": DETECT,
+    "download": DOWNLOAD,
     "dev": [
+        *(*VIEW, *QUEUE, ZARR, TENSORSTORE, *TIFF, *SERVE, *DETECT, *DOWNLOAD),
         "pytest>=8",
         "pytest-xdist>=3.6",
         "hypothesis>=6.100",
         "ruff>=0.6",
         "mypy>=1.11",
         "tensorboard>=2.17",
-        "zarr>=3.0",
-        "matplotlib>=3.9",
-        "safetensors>=0.4",
-        "tensorstore>=0.1.60",
+        "scikit-image>=0.24",
+        'waterz>=0.10; python_version >= "3.11"',
+        "moto[server,s3,sqs]>=5",
+        "psycopg[binary]>=3.1",
+        "playwright>=1.45",
+        "types-PyYAML",
     ],
 }
+"""One extra per feature. The environment that runs the tests has all of them but ray."""
 
 setup(
     name="deepem",
@@ -46,6 +61,10 @@ setup(
         "tqdm>=4.66",
         "opencv-python-headless>=4.10,<5",
         "connected-components-3d>=3.18",
+        "bioimage-cpp>=0.10",
+        "edt>=3.0",
+        "fastremap>=1.15",
+        "pyyaml>=6.0",
     ],
     extras_require=EXTRAS,
     entry_points={

@@ -11,7 +11,7 @@ fi
 if [ "$(cat .venv/.installed 2>/dev/null)" != "$stamp" ]; then
     echo "installing into .venv (torch is large: this takes a while the first time)"
     .venv/bin/python -m pip install --quiet --disable-pip-version-check \
-        --constraint constraints.txt --editable ".[dev,dist,eval,viz]" 2> >(grep -v "^WARNING: Location" >&2)
+        --constraint constraints.txt --editable ".[dev]" 2> >(grep -v "^WARNING: Location" >&2)
     echo "$stamp" > .venv/.installed
 fi
 export PATH="$deepem_root/.venv/bin:$PATH"

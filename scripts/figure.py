@@ -4,7 +4,7 @@
     python scripts/figure.py --image data/t1/img.h5 --truth data/t1 --metrics experiments/E/logs/metrics.jsonl
         --out figure.png experiments/E/forward/t1_affinity_1000.h5 experiments/E/forward/t1_mitochondria_1000.h5
 
-Needs matplotlib (the extra viz).
+Needs matplotlib (the extra view).
 """
 
 from __future__ import annotations
@@ -183,7 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         found, voxel_nm = panels(options)
         draw(found, rows, voxel_nm, options.title, options.out)
     except ModuleNotFoundError as error:
-        sys.stderr.write(f"{parser.prog}: error: {error.name} is not installed: pip install 'deepem[viz]'\n")
+        sys.stderr.write(f"{parser.prog}: error: {error.name} is not installed: pip install 'deepem[view]'\n")
         raise SystemExit(2) from None
     except (InputError, FileNotFoundError) as error:
         sys.stderr.write(f"{parser.prog}: error: {error}\n")

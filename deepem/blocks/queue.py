@@ -28,7 +28,7 @@ def open_queue(queue: str, does: Callable[..., object], make: bool = False) -> A
     try:
         from taskqueue import TaskQueue, queueable
     except ModuleNotFoundError as error:
-        raise InputError("queue", f"no package {error.name}", "it installed: pip install 'deepem[dist]'") from error
+        raise InputError("queue", f"no package {error.name}", "it installed: pip install 'deepem[queue]'") from error
     wants = "fq://FOLDER or sqs://QUEUE"
     if not queue.startswith(("fq://", "sqs://", "https://sqs.")) or queue.endswith("://"):
         raise InputError("queue", queue, wants)
