@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
 
 from deepem.build.device import choose_device, has_fast_bf16
-from deepem.build.network import create_network, crops, patch_sizes
+from deepem.build.network import PatchSizes, create_network, crops, evaluates_smaller, patch_sizes
 from deepem.cli.forward_parser import Found
 from deepem.cli.forwarding import ForwardOptions
 from deepem.io.volume import Volume
@@ -34,14 +34,22 @@ from deepem.utils.errors import InputError, reason, warn
 from deepem.utils.geometry import Box, Vec3, vec3
 
 
+class Readable(Volume, Protocol):
+    """A volume of which a part may be predicted, in voxels of the output."""
+
+    inside: Box
+
+
 class Job:
     """A trained network and how it is slid over volumes.
 
     Attributes:
         tasks: The rows that are predicted.
+        sizes: The patches of the network.
         patch: The input patch, (z, y, x).
+        fine_patch: The input patch in voxels of the output, in which the scan counts.
         output: The output patch.
-        front: Voxels of the patch in front of the output, as the network was trained to crop.
+        front: Voxels of the output that the patch has in front of it, as the network was trained to crop.
         channels: Channels of the image.
         heads: Name of each output of the network -> number of channels.
         written: The volumes that are written, variances included.
@@ -60,13 +68,19 @@ class Job:
         self.tasks = options.tasks.chosen
         self.patch = vec3(options.inputsz)
         self.channels = _input_channels(found.state)
-        self.model, gives = self._build(found.state)
-        self.output = vec3(options.patches.force_crop or options.network.outputsz or gives)
+        self.model, self.sizes = self._build(found.state)
+        gives, factor = self.sizes.output, self.sizes.factor
+        self.fine_patch = vec3(n * f for n, f in zip(self.patch, factor, strict=True))
+        self.output = vec3(options.patches.force_crop or self._asked() or gives)
         if any(o > g for o, g in zip(self.output, gives, strict=True)):
             flag = "--force_crop" if options.patches.force_crop else "--outputsz"
             raise InputError(flag, self.output, f"at most {gives}, what the model gives")
-        self.front = vec3(s.start for s in centre_slices(self.patch, self.output))
-        self.stride = resolve_stride(self.output, options.patches.overlap, options.patches.stride)
+        inner = centre_slices(gives, self.output)
+        self.front = vec3(f + s.start for f, s in zip(self.sizes.front, inner, strict=True))
+        steps = self.sizes.tiling or factor
+        edge_to_edge = self.sizes.tiling is not None and "overlap" not in options.typed
+        overlap = (0.0, 0.0, 0.0) if edge_to_edge else options.patches.overlap
+        self.stride = resolve_stride(self.output, overlap, options.patches.stride, steps, exact=not edge_to_edge)
         self.flips = [Flip.of(k) for k in options.patches.test_aug or ()]
         self.edges = edges_by_output(self.tasks)
         self.heads = {task.name: task.channels for task in self.tasks}
@@ -85,14 +99,35 @@ class Job:
             self.heads,
             gives,
             activations(self.tasks),
+            self.sizes.front,
+            factor,
         )
         self._cost: Cost | None = None
 
-    def _build(self, state: State) -> tuple[nn.Module, Vec3]:
-        """The network on the device, and the size of its output patch."""
+    def _asked(self) -> Vec3 | None:
+        """The output patch of the options. That of training does not hold for networks that give less in eval mode."""
+        asked = self.options.network.outputsz
+        trained = "outputsz" not in self.options.typed
+        return None if trained and evaluates_smaller(self.options.model()) else asked
+
+    @property
+    def step(self) -> Vec3:
+        """(z, y, x) voxels of the input that patches lie apart, or a whole multiple, so that none leaves a seam."""
+        if self.sizes.tiling is None:
+            return 1, 1, 1
+        return vec3(t // f for t, f in zip(self.sizes.tiling, self.sizes.factor, strict=True))
+
+    @property
+    def margin(self) -> tuple[Vec3, Vec3]:
+        """Voxels of the input that the network must see in front of its output and behind it."""
+        sides = list(zip(self.fine_patch, self.output, self.front, self.sizes.factor, strict=True))
+        return vec3(-(-f // n) for _, _, f, n in sides), vec3(-(-(p - o - f) // n) for p, o, f, n in sides)
+
+    def _build(self, state: State) -> tuple[nn.Module, PatchSizes]:
+        """The network on the device, and its patches."""
         options, plug_in = self.options, self.options.model()
-        asked = options.network.outputsz if crops(plug_in) else None  # else the scan crops
-        sizes = patch_sizes(plug_in, self.patch, asked)
+        asked = self._asked() if crops(plug_in) and not evaluates_smaller(plug_in) else None  # else the scan crops
+        sizes = patch_sizes(plug_in, self.patch, asked, evaluating=not options.run.no_eval)
         model = create_network(plug_in, self.tasks, self.channels, sizes)
         where = checkpoint.path_of(options.models, self.number)
         weights = _without_other_heads(state.get("ema") or state["state_dict"], self.tasks)
@@ -102,25 +137,23 @@ class Job:
         quicken(model)
         model.train(options.run.no_eval)
         called: Any = torch.compile(model, dynamic=False) if options.speed.compile else model  # patches have one size
-        return called, sizes.output
+        return called, sizes
 
-    def covered(self, volume: Volume) -> Box:
+    def covered(self, volume: Readable) -> Box:
         """The voxels of a volume that are predicted: what the patches cover, less what is cropped away.
 
         Raises:
-            InputError: the volume is smaller than a patch, or less than nothing is left of it.
+            InputError: less than nothing is left of it.
         """
-        if any(n < p for n, p in zip(volume.size, self.patch, strict=True)):
-            wants = f"at least one patch, {self.patch}, or --pad_small"
-            raise InputError(volume.name, f"a volume of {volume.size}", wants)
-        (begin, end) = self._grid(volume.size).covered
+        whole = self._grid(volume.size).covered.intersect(volume.inside)
+        assert whole is not None  # the volume is as large as a patch
+        begin, end = whole
         if (border := self.options.patches.crop_border) is not None:
             begin = vec3(b + c // 2 for b, c in zip(begin, border, strict=True))
             end = vec3(e - c // 2 for e, c in zip(end, border, strict=True))
         if (centre := self.options.patches.crop_center) is not None:
             begin = vec3(b + (e - b) // 2 - c // 2 for b, e, c in zip(begin, end, centre, strict=True))
             end = vec3(b + c for b, c in zip(begin, centre, strict=True))
-        whole = self._grid(volume.size).covered
         if any(b >= e or b < f or e > t for b, e, f, t in zip(begin, end, *whole, strict=True)):
             raise InputError(
                 "--crop_border, --crop_center", f"{begin} to {end}", f"a part of {whole.begin} to {whole.end}"
@@ -154,7 +187,7 @@ class Job:
         }
 
     def _grid(self, size: Vec3) -> Grid:
-        return Grid(size, self.patch, self.output, self.stride, self.front)
+        return Grid(size, self.fine_patch, self.output, self.stride, self.front)
 
     def _scan(self, size: Vec3) -> Scan:
         grid, options = self._grid(size), self.options
@@ -190,7 +223,7 @@ class Job:
         """What takes memory; found by a trial of the network the first time."""
         if self._cost is None:
             try:
-                size = (self.options.speed.batch_size, self.channels, *self.patch)
+                size = (self.options.speed.batch_size, self.channels, *self.fine_patch)
                 if self.options.speed.compile:
                     _compile_now(self.network, torch.zeros(size, device=self.device))
                 taken = trial(lambda: self.network(torch.zeros(size, device=self.device)), self.device)

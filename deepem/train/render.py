@@ -13,7 +13,7 @@ from torch import Tensor
 from deepem.tasks import Task
 from deepem.utils.crop import centre_crop
 from deepem.utils.edges import edge_slices
-from deepem.utils.geometry import vec3
+from deepem.utils.geometry import Vec3, vec3
 from deepem.utils.palette import class_colours
 
 Picture = NDArray[np.float32]
@@ -70,8 +70,16 @@ PICTURES: dict[str, Kind] = {
 
 
 @torch.no_grad()
-def pictures(tasks: Iterable[Task], batch: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> dict[str, Picture]:
+def pictures(
+    tasks: Iterable[Task], batch: Mapping[str, Tensor], outputs: Mapping[str, Tensor], factor: Vec3 = (1, 1, 1)
+) -> dict[str, Picture]:
     """One row of pictures per task: the middle section of the batch's first sample.
+
+    Args:
+        tasks: Their rows.
+        batch: Input, targets and masks.
+        outputs: Logits by output name.
+        factor: Voxels of the outputs per voxel of the input, (z, y, x).
 
     Returns:
         Output name -> (3, Y, X'): the input, the target, the mask and the prediction from left to right; up to three
@@ -81,7 +89,10 @@ def pictures(tasks: Iterable[Task], batch: Mapping[str, Tensor], outputs: Mappin
     for task in tasks:
         kind = PICTURES[task.kind]
         prediction = kind.prediction(task, outputs[task.name][0].float())
-        image = centre_crop(batch["input"][0, :1], vec3(prediction.shape[-3:])).float()
+        image = batch["input"][0, :1].float()
+        for axis, times in enumerate(factor, 1):
+            image = image.repeat_interleave(times, axis)
+        image = centre_crop(image, vec3(prediction.shape[-3:]))
         target = kind.target(task, batch[task.name][0])
         mask = batch[f"{task.name}_mask"][0, :1].float()
         middle = prediction.shape[-3] // 2

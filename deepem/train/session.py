@@ -34,6 +34,7 @@ from deepem.utils.allocator import keep_memory
 from deepem.utils.checkpoint import State
 from deepem.utils.convolution import quicken
 from deepem.utils.errors import InputError, warn
+from deepem.utils.geometry import Vec3, vec3
 
 State_ = Mapping[str, Any]
 
@@ -110,7 +111,8 @@ def prepare(options: TrainOptions) -> Session:
     chosen = options.tasks.chosen
     model = options.model()
     sizes = patch_sizes(model, options.inputsz, options.network.outputsz)
-    require_room_for_edges(chosen, sizes.output)
+    evaluated = patch_sizes(model, options.inputsz, None, evaluating=True).output
+    require_room_for_edges(chosen, vec3(map(min, sizes.output, evaluated)))
     require_divisible(options.run.batch_size, options.optimiser.accumulate, ranks.world)
     samplers = create_samplers(options, chosen, sizes)
     network = create_network(model, chosen, samplers.channels, sizes, seed=options.run.seed)
@@ -123,7 +125,7 @@ def prepare(options: TrainOptions) -> Session:
             warn(line)
     elif state is not None:
         warn(f"{folder.models}: a checkpoint without options; resuming with those of the command line")
-    trainer = _trainer(options, chosen, network, device, ranks, record)
+    trainer = _trainer(options, chosen, network, device, ranks, record, sizes.factor)
     inputs = Inputs(samplers, _loading(options), create_modifier(options), ranks, device, tuple(record["spec"][0]))
     notes += _start_from(trainer, inputs, state, folder, options.run.pretrain)
     trainer.join()
@@ -182,6 +184,7 @@ def _trainer(
     device: torch.device,
     ranks: Ranks,
     record: Mapping[str, Any],
+    factor: Vec3,
 ) -> Trainer:
     optimise, own = options.optimiser, has_losses(network)
     if own and options.loss.size_average and optimise.accumulate > 1:
@@ -209,6 +212,7 @@ def _trainer(
             eval_mode=not options.log.no_eval,
             compiled=options.speed.compile,
             sync_bn=options.speed.sync_bn,
+            factor=factor,
         ),
         record=record,
         frozen_norms=frozen,

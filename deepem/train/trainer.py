@@ -22,6 +22,7 @@ from deepem.train.render import Picture, pictures
 from deepem.train.schedule import Schedule
 from deepem.utils import checkpoint
 from deepem.utils.errors import InputError
+from deepem.utils.geometry import Vec3
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class Settings:
         eval_mode: Evaluation runs the network in eval mode.
         compiled: The network is compiled.
         sync_bn: Batch norm is computed over all ranks.
+        factor: Voxels of the outputs per voxel of the input, (z, y, x).
     """
 
     seed: int
@@ -62,6 +64,7 @@ class Settings:
     eval_mode: bool
     compiled: bool
     sync_bn: bool
+    factor: Vec3 = (1, 1, 1)
 
 
 class Trainer:
@@ -246,7 +249,8 @@ class Trainer:
         if self.objective.own:
             with self.evaluating(), self.precision.autocast():
                 logits = self.network(self._laid_out(batch["input"]))
-        return pictures([task for task in self.tasks if task.name in logits], batch, logits)
+        drawn = [task for task in self.tasks if task.name in logits]
+        return pictures(drawn, batch, logits, self.settings.factor)
 
     def figures(self) -> dict[str, float]:
         """What a row of the log tells of the last step besides losses."""
