@@ -39,7 +39,8 @@ def load_files(
     Args:
         table: Id -> row. A row gives the file of each array, under the key that `load_data` gives it (``img``,
             labels, ``msk`` or ``msk_train`` and ``msk_val``, ``<label>_msk``), and ``loc``. Files are relative to the
-            row's ``dir``, and that to `data_dir`; a row without it lies in `data_dir` itself.
+            row's ``dir``, and that to `data_dir`; a row without it lies in `data_dir` itself. ``label_factor`` is
+            (z, y, x) voxels of the labels per voxel of the image.
         data_dir: The folder that ``--data_dir`` names.
         data_ids: The ids to read, by default all.
         labels: The labels that are wanted: of the others and their masks nothing is read.
@@ -52,7 +53,7 @@ def load_files(
     labels, optional = set(labels), set(optional)
     volumes: dict[str, dict[str, Any]] = {}
     for id in table if data_ids is None else data_ids:
-        row = {key: value for key, value in table[id].items() if key not in ("dir", "loc")}
+        row = {key: value for key, value in table[id].items() if key not in ("dir", "loc", "label_factor")}
         folder = Path(data_dir, table[id].get("dir", ""))
         files = {
             key: name if "://" in name else os.path.join(folder, name)
@@ -64,4 +65,5 @@ def load_files(
             raise InputError(folder, f"no {', '.join(lacking)}", remedy or "these files")
         volumes[id] = {key: imread(file, sparse="msk" in key) for key, file in files.items() if key not in absent}
         volumes[id]["loc"] = bool(table[id].get("loc", False))
+        volumes[id] |= {key: table[id][key] for key in ("label_factor",) if key in table[id]}
     return volumes

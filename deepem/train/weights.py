@@ -66,10 +66,14 @@ def groups(network: nn.Module, scales: Sequence[tuple[str, float]], weight_decay
 def pretrain(network: nn.Module, path: str) -> str:
     """Load what matches from a checkpoint; a report of what did and what did not.
 
+    A network may have a method ``renamed(weights)`` that gives weights which another program wrote under its own names.
+
     Raises:
         InputError: the file cannot be read, or nothing in it matches.
     """
     weights = checkpoint.read(Path(path))["state_dict"]
+    if callable(renamed := getattr(network, "renamed", None)):
+        weights = renamed(weights)
     own = network.state_dict()
     left = checkpoint.load_weights(network, weights, f"--pretrain {path}", matching=True)
     lines = [f"--pretrain {path}: {len(own) - len(left)} of {len(own)} entries taken"]

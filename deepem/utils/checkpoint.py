@@ -46,6 +46,8 @@ def numbers(folder: Path) -> list[int]:
 def read(path: Path) -> State:
     """The contents of a checkpoint on the CPU; a bare state dict comes back as ``{"state_dict": ...}``.
 
+    So does the ``model`` of DaCapo's files, ``{"model": state dict, "optimizer": ...}``.
+
     Raises:
         InputError: the file is absent, truncated, damaged, or holds more than tensors and plain values.
     """
@@ -71,8 +73,9 @@ def read(path: Path) -> State:
         raise InputError(path, f"a {type(state).__name__}", wants)
     if isinstance(state.get("state_dict"), Mapping):
         return state
-    if all(isinstance(value, torch.Tensor) for value in state.values()):
-        return {"state_dict": state}
+    weights = state.get("model", state)
+    if isinstance(weights, Mapping) and all(isinstance(value, torch.Tensor) for value in weights.values()):
+        return {"state_dict": dict(weights)}
     raise InputError(path, f"a dict of {', '.join(map(str, list(state)[:5]))}", wants)
 
 
