@@ -189,12 +189,12 @@ def resolve_stride(
     nearest = vec3(max(n // s, 1) * s for n, s in zip(found, step, strict=True))
     if any(n != m and not r for n, m, r in zip(found, nearest, rounds, strict=True)):
         works = nearest if stride is not None else tuple(o - n for o, n in zip(output, nearest, strict=True))
-        raise InputError(flag, tuple(given), f"strides that are multiples of {step}, such as {flag} {_comma(works)}")
+        raise InputError(flag, _comma(given), f"strides that are multiples of {step}, such as {flag} {_comma(works)}")
     return nearest
 
 
-def _comma(values: Sequence[int]) -> str:
-    return ",".join(map(str, values))
+def _comma(values: Sequence[float]) -> str:
+    return ",".join(f"{value:g}" for value in values)
 
 
 def _check(flag: str, values: Sequence[float]) -> None:
