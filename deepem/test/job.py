@@ -82,6 +82,9 @@ class Job:
         overlap = (0.0, 0.0, 0.0) if edge_to_edge else options.patches.overlap
         self.stride = resolve_stride(self.output, overlap, options.patches.stride, steps, exact=not edge_to_edge)
         self.flips = [Flip.of(k) for k in options.patches.test_aug or ()]
+        if factor[1] != factor[2] and any(flip.transpose for flip in self.flips):
+            wants = f"flips that do not exchange y and x: the output is finer by {factor}"
+            raise InputError("--test_aug", " ".join(map(str, options.patches.test_aug or ())), wants)
         self.edges = edges_by_output(self.tasks)
         self.heads = {task.name: task.channels for task in self.tasks}
         self.written = written(self.tasks)

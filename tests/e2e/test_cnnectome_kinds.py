@@ -44,9 +44,9 @@ def blobs(seed: int, size: tuple[int, int, int]) -> np.ndarray:
     rng = np.random.default_rng(seed)
     grid = np.stack(np.meshgrid(*map(np.arange, size), indexing="ij"))
     found = np.zeros(size, bool)
-    for _ in range(25):
+    for _ in range(60):
         centre = rng.uniform(0, size)[:, None, None, None]
-        radius = rng.uniform(3, 7, 3)[:, None, None, None]
+        radius = rng.uniform(4, 9, 3)[:, None, None, None]
         found |= (((grid - centre) / radius) ** 2).sum(0) < 1
     return found.astype(np.uint8)
 
@@ -77,18 +77,26 @@ def overlap(found: np.ndarray, truth: np.ndarray) -> float:
     return (found & truth).sum() / (found | truth).sum()
 
 
-@pytest.mark.parametrize("padding", ["valid", "same"])
-def test_a_super_resolved_output_overlays_the_finer_truth(lab: Lab, padding: str) -> None:
+@pytest.mark.parametrize(
+    ("padding", "fov"), [("valid", "12,24,24"), pytest.param("same", "6,16,16", marks=pytest.mark.slow)]
+)
+def test_a_super_resolved_output_overlays_the_finer_truth(lab: Lab, padding: str, fov: str) -> None:
     truth = finer_lab(lab)["c"]
-    more = f"{SUPER} --padding {padding} --superres_padding {padding} --fov 10,24,24 --augment flip --lr 0.01"
+    more = f"{SUPER} --padding {padding} --superres_padding {padding} --fov {fov} --lr 0.01 --activation ELU"
     Path("flip.py").write_text(
-        "from deepem.data.transform import Compose, Flip, GrayscaleMixed\n"
-        "def get_augmentation(is_train):\n    return Compose([GrayscaleMixed(), Flip(1), Flip(2), Flip(3)])\n"
+        "from deepem.data.transform import Compose, Flip, Grayscale3D\n"
+        "def get_augmentation(is_train):\n    return Compose([Grayscale3D(0.1, 0.1), Flip(1), Flip(2), Flip(3)])\n"
     )
-    more = more.replace("--augment flip", "--augment flip.py")
-    train(words(lab, "fine", more, "--max_iter 120 --eval_intv 60 --imgs_intv 60 --batch_size 2 --aff 0.2 --mit 1"))
+    train(
+        words(
+            lab,
+            "fine",
+            more,
+            "--max_iter 120 --eval_intv 60 --imgs_intv 60 --batch_size 4 --aff 0.1 --mit 1 --num_fmaps 6",
+        )
+    )
     assert len(rows("fine", "test")) == 2
-    for name, words_ in (("as", []), ("mirror", ["--context", "mirror"]), ("flips", ["--test_aug", "0", "7"])):
+    for name, words_ in (("as", []), ("mirror", ["--context", "mirror"]), ("flips", ["--test_aug", "0", "14"])):
         stitch(lab, "fine", "--out_tag", name, *words_)
         found, attributes = read("fine", f"c_mitochondria_120_{name}")
         assert attributes["voxel_size_nm"].tolist() == [20, 4, 4]
@@ -105,8 +113,9 @@ def test_a_super_resolved_output_overlays_the_finer_truth(lab: Lab, padding: str
             here = tuple(slice(s.start - m, s.start - m + n) for s, m, n in zip(there, moved, other.shape, strict=True))
             scores[tuple(s - 1 for s in shift)] = overlap(mine[here], other > 0)
         assert max(scores, key=scores.__getitem__) == (0, 0, 0), scores
-        assert scores[0, 0, 0] > 0.85
-    assert read("fine", "c_affinity_120_as")[0].shape[0] == 3
+        assert scores[0, 0, 0] > 0.75
+    with pytest.raises(SystemExit, match="2"):
+        stitch(lab, "fine", "--test_aug", "1")  # exchanges y and x, whose factors differ
 
 
 def test_stitched_super_resolution_is_the_network_applied_to_the_whole(lab: Lab) -> None:
@@ -204,7 +213,9 @@ BEFORE += ("decoder_per_task", "equivariant", "length", "fmaps_out", "activation
 
 def test_a_run_of_before_these_flags_goes_on_and_is_stitched(lab: Lab) -> None:
     """A checkpoint that knows --zfactor and --xyfactor alone is of a network that pads its first and last layer."""
-    old = "--model cnnectome_unet --num_fmaps 3 --fmap_inc_factor 2 --amp off --zfactor 1 --xyfactor 2 --fov 13,28,32"
+    for file in lab.data.glob("*/*.npy"):
+        lab.array(file.parent.name, file.stem, np.tile(np.load(file), (2, 1, 1)))
+    old = "--model cnnectome_unet --num_fmaps 3 --fmap_inc_factor 2 --amp off --zfactor 1 --xyfactor 2 --fov 14,28,32"
     train(words(lab, "old", old, "--io_kernel 1,5,5 --equivariant True"))
     file = Path("experiments/old/models/model4.chkpt")
     state = checkpoint.read(file)
