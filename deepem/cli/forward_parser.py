@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from deepem import tasks
-from deepem.cli.flags import declared, filled, groups_of
+from deepem.cli.flags import filled, groups_of
 from deepem.cli.forwarding import ForwardOptions
 from deepem.cli.parser import Given, Parser
 from deepem.cli.task_flags import EDGES, TaskOptions, stored_rows, switch_flags, task_options
@@ -48,11 +48,6 @@ def parser() -> Parser:
     for group in groups.values():
         made.add_group(group)
     return made
-
-
-def flag_names() -> set[str]:
-    """Every flag of inference, without those of models."""
-    return {flag.name for flag in (*declared(ForwardOptions), *switch_flags(tasks.TASKS), EDGES)}
 
 
 def parse(words: Sequence[str] | None = None) -> tuple[ForwardOptions, Found]:

@@ -99,7 +99,7 @@ def batches(
         WorkerError: a worker died (at once) or hangs.
     """
     if batch_size < 1 or batch_size % world:
-        raise InputError("--batch_size", batch_size, f"a positive multiple of the number of processes, {world}")
+        raise InputError("batch_size", batch_size, f"a positive multiple of the number of processes, {world}")
     stream = Stream(sampler, seed, phase)
     orders = ((i, range(i * batch_size + rank, (i + 1) * batch_size, world)) for i in range(start, stop))
     made: Iterator[Batch]

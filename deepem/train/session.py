@@ -30,12 +30,11 @@ from deepem.train.profiler import Profiler
 from deepem.train.ranks import Ranks
 from deepem.train.schedule import Schedule
 from deepem.train.trainer import Settings, Trainer
+from deepem.utils import checkpoint
 from deepem.utils.allocator import keep_memory
 from deepem.utils.checkpoint import State
 from deepem.utils.convolution import quicken
 from deepem.utils.errors import InputError, warn
-
-State_ = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -100,6 +99,8 @@ def prepare(options: TrainOptions) -> Session:
     ranks = Ranks(options.device.rank_timeout)
     folder = RunFolder(options.folder)
     state = folder.resume(options.log.chkpt_num)
+    if state is None and (there := checkpoint.numbers(folder.models)):
+        raise InputError(folder.models, f"{len(there)} checkpoints, none readable", "one, or another --exp_name")
     before: Mapping[str, Any] | None = None if state is None else state.get("options")
     notes: list[str] = []
     if before is not None:
