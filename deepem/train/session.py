@@ -23,7 +23,7 @@ from deepem.train.evaluation import evaluate
 from deepem.train.guard import Guard
 from deepem.train.inputs import Inputs, Loading
 from deepem.train.logger import Logger
-from deepem.train.objective import Objective, has_losses
+from deepem.train.objective import Objective, auxiliary_of, has_losses
 from deepem.train.optimiser import optimizer
 from deepem.train.preempt import STOPPED, Preemption
 from deepem.train.profiler import Profiler
@@ -188,7 +188,7 @@ def _trainer(
     if own and options.loss.size_average and optimise.accumulate > 1:
         raise InputError("--accumulate", optimise.accumulate, "1: --model counts its losses itself, part by part")
     frozen = weights.freeze(network, optimise.freeze or ())
-    objective = Objective(chosen, options.tasks.weights, vars(options.loss), getattr(network, "auxiliary", None), own)
+    objective = Objective(chosen, options.tasks.weights, vars(options.loss), auxiliary_of(network), own)
     groups = weights.groups(network, optimise.lr_scale or (), optimise.weight_decay)
     settings = _fields(optimise, "lr", "betas", "eps", "amsgrad", "momentum")
     return Trainer(
