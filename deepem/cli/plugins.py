@@ -192,7 +192,7 @@ def siblings(kind: str) -> list[str]:
     return [
         ".".join(path.relative_to(folder).with_suffix("").parts)
         for path in sorted(folder.rglob("*.py"))
-        if entry.search(path.read_text())
+        if entry.search(path.read_text(encoding="utf-8"))
     ]
 
 

@@ -25,11 +25,13 @@ class RunFolder:
         models: The checkpoints.
         logs: Metrics and TensorBoard events.
         source: The checkpoint that the run goes on from, once `newest` has found one.
+        saved: The iteration that was saved last.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.models, self.logs = folder, folder / "models", folder / "logs"
         self.source = self.models
+        self.saved = 0
 
     def resume(self, number: int) -> State | None:
         """The checkpoint to go on from, or None for a new run.
@@ -86,10 +88,11 @@ class RunFolder:
             InputError: the weights are not finite, or the disk cannot take them.
         """
         path = checkpoint.path_of(self.models, iteration)
-        if bad := [name for name, value in state["state_dict"].items() if not value.isfinite().all()]:
+        if bad := [name for name, value in state["state_dict"].items() if _not_finite(value)]:
             wants = "finite ones: resume from the last checkpoint with a smaller --lr, or --clip"
             raise InputError(f"iteration {iteration}", f"weights that are not finite ({bad[0]})", wants)
         checkpoint.write(path, {"iter": iteration, **state})
+        self.saved = iteration
         best = self.link_best()
         if keep:
             checkpoint.prune(self.models, keep, keep_every, best)
@@ -112,6 +115,11 @@ class RunFolder:
         best = min(ranked)[1] if ranked else None
         checkpoint.link(self.models, "best.chkpt", best)
         return best
+
+
+def _not_finite(value: Any) -> bool:
+    """Whether an entry of a state dict holds a NaN or an infinity; a module's extra state is no tensor."""
+    return hasattr(value, "isfinite") and not bool(value.isfinite().all())
 
 
 def plain(value: Any) -> Any:

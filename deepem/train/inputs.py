@@ -66,14 +66,17 @@ class Inputs:
         self._drawn = Counter[str]()
         self._stream: DeviceBatches | None = None
         self._first: Batch | None = None
+        self._give_up: Callable[[], bool] = lambda: False
 
-    def start(self, first: int, last: int) -> None:
+    def start(self, first: int, last: int, give_up: Callable[[], bool] = lambda: False) -> None:
         """Begin the stream of training batches and draw the first: what cannot be drawn is bad input.
 
         Args:
             first: The first iteration.
             last: The last iteration. With none to do, nothing is drawn.
+            give_up: Asked while a batch is waited for: whether to wait no longer.
         """
+        self._give_up = give_up
         self._stream = self._batches("train", first - 1, last)
         self._first = next(self._stream, None)
 
@@ -116,6 +119,7 @@ class Inputs:
             world=self.ranks.world,
             pin_memory=self.device.type == "cuda",
             worker_timeout=self.loading.worker_timeout,
+            give_up=self._give_up,
         )
         return DeviceBatches(made, self.device, self.images)
 

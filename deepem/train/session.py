@@ -25,15 +25,17 @@ from deepem.train.inputs import Inputs, Loading
 from deepem.train.logger import Logger
 from deepem.train.objective import Objective, has_losses
 from deepem.train.optimiser import optimizer
-from deepem.train.preempt import STOPPED, Preemption
+from deepem.train.preempt import Preemption
 from deepem.train.profiler import Profiler
 from deepem.train.ranks import Ranks
+from deepem.train.rescue import keeping_steps, living_workers
 from deepem.train.schedule import Schedule
 from deepem.train.trainer import Settings, Trainer
 from deepem.utils.allocator import keep_memory
 from deepem.utils.checkpoint import State
 from deepem.utils.convolution import quicken
 from deepem.utils.errors import InputError, warn
+from deepem.utils.exit_codes import STOPPED
 
 State_ = Mapping[str, Any]
 
@@ -74,7 +76,8 @@ def train(options: TrainOptions, preemption: Preemption) -> None:
     session = prepare(options)
     trainer, inputs, folder, max_iter = session.trainer, session.inputs, session.folder, options.run.max_iter
     ranks, when = trainer.ranks, session.options.log
-    inputs.start(trainer.iteration + 1, max_iter)
+    with living_workers():
+        inputs.start(trainer.iteration + 1, max_iter, lambda: preemption.requested)
     preemption.defer()
     if ranks.leads:
         size = sum(p.numel() * p.element_size() for p in trainer.network.parameters())
@@ -87,9 +90,11 @@ def train(options: TrainOptions, preemption: Preemption) -> None:
     ):
         for line in (*session.notes, _plan(session, max_iter)):
             log.line(line)
-        if _lacks_evaluation(session):
-            evaluate(trainer, inputs, log, preemption, when.eval_iter)
-        stopped = loop.train(trainer, inputs, folder, log, profiler, preemption, when, max_iter)
+        start = trainer.iteration
+        with keeping_steps(lambda: loop.rescue(trainer, inputs, folder, log, when, start), preemption):
+            if _lacks_evaluation(session):
+                evaluate(trainer, inputs, log, preemption, when.eval_iter)
+            stopped = loop.train(trainer, inputs, folder, log, profiler, preemption, when, max_iter)
     trainer.leave()
     if stopped:
         raise SystemExit(STOPPED)

@@ -34,7 +34,7 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as beside:
-        beside.write_text(text)
+        beside.write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
 def run_folder(exp_name: str, test: bool = False) -> Path:
