@@ -57,7 +57,7 @@ def _iteration(row: str) -> float:
 
 def _cut_events(path: Path, after: int) -> bytes | None:
     """The records up to an iteration, or None if the file has no others."""
-    from google.protobuf.message import DecodeError
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
     from tensorboardX.proto.event_pb2 import Event
 
     data = path.read_bytes()

@@ -36,6 +36,7 @@ from deepem.utils.checkpoint import State
 from deepem.utils.convolution import quicken
 from deepem.utils.errors import InputError, warn
 from deepem.utils.exit_codes import STOPPED
+from deepem.utils.provenance import provenance
 
 State_ = Mapping[str, Any]
 
@@ -96,6 +97,7 @@ def train(options: TrainOptions, preemption: Preemption) -> None:
                 evaluate(trainer, inputs, log, preemption, when.eval_iter)
             stopped = loop.train(trainer, inputs, folder, log, profiler, preemption, when, max_iter)
     trainer.leave()
+    folder.release()
     if stopped:
         raise SystemExit(STOPPED)
 
@@ -103,7 +105,7 @@ def train(options: TrainOptions, preemption: Preemption) -> None:
 def prepare(options: TrainOptions) -> Session:
     """Build all that a run needs. This reads everything that the run reads, and writes nothing."""
     ranks = Ranks(options.device.rank_timeout)
-    folder = RunFolder(options.folder)
+    folder = RunFolder(options.folder, ranks.leads)
     state = folder.resume(options.log.chkpt_num)
     before: Mapping[str, Any] | None = None if state is None else state.get("options")
     notes: list[str] = []
@@ -177,6 +179,7 @@ def _record(options: TrainOptions, chosen: Sequence[Task], sizes: PatchSizes, sa
     rows = [to_plain(task) for task in options.tasks.rows if task not in TASKS]
     return {
         "options": plain(options.flat() | resolved), "spec": spec, "channels": samplers.channels, "tasks": rows,
+        "provenance": provenance(options.run.seed),
     }  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from deepem.train.optimiser import in_groups
 from deepem.train.ranks import Ranks
 from deepem.train.render import Picture, pictures
 from deepem.train.schedule import Schedule
-from deepem.utils import checkpoint
+from deepem.utils import checkpoint, checkpoint_contents
 from deepem.utils.errors import InputError
 
 
@@ -284,6 +284,7 @@ class Trainer:
         saved = state["optimizer"]
         if "options" not in state:  # of the public DeepEM, whose optimiser has a single group
             saved = in_groups(saved, self.optimizer, [*self.network.parameters()], source)
+        checkpoint_contents.check_optimiser(saved, self.optimizer, source)
         self.optimizer.load_state_dict(saved)
         self.precision.scaler.load_state_dict(state.get("scaler", {}))
         self.guard.skipped = state.get("skipped", 0)

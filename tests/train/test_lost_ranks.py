@@ -91,7 +91,7 @@ def test_a_rank_that_nobody_ends_says_that_it_lost_another(lab, monkeypatch, cap
 
 
 def test_a_rank_that_is_ended_before_it_notices_the_loss_says_nothing(monkeypatch):
-    """It was asked to stop, and ends with that code. Its launcher may see first that another has died, and its request to stop waits for the end of the step."""
+    """It ends with the code of a stop: its launcher has seen first that another died, and asked it to stop."""
     monkeypatch.setenv("RANK", "0")
     lost = RuntimeError("[third_party/gloo/transport/tcp/pair.cc:553] Connection closed by peer")
     with pytest.raises(SystemExit) as ended, rank_errors.first_cause_speaks(lambda: True):
