@@ -132,6 +132,27 @@ def load(kind: str, name: str) -> ModuleType:
     return module
 
 
+def require_own(kind: str, word: str | None, where: object) -> None:
+    """Refuse to run code that nobody typed: of what a file names, only modules of deepem are imported.
+
+    Args:
+        kind: One of KINDS.
+        word: The module that the file names.
+        where: The file, named in errors.
+
+    Raises:
+        InputError: another module; it has to be named again.
+    """
+    target = None if word is None else locate(kind, word)
+    if word is not None and (target is None or not target.startswith(f"{KINDS[kind].package}.")):
+        flag = KINDS[kind].flag
+        raise InputError(
+            flag,
+            f"nothing, and {where} names {word}, which is not one of deepem's",
+            f"the module named again: {flag} {word}, or deepem.load(path, {kind}=...)",
+        )
+
+
 def locate(kind: str, name: str) -> str | None:
     """The import name of a plug-in, or None if there is no such module. Imports at most its parent packages."""
     package = KINDS[kind].package

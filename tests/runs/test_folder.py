@@ -58,7 +58,8 @@ def test_names_of_runs_stay_inside_the_folder(name):
         run_folder(name)
 
 
-@pytest.mark.parametrize(("name", "folder"), [("a", "experiments/a"), ("a/b", "experiments/a/b"),
-                                              ("experiments/a", "experiments/a"), ("a..b", "experiments/a..b")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "folder"), [("a", "a"), ("a/b", "a/b"), ("experiments/a", "a"), ("a..b", "a..b")],
+)  # fmt: skip
 def test_names_of_runs(name, folder):
-    assert str(run_folder(name)) == folder
+    assert str(run_folder(name)) == f"experiments/{folder}"
