@@ -29,6 +29,7 @@ from typing import Any
 
 from deepem.utils import byfile
 from deepem.utils.errors import InputError, unreadable
+from deepem.utils.exit_codes import STOPPED
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -99,16 +100,40 @@ class PlugIn:
     @contextmanager
     def calling(self) -> Iterator[None]:
         """Wrap calls into the plug-in: a file that it cannot read is bad input and named together with the module."""
-        try:
-            yield
-        except OSError as error:
-            raise unreadable(self.where, error) from error
+        with no_exit(self.where):
+            try:
+                yield
+            except OSError as error:
+                raise unreadable(self.where, error) from error
 
     def create(self, *arguments: Any, **filled_in: Any) -> Any:
         """Call its entry function with its flags."""
         entry = getattr(self.module, KINDS[self.kind].entry)
         with self.calling():
             return entry(*arguments, **filled_in, **self.flags)
+
+
+SUCCESSORS = {
+    "dataprovider3": "deepem.data.provider, and deepem.data.emio for dataprovider3.emio",
+    "augmentor": "deepem.data.transform",
+    "emvision": "deepem.models.emvision",
+}
+"""Package of the public DeepEM -> what took its place."""
+
+
+@contextmanager
+def no_exit(where: str) -> Iterator[None]:
+    """Wrap what a plug-in runs: it may not end the program.
+
+    Raises:
+        InputError: it called sys.exit.
+    """
+    try:
+        yield
+    except SystemExit as error:
+        if error.code == STOPPED:  # a signal that asked the run to stop
+            raise
+        raise InputError(where, f"sys.exit({error.code})", "a result, or an exception that says why not") from error
 
 
 def load(kind: str, name: str) -> ModuleType:
@@ -123,9 +148,15 @@ def load(kind: str, name: str) -> ModuleType:
     if target is None:
         raise InputError(f"{row.flag} {name}", "no such module", f"one of {', '.join(siblings(kind))}, or a file")
     try:
-        module = importlib.import_module(target)
+        with no_exit(f"{row.flag} {name}"):
+            module = importlib.import_module(target)
     except OSError as error:
         raise InputError(f"{row.flag} {name}", error, "a module that can be read") from error
+    except ModuleNotFoundError as error:
+        if (instead := SUCCESSORS.get((error.name or "").split(".")[0])) is None:
+            raise
+        wants = f"{instead}; `deepem help migrate` lists what took whose place"
+        raise InputError(f"{row.flag} {name}", f"an import of {error.name}, of the public DeepEM", wants) from error
     for attribute, signature in row.offers.items():
         if not hasattr(module, attribute):
             raise InputError(f"{row.flag} {name}", f"a module without {attribute}", signature)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from deepem.cli.training import TrainOptions
 from deepem.runs.folder import RunFolder, plain
 from deepem.tasks import TASKS, Task, to_plain
 from deepem.train import device as devices
-from deepem.train import loop, weights
+from deepem.train import given, loop, weights
 from deepem.train.device import Precision, enough_memory
 from deepem.train.evaluation import evaluate
 from deepem.train.guard import Guard
@@ -31,6 +31,7 @@ from deepem.train.ranks import Ranks
 from deepem.train.rescue import keeping_steps, living_workers
 from deepem.train.schedule import Schedule
 from deepem.train.trainer import Settings, Trainer
+from deepem.train.trial import try_out
 from deepem.utils.allocator import keep_memory
 from deepem.utils.checkpoint import State
 from deepem.utils.convolution import quicken
@@ -78,7 +79,10 @@ def train(options: TrainOptions, preemption: Preemption) -> None:
     trainer, inputs, folder, max_iter = session.trainer, session.inputs, session.folder, options.run.max_iter
     ranks, when = trainer.ranks, session.options.log
     with living_workers():
-        inputs.start(trainer.iteration + 1, max_iter, lambda: preemption.requested)
+        inputs.start(trainer.iteration + 1, max_iter, lambda: preemption.requested, _look(session))
+    if inputs.first is not None:
+        with enough_memory(options.inputsz, options.run.batch_size):
+            try_out(trainer, inputs.first)
     preemption.defer()
     if ranks.leads:
         size = sum(p.numel() * p.element_size() for p in trainer.network.parameters())
@@ -136,6 +140,18 @@ def prepare(options: TrainOptions) -> Session:
     trainer.join()
     averages = (state or {}).get("averages", {}) if ranks.leads else {}
     return Session(options, trainer, inputs, folder, notes, averages)
+
+
+def _look(session: Session) -> Callable[[str, Any], None]:
+    """What looks at the first batch as its plug-ins gave it."""
+    inputs, outputs = session.trainer.record["spec"]
+    data, run = session.options.data, session.options.run
+
+    def look(kind: str, batch: Any) -> None:
+        samples = run.batch_size // session.trainer.ranks.world if kind == "sampler" else None
+        given.require_batch(batch, inputs, outputs, f"--{kind} {getattr(data, kind)}", samples)
+
+    return look
 
 
 def _device(options: TrainOptions, ranks: Ranks) -> torch.device:
