@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from deepem import tasks
+from deepem.cli import plugins
 from deepem.cli.flags import filled, groups_of
 from deepem.cli.forwarding import ForwardOptions
 from deepem.cli.parser import Given, Parser
@@ -76,6 +77,10 @@ def parse(
         trained = _trained(found["checkpoint"].state.get("options") or {}, values, rows)
         if not (values["model"] or trained.get("model")):
             raise InputError("--model", "nothing", "the model, which this checkpoint does not name")
+        where = checkpoint.path_of(run_folder(values["exp_name"]) / "models", found["checkpoint"].number)
+        for kind in ("model", "backbone"):
+            if not values[kind]:
+                plugins.require_own(kind, trained.get(kind), where)
         return {name: value for name, value in trained.items() if not values.get(name)}
 
     given = reader.read(words, between)

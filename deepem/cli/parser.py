@@ -22,7 +22,9 @@ from deepem.cli.flags import REQUIRED, Flag, Group, GroupT, filled, flags_of
 from deepem.cli.plugins import KINDS, load
 from deepem.cli.public import PUBLIC
 from deepem.cli.words import SHIELD, text, words_of
-from deepem.utils.errors import InputError, warn
+from deepem.utils.errors import InputError, of_environment, warn
+from deepem.utils.exit_codes import BAD_INPUT
+from deepem.utils.terminal import lasting_streams
 
 PLUG_IN_FLAGS = {row.flag.lstrip("-"): kind for kind, row in KINDS.items()}
 """Flag that names plug-ins -> their kind."""
@@ -286,7 +288,9 @@ def read_group(program: str, doc: str | None, group: type[GroupT], words: Sequen
 
 @contextmanager
 def one_line_errors(program: str) -> Iterator[set[str]]:
-    """Turn an InputError into its one line on stderr and exit code 2. Any other error keeps its traceback.
+    """Turn an InputError, or a refusal of the system, into one line on stderr and exit code 2.
+
+    Any other error keeps its traceback. Within, what is printed never ends the program.
 
     Yields a set to put the names of flags into. Where an error of the library names a parameter that is one of them,
     the line gives it its dashes.
@@ -295,13 +299,17 @@ def one_line_errors(program: str) -> Iterator[set[str]]:
         program: Begins the line.
     """
     flags = set[str]()
-    try:
-        yield flags
-    except InputError as error:
-        line = " ".join(f"{with_dashes(error.where, flags)}: got {error.got}, wants {error.wants}".split("\n"))
-        sys.stderr.write(f"{program}: error: {line}\n")
-        sys.stderr.flush()
-        raise SystemExit(2) from None
+    with lasting_streams():
+        try:
+            yield flags
+        except (InputError, OSError, MemoryError) as error:
+            told = error if isinstance(error, InputError) else of_environment(error)
+            if told is None:
+                raise
+            line = " ".join(f"{with_dashes(told.where, flags)}: got {told.got}, wants {told.wants}".split("\n"))
+            sys.stderr.write(f"{program}: error: {line}\n")
+            sys.stderr.flush()
+            raise SystemExit(BAD_INPUT) from None
 
 
 def with_dashes(where: str, flags: Collection[str]) -> str:

@@ -100,6 +100,8 @@ class Guard:
         samples = "; ".join(_told(sample) for sample in facts["samples"])
         got = f"{values}; batch {'not finite in ' + ', '.join(bad) if bad else 'finite'}; samples: {samples}"
         replay = f"python -m deepem.train.replay {shlex.quote(str(path))}"
+        if model := facts.get("options", {}).get("model"):
+            replay += f" --model {shlex.quote(model)}"
         if self.skipped > self.budget:
             wants = f"finite numbers, or --skip_nan above {self.budget} (replay: {replay})"
             raise InputError(f"iteration {iteration}", got, wants)

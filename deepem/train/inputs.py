@@ -67,31 +67,50 @@ class Inputs:
         self._drawn = Counter[str]()
         self._stream: DeviceBatches | None = None
         self._first: Batch | None = None
+        self._give_up: Callable[[], bool] = lambda: False
 
-    def start(self, first: int, last: int) -> None:
+    def start(
+        self,
+        first: int,
+        last: int,
+        give_up: Callable[[], bool] = lambda: False,
+        look: Callable[[str, Any], None] = lambda kind, batch: None,
+    ) -> None:
         """Begin the stream of training batches and draw the first: what cannot be drawn is bad input.
 
         Args:
             first: The first iteration.
             last: The last iteration. With none to do, nothing is drawn.
+            give_up: Asked while a batch is waited for: whether to wait no longer.
+            look: Called with the kind of plug-in and what it gave: the first batch as drawn, and as modified.
         """
+        self._give_up = give_up
         self._stream = self._batches("train", first - 1, last)
-        self._first = next(self._stream, None)
+        drawn = next(self._stream, None)
+        if drawn is not None:
+            look("sampler", drawn)
+            self._first = self._modified(drawn, first)
+            look("modifier", self._first)
 
     def next_batch(self, iteration: int) -> Batch:
         """The batch of an iteration, this rank's share of it, on the device and modified."""
         assert self._stream is not None, "start first"
         if self._first is not None:
             batch, self._first, self.waited = self._first, None, 0.0
-        else:
-            batch = next(self._stream)
-            self.waited = self._stream.waited
+            return batch
+        batch = next(self._stream)
+        self.waited = self._stream.waited
         return self._modified(batch, iteration)
 
     def prefetch(self) -> None:
         """Take the next batch from the loader and send it to the device, without waiting for it there."""
         assert self._stream is not None, "start first"
         self._stream.fetch()
+
+    @property
+    def first(self) -> Batch | None:
+        """The first batch, until it is taken."""
+        return self._first
 
     @property
     def evaluates(self) -> bool:
@@ -117,6 +136,7 @@ class Inputs:
             world=self.ranks.world,
             pin_memory=self.device.type == "cuda",
             worker_timeout=self.loading.worker_timeout,
+            give_up=self._give_up,
         )
         return DeviceBatches(made, self.device, self.images)
 

@@ -20,7 +20,7 @@ from deepem.train.optimiser import in_groups
 from deepem.train.ranks import Ranks
 from deepem.train.render import Picture, pictures
 from deepem.train.schedule import Schedule
-from deepem.utils import checkpoint
+from deepem.utils import checkpoint, checkpoint_contents
 from deepem.utils.errors import InputError
 
 
@@ -83,6 +83,7 @@ class Trainer:
 
     Attributes:
         iteration: Optimiser steps done; within a step, its number.
+        completed: Optimiser steps that are behind, those that were skipped included.
         model: What is called: the network, compiled and joined with that of the other ranks.
     """
 
@@ -105,7 +106,7 @@ class Trainer:
         self.precision, self.average, self.guard, self.ranks = precision, average, guard, ranks
         self.tasks, self.settings, self.record, self.frozen_norms = tasks, settings, record, frozen_norms
         self.device = precision.device
-        self.iteration = 0
+        self.iteration = self.completed = 0
         self.model: nn.Module = network
         self._loss = self._norm = torch.zeros(())
 
@@ -236,8 +237,10 @@ class Trainer:
         self.guard.remember()
         self.train_mode(not self.settings.eval_mode)
         with torch.no_grad(), nullcontext() if self.average is None else self.average.applied():
-            yield
-        self.guard.restore()
+            try:
+                yield
+            finally:
+                self.guard.restore()
         self.train_mode()
 
     def pictures(self, batch: Batch, outputs: Outputs) -> dict[str, Picture]:
@@ -281,9 +284,16 @@ class Trainer:
         saved = state["optimizer"]
         if "options" not in state:  # of the public DeepEM, whose optimiser has a single group
             saved = in_groups(saved, self.optimizer, [*self.network.parameters()], source)
+        checkpoint_contents.check_optimiser(saved, self.optimizer, source)
         self.optimizer.load_state_dict(saved)
         self.precision.scaler.load_state_dict(state.get("scaler", {}))
         self.guard.skipped = state.get("skipped", 0)
         if self.average is not None:
             self.average.load(state.get("ema", state["state_dict"]))
-        self.iteration = int(state["iter"])
+        self.iteration = self.completed = int(state["iter"])
+
+    def back_to_completed(self) -> None:
+        """Undo what an unfinished step changed: the statistics of batch norms, and its number."""
+        if self.iteration > self.completed:
+            self.guard.restore()
+            self.iteration = self.completed
