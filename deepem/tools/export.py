@@ -9,7 +9,8 @@ Writes, where the packages and the network allow, with one line for what could n
     model.onnx          the same for ONNX runtimes (needs onnx and onnxscript)
     model.json, MODEL_CARD.md   tasks, edges, sizes, normalisation, data, iteration
 
-Where the run kept an average of its weights (--ema), it is what is exported; --raw takes the weights themselves.
+What is exported is what evaluation used: the average of the weights (--ema), or those trained, with statistics taken
+anew (--calibrate). --raw takes the trained weights with the statistics of their last steps.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("--exp_name", required=True)
     parser.add_argument("--chkpt_num", type=int, default=0, help="0: the newest")
     parser.add_argument("--best", action="store_true", help="the one with the lowest validation loss")
-    parser.add_argument("--raw", action="store_true", help="not the average of the weights")
+    parser.add_argument("--raw", action="store_true", help="the trained weights, not those that evaluation used")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args(words)
     with output.errors_of(parser.prog):

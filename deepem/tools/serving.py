@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +85,7 @@ def described(state: checkpoint.State, chosen: Sequence[Task], averaged: bool) -
     options = state["options"]
     return {
         "iteration": state["iter"],
-        "weights": "moving average" if averaged else "as trained",
+        "weights": _weights(options, averaged),
         "model": options["model"],
         "input": {name: list(shape) for name, shape in state["spec"][0].items()},
         "outputs": {name: list(shape) for name, shape in state["spec"][1].items()},
@@ -98,6 +98,12 @@ def described(state: checkpoint.State, chosen: Sequence[Task], averaged: bool) -
         "data": {name: options[name] for name in ("data", "train_ids", "val_ids", "augment")},
         "optimiser": {name: options[name] for name in ("optim", "lr", "batch_size", "seed", "amp")},
     }
+
+
+def _weights(options: Mapping[str, Any], averaged: bool) -> str:
+    if not averaged:
+        return "as trained"
+    return "moving average" if options.get("ema") else "as trained, with batch-norm statistics taken anew"
 
 
 def in_words(card: dict[str, Any]) -> str:

@@ -163,6 +163,15 @@ def test_a_run_from_before_there_were_such_defaults_resumes_as_it_was(lab, capsy
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
+def test_averaging_can_begin_later_if_that_is_meant(lab, capsys):
+    lab.train("run", "--max_iter", 2, "--ema", 0)
+    assert lab.fails("run", "--max_iter", 3, "--ema", 0.9) == 2
+    assert "--ema was 0.0, is 0.9), wants" in capsys.readouterr().err
+    lab.train("run", "--max_iter", 3, "--ema", 0.9, "--change", "ema", "--calibrate", 0)
+    state = lab.state("run", 3)
+    assert any(not torch.equal(state["ema"][name], value) for name, value in state["state_dict"].items())
+
+
 def test_averaging_is_on_unless_it_is_turned_off(lab):
     lab.train("run", "--max_iter", 2)
     state = lab.state("run", 2)
