@@ -28,7 +28,7 @@ from deepem.data.volume import Array, Shared, map_file, memory_file
 from deepem.utils.allocator import keep_memory
 from deepem.utils.errors import InputError, unreadable
 
-PHASES = {"train": 0, "val": 1, "modifier": 2}
+PHASES = {"train": 0, "val": 1, "modifier": 2, "calibrate": 3, "calibrate modifier": 4}
 """The number by which each stream of random numbers is seeded."""
 
 ALIGNMENT = 64

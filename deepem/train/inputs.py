@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,8 +121,13 @@ class Inputs:
         """The batches of an evaluation, the same every time."""
         return self._batches("val", 0, -(-samples // self.loading.batch_size))
 
+    def calibration(self, samples: int) -> Iterator[Batch]:
+        """Batches as in training, of a stream of their own, the same every time."""
+        for number, batch in enumerate(self._batches("calibrate", 0, -(-samples // self.loading.batch_size))):
+            yield self._modified(batch, number, "calibrate modifier")
+
     def _batches(self, phase: str, first: int, last: int) -> DeviceBatches:
-        sampler = self.samplers.train if phase == "train" else self.samplers.val
+        sampler = self.samplers.val if phase == "val" else self.samplers.train
         assert sampler is not None, "no evaluation set"
         made = batches(
             sampler,
@@ -140,11 +145,11 @@ class Inputs:
         )
         return DeviceBatches(made, self.device, self.images)
 
-    def _modified(self, batch: Batch, iteration: int) -> Batch:
+    def _modified(self, batch: Batch, number: int, stream: str = "modifier") -> Batch:
         if self.modify is None:
             return batch
         own = {key: value.contiguous() for key, value in batch.items()}  # a modifier may write into constants too
-        changed: Batch | None = self.modify(own, generator(self.loading.seed, "modifier", iteration))
+        changed: Batch | None = self.modify(own, generator(self.loading.seed, stream, number))
         return own if changed is None else changed
 
     def samples_of(self, iteration: int) -> list[dict[str, Any]]:

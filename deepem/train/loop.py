@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from deepem.cli.training import LogOptions
 from deepem.runs.folder import RunFolder
-from deepem.train.evaluation import evaluate
+from deepem.train.evaluation import calibrate, evaluate
 from deepem.train.inputs import Inputs
 from deepem.train.logger import Logger
 from deepem.train.objective import Losses, added
@@ -68,6 +68,7 @@ def train(
 
 def save(trainer: Trainer, inputs: Inputs, folder: RunFolder, log: Logger, when: LogOptions) -> None:
     """Write the checkpoint of the current iteration."""
+    calibrate(trainer, inputs, log)
     averages = log.train.state()  # a sum over all ranks
     if trainer.ranks.leads:
         state = trainer.state() | inputs.state() | {"averages": averages}

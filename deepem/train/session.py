@@ -32,6 +32,7 @@ from deepem.train.rescue import keeping_steps, living_workers
 from deepem.train.schedule import Schedule
 from deepem.train.trainer import Settings, Trainer
 from deepem.train.trial import try_out
+from deepem.train.used import UsedWeights
 from deepem.utils import checkpoint
 from deepem.utils.allocator import keep_memory
 from deepem.utils.checkpoint import State
@@ -161,10 +162,7 @@ def _device(options: TrainOptions, ranks: Ranks) -> torch.device:
     if gpus and ranks.local >= len(gpus):
         raise InputError("--gpu_ids", f"{len(gpus)} of them", "one for each process on this machine, or none named")
     gpu = gpus[ranks.local] if gpus else ranks.local if ranks.world > 1 and torch.cuda.is_available() else None
-    found = torch.device(choose_device(gpu, options.device.cpu))
-    if options.speed.sync_bn and ranks.world > 1 and found.type == "cpu":
-        raise InputError("--sync_bn", "the CPU", "GPUs: elsewhere there is no synchronised batch norm")
-    return found
+    return torch.device(choose_device(gpu, options.device.cpu))
 
 
 def _with_device_defaults(options: TrainOptions, device: torch.device) -> TrainOptions:
@@ -214,6 +212,7 @@ def _trainer(
     frozen = weights.freeze(network, optimise.freeze or ())
     objective = Objective(chosen, options.tasks.weights, vars(options.loss), auxiliary_of(network), own)
     groups = weights.groups(network, optimise.lr_scale or (), optimise.weight_decay)
+    average = weights.Average(network, optimise.ema) if optimise.ema else None
     settings = _fields(optimise, "lr", "betas", "eps", "amsgrad", "momentum")
     return Trainer(
         network=network,
@@ -221,7 +220,7 @@ def _trainer(
         optimizer=optimizer(optimise.optim, groups, **settings),
         schedule=schedule(options),
         precision=Precision(device, options.speed.amp),
-        average=weights.Average(network, optimise.ema) if optimise.ema else None,
+        used=UsedWeights(network, average, optimise.calibration_samples, frozen),
         guard=Guard(network, options.log.skip_nan, options.folder / "nan", ranks),
         ranks=ranks,
         tasks=chosen,
@@ -254,8 +253,7 @@ def _start_from(
         inputs.restore(state)
     elif pretrain:
         notes.append(weights.pretrain(trainer.network, pretrain))
-        if trainer.average is not None:
-            trainer.average.load(trainer.network.state_dict())
+        trainer.used.restore({"state_dict": trainer.network.state_dict()})
     return notes
 
 
