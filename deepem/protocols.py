@@ -24,7 +24,8 @@ Specs = Mapping[str, Shape4]
 
 Arrays = Mapping[str, Any]
 """One volume: ``img``; a label per key; ``msk``, or ``msk_train`` and ``msk_val``; ``<label>_msk``; ``loc``, true if
-patches are to be centred on voxels of the mask. A mapping of such mappings is a superset of volumes."""
+patches are to be centred on voxels of the mask; ``label_factor``, (z, y, x) voxels of labels and masks per voxel of the
+image. A mapping of such mappings is a superset of volumes."""
 
 
 class DatasetModule(Protocol):
@@ -53,6 +54,37 @@ class Sampler(Protocol):
 
     def __call__(self, rng: np.random.Generator) -> dict[str, NDArray[Any]]:
         """One sample: ``input`` and masks float32 (C, Z, Y, X), instance ids still integers."""
+
+
+@runtime_checkable
+class TellsVolume(Protocol):
+    """A sampler that tells which volume a sample comes from. The log then shows the share of each volume."""
+
+    def which(self, rng: np.random.Generator) -> str:
+        """The name of the volume that the sample of this generator comes from."""
+
+
+@runtime_checkable
+class TellsLocation(Protocol):
+    """A sampler that tells where a sample comes from. Dumps of a step that was not finite then say so."""
+
+    def locate(self, rng: np.random.Generator) -> tuple[str, Sequence[int]]:
+        """The name of the volume, and the (z, y, x) around which the sample of this generator is cut."""
+
+
+@runtime_checkable
+class TellsProbabilities(Protocol):
+    """A sampler that tells the probability of each volume."""
+
+    probabilities: Mapping[str, float]
+
+
+@runtime_checkable
+class WritesInPlace(Protocol):
+    """A sampler whose call takes ``out``: it writes samples where the loader tells it, without a copy."""
+
+    layout: Mapping[str, tuple[tuple[int, ...], Any]] | None
+    """Key -> shape and type of each array of a sample."""
 
 
 class SamplerModule(Protocol):
@@ -93,6 +125,25 @@ class Modifier(Protocol):
 
 
 @runtime_checkable
+class HasAuxiliary(Protocol):
+    """A network that in training gives further outputs ``head@which``, which have losses of their own."""
+
+    auxiliary: Mapping[str, float]
+    """Name of the output -> weight of its loss, relative to that of its head."""
+
+
+@runtime_checkable
+class HasLosses(Protocol):
+    """A network that computes losses itself, where they are no function of one output (detection)."""
+
+    def losses(self, batch: Mapping[str, Any]) -> Any:
+        """``{name: (summed loss, count)}``, or a pair of that and the logits of the dense heads.
+
+        Criteria are applied to those logits. A loss named after an output has that task's weight, any other weight 1.
+        """
+
+
+@runtime_checkable
 class HasOutputSize(Protocol):
     """A model module that knows which patches fit its network."""
 
@@ -100,12 +151,49 @@ class HasOutputSize(Protocol):
         """The output patch of an input patch; InputError with the nearest sizes that work if it does not fit."""
 
 
+@runtime_checkable
+class HasEvaluationSize(Protocol):
+    """A model module whose network gives less in eval mode than in training.
+
+    Of an odd number of voxels, the smaller half is left out in front.
+    """
+
+    def evaluation_size(self, input_size: tuple[int, int, int], **flags: Any) -> tuple[int, int, int]:
+        """The output patch of an input patch in eval mode; as `HasOutputSize` says."""
+
+
+@runtime_checkable
+class HasTiles(Protocol):
+    """A model module that knows how patches may be laid side by side; sizes are in voxels of the output."""
+
+    def output_factor(self, **flags: Any) -> tuple[int, int, int]:
+        """(z, y, x) voxels of the output per voxel of the input."""
+
+    def tiling(self, **flags: Any) -> tuple[int, int, int] | None:
+        """The steps by which a patch may move so that no voxel's value changes; None where values depend on it."""
+
+
+@runtime_checkable
+class RenamesWeights(Protocol):
+    """A network that knows the names which another program's checkpoints have for its weights."""
+
+    def renamed(self, weights: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Such weights under its own names; those under its own names as they are."""
+
+
 class ModelModule(Protocol):
     """A network: (N, C, Z, Y, X) float -> {name: logits (N, C, Z, Y, X)}."""
 
     def create_model(self, *, in_spec: Specs, out_spec: Specs) -> Any:
-        """An `nn.Module` with one head per output.
+        """An `nn.Module` with one head per output; see `HasLosses` and `HasAuxiliary` for what it may also offer.
 
-        If it has a method ``losses(batch)``, that gives what is trained: {name: (loss, count)}, a loss that is a sum
-        and what a mean of it is taken over. One named after an output has that task's weight, any other the weight 1.
+        A module may set ``crops = False``: its network then never gives less than `output_size` says. ``formerly``
+        maps flags to what runs meant before those flags existed.
         """
+
+
+class BackboneModule(Protocol):
+    """What a model is built on: an image to feature maps."""
+
+    def create_backbone(self, *, in_channels: int) -> Any:
+        """An `nn.Module` that gives a tensor or an OrderedDict of maps, with their `out_channels` and `strides`."""

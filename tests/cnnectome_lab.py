@@ -43,7 +43,7 @@ def network(name: str, number: int = 4) -> torch.nn.Module:
     """A trained network, in eval mode."""
     state = checkpoint.read(Path("experiments", name, "models", f"model{number}.chkpt"))
     made = stored_run(state, name).network()
-    made.load_state_dict(state["state_dict"])
+    made.load_state_dict(state.get("ema") or state["state_dict"])
     return made.eval()
 
 

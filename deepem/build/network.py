@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from deepem import tasks
 from deepem.cli.plugins import PlugIn
+from deepem.protocols import HasEvaluationSize, HasOutputSize, HasTiles
 from deepem.tasks import Task
 from deepem.utils.crop import centre_slices
 from deepem.utils.errors import InputError
@@ -73,17 +74,17 @@ def patch_sizes(model: PlugIn, inputsz: Vec3, outputsz: Vec3 | None, *, evaluati
         InputError: a patch that does not fit the network, or an output that it cannot give.
     """
     with model.calling():
-        names = ("output_size", "evaluation_size", "output_factor", "tiling")
-        size, evaluated, finer, tiles = (getattr(model.module, name, None) for name in names)
-        gives: Vec3 = size(inputsz, **model.flags) if size else inputsz
-        fewer: Vec3 = evaluated(inputsz, **model.flags) if evaluated else gives
-        factor: Vec3 = finer(**model.flags) if finer else (1, 1, 1)
-        tiling: Vec3 | None = tiles(**model.flags) if tiles else None
+        module: object = model.module
+        gives: Vec3 = module.output_size(inputsz, **model.flags) if isinstance(module, HasOutputSize) else inputsz
+        fewer, factor, tiling = gives, (1, 1, 1), None
+        if isinstance(module, HasEvaluationSize):
+            fewer = module.evaluation_size(inputsz, **model.flags)
+        if isinstance(module, HasTiles):
+            factor, tiling = module.output_factor(**model.flags), module.tiling(**model.flags)
+    moved = (0, 0, 0)
     if evaluating and fewer != gives:
         moved = vec3((g - f) // 2 - (g // 2 - f // 2) for g, f in zip(gives, fewer, strict=True))
         gives = fewer
-    else:
-        moved = (0, 0, 0)
     if outputsz is None or outputsz == gives:
         return PatchSizes(inputsz, gives, None, factor, tiling, moved)
     _require_crop(model, inputsz, outputsz, gives, fewer)
@@ -108,7 +109,7 @@ def _require_crop(model: PlugIn, inputsz: Vec3, outputsz: Vec3, gives: Vec3, few
 
 def evaluates_smaller(model: PlugIn) -> bool:
     """Whether a model has a size of its own for eval mode."""
-    return hasattr(model.module, "evaluation_size")
+    return isinstance(model.module, HasEvaluationSize)
 
 
 def require_room_for_edges(chosen: Sequence[Task], output: Vec3) -> None:
@@ -150,8 +151,12 @@ def create_network(
         filled_in["cropsz"] = sizes.crop
     if seed is not None:
         torch.manual_seed(seed)
-    made: nn.Module = model.create(**filled_in)
-    return made
+    made: Any = model.create(**filled_in)
+    if not isinstance(made, torch.nn.Module):
+        got = "a class" if isinstance(made, type) else "None" if made is None else f"a {type(made).__name__}"
+        raise InputError(model.where, f"{got} from create_model", "a torch.nn.Module")
+    network: nn.Module = made
+    return network
 
 
 def _comma(size: Sequence[int]) -> str:

@@ -65,11 +65,11 @@ def _factors(
     """Factors (z, y, x) per level, and whether they were given as (y, x)."""
     if downsample_factors is not None:
         if zfactor or xyfactor:
-            raise InputError("--downsample_factors", "--zfactor or --xyfactor besides", "one or the other")
+            raise InputError("downsample_factors", "zfactor or xyfactor besides", "one or the other")
         return [_zyx(f) for f in downsample_factors], all(len(f) == 2 for f in downsample_factors)
     z, xy = list(zfactor or ZFACTOR), list(xyfactor or XYFACTOR)
     if len(z) != len(xy) or min(*z, *xy) < 1:
-        raise InputError("--zfactor", " ".join(map(str, z)), f"one per --xyfactor, {len(xy)} in all")
+        raise InputError("zfactor", " ".join(map(str, z)), f"one per xyfactor, {len(xy)} in all")
     return [(a, b, b) for a, b in zip(z, xy, strict=True)], False
 
 
@@ -129,8 +129,8 @@ def evaluation_size(input_size: Vec3, **flags: Any) -> Vec3:
     Raises:
         InputError: a patch that the network cannot take; it names the nearest sizes.
     """
-    sizes, where = _sizes(flags), "--fov (or --inputsz)"
-    found = sizes.output_size(input_size, where)
+    sizes = _sizes(flags)
+    found = sizes.output_size(input_size)
     if wrong := [axis for axis in range(3) if sizes.off_centre(axis, input_size[axis])]:
         parts = []
         for axis in wrong:
@@ -138,7 +138,7 @@ def evaluation_size(input_size: Vec3, **flags: Any) -> Vec3:
             fits = next(n for n in near if sizes.course(axis, n) is not None and not sizes.off_centre(axis, n))
             parts.append(f"{AXES[axis]} = {fits} instead of {input_size[axis]}")
         wants = f"a size in whose middle the finer output lies: {'; '.join(parts)}"
-        raise InputError(where, ",".join(map(str, input_size)), wants)
+        raise InputError("fov (or inputsz)", ",".join(map(str, input_size)), wants)
     return vec3(found)
 
 

@@ -172,16 +172,16 @@ def resolve_stride(
         InputError: the patches would leave gaps, or not move, these are not three numbers of 0 or more, or the network
             does not allow such strides.
     """
-    flag, given = ("--overlap", overlap) if stride is None else ("--stride", stride)
+    flag, given = ("overlap", overlap) if stride is None else ("stride", stride)
     _check(flag, given)
     if stride is not None:
         found = vec3(math.ceil(s * o) if 0 < s < 1 else int(s) for s, o in zip(stride, output, strict=True))
         if any(not 1 <= s <= o for s, o in zip(found, output, strict=True)):
-            raise InputError("--stride", tuple(stride), f"1 to {output} voxels, or a fraction")
+            raise InputError("stride", tuple(stride), f"1 to {output} voxels, or a fraction")
     else:
         shared = vec3(math.floor(v * o) if 0 < v < 1 else int(v) for v, o in zip(overlap, output, strict=True))
         if any(not 0 <= v < o for v, o in zip(shared, output, strict=True)):
-            raise InputError("--overlap", tuple(overlap), f"0 or more and less than the output patch {output}")
+            raise InputError("overlap", tuple(overlap), f"0 or more and less than the output patch {output}")
         found = vec3(o - v for v, o in zip(shared, output, strict=True))
     if any(o < s for o, s in zip(output, step, strict=True)):
         raise InputError("output patch", output, f"{step} or more: the network gives the same only in such steps")
@@ -189,7 +189,7 @@ def resolve_stride(
     nearest = vec3(max(n // s, 1) * s for n, s in zip(found, step, strict=True))
     if any(n != m and not r for n, m, r in zip(found, nearest, rounds, strict=True)):
         works = nearest if stride is not None else tuple(o - n for o, n in zip(output, nearest, strict=True))
-        raise InputError(flag, _comma(given), f"strides that are multiples of {step}, such as {flag} {_comma(works)}")
+        raise InputError(flag, _comma(given), f"strides that are multiples of {step}, such as {_comma(works)}")
     return nearest
 
 

@@ -219,7 +219,7 @@ def test_a_run_of_before_these_flags_goes_on_and_is_stitched(lab: Lab) -> None:
     train(words(lab, "old", old, "--io_kernel 1,5,5 --equivariant True"))
     file = Path("experiments/old/models/model4.chkpt")
     state = checkpoint.read(file)
-    assert "in.conv.weight" in state["state_dict"]
+    assert "in.conv.conv.weight" in state["state_dict"]
     options = {name: value for name, value in state["options"].items() if name not in BEFORE}
     file.unlink()
     checkpoint.write(file, state | {"options": options})

@@ -86,9 +86,9 @@ def test_the_result_does_not_depend_on_how_tiles_lie(valid: Any, more: list[str]
     [
         (
             ["--stride", "4,8,8"],
-            r"--stride: got 4,8,8, wants strides that are multiples of \(1, 6, 4\), such as --stride 4,6,8",
+            r"--stride: got 4,8,8, wants strides that are multiples of \(1, 6, 4\), such as 4,6,8",
         ),
-        (["--overlap", "0,0,2"], r"--overlap: got 0,0,2, wants strides .* such as --overlap 0,0,4"),
+        (["--overlap", "0,0,2"], r"--overlap: got 0,0,2, wants strides .* such as 0,0,4"),
         (["--force_crop", "4,10,12"], None),
         (["--force_crop", "4,4,12"], r"output patch: got .* wants \(1, 6, 4\) or more"),
         (["--context", "outside"], "--context: got outside without --gs_input"),

@@ -224,7 +224,7 @@ def _require_suited(aug: Augment | None, dataset: Dataset) -> None:
         names = ", ".join(dict.fromkeys(type(part).__name__ for part in unsuited))
         got = f"{names} for {dataset.tag}, whose labels are finer than its image (label_factor {dataset.factor})"
         wants = "flips, rotations by right angles between axes of one factor, and changes of grey values"
-        raise InputError("--augment", got, wants)
+        raise InputError("augment", got, wants)
 
 
 def _leaves(volume: Mapping[str, Any]) -> list[Mapping[str, Any]]:

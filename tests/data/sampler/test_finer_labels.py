@@ -126,7 +126,7 @@ def test_masks_have_the_size_of_the_labels():
     ],
 )
 def test_an_operation_that_cannot_is_named(aug, names):
-    with pytest.raises(InputError, match=rf"^--augment: got {names} for v, whose labels are finer"):
+    with pytest.raises(InputError, match=rf"^augment: got {names} for v, whose labels are finer"):
         sampler((2, 1, 1), (4, 4, 4), (8, 4, 4), aug)
 
 
