@@ -11,7 +11,7 @@ from torch import nn
 
 from deepem.scan.kinds import Activate, sigmoid
 from deepem.utils.crop import centre_slices
-from deepem.utils.errors import InputError
+from deepem.utils.errors import InputError, warn
 from deepem.utils.geometry import Box, Vec3
 
 Model = Callable[[torch.Tensor], Any]
@@ -51,6 +51,8 @@ class Network:
         self.keep, self.gives, self.activations = keep, gives or output, activations or {}
         self.temperature = max(temperature or 1.0, 1.0)
         self.before, self.factor = before, factor
+        if names := of_each_patch(model):
+            warn(f"model: {names} by the statistics of each patch: values depend on what else is in the patch")
         self._buffers: dict[str, torch.Tensor] = {}
 
     @torch.no_grad()
@@ -85,6 +87,14 @@ class Network:
         if buffer is None or buffer.shape != logits.shape:
             buffer = self._buffers[name] = torch.empty(logits.shape, device=logits.device)
         return self.activations.get(name, sigmoid)(logits, self.temperature, buffer)
+
+
+def of_each_patch(model: object) -> str:
+    """The kinds of layers in a model that normalise by the statistics of what they are given, in eval mode too."""
+    kinds = (nn.GroupNorm, nn.modules.instancenorm._InstanceNorm)
+    parts = model.modules() if isinstance(model, nn.Module) else ()
+    own = [part for part in parts if isinstance(part, kinds) and not getattr(part, "track_running_stats", False)]
+    return ", ".join(dict.fromkeys(type(part).__name__ for part in own))
 
 
 def device_of(model: object) -> torch.device:
