@@ -317,8 +317,17 @@ def with_dashes(where: str, flags: Collection[str]) -> str:
 
     A plug-in keeps its name behind its flag: ``model rsunet`` becomes ``--model rsunet``.
     """
-    names = re.findall(r"[A-Za-z_]\w*", where)
-    if names and all(name in flags or name == "or" for name in names) and re.fullmatch(r"[\w ,()]+", where):
-        return re.sub(r"[A-Za-z_]\w*", lambda name: name[0] if name[0] == "or" else f"--{name[0]}", where)
-    first, _, rest = where.partition(" ")
-    return f"--{where}" if rest and first in flags and first in PLUG_IN_FLAGS else where
+    head, *rest = re.split(r"( \(|: )", where, maxsplit=1)
+    dashed = _dashed(head, flags)
+    if dashed is not None:
+        return "".join([dashed, *rest[:1], *(_dashed(note, flags) or note for note in rest[1:])])
+    first, _, name = where.partition(" ")
+    return f"--{where}" if name and first in flags and first in PLUG_IN_FLAGS else where
+
+
+def _dashed(text: str, flags: Collection[str]) -> str | None:
+    """Names of flags, with commas or "or" between them, with their dashes; None if the text says anything else."""
+    names = re.findall(r"\w+", text)
+    if not names or not all(name in flags or name == "or" for name in names) or not re.fullmatch(r"[\w ,)]+", text):
+        return None
+    return re.sub(r"\w+", lambda name: name[0] if name[0] == "or" else f"--{name[0]}", text)
