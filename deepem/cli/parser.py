@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,15 +19,13 @@ from typing import Any, NoReturn
 
 from deepem.cli import argfile, signatures
 from deepem.cli.flags import REQUIRED, Flag, Group, GroupT, filled, flags_of
-from deepem.cli.plugins import KINDS, load
+from deepem.cli.naming import PLUG_IN_FLAGS, with_dashes
+from deepem.cli.plugins import load
 from deepem.cli.public import PUBLIC
 from deepem.cli.words import SHIELD, text, words_of
 from deepem.utils.errors import InputError, of_environment, warn
 from deepem.utils.exit_codes import BAD_INPUT
 from deepem.utils.terminal import lasting_streams
-
-PLUG_IN_FLAGS = {row.flag.lstrip("-"): kind for kind, row in KINDS.items()}
-"""Flag that names plug-ins -> their kind."""
 
 
 @dataclass(frozen=True)
@@ -310,24 +308,3 @@ def one_line_errors(program: str) -> Iterator[set[str]]:
             sys.stderr.write(f"{program}: error: {line}\n")
             sys.stderr.flush()
             raise SystemExit(BAD_INPUT) from None
-
-
-def with_dashes(where: str, flags: Collection[str]) -> str:
-    """What an error names, as the command line knows it: ``fov (or inputsz)`` becomes ``--fov (or --inputsz)``.
-
-    A plug-in keeps its name behind its flag: ``model rsunet`` becomes ``--model rsunet``.
-    """
-    head, *rest = re.split(r"( \(|: )", where, maxsplit=1)
-    dashed = _dashed(head, flags)
-    if dashed is not None:
-        return "".join([dashed, *rest[:1], *(_dashed(note, flags) or note for note in rest[1:])])
-    first, _, name = where.partition(" ")
-    return f"--{where}" if name and first in flags and first in PLUG_IN_FLAGS else where
-
-
-def _dashed(text: str, flags: Collection[str]) -> str | None:
-    """Names of flags, with commas or "or" between them, with their dashes; None if the text says anything else."""
-    names = re.findall(r"\w+", text)
-    if not names or not all(name in flags or name == "or" for name in names) or not re.fullmatch(r"[\w ,)]+", text):
-        return None
-    return re.sub(r"\w+", lambda name: name[0] if name[0] == "or" else f"--{name[0]}", text)
