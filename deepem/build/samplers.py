@@ -42,7 +42,7 @@ def create_samplers(options: TrainOptions, chosen: Sequence[Task], sizes: PatchS
         InputError: ids, files, labels, probabilities or sizes that cannot be used.
     """
     data = options.data
-    sets = [volumes.DataSet(options.plug_in("dataset", word)) for word in data.data or ()]
+    sets = [volumes.DataSet(options.plug_in("dataset", word), Path(data.data_dir)) for word in data.data or ()]
     train, val = volumes.choose_ids(sets, data.train_ids, data.val_ids)
     for flag, given, refs in (("train_prob", data.train_prob, train), ("val_prob", data.val_prob, val)):
         if given and len(given) != len(refs):
