@@ -141,3 +141,58 @@ def test_a_picture_shows_objects_and_boxes(nuclei):
     image = board.Images("train/images/instance")[0]
     assert (image.height, image.width) == (32, 4 * 32 + 3 * 2)
     (nuclei.folder / "picture.png").write_bytes(image.encoded_image_string)
+
+
+# Crops of an index, or any torch Dataset of a module's own
+
+OWN = """
+import torch
+
+data_info = ["only"]
+
+class Items:
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, i):
+        masks = torch.zeros(2, 16, 32, 32)
+        masks[0, 2:8, 4:12, 4:12], masks[1, 8:12, 20:28, 20:28] = 1, 1
+        return masks.amax(0)[None] * 0.5, {"labels": torch.tensor([1, 2]), "masks": masks}
+
+def get_items(data_dir, data_ids=None, *, bright: float = 0.5):
+    return Items()
+"""
+
+
+@pytest.fixture
+def crops(lab):
+    """The lab with a folder of volumes, and words for a small detector on their crops."""
+    pytest.importorskip("sqlalchemy")
+    for seed, name in enumerate("ab"):
+        seg = balls((24, 40, 40), 20, seed)
+        (lab.folder / "data" / name).mkdir(parents=True)
+        np.save(lab.folder / f"data/{name}/img.npy", (150 * (seg > 0)).astype(np.uint8))
+        np.save(lab.folder / f"data/{name}/seg.npy", seg)
+    own = f"--data_dir data --cpu --inst 1 --fov 16,32,32 {' '.join(SMALL)} --num_workers 0 --amp off"
+    lab.base = f"{own} --eval_iter 2 --eval_intv 2 --warm_up 9 --augment flip_rotate --batch_size 2".split()
+    return lab
+
+
+def test_crops_of_an_index_train_evaluate_and_resume(crops, equal_runs):
+    words = ("--data", "lightsheet.database", "--crop_size", "20,36,36", "--aff", 0.5)
+    crops.train("whole", *words, "--max_iter", 4)
+    crops.train("parts", *words, "--max_iter", 2)
+    crops.train("parts", *words, "--max_iter", 4, "--num_workers", 1)
+    equal_runs("whole", "parts", 4)
+    assert {"objectness", "mask", "affinity"} <= crops.rows("whole", "test")[-1].keys()
+    assert (crops.folder / "data/crops.db").exists()
+
+
+def test_a_dataset_of_ones_own_trains(crops, capsys):
+    (crops.folder / "own.py").write_text(OWN)
+    crops.train("own", "--data", "own.py", "--inst_classes", 2, "--max_iter", 1, "--bright", 0.3)
+    assert crops.rows("own", "train")[0]["mask"] > 0
+    assert crops.fails("run", "--data", "own.py", "--mit", 1) == 2
+    assert "--mit: got items of own.py, wants a task that instances are a label of" in capsys.readouterr().err
+    assert crops.fails("run", "--data", "own.py", "lightsheet.folder") == 2
+    assert "--data: got 2 modules, one of which gives items, wants that one alone" in capsys.readouterr().err
