@@ -42,7 +42,7 @@ def flags_unloaded(kind: str, name: str) -> list[Flag]:
     spec = importlib.util.find_spec(target) if target else None
     if spec is None or spec.origin is None:
         return flags(kind, load(kind, name))
-    row, source = KINDS[kind], Path(spec.origin).read_text()
+    row, source = KINDS[kind], Path(spec.origin).read_text(encoding="utf-8")
     function = _stub(source, row.entry) or (_stub(source, row.instead) if row.instead else None)
     return flags(kind, load(kind, name)) if function is None else list(_flags_of(function, spec.origin))
 

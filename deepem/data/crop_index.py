@@ -285,7 +285,7 @@ def _told(url: str) -> Iterator[None]:
     except (errors.SQLAlchemyError, ModuleNotFoundError) as error:
         shown = str(_sql().engine.make_url(url)) if "://" in url else url
         wants = "a file that can be written, or the URL of a PostgreSQL that is there"
-        raise InputError(f"--database {shown}", reason(error), wants) from error
+        raise InputError("database", f"{shown}: {reason(error)}", wants) from error
 
 
 def split_by_group(groups: Sequence[str], share: float, seed: int) -> tuple[list[int], list[int]]:

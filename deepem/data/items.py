@@ -35,7 +35,7 @@ class ItemSampler:
         self, items: Any, make: Callable[[Volumes], Callable[..., Any]], where: str, classes: int, least: Vec3
     ) -> None:
         if len(items) == 0:
-            raise InputError(where, "no item", "one at least: crops with objects, or --min_objects 0")
+            raise InputError(where, "no item", "one at least: crops with objects, or min_objects 0")
         self.items, self.make, self.where, self.classes, self.least = items, make, where, classes, least
 
     def __call__(self, rng: np.random.Generator) -> dict[str, Array]:
@@ -79,7 +79,7 @@ def ids_of(where: str, masks: Array, labels: Array, classes: int, size: Vec3) ->
     ids = np.zeros((classes, *size), np.int32)
     for number, (mask, label) in enumerate(zip(masks, labels, strict=True), 1):
         if not (classes == 1 or 1 <= label <= classes):
-            raise InputError(where, f"the class {label}", f"1 to {classes}, see --inst_classes")
+            raise InputError(where, f"the class {label}", f"1 to {classes}, see inst_classes")
         ids[0 if classes == 1 else int(label) - 1][mask != 0] = number
     return ids
 

@@ -143,7 +143,7 @@ def scaled(where: Path, array: Array, low: float | None, high: float | None) -> 
     bottom = 0.0 if low is None else low
     top = high if high is not None else 1.0 if array.dtype.kind == "f" else float(np.iinfo(array.dtype).max)
     if not top > bottom:
-        raise InputError("--intensity_low, --intensity_high", f"{bottom:g} and {top:g}", "the lower one first")
+        raise InputError("intensity_low, intensity_high", f"{bottom:g} and {top:g}", "the lower one first")
     found = array.astype(np.float32)  # a copy, in which even 65535 is itself
     found -= np.float32(bottom)
     found /= np.float32(top - bottom)
@@ -163,7 +163,7 @@ def labels_of(entry: Entry, names: Sequence[str] | None, classes: int) -> dict[s
     """
     if names is not None:
         if len(names) != classes:
-            raise InputError("--inst_labels", f"{len(names)} label volumes", f"--inst_classes {classes}, one for each")
+            raise InputError("inst_labels", f"{len(names)} label volumes", f"{classes}, one for each class")
         return {LABEL: stacked([_one(entry.need(name)) for name in names])}
     path = entry.need(LABEL)
     ids, table = _one(path), entry.classes()
@@ -187,7 +187,7 @@ def stacked(volumes: Sequence[Array]) -> Array:
     first = 0
     for into, volume in zip(found, volumes, strict=True):
         if volume.shape != volumes[0].shape:
-            raise InputError("--inst_labels", f"sizes {volumes[0].shape} and {volume.shape}", "one size")
+            raise InputError("inst_labels", f"sizes {volumes[0].shape} and {volume.shape}", "one size")
         into[...] = volume
         into[into > 0] += first
         first = max(first, int(into.max()))
@@ -199,7 +199,7 @@ def by_class(where: Path, ids: Array, table: Mapping[int, int], classes: int) ->
     names, number = np.unique(ids, return_inverse=True)
     of_name = np.array([table.get(int(name), 0) if name else -1 for name in names])
     if (most := int(of_name.max())) > classes:
-        raise InputError(where, f"the class {most} in the table beside it", f"--inst_classes {most}")
+        raise InputError(where, f"the class {most} in the table beside it", f"inst_classes {most}")
     of_voxel = of_name[number].reshape(ids.shape)
     split = np.stack([np.where(of_voxel == c, ids, ids.dtype.type(0)) for c in range(1, classes + 1)])
     return {LABEL: split, f"{LABEL}_msk": (of_voxel != 0).astype(np.uint8)}

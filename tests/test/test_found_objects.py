@@ -92,7 +92,8 @@ def lab(tmp_path, monkeypatch):
 
     save()
     lab.again = save
-    lab.predict = lambda *words: lab.forward("--data_dir", "data", "--test_ids", "t", "--overlap", "8,8,8", *words)
+    own = ("--model", options["model"], "--data_dir", "data", "--test_ids", "t", "--overlap", "8,8,8")
+    lab.predict = lambda *words: lab.forward(*own, *words)
     return lab
 
 

@@ -103,7 +103,7 @@ def test_classes_come_from_the_table_beside_the_labels(data):
     assert np.array_equal(loaded["seg_msk"], (ids <= 2).astype(np.uint8)), "objects of no known class do not count"
     assert folder.load_data(data, ["a"], labels=("seg",), tasks=INST)["a"]["seg"].ndim == 3, "with one, all are of it"
     (data / "a/seg.classes.json").write_text(json.dumps({"1": 3}))
-    with pytest.raises(InputError, match="the class 3 in the table beside it, wants --inst_classes 3"):
+    with pytest.raises(InputError, match="the class 3 in the table beside it, wants inst_classes 3"):
         folder.load_data(data, ["a"], labels=("seg",), tasks=TWO)
     (data / "a/seg.classes.json").write_text("[1]")
     with pytest.raises(InputError, match="a JSON table id -> class"):
@@ -116,7 +116,7 @@ def test_a_label_volume_for_each_class(data):
     most = int(blocks(0).max())
     assert np.array_equal(loaded[0], blocks(0))
     assert np.array_equal(loaded[1], np.where(blocks(0) > 0, 1 + most, 0)), "no id means two objects"
-    with pytest.raises(InputError, match="1 label volumes, wants --inst_classes 2"):
+    with pytest.raises(InputError, match="inst_labels: got 1 label volumes, wants 2, one for each class"):
         folder.load_data(data, ["a"], labels=("seg",), tasks=TWO, inst_labels=["seg"])
 
 
@@ -284,7 +284,7 @@ def test_an_index_appears_whole_or_not_at_all(data, monkeypatch):
 
 def test_a_database_that_cannot_be_used_is_one_line(data):
     pytest.importorskip("sqlalchemy")
-    with pytest.raises(InputError, match=r"--database .*nowhere") as caught:
+    with pytest.raises(InputError, match=r"database: got .*nowhere") as caught:
         items_of(data, str(data / "nowhere/crops.db"))
     assert "\n" not in str(caught.value)
     with pytest.raises(InputError) as caught:
