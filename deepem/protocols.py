@@ -32,7 +32,7 @@ class DatasetModule(Protocol):
 
     Optional attributes: ``splits = {"train": [ids], "val": [ids]}``, the default ids; ``hints = {label: text}``, what
     to tell a user who asks for a label that is not there; ``tasks = (Task(...),)``, rows of its own beside those of
-    `deepem.tasks`, of the kinds that there are.
+    `deepem.tasks`, of the kinds that there are; ``ids_in(data_dir)``, the ids in a folder, in place of `data_info`.
     """
 
     data_info: Mapping[str, Any] | Sequence[str]

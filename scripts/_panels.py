@@ -120,6 +120,18 @@ def semantic_panels(
     ]
 
 
+def instance_panels(
+    p: evaluate.Prediction, grey: scoring.Array, truth: scoring.Array, label: str, z: int
+) -> list[Panel]:
+    """True and predicted objects of one section."""
+    measured = evaluate.score_objects(p, truth, label, None, "none")["instances"]
+    true, found = truth[:, z].max(0), p.array[0, z].astype(int)
+    return [
+        Panel("true objects", f"{measured['objects']} in the volume", marked(grey, colour_of(true), true > 0)),
+        Panel("predicted objects", f"AP {measured['ap'][0.5]:.3f}", marked(grey, colour_of(found), found > 0)),
+    ]
+
+
 def no_share(p: evaluate.Prediction, truth: scoring.Array, label: str) -> float:
     """Cells fill every section: none is richer in them."""
     return 0.0
@@ -149,5 +161,6 @@ KINDS: dict[str, Kind] = {
     "affinity": Kind(panels=affinity_panels, share=no_share),
     "binary": Kind(panels=binary_panels, share=share_of_events),
     "semantic": Kind(panels=semantic_panels, share=share_of_classes),
+    "instance": Kind(panels=instance_panels, share=share_of_classes),
 }
 """One entry per kind of `deepem.tasks`."""

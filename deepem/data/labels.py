@@ -38,11 +38,21 @@ def as_ids(where: str, given: Any) -> Array:
         InputError: no ids, or the greatest value of a type of 32 bits or more, which stands for no label.
     """
     array = four(where, given)
+    if array.shape[0] != 1:
+        raise InputError(where, f"{array.shape[0]} channels", "one channel of instance ids")
+    return as_ids_by_class(where, array)
+
+
+def as_ids_by_class(where: str, given: Any) -> Array:
+    """Instance ids, a channel for each class of objects, (C, Z, Y, X) int32 or int64; see `as_ids`.
+
+    Raises:
+        InputError: as `as_ids`, but for the number of channels.
+    """
+    array = four(where, given)
     wants = "instance ids: whole numbers from 0 (background)"
     if array.dtype.kind not in "iu":
         raise InputError(where, f"{array.dtype} labels", wants)
-    if array.shape[0] != 1:
-        raise InputError(where, f"{array.shape[0]} channels", "one channel of instance ids")
     low, high = int(array.min()), int(array.max())
     if low < 0:
         raise InputError(where, f"the negative label {low}", wants)

@@ -1,6 +1,7 @@
 """Which criterion a task is trained with, by its kind.
 
-CRITERIA has one entry per kind of `deepem.tasks`: (row, How) -> criterion. A criterion is called with (logits, target,
+CRITERIA has one entry per kind of `deepem.tasks`: (row, How) -> criterion, or None where the network must compute the
+losses itself. A criterion is called with (logits, target,
 mask) and gives (loss, count), see `deepem.loss.voxel`. One that balances classes has the attribute `class_balancing`
 and a method `classes(target, mask)`, whose sum over the parts of a batch it takes as a fourth argument.
 """
@@ -49,10 +50,15 @@ def _semantic(task: Task, how: How) -> nn.Module:
     return SemanticLoss(task.channels, task.class_weights, how.size_average, how.class_balancing)
 
 
-CRITERIA: dict[str, Callable[[Task, How], nn.Module]] = {
+def _of_the_network(task: Task, how: How) -> None:
+    return None
+
+
+CRITERIA: dict[str, Callable[[Task, How], nn.Module | None]] = {
     "affinity": _affinity,
     "binary": _binary,
     "semantic": _semantic,
+    "instance": _of_the_network,
 }
 
 
@@ -66,8 +72,10 @@ def criterion(
     inverse: bool = False,
     class_balancing: bool = False,
     default_aux: bool = False,
-) -> nn.Module:
+) -> nn.Module | None:
     """The criterion of a task: called with (logits, target, mask) it gives (loss, count).
+
+    It is None for a task whose losses the network must compute itself.
 
     Args:
         task: A chosen row, its edges filled in.

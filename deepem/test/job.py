@@ -12,11 +12,12 @@ from deepem.build.device import choose_device, has_fast_bf16
 from deepem.build.network import create_network, crops, patch_sizes
 from deepem.cli.forward_parser import Found
 from deepem.cli.forwarding import ForwardOptions
+from deepem.cli.task_flags import stored_rows, task_options
 from deepem.io.volume import Volume
 from deepem.scan.augment import VARIANCE, Augmented
 from deepem.scan.flips import Flip
 from deepem.scan.grid import Grid, resolve_stride
-from deepem.scan.kinds import activations, edges_by_output
+from deepem.scan.kinds import activations, edges_by_output, is_dense
 from deepem.scan.memory import Cost, Cut, available, cut, in_words, trial
 from deepem.scan.stitch import Scan
 from deepem.scan.weights import Blend, choose_profile
@@ -39,6 +40,7 @@ class Job:
 
     Attributes:
         tasks: The rows that are predicted.
+        objects: Those of them whose output is a list of objects; what follows is of the others.
         patch: The input patch, (z, y, x).
         output: The output patch.
         front: Voxels of the patch in front of the output, as the network was trained to crop.
@@ -46,6 +48,7 @@ class Job:
         heads: Name of each output of the network -> number of channels.
         written: The volumes that are written, variances included.
         outputs: Name of each of them -> number of channels.
+        files: The same, with those of objects.
         dtypes: Name of each of them -> type.
         classes: Names of those that are classes.
     """
@@ -58,6 +61,10 @@ class Job:
         if options.speed.amp and not has_fast_bf16(self.device.type):
             warn("--amp: this processor is no faster in bfloat16 than in float32")
         self.tasks = options.tasks.chosen
+        self.objects = [task for task in self.tasks if not is_dense(task)]
+        self.dense = [task for task in self.tasks if is_dense(task)]
+        if self.objects:
+            _refuse_unfit(options, self.objects[0])
         self.patch = vec3(options.inputsz)
         self.channels = _input_channels(found.state)
         self.model, gives = self._build(found.state)
@@ -68,12 +75,13 @@ class Job:
         self.front = vec3(s.start for s in centre_slices(self.patch, self.output))
         self.stride = resolve_stride(self.output, options.patches.overlap, options.patches.stride)
         self.flips = [Flip.of(k) for k in options.patches.test_aug or ()]
-        self.edges = edges_by_output(self.tasks)
-        self.heads = {task.name: task.channels for task in self.tasks}
-        self.written = written(self.tasks)
+        self.edges = edges_by_output(self.dense)
+        self.heads = {task.name: task.channels for task in self.dense}
+        self.written = written(self.dense)
         if options.patches.variance:
-            self.written |= {f"{t.name}{VARIANCE}": Written(t, "variance", t.channels) for t in self.tasks}
+            self.written |= {f"{t.name}{VARIANCE}": Written(t, "variance", t.channels) for t in self.dense}
         self.outputs = {name: one.channels for name, one in self.written.items()}
+        self.files = self.outputs | {task.name: 1 for task in self.objects}
         self.dtypes = {name: one.dtype or options.files.out_dtype for name, one in self.written.items()}
         self.classes = {name for name, one in self.written.items() if one.values == "class"}
         self.network = Network(
@@ -84,7 +92,7 @@ class Job:
             options.speed.amp,
             self.heads,
             gives,
-            activations(self.tasks),
+            activations(self.dense),
         )
         self._cost: Cost | None = None
 
@@ -93,9 +101,10 @@ class Job:
         options, plug_in = self.options, self.options.model()
         asked = options.network.outputsz if crops(plug_in) else None  # else the scan crops
         sizes = patch_sizes(plug_in, self.patch, asked)
-        model = create_network(plug_in, self.tasks, self.channels, sizes)
+        rows = _rows_of_network(state, self.tasks)
+        model = create_network(plug_in, rows, self.channels, sizes)
         where = checkpoint.path_of(options.models, self.number)
-        weights = _without_other_heads(state.get("ema") or state["state_dict"], self.tasks)
+        weights = _without_other_heads(state.get("ema") or state["state_dict"], rows)
         if left := checkpoint.load_weights(model, weights, where, matching=options.run.pretrain):
             warn(f"{where}: not in it, or of another shape: {', '.join(left)}")
         model.to(self.device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # quicker
@@ -237,6 +246,34 @@ def _compile_now(network: Network, patches: torch.Tensor) -> None:
         raise InputError(
             "--compile", reason(error), "a compiler such as g++ and a network it takes, or no --compile"
         ) from error
+
+
+UNFIT = ("test_aug", "mirror", "force_crop", "crop_border", "crop_center")
+"""Flags that mean something for blended patches alone."""
+
+
+def _refuse_unfit(options: ForwardOptions, row: Task) -> None:
+    """Refuse what cannot be done with objects.
+
+    Raises:
+        InputError: a flag of blended patches, or volumes behind cloud-volume.
+    """
+    for name in UNFIT:
+        if getattr(options.patches, name):
+            raise InputError(f"--{name}", f"together with --{row.flag}", "one of them: objects are not blended")
+    if options.cloud.gs_input or options.cloud.gs_output or options.batch.dummy:
+        wants = "--test_ids without --gs_output: objects of files, into files"
+        raise InputError("--gs_input, --gs_output, --dummy", f"together with --{row.flag}", wants)
+
+
+def _rows_of_network(state: State, chosen: Sequence[Task]) -> Sequence[Task]:
+    """The heads to build: those asked for; all that were trained where a network has objects among its outputs."""
+    options = state.get("options") or {}
+    trained = task_options(stored_rows(state), options).weights
+    rows = [task for task in stored_rows(state) if trained.get(task.flag)]
+    if all(is_dense(task) for task in rows):
+        return chosen
+    return task_options(stored_rows(state), options).chosen
 
 
 def _without_other_heads(weights: Mapping[str, Any], chosen: Sequence[Task]) -> dict[str, Any]:

@@ -34,7 +34,7 @@ class Served(nn.Module):
     def __init__(self, network: nn.Module, tasks: Sequence[Task]) -> None:
         super().__init__()
         heads = [task.name for task in tasks]
-        self.probabilities = [KINDS[task.kind].probabilities for task in tasks]
+        self.probabilities = [probabilities_of(task) for task in tasks]
         self.hidden, self.heads = [network], heads  # in a list, it is no part of this module
         self.flat = {name: name.replace(".", "__") for name in network.state_dict()}
         for name, value in network.state_dict().items():
@@ -45,6 +45,18 @@ class Served(nn.Module):
         weights = {name: getattr(self, flat) for name, flat in self.flat.items()}
         outputs = torch.func.functional_call(self.hidden[0], weights, (image,))
         return tuple(made(outputs[head]) for head, made in zip(self.heads, self.probabilities, strict=True))
+
+
+def probabilities_of(task: Task) -> Callable[[Tensor], Tensor]:
+    """From the logits of a head to probabilities.
+
+    Raises:
+        InputError: the head gives objects.
+    """
+    found = KINDS[task.kind].probabilities
+    if found is None:
+        raise InputError(f"--{task.flag}", "an output of objects", "outputs that have a value at every voxel")
+    return found
 
 
 @dataclass(frozen=True)

@@ -211,6 +211,10 @@ def _trainer(
         raise InputError("--accumulate", optimise.accumulate, "1: --model counts its losses itself, part by part")
     frozen = weights.freeze(network, optimise.freeze or ())
     objective = Objective(chosen, options.tasks.weights, vars(options.loss), auxiliary_of(network), own)
+    if objective.left_to_network and not own:
+        row = objective.left_to_network[0]
+        wants = "a model that computes its losses itself, such as mask_rcnn"
+        raise InputError(f"--{row.flag}", f"--model {options.network.model}", wants)
     groups = weights.groups(network, optimise.lr_scale or (), optimise.weight_decay)
     average = weights.Average(network, optimise.ema) if optimise.ema else None
     settings = _fields(optimise, "lr", "betas", "eps", "amsgrad", "momentum")

@@ -132,10 +132,13 @@ class Trainer:
         factor = self.schedule(iteration)
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.lr * group.get("scale", 1.0) * factor
-        seeds = np.random.SeedSequence([self.settings.seed, iteration, self.ranks.rank])
-        devices.seed(self.device, int(seeds.generate_state(1, np.uint64)[0]))
+        self._seed(iteration)
         self.guard.remember()
         self._loss = torch.zeros((), device=self.device)
+
+    def _seed(self, iteration: int) -> None:
+        seeds = np.random.SeedSequence([self.settings.seed, iteration, self.ranks.rank])
+        devices.seed(self.device, int(seeds.generate_state(1, np.uint64)[0]))
 
     def shares(self, batch: Batch) -> list[Share]:
         """A batch in the shares whose gradients are added up one after the other."""
@@ -241,6 +244,7 @@ class Trainer:
     def evaluating(self) -> Iterator[None]:
         """The network as it is used, in eval mode unless --no_eval."""
         self.guard.remember()
+        self._seed(0)  # networks that draw what they train on draw the same in every evaluation
         self.train_mode(not self.settings.eval_mode)
         with torch.no_grad(), self.used.applied():
             try:
