@@ -109,7 +109,7 @@ def test_forward_agrees_with_predict(lab: Lab, monkeypatch: pytest.MonkeyPatch) 
         out_spec={"affinity": (3, 8, 32, 32), "mitochondria": (1, 8, 32, 32)},
         width=[4, 8],
     )
-    model.load_state_dict(weights(Path("experiments/run"), 2)["state_dict"])
+    model.load_state_dict(weights(Path("experiments/run"), 2)["ema"])
     found = predict(model.eval(), image, patch_size=(8, 32, 32), device="cpu")
     for name, array in found.items():
         np.testing.assert_allclose(imread(f"experiments/run/forward/c_{name}_2.h5"), array, atol=1e-6)
