@@ -44,21 +44,6 @@ class Totals:
     classes: Mapping[str, Tensor] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Share:
-    """A share of a batch whose gradient is computed at once.
-
-    Attributes:
-        batch: Its samples.
-        totals: What losses must know of the whole batch.
-        last: It is the last share of its batch.
-    """
-
-    batch: Batch
-    totals: Totals
-    last: bool = True
-
-
 class Objective:
     """The losses of a network's outputs and their weighted sum.
 
