@@ -69,7 +69,7 @@ class RunOptions(Group):
     title = "run"
     exp_name: str | None = flag(None, "folder under experiments/ (default: <dataset>_<tasks>)", resume=FREE)
     max_iter: int = flag(1_000_000, "optimiser steps in all", read=words.counting, metavar="N", resume=FREE)
-    batch_size: int = flag(1, "samples per step", read=words.counting, metavar="N")
+    batch_size: int = flag(1, "samples per step, over all processes or GPUs together", read=words.counting, metavar="N")
     seed: int = flag(0, "decides every sample and the initial weights", read=words.natural)
     pretrain: str | None = flag(
         None, "start from those weights of this checkpoint that match", metavar="FILE", resume=FREE

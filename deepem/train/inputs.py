@@ -153,19 +153,23 @@ class Inputs:
         return guard.samples(self.samplers.train, self.loading.seed, indices, generator)
 
     def drawn(self, iteration: int) -> dict[str, float]:
-        """Share of the samples so far that came from each volume, beside the probability that was asked for.
+        """Share of the samples so far that came from each volume, and from each member of one that is a superset.
+
+        Beside it stands the probability that was asked for.
 
         Nothing if the sampler cannot tell. Which volume a sample comes from is its first random draw, so it is drawn
         again here, and no worker has to report it.
         """
-        which = getattr(self.samplers.train, "which", None)
+        sampler = self.samplers.train
+        which = getattr(sampler, "member", None) or getattr(sampler, "which", None)
         if which is None or not self.ranks.leads:
             return {}
         size, seed = self.loading.batch_size, self.loading.seed
         for index in range(sum(self._drawn.values()), iteration * size):
             self._drawn[which(generator(seed, "train", index))] += 1
-        asked: Mapping[str, float] = getattr(self.samplers.train, "probabilities", {})
-        shares = {f"drawn/{name}": self._drawn[name] / (iteration * size) for name in asked or self._drawn}
+        asked: Mapping[str, float] = getattr(sampler, "probabilities", {})
+        counts = {name: sum(n for leaf, n in self._drawn.items() if _within(leaf, name)) for name in asked}
+        shares = {f"drawn/{name}": count / (iteration * size) for name, count in (counts | self._drawn).items()}
         return shares | {f"asked/{name}": probability for name, probability in asked.items()}
 
     def state(self) -> dict[str, Any]:
@@ -175,3 +179,8 @@ class Inputs:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from the state of a checkpoint."""
         self._drawn = Counter[str](state.get("drawn", {}))
+
+
+def _within(volume: str, name: str) -> bool:
+    """Whether a volume is the one of that name, or a member of it."""
+    return volume == name or volume.startswith(f"{name}/")

@@ -201,18 +201,20 @@ def test_an_entry_of_an_older_plan_does_not_end_a_worker(plan, capsys):
     assert "task 9: left by an older plan of plan, which has 9 tasks now" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    "held",
-    [
-        "[]",
-        '{"phases": 5}',
-        '{"phases": [5], "program": "toy", "settings": {}}',
-        '{"phases": [{"name": "a", "covered": [[0,0],[1]], "task_size": [1,1,1]}], "program": "toy", "settings": {}}',
-        '{"phases": [{"name": "a", "covered": [[9,9,9],[0,0,0]], "task_size": [1,1,1]}], "program": "", "settings": {}}',
-        '{"phases": [{"name": "a", "covered": [[0,0,0],[9,9,9]], "task_size": [0,0,0]}], "program": "", "settings": {}}',
-        '{"phases": [], "settings": {}}',
-    ],
-)
+PHASE = '{"phases": [{"name": "a", "covered": %s, "task_size": %s}], "program": "toy", "settings": {}}'
+HELD = [
+    "[]",
+    '{"phases": 5}',
+    '{"phases": [5], "program": "toy", "settings": {}}',
+    '{"phases": [], "settings": {}}',
+    PHASE % ("[[0,0],[1]]", "[1,1,1]"),
+    PHASE % ("[[9,9,9],[0,0,0]]", "[1,1,1]"),
+    PHASE % ("[[0,0,0],[9,9,9]]", "[0,0,0]"),
+    PHASE % ("[[0,0,0],[9,9,9]]", '"x"'),
+]
+
+
+@pytest.mark.parametrize("held", HELD)
 def test_a_plan_with_other_contents_is_bad_input(tmp_path, held):
     (tmp_path / "plan.json").write_text(held)
     with pytest.raises(InputError, match=r"plan\.json"):
