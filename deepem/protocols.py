@@ -64,6 +64,14 @@ class TellsVolume(Protocol):
 
 
 @runtime_checkable
+class TellsMember(Protocol):
+    """A sampler that also tells which member of a superset a sample comes from."""
+
+    def member(self, rng: np.random.Generator) -> str:
+        """The name of the volume, with its superset's in front, that the sample of this generator comes from."""
+
+
+@runtime_checkable
 class TellsLocation(Protocol):
     """A sampler that tells where a sample comes from. Dumps of a step that was not finite then say so."""
 

@@ -134,13 +134,8 @@ class Stored:
 
 @dataclass
 class Image(Stored):
-    """An image: uint8, or floats from 0 to 1.
+    """An image: uint8, or floats from 0 to 1."""
 
-    Attributes:
-        any_range: Whether floats may lie outside 0 to 1: what a caller of `predict` hands over is his own affair.
-    """
-
-    any_range: bool = False
     origin = (0, 0, 0)
 
     def __post_init__(self) -> None:
@@ -156,7 +151,7 @@ class Image(Stored):
             InputError: the file cannot be read there, or holds a value that is not a finite number.
         """
         array = super().read(box)
-        return array if array.dtype == np.uint8 else floats(self.name, box, array, any_range=self.any_range)
+        return array if array.dtype == np.uint8 else floats(self.name, box, array)
 
 
 def warn_of_absent(name: str, absent: Collection[str]) -> None:
@@ -166,7 +161,7 @@ def warn_of_absent(name: str, absent: Collection[str]) -> None:
         warn(f"{name}: {len(absent)} {words} absent and read as the fill value, such as {min(absent)}")
 
 
-def floats(name: str, box: Box, array: Array, any_range: bool = False) -> NDArray[np.float32]:
+def floats(name: str, box: Box, array: Array) -> NDArray[np.float32]:
     """Grey values as float32.
 
     Raises:
@@ -175,7 +170,7 @@ def floats(name: str, box: Box, array: Array, any_range: bool = False) -> NDArra
     low, high = (float(array.min()), float(array.max())) if array.size else (0.0, 0.0)
     if not np.isfinite([low, high]).all():
         raise InputError(name, f"values that are no numbers within {box.begin} to {box.end}", "finite values")
-    if not any_range and (low < -SLACK or high > 1 + SLACK):
+    if low < -SLACK or high > 1 + SLACK:
         values = f"values from {low:g} to {high:g} within {box.begin} to {box.end}"
         raise InputError(name, values, "uint8, or floats from 0 to 1")
     return array.astype(np.float32, copy=False)

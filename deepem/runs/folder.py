@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,12 @@ class RunFolder:
             remove_torn(folder)
         write_text(self.folder / "options.json", json.dumps(record, indent=2) + "\n")
         write_text(self.folder / "options.args", "\n".join(lines) + "\n")
+
+    def remember(self, iteration: int, changes: Sequence[str]) -> None:
+        """Write down, in logs/history.jsonl, what is other from an iteration on than the run was started with."""
+        for line in changes:
+            row = {"iter": iteration, "change": line, "time": datetime.now(timezone.utc).isoformat(timespec="seconds")}
+            events.append_row(self.logs / "history.jsonl", row)
 
     def release(self) -> None:
         """Let another process have the folder."""

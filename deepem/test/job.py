@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -33,6 +34,7 @@ from deepem.utils.convolution import quicken
 from deepem.utils.crop import centre_slices
 from deepem.utils.errors import InputError, reason, warn
 from deepem.utils.geometry import Box, Vec3, vec3
+from deepem.utils.provenance import checksum, provenance
 
 
 class Job:
@@ -55,6 +57,7 @@ class Job:
 
     def __init__(self, options: ForwardOptions, found: Found) -> None:
         self.options, self.number = options, found.number
+        self._trained = {k: v for k, v in (found.state.get("provenance") or {}).items() if k in ("version", "commit")}
         self.device = torch.device(choose_device(options.speed.gpu_id, options.speed.cpu, "--gpu_id"))
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)  # else page-locked memory takes some of the first GPU
@@ -113,6 +116,12 @@ class Job:
         called: Any = torch.compile(model, dynamic=False) if options.speed.compile else model  # patches have one size
         return called, sizes.output
 
+    @cached_property
+    def provenance(self) -> dict[str, Any]:
+        """What made the outputs: program, machine, and the checkpoint with its checksum."""
+        path = checkpoint.path_of(self.options.models, self.number)
+        return provenance(checkpoint=str(path), checkpoint_sha256=checksum(path), trained=self._trained)
+
     def covered(self, volume: Volume) -> Box:
         """The voxels of a volume that are predicted: what the patches cover, less what is cropped away.
 
@@ -122,14 +131,19 @@ class Job:
         if any(n < p for n, p in zip(volume.size, self.patch, strict=True)):
             wants = f"at least one patch, {self.patch}, or --pad_small"
             raise InputError(volume.name, f"a volume of {volume.size}", wants)
-        (begin, end) = self._grid(volume.size).covered
+        whole = self._grid(volume.size).covered
+        own = getattr(volume, "own", None)
+        if own is not None:
+            whole = Box(
+                vec3(map(max, whole.begin, own.begin)), vec3(map(min, whole.end, own.end))
+            )  # what was padded is no result
+        (begin, end) = whole
         if (border := self.options.patches.crop_border) is not None:
             begin = vec3(b + c // 2 for b, c in zip(begin, border, strict=True))
             end = vec3(e - c // 2 for e, c in zip(end, border, strict=True))
         if (centre := self.options.patches.crop_center) is not None:
             begin = vec3(b + (e - b) // 2 - c // 2 for b, e, c in zip(begin, end, centre, strict=True))
             end = vec3(b + c for b, c in zip(begin, centre, strict=True))
-        whole = self._grid(volume.size).covered
         if any(b >= e or b < f or e > t for b, e, f, t in zip(begin, end, *whole, strict=True)):
             raise InputError(
                 "--crop_border, --crop_center", f"{begin} to {end}", f"a part of {whole.begin} to {whole.end}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import posixpath
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -111,7 +112,8 @@ def _predict_dense(job: Job, name: str, volume: Volume) -> Summary:
     paths = file_paths(options, job.outputs, job.number, name)
     begin = vec3(o + b for o, b in zip(volume.origin, covered.begin, strict=True))
     size = voxel_size_of(options, volume)
-    attributes = {output: one.attributes(begin, size) for output, one in job.written.items()}
+    made = {"provenance": json.dumps(job.provenance)}
+    attributes = {output: one.attributes(begin, size) | made for output, one in job.written.items()}
     with Hdf5Sink(paths, job.outputs, covered, job.dtypes, attributes) as sink:
         figures = job.run(volume, covered, sink, label=name)
     tell(f"{name}: wrote {', '.join(map(str, paths.values()))}")
@@ -281,7 +283,7 @@ class Placement:
             "method": "deepem forward",
             "input": self.volume.name,
             "experiment": str(options.run.exp_name),
-            "checkpoint": self.job.number,
+            **self.job.provenance,
             "options": {name: value if isinstance(value, (int, float, str, bool)) else str(value)
                         for name, value in sorted(options.flat().items()) if value not in (None, False, "", [])},
         }  # fmt: skip

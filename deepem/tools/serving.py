@@ -102,14 +102,17 @@ def export(found: Checkpoint, out: Path, raw: bool, model: str | None = None) ->
             left.
     """
     state = found.state
+    output.check_folder("--out", out)
     if "options" not in state or "spec" not in state:
         raise InputError("checkpoint", "one without options", "one written by this program")
-    with output.writing("--out", out):
-        out.mkdir(parents=True, exist_ok=True)
+    if lacking := [name for name in ("iter",) if state.get(name) is None]:
+        raise InputError(found.path, f"a checkpoint without {lacking[0]}", "one written by this program")
     run, (shape,) = stored_run(state, found.path, model), state["spec"][0].values()
     network = run.network()
     averaged = "ema" in state and not raw
     checkpoint.load_weights(network, state["ema" if averaged else "state_dict"], found.path)
+    with output.writing("--out", out):
+        out.mkdir(parents=True, exist_ok=True)
     served = Served(network.eval(), run.tasks).eval()
     card = described(state, run, averaged)
     card["provenance"] = provenance(checkpoint=str(found.path), checkpoint_sha256=checksum(found.path))

@@ -22,6 +22,8 @@ from deepem.utils.palette import class_colours
 Picture = NDArray[np.float32]
 """(3, Y, X) float32 in [0, 1]."""
 
+COLOURS = ("red:", "green:", "blue:")
+
 GAP = 2
 """Voxels of white between the pictures of a row."""
 
@@ -34,6 +36,19 @@ def _affinity_target(task: Task, ids: Tensor) -> Tensor:
         a, b = ids[0][first], ids[0][second]
         channel[first] = ((a == b) & (a != 0)).to(channel.dtype)
     return target
+
+
+def _affinity_mask(task: Task, mask: Tensor) -> Tensor:
+    """(E, Z, Y, X): the product of the masks of both voxels of an edge, at v; 0 where the edge leaves the patch."""
+    found = torch.zeros((len(task.edges), *mask.shape[-3:]), device=mask.device)
+    for channel, edge in zip(found, task.edges, strict=True):
+        first, second = edge_slices(edge)
+        channel[first] = (mask[0][first] * mask[0][second]).to(channel.dtype)
+    return found
+
+
+def _first_channel(task: Task, mask: Tensor) -> Tensor:
+    return mask[:1].float()
 
 
 def _sigmoid(task: Task, output: Any, size: Vec3) -> Tensor:
@@ -81,20 +96,37 @@ def objects_picture(ids: NDArray[Any], boxes: NDArray[Any]) -> Tensor:
 
 @dataclass(frozen=True)
 class Kind:
-    """How a kind of task is drawn: (C, Z, Y, X) in [0, 1] from a target, and from what the network gives.
+    """How a kind of task is drawn: (C, Z, Y, X) in [0, 1] from a target, a mask, and what the network gives.
 
     The latter is of a whole batch, of which the first sample is drawn. Its third argument is the size of the image.
+
+    Attributes:
+        channels: What the channels are, in words; they become red, green and blue.
     """
 
     target: Callable[[Task, Tensor], Tensor]
+    mask: Callable[[Task, Tensor], Tensor]
     prediction: Callable[[Task, Any, Vec3], Tensor]
+    channels: Callable[[Task], Sequence[str]]
+
+
+def _edges(task: Task) -> list[str]:
+    return [f"edge {','.join(map(str, edge))}" for edge in task.edges]
+
+
+def _numbers(task: Task) -> list[str]:
+    return [] if task.channels == 1 else [f"channel {number}" for number in range(task.channels)]
+
+
+def _one(task: Task) -> list[str]:
+    return []
 
 
 PICTURES: dict[str, Kind] = {
-    "affinity": Kind(target=_affinity_target, prediction=_sigmoid),
-    "binary": Kind(target=_as_it_is, prediction=_sigmoid),
-    "semantic": Kind(target=_class_target, prediction=_class_prediction),
-    "instance": Kind(target=_objects_target, prediction=_objects_prediction),
+    "affinity": Kind(_affinity_target, _affinity_mask, _sigmoid, _edges),
+    "binary": Kind(_as_it_is, _first_channel, _sigmoid, _numbers),
+    "semantic": Kind(_class_target, _first_channel, _class_prediction, _one),
+    "instance": Kind(_objects_target, _first_channel, _objects_prediction, _one),
 }
 """One entry per kind of `deepem.tasks`. Three channels become red, green and blue, more become further pictures."""
 
@@ -104,8 +136,8 @@ def pictures(tasks: Iterable[Task], batch: Mapping[str, Tensor], outputs: Mappin
     """One row of pictures per task: the middle section of the batch's first sample.
 
     Returns:
-        Output name -> (3, Y, X'): the input, the target, the mask and the prediction from left to right; up to three
-        channels of target and prediction as red, green and blue, more as further pictures.
+        Output name -> (3, Y, X'): the input, the target, the mask that the loss applies and the prediction from left
+        to right; up to three channels as red, green and blue, more as further pictures.
     """
     rows: dict[str, Picture] = {}
     for task in tasks:
@@ -114,11 +146,28 @@ def pictures(tasks: Iterable[Task], batch: Mapping[str, Tensor], outputs: Mappin
         whole = kind.prediction(task, outputs[task.name], vec3(batch["input"].shape[-3:]))
         prediction = centre_crop(whole, vec3(target.shape[-3:]))
         image = centre_crop(batch["input"][0, :1], vec3(prediction.shape[-3:])).float()
-        mask = batch[f"{task.name}_mask"][0, :1].float()
+        mask = kind.mask(task, batch[f"{task.name}_mask"][0].float())
         middle = prediction.shape[-3] // 2
         sections = [part[:, middle].cpu().numpy() for part in (image, target, mask, prediction)]
         rows[task.name] = beside([colour for section in sections for colour in colours(section)])
     return rows
+
+
+def in_words(tasks: Iterable[Task], sample: str) -> dict[str, str]:
+    """What the panels of each picture are, and of which sample: output name -> text in Markdown."""
+    found = {}
+    for task in tasks:
+        names = PICTURES[task.kind].channels(task)
+        panels = [
+            ", ".join(f"{colour} {name}" for colour, name in zip(COLOURS, names[i : i + 3], strict=False))
+            for i in range(0, len(names), 3)
+        ]
+        coloured = f"; channels from left to right: {' | '.join(panels)}" if panels else ""
+        found[task.name] = (
+            f"From left to right: image, target of {task.name}, mask (white: the voxel counts in the loss), "
+            f"prediction{coloured}. The middle section of {sample}."
+        )
+    return found
 
 
 def colours(section: NDArray[np.float32]) -> list[Picture]:

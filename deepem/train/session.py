@@ -52,6 +52,7 @@ class Session:
         inputs: The batches.
         folder: The run on disk.
         notes: Lines to tell when the run begins.
+        changes: What is other than the run was started with, a line each.
         averages: The sums of losses since the last row of the log, from the checkpoint.
     """
 
@@ -60,6 +61,7 @@ class Session:
     inputs: Inputs
     folder: RunFolder
     notes: Sequence[str]
+    changes: Sequence[str]
     averages: Mapping[str, list[float]]
 
 
@@ -88,6 +90,7 @@ def train(options: TrainOptions, preemption: Preemption) -> None:
         size = sum(p.numel() * p.element_size() for p in trainer.network.parameters())
         # a checkpoint holds the weights, two moments, perhaps the average, and a little more
         folder.begin(trainer.iteration, trainer.record["options"], session.options.lines, 5 * size)
+        folder.remember(trainer.iteration, session.changes)
     with (
         enough_memory(options.inputsz, options.run.batch_size),
         Logger(folder.logs, trainer.iteration, max_iter, session.averages, ranks) as log,
@@ -115,6 +118,7 @@ def prepare(options: TrainOptions) -> Session:
         raise InputError(folder.models, f"{len(there)} checkpoints, none readable", "one, or another --exp_name")
     before: Mapping[str, Any] | None = None if state is None else state.get("options")
     notes: list[str] = []
+    changes: list[str] = []
     if before is not None:
         options, notes = resume.adopted(options, before, options.typed, [options.model().module])
     device = _device(options, ranks)
@@ -134,6 +138,7 @@ def prepare(options: TrainOptions) -> Session:
             folder.folder, TrainOptions, before, record["options"], options.log.change or ()
         ):
             warn(line)
+            changes.append(line)
     elif state is not None:
         warn(f"{folder.models}: a checkpoint without options; resuming with those of the command line")
     trainer = _trainer(options, chosen, network, device, ranks, record)
@@ -141,7 +146,7 @@ def prepare(options: TrainOptions) -> Session:
     notes += _start_from(trainer, inputs, state, folder, options.run.pretrain)
     trainer.join()
     averages = (state or {}).get("averages", {}) if ranks.leads else {}
-    return Session(options, trainer, inputs, folder, notes, averages)
+    return Session(options, trainer, inputs, folder, notes, changes, averages)
 
 
 def _look(session: Session) -> Callable[[str, Any], None]:
@@ -282,7 +287,9 @@ def require_divisible(batch_size: int, accumulate: int, world: int) -> None:
     """Refuse a batch that cannot be divided among processes and shares."""
     if batch_size % (world * accumulate):
         factors = [f"{world} processes"] * (world > 1) + [f"--accumulate {accumulate}"] * (accumulate > 1)
-        raise InputError("--batch_size", batch_size, f"a multiple of {world * accumulate}: {' times '.join(factors)}")
+        hint = f", such as --batch_size {-(-batch_size // (world * accumulate)) * world * accumulate}"
+        wants = f"a multiple of {world * accumulate}: {' times '.join(factors)}{hint}"
+        raise InputError("--batch_size", batch_size, wants)
 
 
 def schedule(options: TrainOptions) -> Schedule:

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from deepem.tasks import Task
 from deepem.train import device as devices
+from deepem.train import weights
 from deepem.train.guard import Guard
 from deepem.train.objective import Batch, Losses, Objective, Outputs, WithLosses
-from deepem.train.optimiser import in_groups
+from deepem.train.optimiser import in_groups, regrouped
 from deepem.train.ranks import Ranks
 from deepem.train.render import Picture, pictures
 from deepem.train.schedule import Schedule
@@ -275,6 +276,9 @@ class Trainer:
         saved = state["optimizer"]
         if "options" not in state:  # of the public DeepEM, whose optimiser has a single group
             saved = in_groups(saved, self.optimizer, [*self.network.parameters()], source)
+        elif (before := _groups_before(self.network, state["options"], self.record["options"])) is not None:
+            names = {id(parameter): name for name, parameter in self.network.named_parameters()}
+            saved = regrouped(saved, before, self.optimizer, names)
         checkpoint_contents.check_optimiser(saved, self.optimizer, source)
         self.optimizer.load_state_dict(saved)
         self.precision.scaler.load_state_dict(state.get("scaler", {}))
@@ -287,3 +291,11 @@ class Trainer:
         if self.iteration > self.completed:
             self.guard.restore()
             self.iteration = self.completed
+
+
+def _groups_before(network: nn.Module, before: Mapping[str, Any], now: Mapping[str, Any]) -> list[list[str]] | None:
+    """The groups of the optimiser of a checkpoint, by names, if --freeze or --lr_scale have changed since."""
+    if all(before.get(name) == now.get(name) for name in ("freeze", "lr_scale")):
+        return None
+    scales = [(name, factor) for name, factor in before.get("lr_scale") or ()]
+    return weights.names_of_groups(network, before.get("freeze") or (), scales, before.get("weight_decay", 0.0))
