@@ -17,7 +17,7 @@ from deepem.scan.augment import VARIANCE, Augmented
 from deepem.scan.flips import Flip
 from deepem.scan.grid import Grid, resolve_stride
 from deepem.scan.kinds import activations, edges_by_output
-from deepem.scan.memory import Cost, Cut, available, cut, in_words, trial
+from deepem.scan.memory import Cost, Cut, available, cut, trial
 from deepem.scan.stitch import Scan
 from deepem.scan.weights import Blend, choose_profile
 from deepem.tasks import TASKS, Task
@@ -32,6 +32,7 @@ from deepem.utils.convolution import quicken
 from deepem.utils.crop import centre_slices
 from deepem.utils.errors import InputError, reason, warn
 from deepem.utils.geometry import Box, Vec3, vec3
+from deepem.utils.main_memory import in_words
 
 
 class Job:
