@@ -5,6 +5,7 @@ KINDS has one entry per kind of `deepem.tasks`. An entry says all of this::
     score     (case, ways) -> figures. Where a threshold is chosen by the truth that it is scored on, they say so.
     choose    (case, ways) -> parameters that are best for a case, with the curve they were chosen from
     report    (case, parameters) -> figures of a case with parameters that were chosen elsewhere
+    brief     figures of `score` -> the few numbers that are followed while training, by name
 
 Voxels are read block by block; only what is segmented lies in memory as a whole.
 """
@@ -173,6 +174,18 @@ def report_affinity(case: Case, chosen: Mapping[str, Any]) -> Figures:
     return {"segmentation": {name: reported(rows, chosen)}}
 
 
+def brief_affinity(figures: Mapping[str, Any]) -> dict[str, float]:
+    """ARAND and VOI at the best threshold; nothing of long-range edges alone."""
+    if not figures["segmentation"]:
+        return {}
+    best = min(figures["segmentation"].values(), key=lambda row: row["error"])
+    split, merge = best["split"], best["merge"]
+    return {
+        "arand": best["error"], "voi": split + merge, "voi_split": split, "voi_merge": merge,
+        "threshold": best["threshold"],
+    }  # fmt: skip
+
+
 def score_binary(case: Case, ways: Ways) -> Figures:
     """ROC and F1 of each channel of a binary output."""
     return {"channels": {str(i): _of_ranking(ranking) for i, ranking in enumerate(_rankings(case))}}
@@ -238,6 +251,12 @@ def report_binary(case: Case, chosen: Mapping[str, Any]) -> Figures:
     return {"at_chosen_threshold": rows}
 
 
+def brief_binary(figures: Mapping[str, Any]) -> dict[str, float]:
+    """Means over the channels."""
+    rows = figures["channels"].values()
+    return {name: math.fsum(row[key] for row in rows) / len(rows) for name, key in (("f1", "f1_best"), ("auc", "auc"))}
+
+
 def score_semantic(case: Case, ways: Ways) -> Figures:
     """Precision, recall and IoU of each class, and their means over the classes that there are."""
     score = Semantic(range(case.task.channels))
@@ -272,6 +291,11 @@ def report_semantic(case: Case, chosen: Mapping[str, Any]) -> Figures:
     return score_semantic(case, Ways())
 
 
+def brief_semantic(figures: Mapping[str, Any]) -> dict[str, float]:
+    """Means over the classes that are there."""
+    return {"iou": figures["mean"].get("iou", math.nan), "accuracy": figures["accuracy"]}
+
+
 @dataclass(frozen=True)
 class Kind:
     """An entry; see the module."""
@@ -279,13 +303,17 @@ class Kind:
     score: Callable[[Case, Ways], Figures]
     choose: Callable[[Case, Ways], Figures]
     report: Callable[[Case, Mapping[str, Any]], Figures]
+    brief: Callable[[Mapping[str, Any]], dict[str, float]]
 
 
 KINDS: dict[str, Kind] = {
-    "affinity": Kind(score=score_affinity, choose=choose_affinity, report=report_affinity),
-    "binary": Kind(score=score_binary, choose=choose_binary, report=report_binary),
-    "semantic": Kind(score=score_semantic, choose=choose_nothing, report=report_semantic),
+    "affinity": Kind(score_affinity, choose_affinity, report_affinity, brief_affinity),
+    "binary": Kind(score_binary, choose_binary, report_binary, brief_binary),
+    "semantic": Kind(score_semantic, choose_nothing, report_semantic, brief_semantic),
 }
+
+LOWER_IS_BETTER = {"arand": True, "voi": True, "f1": False, "auc": False, "iou": False}
+"""The numbers of `brief` that a run can be judged by."""
 
 
 def _labelled(rows: Sequence[Mapping[str, Any]]) -> bool:

@@ -11,6 +11,7 @@ from deepem.train.objective import Losses, added
 from deepem.train.preempt import Preemption
 from deepem.train.profiler import Profiler
 from deepem.train.trainer import Trainer
+from deepem.train.whole_volume import WholeVolume
 
 
 def train(
@@ -22,6 +23,7 @@ def train(
     preemption: Preemption,
     when: LogOptions,
     max_iter: int,
+    whole: WholeVolume | None = None,
 ) -> bool:
     """Take optimiser steps until `max_iter`. Returns whether the run was asked to stop before it and saved."""
     trainer.train_mode()
@@ -56,6 +58,8 @@ def train(
             log.pictures(iteration, "train", trainer.pictures(share.batch, outputs))
         if iteration % when.eval_intv == 0 and not stopping:
             stopping = evaluate(trainer, inputs, log, preemption, when.eval_iter)
+        if whole is not None and whole.due(iteration) and not stopping:
+            whole.score(trainer, log)
         if iteration % when.chkpt_intv == 0 or last or stopping:
             save(trainer, inputs, folder, log, when)
         if stopping:

@@ -12,6 +12,7 @@ from torch import nn
 from deepem.build.device import choose_device, has_fast_bf16
 from deepem.build.network import PatchSizes, create_network, patch_sizes, require_room_for_edges, specs
 from deepem.build.samplers import Samplers, create_modifier, create_samplers
+from deepem.build.scores import LOWER_IS_BETTER
 from deepem.cli import resume
 from deepem.cli.training import TrainOptions
 from deepem.runs.folder import RunFolder, plain
@@ -30,6 +31,7 @@ from deepem.train.profiler import Profiler
 from deepem.train.ranks import Ranks
 from deepem.train.schedule import Schedule
 from deepem.train.trainer import Settings, Trainer
+from deepem.train.whole_volume import WholeVolume, create_whole_volume
 from deepem.utils.allocator import keep_memory
 from deepem.utils.checkpoint import State
 from deepem.utils.convolution import quicken
@@ -49,6 +51,7 @@ class Session:
         folder: The run on disk.
         notes: Lines to tell when the run begins.
         averages: The sums of losses since the last row of the log, from the checkpoint.
+        whole: The volume that is scored as a whole now and then.
     """
 
     options: TrainOptions
@@ -57,6 +60,7 @@ class Session:
     folder: RunFolder
     notes: Sequence[str]
     averages: Mapping[str, list[float]]
+    whole: WholeVolume | None
 
 
 def train(options: TrainOptions, preemption: Preemption) -> None:
@@ -89,7 +93,9 @@ def train(options: TrainOptions, preemption: Preemption) -> None:
             log.line(line)
         if _lacks_evaluation(session):
             evaluate(trainer, inputs, log, preemption, when.eval_iter)
-        stopped = loop.train(trainer, inputs, folder, log, profiler, preemption, when, max_iter)
+        if session.whole is not None and _lacks_scores(session, session.whole):
+            session.whole.score(trainer, log)
+        stopped = loop.train(trainer, inputs, folder, log, profiler, preemption, when, max_iter, session.whole)
     trainer.leave()
     if stopped:
         raise SystemExit(STOPPED)
@@ -98,7 +104,7 @@ def train(options: TrainOptions, preemption: Preemption) -> None:
 def prepare(options: TrainOptions) -> Session:
     """Build all that a run needs. This reads everything that the run reads, and writes nothing."""
     ranks = Ranks(options.device.rank_timeout)
-    folder = RunFolder(options.folder)
+    folder = RunFolder(options.folder, options.log.best_by, LOWER_IS_BETTER.get(options.log.best_by, True))
     state = folder.resume(options.log.chkpt_num)
     before: Mapping[str, Any] | None = None if state is None else state.get("options")
     notes: list[str] = []
@@ -113,6 +119,7 @@ def prepare(options: TrainOptions) -> Session:
     require_room_for_edges(chosen, sizes.output)
     require_divisible(options.run.batch_size, options.optimiser.accumulate, ranks.world)
     samplers = create_samplers(options, chosen, sizes)
+    whole = create_whole_volume(options, chosen, sizes) if ranks.leads else None
     network = create_network(model, chosen, samplers.channels, sizes, seed=options.run.seed)
     network = _on_device(network, device, options)
     record = _record(options, chosen, sizes, samplers)
@@ -128,7 +135,7 @@ def prepare(options: TrainOptions) -> Session:
     notes += _start_from(trainer, inputs, state, folder, options.run.pretrain)
     trainer.join()
     averages = (state or {}).get("averages", {}) if ranks.leads else {}
-    return Session(options, trainer, inputs, folder, notes, averages)
+    return Session(options, trainer, inputs, folder, notes, averages, whole)
 
 
 def _device(options: TrainOptions, ranks: Ranks) -> torch.device:
@@ -249,6 +256,12 @@ def _lacks_evaluation(session: Session) -> bool:
     start, ranks = session.trainer.iteration, session.trainer.ranks
     due = start > 0 and start % session.options.log.eval_intv == 0
     return ranks.any(due and ranks.leads and not session.folder.evaluated(start), session.trainer.device)
+
+
+def _lacks_scores(session: Session, whole: WholeVolume) -> bool:
+    """Whether the run stopped before the whole volume was scored."""
+    start = session.trainer.iteration
+    return start > 0 and whole.due(start) and not session.folder.evaluated(start, "segment")
 
 
 def require_divisible(batch_size: int, accumulate: int, world: int) -> None:
