@@ -21,6 +21,8 @@ from deepem.data.volume import compact
 from deepem.io.volume import Array
 from deepem.scan.inference import predict
 from deepem.tasks import Task
+from deepem.train.evaluation import calibrate
+from deepem.train.inputs import Inputs
 from deepem.train.logger import Logger
 from deepem.train.trainer import Trainer
 from deepem.utils.crop import centre_slices
@@ -36,29 +38,21 @@ class WholeVolume:
 
     Attributes:
         name: Its id.
-        every: Steps from one time to the next.
         arrays: `img`, labels and masks, (C, Z, Y, X).
         tasks: The rows that have a label here.
         sizes: Of the patches.
     """
 
     name: str
-    every: int
     arrays: Mapping[str, Any]
     tasks: tuple[Task, ...]
     sizes: PatchSizes
 
-    def due(self, iteration: int) -> bool:
-        """Whether it is to be scored after an iteration."""
-        return iteration % self.every == 0
-
     def score(self, trainer: Trainer, log: Logger) -> None:
         """Predict, segment and score it, and log the scores and what they cost.
 
-        One rank does it while the others wait. Samples are loaded meanwhile. Nothing of the training state changes.
+        Samples are loaded meanwhile. Nothing of the training state changes.
         """
-        if not trainer.ranks.leads:
-            return
         began = perf_counter()
         probabilities = self._predicted(trainer)
         predicted = perf_counter()
@@ -119,6 +113,14 @@ class WholeVolume:
         return found
 
 
+def score_whole(trainer: Trainer, inputs: Inputs, log: Logger, whole: WholeVolume | None) -> None:
+    """Score a whole volume; all ranks call it, and the one that has the volume does it while the others wait."""
+    if trainer.settings.eval_mode:
+        calibrate(trainer, inputs, log)
+    if whole is not None:
+        whole.score(trainer, log)
+
+
 def create_whole_volume(options: TrainOptions, chosen: Sequence[Task], sizes: PatchSizes) -> WholeVolume | None:
     """The volume that a run scores now and then, if it has one.
 
@@ -141,4 +143,4 @@ def create_whole_volume(options: TrainOptions, chosen: Sequence[Task], sizes: Pa
         raise InputError("--eval_segment", f"{ref.word}, which has no label", "a volume with one")
     if any(n < p for n, p in zip(arrays["img"].shape[1:], sizes.input, strict=True)):
         raise InputError("--eval_segment", f"a volume of {arrays['img'].shape[1:]}", f"a patch or more, {sizes.input}")
-    return WholeVolume(ref.word, log.eval_segment_intv, arrays, scored, sizes)
+    return WholeVolume(ref.word, arrays, scored, sizes)

@@ -29,7 +29,7 @@ def test_scores_are_those_of_the_commands(lab, capsys):
     from deepem.test.forward import predict
 
     state = lab.state("run", 6)
-    network = stored_run(state, "x").network()
+    network = stored_run(state, "x", "net.py").network()
     network.load_state_dict(state["state_dict"])
     seen = predict(network, np.load("c_img.npy"), patch_size=(4, 12, 12))
     truth = np.load("c_seg.npy")
@@ -58,7 +58,7 @@ def test_scores_go_to_tensorboard(lab):
 
 @pytest.mark.parametrize(("by", "wants"), [("arand", 3), ("f1", 6), ("loss", 6)])
 def test_the_best_checkpoint_follows_what_is_asked_for(tmp_path, by, wants):
-    run = RunFolder(tmp_path, by, by != "f1")
+    run = RunFolder(tmp_path, best_by=by, lower=by != "f1")
     run.models.mkdir()
     run.logs.mkdir()
     rows = [
