@@ -36,7 +36,7 @@ OF_LABELS = ("instance",)
 
 def main(words: Sequence[str]) -> int:
     """Read the command line and score."""
-    with output.errors_of(PROGRAM, "picture"):
+    with output.errors_of(PROGRAM, "picture", "skeletons"):
         files, own = read_words(words, __doc__)
         for flag, path in (("--json", own.json), ("--picture", own.picture)):
             if path is not None:

@@ -13,9 +13,10 @@ from typing import Literal
 
 from deepem.cli import forward_parser
 from deepem.cli import words as readers
-from deepem.cli.flags import REQUIRED, Group, filled, flag
+from deepem.cli.flags import REQUIRED, Group, filled, flag, flags_of
 from deepem.cli.parser import Parser
 from deepem.tools import output
+from deepem.tools.segment_options import SegmentOptions
 from deepem.utils.geometry import Vec3, vec3
 
 PROGRAM = "deepem queue plan"
@@ -42,7 +43,7 @@ def main(words: Sequence[str]) -> int:
     parser = Parser(PROGRAM, __doc__ or "", f"{PROGRAM} --plan FOLDER <the words of deepem forward>")
     parser.add_group(PlanOptions)
     with output.errors_of(PROGRAM) as flags:
-        flags.update(forward_parser.parser().flags)
+        flags.update(forward_parser.parser().flags, (flag.name for flag in flags_of(SegmentOptions)))
         given, rest = parser.read_known(words)
         own = filled(PlanOptions, given)
         from deepem.blocks.programs import program

@@ -22,8 +22,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from deepem.cli.flags import flags_of
 from deepem.tools import output
-from deepem.tools.segment_options import SegmentOptions, read_words
+from deepem.tools.segment_options import PROGRAM, SegmentOptions, read_words
 from deepem.utils.errors import InputError
 from deepem.utils.geometry import vec3
 
@@ -39,7 +40,7 @@ LATER = ("out", "threshold", "min_size", "join_smaller", "proofread", "work", "a
 
 def main(words: Sequence[str]) -> int:
     """Read the command line and segment."""
-    with output.errors_of("deepem segment", "edges", "edge_direction", "channel", "min_size", "join_smaller", "halo"):
+    with output.errors_of(PROGRAM, *(flag.name for flag in flags_of(SegmentOptions))):
         files, own = read_words(words, __doc__)
         from deepem.io.label_volume import require_place
         from deepem.tools.segment_inputs import BLOCK, fingerprint, opened

@@ -63,7 +63,7 @@ def opened(files: Sequence[str], own: SegmentOptions, block: Vec3, quiet: bool =
         probabilities = stack.enter_context(held)
         inside = stack.enter_context(opened_inside(probabilities, own.mask or (), own.exclude or ()))
         chunk, whole = chunk_within(own.block or block)
-        with told_as({"block size": "--block", "threshold": "--threshold"}):
+        with told_as({"block size": "--block"}):
             plan = Plan(
                 Box((0, 0, 0), probabilities.size), whole, own.decoder, probabilities.edges,
                 min(own.threshold), own.corners, own.min_seed, own.split, own.holes, own.halo,

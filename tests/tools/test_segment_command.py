@@ -324,6 +324,28 @@ class TestQueue:
         assert queue_status.main(["--plan", "plan", "--verify"]) == 0
         np.testing.assert_array_equal(imread(out), in_memory(values, min_size=9))
 
+    @pytest.mark.slow
+    def test_an_array_job_does_all_phases(self, root, out):
+        from deepem.tools import queue_plan
+
+        values = affinities()
+        assert queue_plan.main(["--plan", "plan", *self.WORDS, "aff.h5", "--out", out]) == 0
+        Path("bin").mkdir()
+        Path("bin/deepem").write_text(f'#!/bin/sh\nexec {sys.executable} -m deepem "$@"\n')
+        Path("bin/deepem").chmod(0o755)
+        env = os.environ | {"PYTHONPATH": str(root), "PATH": f"{os.getcwd()}/bin:{os.environ['PATH']}", "ROUND_S": "0"}
+        command = ["bash", str(root / "scripts/slurm/blocks.sbatch"), "plan", "fq://queue", "--lease", "60"]
+        workers = [
+            subprocess.Popen(command, env=env | {"SLURM_ARRAY_TASK_ID": str(i), "SLURM_ARRAY_TASK_MIN": "1"})
+            for i in (1, 2)
+        ]
+        assert [worker.wait(300) for worker in workers] == [0, 0]
+        np.testing.assert_array_equal(imread(out), in_memory(values))
+        gone = subprocess.run(
+            [*command[:2], "none", "fq://queue"], env=env, capture_output=True, text=True, check=False
+        )
+        assert gone.returncode == 2
+
     def test_a_plan_is_cut_and_done(self, out, capsys):
         from deepem.blocks import worker
         from deepem.blocks.plan import Plan
