@@ -109,7 +109,15 @@ def test_the_version_has_one_source(root, capsys):
 
 
 def test_help_imports_nothing_heavy(root):
-    for name in ("--help", "summary --help", "export --help", "preview --help", "queue work --help"):
+    for name in (
+        "--help",
+        "summary --help",
+        "export --help",
+        "preview --help",
+        "queue work --help",
+        "segment --help",
+        "evaluate --help",
+    ):
         code = f"import sys; from deepem.__main__ import main\ntry: main({name.split()})\nexcept SystemExit: pass\n"
         done = run("-c", f"{code}assert not set(sys.modules) & {set(HEAVY)}", cwd=root)
         assert done.returncode == 0, done.stderr

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -99,7 +99,7 @@ class Parts:
         found: NDArray[np.uint64] = self._array(f"ids/{name}.npy")
         return found
 
-    def holds(self, checksums: list[tuple[str, int]]) -> bool:
+    def holds(self, checksums: Iterable[tuple[str, int]]) -> bool:
         """Whether files are what their checksums say."""
         found = ((self.files.get(name), crc) for name, crc in checksums)
         return all(held is not None and zlib.crc32(held) == crc for held, crc in found)

@@ -155,7 +155,9 @@ def _run(plan: Plan, tasks: SegmentTasks, own: SegmentOptions) -> None:
     """Do the tasks that are left, phase after phase, blocks side by side."""
     count = own.threads or _processors()
     for number, phase in enumerate(plan.phases):
-        done = plan.done() if tasks.checked or phase.name in ("blocks", "graph") else set()
+        done = {task for task in plan.done() if task in plan.numbers(number)}
+        if phase.name in ("segments", "levels"):  # outputs may have been moved away since
+            done = {task for task in done if tasks.checked and tasks.holds(phase.name, plan.markers.marker(task) or {})}
         left = [task for task in plan.numbers(number) if task not in done]
 
         def do(task: int, name: str = phase.name) -> None:

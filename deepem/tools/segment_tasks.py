@@ -43,7 +43,7 @@ from deepem.utils.geometry import Box, Tiles, Vec3, vec3
 from deepem.utils.main_memory import free_memory
 
 MACHINE = "processor"
-BYTES_PER_EDGE = 100
+BYTES_PER_EDGE = 400
 MERGE_TREE = ("agglomerate",)
 FRAGMENTS = "fragments"
 """Among the outputs: the fragments themselves."""
@@ -151,9 +151,9 @@ class SegmentTasks:
     def holds(self, phase: str, marker: Mapping[str, Any]) -> bool:
         """Whether what a task wrote is still what its marker says."""
         try:
-            return self.parts.holds(marker["files"]) and all(
+            return self.parts.holds(marker.get("files", ())) and all(
                 _crc(self.label_volumes[name].read(Box(vec3(begin), vec3(end)))) == crc
-                for name, begin, end, crc in marker["blocks"]
+                for name, begin, end, crc in marker.get("blocks", ())
             )
         except InputError:  # what cannot be read is not what was written
             return False

@@ -21,6 +21,7 @@ from deepem.io.files import imsave
 from deepem.segment import segment
 from deepem.tools import evaluate, label_scores
 from deepem.tools.evaluate_options import METRICS, EvaluateOptions
+from deepem.tools.score_text import without_nan
 
 NEAREST = [(0, 0, 1), (0, 1, 0), (1, 0, 0)]
 
@@ -156,6 +157,31 @@ def test_a_boundary_without_a_label_of_its_own_follows_from_the_segmentation(fol
     file = write(folder / "b.h5", across, axes="czyx", offset=[0, 0, 0], tasks=["bdr"])
     (result,) = evaluate.score_all([file], EvaluateOptions(truth=str(folder)))
     assert result["channels"]["0"]["auc"] == 1
+
+
+def test_block_by_block_gives_the_same_digits(folder, monkeypatch):
+    """Cut edges over block faces, a boundary made of ids, a mask and borders among them."""
+    rng = np.random.default_rng(0)
+    mask = rng.random(slabs().shape) > 0.2
+    write(folder / "msk.h5", mask.astype(np.uint8))
+    for name in ("aff_9.h5", "mit_9.h5"):
+        with h5py.File(folder / name, "r+") as top:
+            top["main"][...] = rng.random(top["main"].shape).round(2)
+    edges = [(0, 0, -3), (2, -1, 0)]
+    write(
+        folder / "far.h5",
+        rng.random((2, 6, 12, 14)).astype(np.float32),
+        axes="czyx",
+        offset=[0, 0, 0],
+        tasks=["long"],
+        edges=edges,
+    )
+    write(folder / "b.h5", rng.random((1, 5, 9, 11)).astype(np.float32), axes="czyx", offset=[1, 2, 3], tasks=["bdr"])
+    files = [folder / name for name in ("aff_9.h5", "mit_9.h5", "far.h5", "b.h5")]
+    own = EvaluateOptions(truth=str(folder), mask=f"{folder}/msk.h5", ignore_border=(1, 0, 0), segment=["none"])
+    whole = without_nan(evaluate.score_all(files, own))
+    monkeypatch.setattr(scores, "BLOCK", (2, 3, 5))
+    assert without_nan(evaluate.score_all(files, own)) == whole
 
 
 @pytest.mark.parametrize(

@@ -261,6 +261,13 @@ class TestStoppedRuns:
         np.testing.assert_array_equal(run(*words), in_memory(values))
         assert all(done.count(task) == 1 for task in first)
 
+    def test_an_output_that_was_moved_away_is_written_again(self):
+        values, out = affinities(), f"file://{os.getcwd()}/seg"
+        words = ("aff.h5", "--out", out, "--work", "kept", "--block", "8,16,20")
+        run(*words)
+        Path("seg").rename("moved")
+        np.testing.assert_array_equal(run(*words), in_memory(values))
+
     def test_what_another_run_left_is_not_taken(self, monkeypatch, capsys):
         affinities()
         words = ["aff.h5", "--out", "seg.h5", "--block", "8,16,20"]
