@@ -24,6 +24,7 @@ class Verb(NamedTuple):
 VERBS = {
     "train": Verb("deepem.train.run", "train a network, or resume a run"),
     "forward": Verb("deepem.test.forward", "predict volumes with a trained network"),
+    "segment": Verb("deepem.tools.segment", "turn predictions into segments, volumes of any size"),
     "evaluate": Verb("deepem.tools.evaluate", "score predictions against the truth"),
     "preview": Verb("deepem.tools.preview", "draw the samples that the network will see"),
     "summary": Verb("deepem.tools.summary", "show a network's parameters, field of view, FLOPs and memory"),

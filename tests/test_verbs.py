@@ -15,6 +15,7 @@ from deepem import __main__ as command
 FLAGS = {
     "train": "--data --aff --max_iter",
     "forward": "--test_ids --gs_input",
+    "segment": "--out --decoder --threshold --block --min_size --mask --edges --edge_direction --again",
     "evaluate": "--truth --mask --segment --json",
     "preview": "--out --samples --sections --phase",
     "summary": "--model --fov --voxel_size_nm --in_channels --channels --batch_size",
@@ -84,8 +85,8 @@ def test_without_words_the_help_goes_to_stderr(capsys):
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["trian"], "verb: got trian, wants train, which is nearest, or one of: train, forward, evaluate"),
-        (["xyzzy", "--data", "d"], "verb: got xyzzy, wants one of: train, forward, evaluate"),
+        (["trian"], "verb: got trian, wants train, which is nearest, or one of: train, forward, segment"),
+        (["xyzzy", "--data", "d"], "verb: got xyzzy, wants one of: train, forward, segment"),
         (["--data", "d"], "verb: got --data, wants one of: train"),
         (["queue"], "verb: got queue alone, wants one of: queue plan, queue enqueue, queue work, queue status\n"),
         (["queue", "stat"], "verb: got queue stat, wants queue status, which is nearest, or one of: queue plan, queue"),
@@ -108,7 +109,15 @@ def test_the_version_has_one_source(root, capsys):
 
 
 def test_help_imports_nothing_heavy(root):
-    for name in ("--help", "summary --help", "export --help", "preview --help", "queue work --help"):
+    for name in (
+        "--help",
+        "summary --help",
+        "export --help",
+        "preview --help",
+        "queue work --help",
+        "segment --help",
+        "evaluate --help",
+    ):
         code = f"import sys; from deepem.__main__ import main\ntry: main({name.split()})\nexcept SystemExit: pass\n"
         done = run("-c", f"{code}assert not set(sys.modules) & {set(HEAVY)}", cwd=root)
         assert done.returncode == 0, done.stderr

@@ -284,6 +284,12 @@ def read_group(program: str, doc: str | None, group: type[GroupT], words: Sequen
     return filled(group, parser.read(words).values)
 
 
+def leading(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The words before the first flag or file of arguments, and the others."""
+    first = next((i for i, word in enumerate(words) if word.startswith(("-", "@"))), len(words))
+    return list(words[:first]), list(words[first:])
+
+
 @contextmanager
 def one_line_errors(program: str) -> Iterator[set[str]]:
     """Turn an InputError, or a refusal of the system, into one line on stderr and exit code 2.

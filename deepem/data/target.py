@@ -102,6 +102,12 @@ def instances_touch(seg: Array) -> bool:
 
     Some voxels or a rim without label are no gap: in one, instances meet 0 and hardly ever each other.
     """
+    touch, gap = contacts(seg)
+    return touch > TOUCHING * gap
+
+
+def contacts(seg: Array) -> tuple[int, int]:
+    """How often instances (1, Z, Y, X) meet each other, and how often 0, over neighbours in x."""
     touch = gap = 0
     for section in seg[0]:
         a, b = section[:, :-1], section[:, 1:]
@@ -110,4 +116,4 @@ def instances_touch(seg: Array) -> bool:
         at_zero = int(np.count_nonzero(zero))
         touch += int(np.count_nonzero(differ)) - at_zero
         gap += at_zero
-    return touch > TOUCHING * gap
+    return touch, gap

@@ -35,6 +35,7 @@ from deepem.utils.geometry import Box, Tiles, Vec3, vec3
 
 Array = NDArray[Any]
 
+MACHINE = "GPU"
 PHASE = "predict"
 TABLES = "tables.npy"
 DOWNSAMPLE = (

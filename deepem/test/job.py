@@ -18,15 +18,15 @@ from deepem.io.volume import Volume
 from deepem.scan.augment import VARIANCE, Augmented
 from deepem.scan.flips import Flip
 from deepem.scan.grid import Grid, resolve_stride
+from deepem.scan.heads import blends
 from deepem.scan.kinds import activations, edges_by_output, is_dense
-from deepem.scan.memory import Cost, Cut, available, cut, in_words, trial
+from deepem.scan.memory import Cost, Cut, available, cut, trial
+from deepem.scan.patch_network import Network
+from deepem.scan.progress import Progress, tell
 from deepem.scan.stitch import Scan
 from deepem.scan.weights import Blend, choose_profile
 from deepem.tasks import TASKS, Task
-from deepem.test.heads import blends
 from deepem.test.kinds import Written, written
-from deepem.test.network import Network
-from deepem.test.progress import Progress, tell
 from deepem.test.stream import Sink, largest_that_fits, stream
 from deepem.utils import checkpoint
 from deepem.utils.checkpoint import State
@@ -34,6 +34,7 @@ from deepem.utils.convolution import quicken
 from deepem.utils.crop import centre_slices
 from deepem.utils.errors import InputError, reason, warn
 from deepem.utils.geometry import Box, Vec3, vec3
+from deepem.utils.main_memory import in_words
 from deepem.utils.provenance import checksum, provenance
 
 

@@ -23,10 +23,10 @@ from deepem.io.stored import Image, warn_of_absent
 from deepem.io.views import Masked, Mirrored, Normalised, tables_of
 from deepem.io.volume import Volume, VoxelSize
 from deepem.scan.augment import VARIANCE
+from deepem.scan.progress import tell
 from deepem.test.detect import predict_objects
 from deepem.test.job import Job
 from deepem.test.place import Place, filled
-from deepem.test.progress import tell
 from deepem.test.stream import Nowhere
 from deepem.utils.errors import InputError, told_as
 from deepem.utils.files import run_folder
