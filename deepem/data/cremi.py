@@ -10,7 +10,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from deepem.data.truth_folder import eroded, masks
+from deepem.data.borders import eroded
+from deepem.data.truth_folder import masks
 from deepem.utils.errors import InputError
 
 PAD = (16, 256, 256)

@@ -30,24 +30,6 @@ def masks(shape: tuple[int, ...], labelled: tuple[slice, slice, slice], share: f
     return made
 
 
-def eroded(seg: NDArray[Any]) -> NDArray[Any]:
-    """Ids (Z, Y, X) with 0 wherever another id lies among the eight neighbours in the section."""
-    out: NDArray[Any] = seg.copy()
-    for section, target in zip(seg, out, strict=True):
-        border = np.zeros(section.shape, bool)
-        for first, second in (
-            (np.s_[1:, :], np.s_[:-1, :]),
-            (np.s_[:, 1:], np.s_[:, :-1]),
-            (np.s_[1:, 1:], np.s_[:-1, :-1]),
-            (np.s_[1:, :-1], np.s_[:-1, 1:]),
-        ):
-            differs = section[first] != section[second]
-            border[first] |= differs
-            border[second] |= differs
-        target[border] = 0
-    return out
-
-
 def write_folder(folder: Path, volumes: Mapping[str, NDArray[Any]], note: str = "") -> None:
     """Write key.h5 for every volume, all of them or none; `note` marks the folder as synthetic.
 
