@@ -71,9 +71,8 @@ def known(ids: Array, mask: Array | None) -> Array | None:
     """
     if int(ids.min()) > UNKNOWN:
         return None
-    if mask is None:
-        return (ids != UNKNOWN).view(np.uint8)
-    less: Array = np.where(ids == UNKNOWN, mask.dtype.type(0), mask)
+    whole: Array = np.ones((), np.uint8) if mask is None else mask
+    less: Array = np.where(ids == UNKNOWN, whole.dtype.type(0), whole)
     return less
 
 
