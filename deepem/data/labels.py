@@ -57,6 +57,8 @@ def as_ids(where: str, given: Any) -> Array:
         raise InputError(where, f"the label {high}", "ids below 2**63")
     if array.dtype == np.uint16 and _lone_top(array, high):
         warn(f"{where}: the id {high} is the greatest of uint16; if it marks voxels without a label, make them 0")
+    if low == UNKNOWN:
+        warn(f"{where}: voxels of id {UNKNOWN} are masked out: nothing is known of them")
     if high <= 0:
         warn(f"{where}: no instance, the label is 0 throughout; every voxel counts as background")
     return np.ascontiguousarray(array, dtype=np.int32 if high <= np.iinfo(np.int32).max else np.int64)

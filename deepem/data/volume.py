@@ -21,6 +21,10 @@ from deepem.utils.errors import InputError
 Array = NDArray[Any]
 
 
+class GreyValueError(InputError):
+    """An image whose grey values are neither bytes nor floats in [0, 1], and without a range that becomes 0 to 1."""
+
+
 class Volume(dict[str, Any]):
     """What `compact` gave, which it need not look at again."""
 
@@ -37,14 +41,14 @@ def compact(
     Args:
         where: Names the volume in errors, such as ``cremi_b``'s module and id.
         arrays: `img`, labels, `msk` (or `msk_train`, `msk_val`), `<label>_msk`, each (Z, Y, X) or (C, Z, Y, X);
-            `soft` and `loc`. A mapping of such mappings is a superset.
+            `soft`, `intensity` and `loc`. A mapping of such mappings is a superset.
         labels: The labels that the chosen tasks could use; others are dropped.
         phase: ``train`` or ``val``, which decides between `msk_train` and `msk_val`.
         rows: The table that says how a label is stored: its rows' kinds do.
 
     Returns:
-        `img` uint8 or float32 in [0, 1]; id labels int32, or int64 where they do not fit, masked where they are -1;
-        class labels uint8; those that `soft` names float32 in [0, 1]; masks
+        `img` uint8 or float32 in [0, 1], or, with an `intensity`, of the type that it had; id labels int32, or int64
+        where they do not fit, masked where they are -1; class labels uint8; those that `soft` names float32; masks
         uint8 if they hold only 0 and 1, else float32; all (C, Z, Y, X) and C-ordered, the array itself where it is so
         already. `loc`: whether patches are centred on voxels of `msk`. Absent masks stay absent; that of a label holds
         within `msk_train` or `msk_val`, where there is one. A superset gives a mapping of such mappings. What this
@@ -60,7 +64,7 @@ def compact(
         return {name: compact(f"{where}/{name}", part, labels, phase, rows) for name, part in arrays.items()}
     if arrays.get("img") is None:
         raise InputError(where, f"the keys {', '.join(map(str, arrays)) or 'none'}", "an image under the key img")
-    image = _image(f"{where} img", arrays["img"])
+    image = _image(f"{where} img", arrays["img"], ranged="intensity" in arrays)
     out: dict[str, Any] = {"img": image}
     for label in labels:
         if arrays.get(label) is not None:
@@ -76,7 +80,8 @@ def compact(
             raise InputError(f"{where} {name}", f"shape {array.shape[1:]}", f"the image's, {image.shape[1:]}")
     if key == f"msk_{phase}":  # no label is trained on in the other phase's part, whatever a mask of its own says
         out |= {name: out[name] * out["msk"] for name in out if name.endswith("_msk")}
-    return Volume(out | _masks_of_unknown(out, rows) | {"loc": bool(arrays.get("loc", False))})
+    said = {"intensity": arrays["intensity"]} if "intensity" in arrays else {}
+    return Volume(out | _masks_of_unknown(out, rows) | said | {"loc": bool(arrays.get("loc", False))})
 
 
 def _masks_of_unknown(arrays: Mapping[str, Array], rows: Iterable[Task]) -> dict[str, Array]:
@@ -99,17 +104,19 @@ def _mask_key(where: str, arrays: Mapping[str, Any], phase: str) -> str | None:
     return None
 
 
-def _image(where: str, array: Any) -> Array:
+def _image(where: str, array: Any, *, ranged: bool) -> Array:
     array = four(where, array)
-    if array.dtype == np.uint8:
+    if array.dtype == np.uint8 or (ranged and array.dtype.kind in "iu"):
         return np.ascontiguousarray(array)
     if array.dtype.kind != "f":
-        raise InputError(where, f"{array.dtype} grey values", "uint8, or float in [0, 1]")
+        raise GreyValueError(where, f"{array.dtype} grey values", "uint8, or float in [0, 1]")
     low, high = float(array.min()), float(array.max())
     if np.isnan(low):
         raise InputError(where, "NaN", "a grey value at every voxel")
+    if ranged:
+        return np.ascontiguousarray(array)
     if low < 0 or high > 1:
-        raise InputError(where, f"float grey values from {low:g} to {high:g}", "uint8, or float in [0, 1]")
+        raise GreyValueError(where, f"float grey values from {low:g} to {high:g}", "uint8, or float in [0, 1]")
     return np.ascontiguousarray(array, dtype=np.float32)
 
 

@@ -17,6 +17,7 @@ from deepem.tasks import Task, to_plain
 from deepem.tools import output
 from deepem.utils import checkpoint
 from deepem.utils.errors import InputError
+from deepem.utils.intensity import Percentiles, from_plain
 
 
 class Served(nn.Module):
@@ -93,11 +94,22 @@ def described(state: checkpoint.State, chosen: Sequence[Task], averaged: bool) -
             t.name: {"kind": t.kind, "weight": options[t.flag], "edges": [list(e) for e in t.edges], "row": to_plain(t)}
             for t in chosen
         },
-        "normalisation": "grey values in [0, 1]: uint8 divided by 255; outputs are probabilities",
+        "normalisation": f"grey values in [0, 1]: {normalisation(state)}; outputs are probabilities",
+        "intensity": state.get("intensity"),
         "axes": "N, C, Z, Y, X; an edge (dz, dy, dx) relates voxel v to v - (dz, dy, dx)",
         "data": {name: options[name] for name in ("data", "train_ids", "val_ids", "augment")},
         "optimiser": {name: options[name] for name in ("optim", "lr", "batch_size", "seed", "amp")},
     }
+
+
+def normalisation(state: checkpoint.State) -> str:
+    """How grey values become numbers in [0, 1]."""
+    found = from_plain(state.get("intensity"))
+    if found is None:
+        return "uint8 divided by 255"
+    if isinstance(found, Percentiles):
+        return f"the percentiles {found.low:g} and {found.high:g} of each volume become 0 and 1, the rest is clipped"
+    return f"{found.in_words()} (by channel) become 0 to 1, the rest is clipped"
 
 
 def in_words(card: dict[str, Any]) -> str:

@@ -113,6 +113,7 @@ def prepare(options: TrainOptions) -> Session:
     require_room_for_edges(chosen, sizes.output)
     require_divisible(options.run.batch_size, options.optimiser.accumulate, ranks.world)
     samplers = create_samplers(options, chosen, sizes)
+    notes += samplers.grey_values.notes
     network = create_network(model, chosen, samplers.channels, sizes, seed=options.run.seed)
     network = _on_device(network, device, options)
     record = _record(options, chosen, sizes, samplers)
@@ -172,6 +173,7 @@ def _record(options: TrainOptions, chosen: Sequence[Task], sizes: PatchSizes, sa
     rows = [to_plain(task) for task in options.tasks.rows if task not in TASKS]
     return {
         "options": plain(options.flat() | resolved), "spec": spec, "channels": samplers.channels, "tasks": rows,
+        "intensity": samplers.grey_values.stored,
     }  # fmt: skip
 
 

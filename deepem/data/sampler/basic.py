@@ -131,7 +131,7 @@ class Sampler:
                       if key in leaf and leaf[key].dtype == np.float32}  # fmt: skip
         for id, volume in checked.items():
             self.provider.add_dataset(self._dataset(id, volume))
-        bytes_alone = all(leaf.array("img").dtype == np.uint8 for leaf in self.provider.leaves() if leaf.has("img"))
+        bytes_alone = all(_bytes(leaf) for leaf in self.provider.leaves())
         types = {name: np.dtype(np.uint8 if bytes_alone else np.float32) for name in self.inputs}
         types |= {name: target_type(row, self._id_type, self._soft) for name, row in names.items()}
         self.layout = {name: (shape, types.get(name, np.dtype(np.float32))) for name, shape in self.spec.items()}
@@ -209,6 +209,8 @@ class Sampler:
         dataset = Dataset(sizes, tag)
         for key in dict.fromkeys([*sizes, *(["msk"] if volume.get("loc") and "msk" in volume else [])]):
             dataset.add_mask(key, volume[key], loc=key == "msk" and bool(volume.get("loc")))
+        if "intensity" in volume:
+            dataset.set_change("img", volume["intensity"])
         return dataset
 
     def _present(self, volume: Mapping[str, Any]) -> dict[str, Task]:
@@ -229,6 +231,11 @@ class Sampler:
 def _leaves(volume: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The volumes of a superset, or the one volume itself."""
     return [volume] if "img" in volume else [leaf for part in volume.values() for leaf in _leaves(part)]
+
+
+def _bytes(dataset: Dataset) -> bool:
+    """Whether patches of the image are bytes, where there is an image."""
+    return not dataset.has("img") or (dataset.as_stored("img") and dataset.array("img").dtype == np.uint8)
 
 
 def _grow(sizes: dict[str, Vec3], key: str, size: Vec3) -> None:
