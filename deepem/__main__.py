@@ -29,7 +29,7 @@ VERBS = {
     "summary": Verb("deepem.tools.summary", "show a network's parameters, field of view, FLOPs and memory"),
     "export": Verb("deepem.tools.export", "write a checkpoint for serving: safetensors, torch.export, ONNX"),
     "synthesize": Verb("deepem.tools.synthesize", "write volumes of synthetic tissue"),
-    "prepare cremi": Verb("deepem.tools.prepare_cremi", "download CREMI sample B and convert it"),
+    "prepare": Verb("deepem.tools.prepare", "make a public data set ready to train on, such as cremi"),
     "queue plan": Verb("deepem.tools.queue_plan", "cut a prediction into tasks for many machines"),
     "queue enqueue": Verb("deepem.tools.queue_enqueue", "put the tasks that are left into a queue"),
     "queue work": Verb("deepem.tools.queue_work", "do tasks of a queue; run it on every machine"),

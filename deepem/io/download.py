@@ -19,7 +19,9 @@ PATIENCE = 60.0
 """Seconds without a byte after which a server counts as gone."""
 
 
-def fetch(url: str, target: Path, sha256: str | None = None, patience: float = PATIENCE) -> Path:
+def fetch(
+    url: str, target: Path, sha256: str | None = None, patience: float = PATIENCE, otherwise: str = "a file"
+) -> Path:
     """The file of a URL, with progress on stderr; one that is there already is not downloaded again.
 
     The checksum of what came is written beside it, ``<name>.sha256``, and holds for every later use of the file.
@@ -29,6 +31,7 @@ def fetch(url: str, target: Path, sha256: str | None = None, patience: float = P
         target: The file.
         sha256: What its checksum must be.
         patience: Seconds without a byte after which the server counts as gone.
+        otherwise: What a user can give instead, such as a flag, in errors.
 
     Raises:
         InputError: the server cannot be reached or stops, the checksum is another, or the disk has no room. Nothing is
@@ -41,12 +44,12 @@ def fetch(url: str, target: Path, sha256: str | None = None, patience: float = P
     try:
         import pooch
     except ImportError as error:
-        raise InputError("pooch", "no such package", "pip install deepem[download], or a file at hand") from error
+        raise InputError("pooch", "no such package", f"pip install deepem[download], or {otherwise} at hand") from error
     target.parent.mkdir(parents=True, exist_ok=True)
     progress = Progress(target)
     downloader = pooch.HTTPDownloader(progressbar=progress, chunk_size=CHUNK, timeout=patience)
     known = f"sha256:{sha256.lower()}" if sha256 else None
-    with _told(url, sha256, target), _quiet(pooch.get_logger()):
+    with _told(url, sha256, target, otherwise), _quiet(pooch.get_logger()):
         pooch.retrieve(url, known, target.name, target.parent, downloader=downloader)
     write_text(record, f"{digest(target)}  {target.name}\n")
     return target
@@ -58,15 +61,19 @@ def check(file: Path, sha256: str | None) -> None:
     Raises:
         InputError: it is one of these.
     """
-    if not file.is_file():
+    if not file.exists():
         raise InputError(file, "no file", "a file that is there")
     if sha256 is not None and (found := digest(file)) != sha256.lower():
         raise InputError(file, f"checksum {found}", f"{sha256}; remove it to download it again")
 
 
 def digest(file: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal digits."""
+    """The SHA-256 of a file, in hexadecimal digits; of a folder, of the names and checksums of all files in it."""
     found = hashlib.sha256()
+    if file.is_dir():
+        for inner in sorted(path for path in file.rglob("*") if path.is_file()):
+            found.update(f"{inner.relative_to(file)} {digest(inner)}\n".encode())
+        return found.hexdigest()
     with file.open("rb") as handle:
         while block := handle.read(CHUNK):
             found.update(block)
@@ -112,7 +119,7 @@ class Progress:
 
 
 @contextmanager
-def _told(url: str, sha256: str | None, target: Path) -> Iterator[None]:
+def _told(url: str, sha256: str | None, target: Path, otherwise: str) -> Iterator[None]:
     """What can go wrong with a download, in one line.
 
     Raises:
@@ -120,7 +127,7 @@ def _told(url: str, sha256: str | None, target: Path) -> Iterator[None]:
     """
     import requests
 
-    again = "a download (try again), or a file at hand"
+    again = f"a download (try again), or {otherwise} at hand"
     try:
         yield
     except InputError:
