@@ -57,7 +57,7 @@ class Card:
         """The card's text, once the volumes are files in a folder."""
         arrays = {key: {**about(key, array), "sha256": digest(folder / f"{key}.h5")} for key, array in volumes.items()}
         there = [task.flag for task in TASKS if any(source in volumes for source in task.sources)]
-        return json.dumps({**self.plain(), "tasks": there, "arrays": arrays}, indent=2) + "\\n"
+        return json.dumps({**self.plain(), "tasks": there, "arrays": arrays}, indent=2) + "\n"
 
 
 def about(key: str, array: NDArray[Any]) -> dict[str, Any]:

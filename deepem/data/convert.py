@@ -34,7 +34,7 @@ def read(path: Path) -> tuple[Array, VoxelSize | None]:
         return sections(file), None
     with opened(path) as stored:
         array, voxel_size = stored.whole(), stored.voxel_size_nm
-    if array.ndim == 4 and len(array) == 1:
+    while array.ndim > 3 and len(array) == 1:  # one channel, one time point
         array = array[0]
     if array.ndim != 3:
         raise InputError(path, f"an array of shape {array.shape}", "(Z, Y, X)")
@@ -68,7 +68,7 @@ def sections(folder: Path) -> Array:
 
 
 def _by_number(file: Path) -> tuple[list[int], str]:
-    return [int(digits) for digits in re.findall(r"\\d+", file.stem)], file.name
+    return [int(digits) for digits in re.findall(r"\d+", file.stem)], file.name
 
 
 def finished(arrays: Mapping[str, Array], pad: Size = (0, 0, 0), share: float = 0.8) -> dict[str, Array]:

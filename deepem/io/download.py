@@ -106,7 +106,7 @@ class Progress:
         if share != self._shown:
             self._shown = share
             of = f" of {self._total / 1e6:.0f} MB, {share} %" if self._total else " MB"
-            sys.stderr.write(f"\\r{self.target.name}: {self.got / 1e6:.0f}{of}")
+            sys.stderr.write(f"\r{self.target.name}: {self.got / 1e6:.0f}{of}")
             sys.stderr.flush()
 
     def reset(self) -> None:
@@ -115,7 +115,7 @@ class Progress:
 
     def close(self) -> None:
         """End the line."""
-        sys.stderr.write("\\n")
+        sys.stderr.write("\n")
 
 
 @contextmanager
