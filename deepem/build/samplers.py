@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from deepem.build import volumes
 from deepem.build.intensity import GreyValues, with_ranges
 from deepem.build.network import PatchSizes, specs
 from deepem.cli.training import TrainOptions
-from deepem.protocols import Sampler
+from deepem.protocols import Modifier, Sampler
 from deepem.tasks import Task
 from deepem.utils.errors import InputError, warn
 from deepem.utils.intensity import Percentiles
@@ -96,6 +96,9 @@ def _sampler(options: TrainOptions, chosen: Sequence[Task], arrays: Any, spec: A
     return made
 
 
-def create_modifier(options: TrainOptions) -> Callable[..., Any] | None:
+def create_modifier(options: TrainOptions) -> Modifier | None:
     """The batch modifier of a run, if it has one."""
-    return options.plug_in("modifier", options.data.modifier).create() if options.data.modifier else None
+    if not options.data.modifier:
+        return None
+    made: Modifier = options.plug_in("modifier", options.data.modifier).create()
+    return made

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deepem import __version__
 from deepem.io.download import digest
 from deepem.tasks import TASKS
 
@@ -44,7 +43,7 @@ class Card:
 
     def plain(self) -> dict[str, Any]:
         """Plain values, as they come back from a file."""
-        fields = {**vars(self), "voxel_size_nm": list(self.voxel_size_nm), "axes": "zyx", "program": __version__}
+        fields = {**vars(self), "voxel_size_nm": list(self.voxel_size_nm), "axes": "zyx"}
         plain: dict[str, Any] = json.loads(json.dumps(fields))
         return plain
 

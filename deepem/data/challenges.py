@@ -1,7 +1,7 @@
 """Public challenges: the volumes of each, their labels, and what is known of them.
 
 Which files a challenge hands out, and under which names, differs between mirrors and years, and is not written down
-here. ``deepem prepare NAME --files img=FILE seg=FILE`` makes of them the folders that the dataset modules read.
+here. ``deepem prepare NAME`` makes of them the folders that the dataset modules read.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def named(table: Mapping[str, Row], files: Mapping[str, str] | None) -> dict[str
 
 def remedy(name: str) -> str:
     """What a user who lacks the files of a challenge is told."""
-    return f"that folder filled by 'deepem prepare {name}', or --files img=NAME ... with the names of its files"
+    return f"that folder filled by 'deepem prepare {name}', or the names that its files have, as the flag files"
 
 
 def load(name: str, data_dir: Any, data_ids: Any, labels: Any, files: Mapping[str, str] | None) -> dict[str, Any]:

@@ -37,10 +37,10 @@ def load_files(
         table: Id -> row. A row gives the file of each array, under the key that `load_data` gives it (``img``,
             labels, ``msk`` or ``msk_train`` and ``msk_val``, ``<label>_msk``), and ``loc``. Files are relative to the
             row's ``dir`` (of several, the first that is there), and that to `data_dir`; a row without it lies in
-            `data_dir` itself. In place of a file may
-            stand what `deepem.data.table` has for files whose numbers mean something else. ``soft`` names the labels
-            that are targets in [0, 1]. A row ``{"members": table}`` is a superset of the members whose folders exist.
-        data_dir: The folder that ``--data_dir`` names.
+            `data_dir` itself. In place of a file may stand what `deepem.data.table` has for files whose numbers mean
+            something else. ``soft`` names the labels that are targets in [0, 1]. A row ``{"members": table}`` is a
+            superset of the members whose folders exist.
+        data_dir: The folder of the datasets.
         data_ids: The ids to read, by default all.
         labels: The labels that are wanted: of the others and their masks nothing is read.
         optional: Keys whose file may be absent: the volume then comes without. Every other one must be there.

@@ -77,7 +77,7 @@ class Stream:
         except InputError as error:
             raise InputError(f"{error.where} ({self.name(index)})", error.got, error.wants) from error
         except OSError as error:
-            raise unreadable(f"--sampler or --augment ({self.name(index)})", error) from error
+            raise unreadable(f"sampler or augment ({self.name(index)})", error) from error
         except Exception as error:
             _note(error, f"in {self.name(index)}")
             raise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from deepem.build.samplers import Samplers
 from deepem.data.loader import batches, generator
+from deepem.protocols import Modifier, TellsProbabilities, TellsVolume
 from deepem.train import guard
 from deepem.train.ranks import Ranks
 from deepem.train.transfer import DeviceBatches
@@ -55,7 +56,7 @@ class Inputs:
         self,
         samplers: Samplers,
         loading: Loading,
-        modify: Callable[..., Any] | None,
+        modify: Modifier | None,
         ranks: Ranks,
         device: torch.device,
         images: tuple[str, ...] = ("input",),
@@ -138,13 +139,13 @@ class Inputs:
         Nothing if the sampler cannot tell. Which volume a sample comes from is its first random draw, so it is drawn
         again here, and no worker has to report it.
         """
-        which = getattr(self.samplers.train, "which", None)
-        if which is None or not self.ranks.leads:
+        sampler = self.samplers.train
+        if not isinstance(sampler, TellsVolume) or not self.ranks.leads:
             return {}
         size, seed = self.loading.batch_size, self.loading.seed
         for index in range(sum(self._drawn.values()), iteration * size):
-            self._drawn[which(generator(seed, "train", index))] += 1
-        asked: Mapping[str, float] = getattr(self.samplers.train, "probabilities", {})
+            self._drawn[sampler.which(generator(seed, "train", index))] += 1
+        asked = sampler.probabilities if isinstance(sampler, TellsProbabilities) else {}
         shares = {f"drawn/{name}": self._drawn[name] / (iteration * size) for name in asked or self._drawn}
         return shares | {f"asked/{name}": probability for name, probability in asked.items()}
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from deepem.loss import criterion
+from deepem.protocols import HasAuxiliary, HasLosses
 from deepem.tasks import Task
 
 Batch = dict[str, Tensor]
@@ -149,7 +150,12 @@ class WithLosses(nn.Module):
 
 def has_losses(network: nn.Module) -> bool:
     """Whether a network computes losses itself."""
-    return callable(getattr(network, "losses", None))
+    return isinstance(network, HasLosses)
+
+
+def auxiliary_of(network: nn.Module) -> Mapping[str, float]:
+    """The auxiliary outputs of a network, and their weights relative to their heads'."""
+    return network.auxiliary if isinstance(network, HasAuxiliary) else {}
 
 
 def _head(name: str) -> str:

@@ -23,19 +23,18 @@ from deepem.train.evaluation import evaluate
 from deepem.train.guard import Guard
 from deepem.train.inputs import Inputs, Loading
 from deepem.train.logger import Logger
-from deepem.train.objective import Objective, has_losses
+from deepem.train.objective import Objective, auxiliary_of, has_losses
 from deepem.train.optimiser import optimizer
 from deepem.train.preempt import STOPPED, Preemption
 from deepem.train.profiler import Profiler
 from deepem.train.ranks import Ranks
 from deepem.train.schedule import Schedule
 from deepem.train.trainer import Settings, Trainer
+from deepem.utils import checkpoint
 from deepem.utils.allocator import keep_memory
 from deepem.utils.checkpoint import State
 from deepem.utils.convolution import quicken
 from deepem.utils.errors import InputError, warn
-
-State_ = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -100,6 +99,8 @@ def prepare(options: TrainOptions) -> Session:
     ranks = Ranks(options.device.rank_timeout)
     folder = RunFolder(options.folder)
     state = folder.resume(options.log.chkpt_num)
+    if state is None and (there := checkpoint.numbers(folder.models)):
+        raise InputError(folder.models, f"{len(there)} checkpoints, none readable", "one, or another --exp_name")
     before: Mapping[str, Any] | None = None if state is None else state.get("options")
     notes: list[str] = []
     if before is not None:
@@ -189,7 +190,7 @@ def _trainer(
     if own and options.loss.size_average and optimise.accumulate > 1:
         raise InputError("--accumulate", optimise.accumulate, "1: --model counts its losses itself, part by part")
     frozen = weights.freeze(network, optimise.freeze or ())
-    objective = Objective(chosen, options.tasks.weights, vars(options.loss), getattr(network, "auxiliary", None), own)
+    objective = Objective(chosen, options.tasks.weights, vars(options.loss), auxiliary_of(network), own)
     groups = weights.groups(network, optimise.lr_scale or (), optimise.weight_decay)
     settings = _fields(optimise, "lr", "betas", "eps", "amsgrad", "momentum")
     return Trainer(
