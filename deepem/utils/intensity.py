@@ -85,8 +85,7 @@ class Percentiles:
         for block in blocks:
             counts = counts or [{} for _ in block]
             for channel, count in zip(block, counts, strict=True):
-                thinned = channel if channel.dtype.itemsize <= 2 else channel.ravel()[::step]
-                for value, times in zip(*(a.tolist() for a in np.unique(thinned, return_counts=True)), strict=True):
+                for value, times in zip(*_counted(channel, step), strict=True):
                     count[value] = count.get(value, 0) + times
         ranges = tuple(self._range(count) for count in counts)
         if bad := [pair for pair in ranges if not pair[0] < pair[1]]:
@@ -103,6 +102,17 @@ class Percentiles:
     def plain(self) -> dict[str, Any]:
         """As a list of numbers, for checkpoints."""
         return {"percentiles": [self.low, self.high]}
+
+
+def _counted(channel: Array, step: int) -> tuple[list[Any], list[int]]:
+    """Every value of an array and how often it is there; of types of more than 16 bits, in every step-th voxel."""
+    if channel.dtype.kind in "ui" and channel.dtype.itemsize <= 2:
+        least = int(np.iinfo(channel.dtype).min)
+        times = np.bincount(channel.ravel().astype(np.int32) - least)
+        values = np.flatnonzero(times)
+        return (values + least).tolist(), times[values].tolist()
+    found, often = np.unique(channel.ravel()[::step], return_counts=True)
+    return found.tolist(), often.tolist()
 
 
 def from_plain(given: Mapping[str, Any] | None) -> Intensity | Percentiles | None:
