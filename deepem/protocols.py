@@ -23,8 +23,9 @@ Specs = Mapping[str, Shape4]
 """Name -> (C, Z, Y, X), in table order, such as ``{"input": (1, 20, 256, 256)}``."""
 
 Arrays = Mapping[str, Any]
-"""One volume: ``img``; a label per key; ``msk``, or ``msk_train`` and ``msk_val``; ``<label>_msk``; ``loc``, true if
-patches are to be centred on voxels of the mask. A mapping of such mappings is a superset of volumes."""
+"""One volume: ``img``; a label per key, instance ids -1 where nothing is known; ``msk``, or ``msk_train`` and
+``msk_val``; ``<label>_msk``; ``loc``, true if patches are to be centred on voxels of the mask; ``soft``, the labels
+that are targets in [0, 1]. A mapping of such mappings is a superset of volumes."""
 
 
 class DatasetModule(Protocol):

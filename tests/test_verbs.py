@@ -21,7 +21,8 @@ FLAGS = {
     "summary": "--model --fov --voxel_size_nm --in_channels --channels --batch_size",
     "export": "--exp_name --chkpt_num --best --raw --out",
     "synthesize": "--layout --data_dir --ids --size",
-    "prepare cremi": "--hdf --url --sha256 --data_dir --glia_ids --pad",
+    "prepare": "--files --urls --sha256 --id --classes --data_dir --voxel_size --pad --val --licence",
+    "prepare cremi": "--samples --hdf --url --sha256 --data_dir --glia_ids --pad --licence",
     "queue plan": "--plan --task_size --voxels_per_s --price",
     "queue enqueue": "--plan --queue --verify",
     "queue work": "--queue --lease --stay",
@@ -66,7 +67,7 @@ def test_help_is_one_screen_with_a_line_for_each_verb(capsys):
     assert len(lines) <= 24
     assert max(map(len, lines)) <= 100
     for name, verb in command.VERBS.items():
-        assert [line.split(maxsplit=len(name.split()))[-1] for line in lines if line.startswith(f"  {name} ")] == [
+        assert [line.split(maxsplit=len(name.split()))[-1] for line in lines if line.startswith(f"  {name}  ")] == [
             verb.help
         ]
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from deepem import tasks
 from deepem.build import volumes
+from deepem.build.intensity import GreyValues, with_ranges
 from deepem.build.network import PatchSizes, specs
 from deepem.cli.plugins import PlugIn
 from deepem.cli.training import TrainOptions
@@ -17,6 +18,7 @@ from deepem.data.items import ItemSampler
 from deepem.protocols import Modifier, Sampler
 from deepem.tasks import Task
 from deepem.utils.errors import InputError, warn
+from deepem.utils.intensity import Percentiles
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Samplers:
         train_ids: The ids that are trained on, as they are written on the command line.
         val_ids: The ids that are evaluated on.
         channels: Channels of the images.
+        grey_values: What is done with the grey values of images.
     """
 
     train: Sampler
@@ -36,6 +39,7 @@ class Samplers:
     train_ids: list[str]
     val_ids: list[str]
     channels: int
+    grey_values: GreyValues = field(default_factory=GreyValues)
 
 
 def create_samplers(options: TrainOptions, chosen: Sequence[Task], sizes: PatchSizes) -> Samplers:
@@ -58,6 +62,9 @@ def create_samplers(options: TrainOptions, chosen: Sequence[Task], sizes: PatchS
     kept = volumes.without_overlap(train, val, loaded, explicit=bool(data.val_ids))
     if not kept:
         warn("no evaluation: no volume is left for --val_ids")
+    loaded, grey_values = with_ranges(
+        data.intensity, Percentiles(*data.percentiles), data.percentiles_of, {"train": train, "val": kept}, loaded
+    )
     labels = tasks.labels(chosen)
     arrays = {
         phase: volumes.prepared(refs, loaded, labels, phase, chosen)
@@ -71,6 +78,7 @@ def create_samplers(options: TrainOptions, chosen: Sequence[Task], sizes: PatchS
         train_ids=[ref.word for ref in train],
         val_ids=[ref.word for ref in kept],
         channels=channels,
+        grey_values=grey_values,
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from deepem import tasks
 from deepem.cli.plugins import KINDS, PlugIn, as_file, short_name
-from deepem.data.volume import compact
+from deepem.data.volume import GreyValueError, compact
 from deepem.utils.errors import InputError, warn
 
 Arrays = dict[str, Any]
@@ -254,8 +254,22 @@ def prepared(
     phase: str,
     rows: Sequence[tasks.Task] = tasks.TASKS,
 ) -> dict[str, Arrays]:
-    """Checked and compact volumes by id for a phase, 'train' or 'val'."""
-    return {ref.word: compact(f"{ref.dataset.word} {ref.id}", loaded[ref.word], labels, phase, rows) for ref in refs}
+    """Checked and compact volumes by id for a phase, 'train' or 'val'.
+
+    Raises:
+        InputError: an array that cannot be used. Of unusual grey values it says what to add.
+    """
+    return {ref.word: _prepared(ref, loaded[ref.word], labels, phase, rows) for ref in refs}
+
+
+def _prepared(ref: Ref, volume: Arrays, labels: Sequence[str], phase: str, rows: Sequence[tasks.Task]) -> Arrays:
+    try:
+        return compact(f"{ref.dataset.word} {ref.id}", volume, labels, phase, rows)
+    except GreyValueError as error:
+        from deepem.build.intensity import suggestion
+
+        image = leaves(volume)[0]["img"]
+        raise InputError(error.where, error.got, f"{error.wants}, or {suggestion(image)}") from error
 
 
 def without_overlap(

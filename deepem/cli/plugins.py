@@ -216,7 +216,8 @@ def locate(kind: str, name: str) -> str | None:
             return known or byfile.import_name(path)
         public = re.search(rf"{package.replace('.', '/')}/(.+?)(\.py)?$", path.as_posix())
         name = public.group(1).replace("/", ".") if public else ""
-    for candidate in (f"{package}.{name}", name):
+    importable = name.replace("-", "_")  # some of DeepEM's own modules have names that cannot be imported
+    for candidate in (f"{package}.{name}", name, f"{package}.{importable}", importable):
         if name and _exists(candidate):
             return candidate
     short = name.removeprefix(f"{package}.")

@@ -31,6 +31,20 @@ def _scale(word: str) -> tuple[str, float]:
     return name, float(words.non_negative(factor))
 
 
+def _intensity(word: str) -> Any:
+    """Read ``none``, ``percentile``, or the grey values ``LOW,HIGH`` that become 0 and 1."""
+    given = words.text(word).strip()
+    if given in ("none", "percentile"):
+        return given
+    try:
+        low, high = (words.number(part) for part in given.split(","))
+    except (ValueError, argparse.ArgumentTypeError):
+        low = high = 0.0
+    if not low < high:
+        raise argparse.ArgumentTypeError(f"got {given}, wants LOW,HIGH with LOW < HIGH, percentile, or none")
+    return low, high
+
+
 @dataclass(frozen=True)
 class DataOptions(Group):
     """Where samples come from."""
@@ -48,6 +62,12 @@ class DataOptions(Group):
     )
     sampler: str = flag("basic", "sampler module", metavar="MODULE")
     augment: str | None = flag(None, "augmentation recipe", metavar="MODULE")
+    intensity: list[Any] = flag(
+        ["none"], "grey values that become 0 and 1, for images that are not bytes: LOW,HIGH (of each channel), "
+        "percentile, or none", read=_intensity, metavar="LOW,HIGH", many="+", older=["none"],
+    )  # fmt: skip
+    percentiles: tuple[float, float] = flag((0.5, 99.5), "those of --intensity percentile, in per cent")
+    percentiles_of: Literal["train", "volume"] = flag("train", "of all voxels to train on, or of each volume")
     modifier: str | None = flag(None, "module that changes batches on the device, in training only", metavar="MODULE")
 
 

@@ -12,7 +12,7 @@ KINDS has one entry per kind of `deepem.tasks`. An entry says all of this; nothi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,11 +20,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepem.data import target
+from deepem.data.borders import dilated, eroded
 from deepem.data.labels import as_classes, as_ids, as_ids_by_class
+from deepem.data.transform.label import components
 from deepem.tasks import Task
 from deepem.utils.errors import InputError
 
 Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Change:
+    """What is done to the labels of a patch, the same for all volumes.
+
+    Attributes:
+        erosion: Instances lose so many voxels at their borders within each section; see `deepem.data.borders`.
+        dilation: Boundaries gain so many voxels on either side.
+        components: Every connected piece of an instance, within the patch and its mask, becomes one of its own.
+    """
+
+    erosion: int = 0
+    dilation: int = 0
+    components: bool = False
 
 
 @dataclass(frozen=True)
@@ -37,6 +54,8 @@ class Making:
         channels: Channels of the target.
         dtype: Type of the target.
         touching: The label is a segmentation whose instances touch without a gap.
+        partly: The label has ids of -1: voxels of which nothing is known.
+        change: What is done to labels before a target is made from them.
     """
 
     task: Task
@@ -44,6 +63,8 @@ class Making:
     channels: int
     dtype: Any
     touching: bool
+    partly: bool = False
+    change: Change = Change()
 
     @property
     def derived(self) -> bool:
@@ -67,7 +88,12 @@ class Kind:
 
 
 def _ids(label: Array, how: Making, out: Array | None) -> Array:
-    return target.ids(target.of_one_channel(label), how.dtype, out)
+    label = target.of_one_channel(label)
+    if how.change.erosion:
+        label = eroded(label, how.change.erosion)
+    if how.change.components:
+        label = components(label)
+    return target.ids(label, how.dtype, out)
 
 
 def _ids_by_class(label: Array, how: Making, out: Array | None) -> Array:
@@ -86,14 +112,22 @@ def _anything(where: str, how: Making, label: Array, mask: Array | None) -> None
 
 
 def _binary(label: Array, how: Making, out: Array | None) -> Array:
+    if how.dtype == np.float32:
+        return target.soft(label, how.channels, out)
+    widened = how.change.dilation if how.task.fallback else 0
+    into = None if widened else out
     if how.derived:
-        return target.boundary(target.of_one_channel(label), how.touching, out)
-    return target.binary(label, how.channels, out)
+        made = target.boundary(target.of_one_channel(label), how.touching, into, how.partly)
+    else:
+        made = target.binary(label, how.channels, into)
+    return target.ids(dilated(made, widened), how.dtype, out) if widened else made
 
 
 def _check_binary(where: str, how: Making, label: Array, mask: Array | None) -> None:
     target.check_channels(where, how.task, how.channels, label)
-    if not how.derived and label.shape[0] == 1 < how.channels:
+    if label.dtype == np.float32 and label.shape[0] != how.channels:
+        raise InputError(f"{where} {how.task.source}", "one soft volume", f"{how.channels}, one per channel")
+    if not how.derived and label.dtype != np.float32 and label.shape[0] == 1 < how.channels:
         target.check_classes(where, how.task, how.channels, label, mask)
 
 
@@ -143,12 +177,13 @@ def storage(label: str, rows: Iterable[Task]) -> Callable[[str, Any], Array]:
     return next((kind.store for kind in [*wanting_ids, *users]), as_classes)
 
 
-def making(row: Task, label: str, channels: int, dtype: Any, array: Array) -> Making:
+def making(row: Task, label: str, channels: int, dtype: Any, array: Array, change: Change) -> Making:
     """How the target of a row is made from a stored label, whose instances are looked at once, for all patches."""
     derived = label == row.fallback
-    return Making(row, label, channels, dtype, derived and target.instances_touch(array))
+    partly = derived and bool(array.min() < 0)
+    return Making(row, label, channels, dtype, derived and target.instances_touch(array), partly, change)
 
 
-def target_type(row: Task, ids: Any) -> Any:
-    """The type of a row's target, where instance ids have the type `ids`."""
-    return ids if KINDS[row.kind].ids else np.dtype(np.uint8)
+def target_type(row: Task, ids: Any, soft: Collection[str] = ()) -> Any:
+    """The type of a row's target, where instance ids have the type `ids` and some labels are soft."""
+    return ids if KINDS[row.kind].ids else np.dtype(np.float32 if row.source in soft else np.uint8)

@@ -5,14 +5,15 @@ Each is a volume itself, so that they stack, and each gives the same voxels howe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deepem.io.volume import Array, Volume
 from deepem.utils.errors import InputError
-from deepem.utils.geometry import Box, Vec3, vec3
+from deepem.utils.geometry import Box, Vec3, touched, vec3
+from deepem.utils.intensity import Intensity
 
 STRETCHED = "uint8, whose contrast alone can be normalised"
 
@@ -28,6 +29,25 @@ class View:
     def read(self, box: Box) -> Array:
         """The box as (C, Z, Y, X) uint8 or float32."""
         return self.inner.read(box)
+
+
+class Ranged(View):
+    """A volume of any type whose grey values within a range become 0 to 1, float32."""
+
+    def __init__(self, inner: Volume, intensity: Intensity) -> None:
+        super().__init__(inner)
+        self.intensity = intensity
+
+    def read(self, box: Box) -> Array:
+        """The box, mapped."""
+        return self.intensity(self.inner.read(box))
+
+
+def blocks_of(volume: Volume, piece: Sequence[int] = (16, 2048, 2048)) -> Iterator[Array]:
+    """A volume in blocks, one after the other."""
+    whole = Box((0, 0, 0), volume.size)
+    for box in touched(whole, vec3(piece), whole):
+        yield volume.read(box)
 
 
 class Mirrored(View):

@@ -34,6 +34,7 @@ from deepem.utils.convolution import quicken
 from deepem.utils.crop import centre_slices
 from deepem.utils.errors import InputError, reason, warn
 from deepem.utils.geometry import Box, Vec3, vec3
+from deepem.utils.intensity import from_plain
 from deepem.utils.main_memory import in_words
 from deepem.utils.provenance import checksum, provenance
 
@@ -48,6 +49,7 @@ class Job:
         output: The output patch.
         front: Voxels of the patch in front of the output, as the network was trained to crop.
         channels: Channels of the image.
+        intensity: Which grey values become 0 and 1; None for bytes and floats in [0, 1].
         heads: Name of each output of the network -> number of channels.
         written: The volumes that are written, variances included.
         outputs: Name of each of them -> number of channels.
@@ -71,6 +73,7 @@ class Job:
             _refuse_unfit(options, self.objects[0])
         self.patch = vec3(options.inputsz)
         self.channels = _input_channels(found.state)
+        self.intensity = from_plain(found.state.get("intensity"))
         self.model, gives = self._build(found.state)
         self.output = vec3(options.patches.force_crop or options.network.outputsz or gives)
         if any(o > g for o, g in zip(self.output, gives, strict=True)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import posixpath
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -20,7 +21,7 @@ from deepem.io.precomputed import CloudSource
 from deepem.io.pyramid import downsample
 from deepem.io.sink import Hdf5Sink
 from deepem.io.stored import Image, warn_of_absent
-from deepem.io.views import Masked, Mirrored, Normalised, tables_of
+from deepem.io.views import Masked, Mirrored, Normalised, Ranged, blocks_of, tables_of
 from deepem.io.volume import Volume, VoxelSize
 from deepem.scan.augment import VARIANCE
 from deepem.scan.progress import tell
@@ -31,6 +32,7 @@ from deepem.test.stream import Nowhere
 from deepem.utils.errors import InputError, told_as
 from deepem.utils.files import run_folder
 from deepem.utils.geometry import Box, Vec3, vec3
+from deepem.utils.intensity import Intensity, Percentiles
 
 Summary = dict[str, Any]
 
@@ -84,7 +86,8 @@ def predict_dummy(job: Job) -> Summary:
 @contextmanager
 def file_volume(job: Job, name: str) -> Iterator[Volume]:
     """The volume of an id, with what the options change about it."""
-    with opened_image(Path(job.options.files.data_dir) / name / job.options.files.input_name) as source:
+    path = Path(job.options.files.data_dir) / name / job.options.files.input_name
+    with opened_image(path, as_stored=job.intensity is not None) as source:
         yield prepared(job, source)
 
 
@@ -146,16 +149,16 @@ def predict_cloud(job: Job) -> Summary:
 def cloud_volume(job: Job, tables: Any = None) -> tuple[Volume, CloudSource]:
     """The input volume of the options as it is to be read, and as it is stored."""
     cloud = job.options.cloud
-    source, path = stored(job.options, cloud.gs_input), cloud.gs_input_mask
+    source, path = stored(job.options, cloud.gs_input, job.intensity is not None), cloud.gs_input_mask
     mask = CloudMask(filled(path, cloud.keywords), source) if path else None
     return prepared(job, source, mask, tables), source
 
 
-def stored(options: ForwardOptions, path: str) -> CloudSource:
-    """The volume at a path, at the place that the options name, as it is stored."""
+def stored(options: ForwardOptions, path: str, as_stored: bool = False) -> CloudSource:
+    """The volume at a path, at the place that the options name, as it is stored: its grey values of any type or not."""
     path = filled(path, options.cloud.keywords)
     with told_as({"mip": "--in_mip"}):
-        source = CloudSource(path, options.cloud.in_mip, options.cloud.cache)
+        source = CloudSource(path, options.cloud.in_mip, options.cloud.cache, as_stored)
     return place_of(options).within(source)
 
 
@@ -182,6 +185,8 @@ def prepared(job: Job, volume: Volume, mask: Volume | None = None, tables: Any =
     options = job.options
     if volume.channels != job.channels:
         raise InputError(volume.name, f"{volume.channels} channels", f"{job.channels}, as in training")
+    if job.intensity is not None:
+        volume = ranged(volume, job.intensity)
     if options.cloud.gs_input_norm is not None:
         volume = Normalised(volume, tables_of(volume, *options.cloud.gs_input_norm) if tables is None else tables)
     if mask is not None:
@@ -192,6 +197,14 @@ def prepared(job: Job, volume: Volume, mask: Volume | None = None, tables: Any =
     if options.patches.pad_small:
         volume = Mirrored.to_size(volume, job.patch)
     return volume
+
+
+def ranged(volume: Volume, intensity: Intensity | Percentiles) -> Volume:
+    """A volume whose grey values are mapped as in training; a line says how."""
+    if isinstance(intensity, Percentiles):
+        intensity = intensity.of(volume.name, blocks_of(volume), math.prod(volume.size))
+    tell(f"{volume.name}: grey values {intensity.in_words()} become 0 to 1")
+    return Ranged(volume, intensity)
 
 
 def file_paths(options: ForwardOptions, outputs: Mapping[str, int], number: int, name: str) -> dict[str, Path]:

@@ -21,6 +21,7 @@ from deepem.tools import output
 from deepem.utils import checkpoint
 from deepem.utils.errors import InputError, of_environment, reason
 from deepem.utils.files import replacing, run_folder, write_text
+from deepem.utils.intensity import Percentiles, from_plain
 from deepem.utils.provenance import checksum, provenance
 
 
@@ -182,7 +183,8 @@ def described(state: checkpoint.State, run: StoredRun, averaged: bool) -> dict[s
             t.name: {"kind": t.kind, "weight": options[t.flag], "edges": [list(e) for e in t.edges], "row": to_plain(t)}
             for t in run.tasks
         },
-        "normalisation": "grey values in [0, 1]: uint8 divided by 255; outputs are probabilities",
+        "normalisation": f"grey values in [0, 1]: {normalisation(state)}; outputs are probabilities",
+        "intensity": state.get("intensity"),
         "axes": "N, C, Z, Y, X; an edge (dz, dy, dx) relates voxel v to v - (dz, dy, dx)",
         "data": {name: options.get(name) for name in ("data", "train_ids", "val_ids", "augment")},
         "optimiser": {name: options.get(name) for name in ("optim", "lr", "batch_size", "seed", "amp")},
@@ -195,6 +197,16 @@ def _weights(options: Mapping[str, Any], averaged: bool) -> str:
     if not averaged:
         return "as trained"
     return "moving average" if options.get("ema") else "as trained, with batch-norm statistics taken anew"
+
+
+def normalisation(state: checkpoint.State) -> str:
+    """How grey values become numbers in [0, 1]."""
+    found = from_plain(state.get("intensity"))
+    if found is None:
+        return "uint8 divided by 255"
+    if isinstance(found, Percentiles):
+        return f"the percentiles {found.low:g} and {found.high:g} of each volume become 0 and 1, the rest is clipped"
+    return f"{found.in_words()} (by channel) become 0 to 1, the rest is clipped"
 
 
 def in_words(card: dict[str, Any]) -> str:

@@ -16,6 +16,7 @@ from deepem.cli.training import TrainOptions
 from deepem.data.loader import generator
 from deepem.protocols import TellsVolume
 from deepem.tasks import Task
+from deepem.tools import output
 from deepem.utils.crop import centre_crop
 from deepem.utils.errors import InputError
 from deepem.utils.frames import boxes_of, frames
@@ -77,6 +78,8 @@ def sheet(options: TrainOptions, phase: str, samples: int, sections: int) -> Pic
     tasks, seed = options.tasks.chosen, options.run.seed
     sizes = patch_sizes(options.model(), options.inputsz, options.network.outputsz)
     data = create_samplers(options, tasks, sizes)
+    for note in data.grey_values.notes:
+        output.say(note)
     sampler = data.train if phase == "train" else data.val
     if sampler is None:
         raise InputError("--phase", phase, "train, or ids to evaluate on")

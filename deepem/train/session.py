@@ -138,6 +138,7 @@ def prepare(options: TrainOptions) -> Session:
     require_divisible(options.run.batch_size, options.optimiser.accumulate, ranks.world)
     samplers = create_samplers(options, chosen, sizes)
     whole = create_whole_volume(options, chosen, sizes) if ranks.leads else None
+    notes += samplers.grey_values.notes
     network = create_network(model, chosen, samplers.channels, sizes, seed=options.run.seed)
     network = _on_device(network, device, options)
     record = _record(options, chosen, sizes, samplers)
@@ -208,6 +209,7 @@ def _record(options: TrainOptions, chosen: Sequence[Task], sizes: PatchSizes, sa
     return {
         "options": plain(options.flat() | resolved), "spec": spec, "channels": samplers.channels, "tasks": rows,
         "provenance": provenance(options.run.seed),
+        "intensity": samplers.grey_values.stored,
     }  # fmt: skip
 
 
