@@ -5,7 +5,7 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
 run=experiments/demo
-rm -rf $run/models $run/logs $run/forward $run/options.json $run/options.args
+rm -rf $run/models $run/logs $run/forward $run/options.json $run/options.args $run/options.yaml
 
 echo "== 1/4  a held-out synthetic volume"
 python -m deepem synthesize --layout synthetic --ids t2 --size 24,256,256 --data_dir $run/data

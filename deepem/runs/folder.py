@@ -50,13 +50,16 @@ class RunFolder:
         self.source = checkpoint.path_of(self.models, number)
         return state
 
-    def begin(self, iteration: int, record: Mapping[str, Any], lines: Sequence[str], checkpoint_size: int) -> None:
+    def begin(
+        self, iteration: int, record: Mapping[str, Any], lines: Sequence[str], settings: str, checkpoint_size: int
+    ) -> None:
         """Move aside what is newer than the iteration to go on from, and write down the options.
 
         Args:
             iteration: Where the run goes on.
             record: The options of the run: flag -> value, in plain types.
             lines: The same as an @file.
+            settings: The same as a YAML file.
             checkpoint_size: About how many bytes a checkpoint takes.
         """
         checkpoint.require_room(self.models, checkpoint_size)
@@ -72,6 +75,7 @@ class RunFolder:
             torn.unlink()
         write_text(self.folder / "options.json", json.dumps(record, indent=2) + "\n")
         write_text(self.folder / "options.args", "\n".join(lines) + "\n")
+        write_text(self.folder / "options.yaml", settings)
 
     def save(self, iteration: int, state: Mapping[str, Any], keep: int = 0, keep_every: int = 0) -> Path:
         """Write the checkpoint of an iteration, whole or not at all, and remove those that need not be kept.

@@ -31,7 +31,7 @@ if TYPE_CHECKING:  # torch and all that needs it are imported once the command l
 
 def main(words: Sequence[str] | None = None) -> None:
     """Read the command line and predict."""
-    with one_line_errors("forward.py", flag_names()):
+    with one_line_errors("forward.py", flag_names(), words):
         options, found = parse(words)
         from deepem.test.batch import predict_batch
         from deepem.test.job import Job

@@ -23,7 +23,7 @@ from deepem.train.rank_errors import first_cause_speaks
 def main(words: Sequence[str] | None = None) -> None:
     """Read the command line and train, on several GPUs in as many processes."""
     preemption = Preemption()
-    with one_line_errors("run.py", flag_names()), first_cause_speaks(lambda: preemption.requested), preemption:
+    with one_line_errors("run.py", flag_names(), words), first_cause_speaks(lambda: preemption.requested), preemption:
         options = parse(words)
         if options.device.ray:
             from deepem.train.ray_cluster import launch_on_ray
