@@ -26,6 +26,8 @@ VERBS = {
     "forward": Verb("deepem.test.forward", "predict volumes with a trained network"),
     "evaluate": Verb("deepem.tools.evaluate", "score predictions against the truth"),
     "preview": Verb("deepem.tools.preview", "draw the samples that the network will see"),
+    "run": Verb("deepem.tools.pipeline", "train, predict, segment and evaluate as one file says"),
+    "convert": Verb("deepem.tools.convert", "turn arguments or a checkpoint's options into a YAML file"),
     "summary": Verb("deepem.tools.summary", "show a network's parameters, field of view, FLOPs and memory"),
     "export": Verb("deepem.tools.export", "write a checkpoint for serving: safetensors, torch.export, ONNX"),
     "synthesize": Verb("deepem.tools.synthesize", "write volumes of synthetic tissue"),

@@ -17,6 +17,8 @@ FLAGS = {
     "forward": "--test_ids --gs_input",
     "evaluate": "--truth --mask --segment --json",
     "preview": "--out --samples --sections --phase",
+    "run": "--point --slurm --sbatch --table",
+    "convert": "--out --program",
     "summary": "--model --fov --voxel_size_nm --in_channels --channels --batch_size",
     "export": "--exp_name --chkpt_num --best --raw --out",
     "synthesize": "--layout --data_dir --ids --size",
