@@ -36,6 +36,7 @@ VERBS = {
     "queue enqueue": Verb("deepem.tools.queue_enqueue", "put the tasks that are left into a queue"),
     "queue work": Verb("deepem.tools.queue_work", "do tasks of a queue; run it on every machine"),
     "queue status": Verb("deepem.tools.queue_status", "show how far a plan is"),
+    "help": Verb("deepem.tools.guide", "show a topic of the manual, or which there are"),
 }
 
 HEAD = """\
@@ -46,7 +47,7 @@ The shortest run:  deepem train --data deepem.data.dataset.synthetic --aff 1
 
 """
 FOOT = """
-deepem VERB --help lists the flags of a verb; deepem --version shows the version.
+deepem VERB --help: the flags of a verb; deepem help: topics of the manual; deepem --version
 """
 
 
@@ -62,7 +63,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
         sys.stdout.write(f"deepem {__version__}\n")
         return 0
-    if words[:1] in ([], ["-h"], ["--help"], ["help"]):
+    if words[:1] in ([], ["-h"], ["--help"]):
         (sys.stdout if words else sys.stderr).write(overview())
         return 0 if words else 2
     from importlib import import_module

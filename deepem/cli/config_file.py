@@ -180,6 +180,10 @@ class _Reader:
                         raise InputError(self.at(key), "<< with something else than mappings", "<<: *NAME")
                     merged |= self.entries(part)
                 continue
+            if is_null(value) and key.value.lstrip("-").isdigit():
+                raise InputError(
+                    self.at(key), f"the number {key.value} for a name", "[8, 64, 64] or quotes within braces"
+                )
             if key.value in own:
                 raise InputError(
                     f"{self.at(key)}: {key.value}", f"it twice, before in line {own[key.value][1]}", "it once"

@@ -147,6 +147,7 @@ FAULTS = {
     "alias": ("lr: *other\n", ":8", "undefined alias"),
     "two documents": ("---\nlr: 1\n", ":8", "found another document, wants YAML (expected a single document"),
     "name that is a list": ("? [a, b]\n: 1\n", ":8: got a sequence for a name", ""),
+    "commas in braces": ("x: {inputsz: 8,32,32}\n", ":8: got the number 32 for a name, wants [8, 64, 64]", ""),
     "group": ("defaults: [models: tiny]\n", ":8: defaults: got", "wants one of small"),
     "defaults": ("defaults: small\n", ":8: defaults: got a scalar, wants a list", ""),
     "circle": ("defaults: [a]\n", ":8: defaults: got", "which this file is read for"),

@@ -206,7 +206,7 @@ def test_a_task_of_the_array_does_its_run_and_is_queued_again_when_it_was_stoppe
 
 @pytest.mark.slow
 def test_a_pipeline_from_nothing(tmp_path: Path, verb_env: dict[str, str]) -> None:
-    sizes = "synth_size: 12,64,64, fov: [8, 32, 32], width: [4, 8], max_iter: 3, eval_iter: 1"
+    sizes = "synth_size: [12, 64, 64], fov: [8, 32, 32], width: [4, 8], max_iter: 3, eval_iter: 1"
     (tmp_path / "exp.yaml").write_text(
         f"train: {{exp_name: demo, data: synthetic, {sizes}, aff: 1, mit: 1, cpu: true}}\n"
         "forward: {data_dir: data, test_ids: [t1], cpu: true}\nevaluate:\n  segment: none\n"
