@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 
 import yaml
 
@@ -33,7 +34,9 @@ def explained(error: InputError, program: str, words: Sequence[str]) -> InputErr
     if not files or name is None or any(re.match(rf"--(no-)?{name[1]}($|=)", word) for word in words):
         return error
     try:
-        settings = config_file.of_program(config_file.read(files), program)
+        settings = config_file.read(files)
+        with suppress(InputError):
+            settings = config_file.of_program(settings, program)
     except InputError:
         return error
     where = placed(error.where, settings)
@@ -51,6 +54,8 @@ def placed(where: str, settings: Sequence[Setting]) -> str | None:
     if found is None:
         return None
     name, inside, rest = found.groups()
+    if rest and rest[0] not in " ,(":
+        return None
     if name == OPERATIONS:
         name, inside = "augment", inside.removeprefix(".train")
     path = [part for part in re.split(r"[\[\].]+", inside) if part]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType
@@ -21,9 +21,11 @@ from deepem.cli import argfile, config_file, config_places, config_text, config_
 from deepem.cli.arguments import argument_of, help_of
 from deepem.cli.flags import REQUIRED, Flag, Group, GroupT, filled, flags_of
 from deepem.cli.plugins import KINDS, load
-from deepem.cli.public import PUBLIC
+from deepem.cli.public import refuse_unknown
 from deepem.cli.words import SHIELD, text
-from deepem.utils.errors import InputError, warn
+from deepem.utils.errors import InputError, of_environment
+from deepem.utils.exit_codes import BAD_INPUT
+from deepem.utils.terminal import lasting_streams
 
 PLUG_IN_FLAGS = {row.flag.lstrip("-"): kind for kind, row in KINDS.items()}
 """Flag that names plug-ins -> their kind."""
@@ -119,7 +121,7 @@ class Parser(argparse.ArgumentParser):
             sys.stdout.write(schema.schema(self.program, self.titles)) if wants_schema else self.print_help()
             raise SystemExit(0)
         typed, unknown = self._typed(shielded, final=True)
-        _refuse_unknown(unknown)
+        refuse_unknown(unknown)
         if typed.pop("print_config", False) or wants_config:
             sys.stdout.write(config_text.as_yaml(typed, self.flags, defaults=True))
             raise SystemExit(0)
@@ -252,26 +254,6 @@ def _shield(words: Sequence[str]) -> list[str]:
     return [SHIELD + word if re.match(r"-[\d.]", word) else word for word in words]
 
 
-def _refuse_unknown(rest: Sequence[str]) -> None:
-    """Warn of public flags that no chosen module takes; refuse everything else that was not understood."""
-    follow = 0
-    for shielded in rest:
-        word = text(shielded)
-        if not shielded.startswith("-"):
-            if not follow:
-                raise InputError(word.strip(), "a word that belongs to no flag", "--FLAG VALUE")
-            follow -= 1
-            continue
-        name = word.split("=")[0].lstrip("-").replace("-", "_")
-        name = name.removeprefix("no_") if name != "no_autotune" else name
-        if name not in PUBLIC:
-            where = signatures.takers(name)
-            wants = f"a module that does: {' or '.join(where[:4])}" if where else "a flag of --help"
-            raise InputError(word, "a flag that no chosen module takes" if where else "an unknown flag", wants)
-        warn(f"{word}: no chosen module takes it; ignored")
-        follow = 0 if "=" in word else PUBLIC[name]
-
-
 def read_group(program: str, doc: str | None, group: type[GroupT], words: Sequence[str], example: str) -> GroupT:
     """Read the command line of a program with a single group of flags.
 
@@ -292,24 +274,42 @@ def read_group(program: str, doc: str | None, group: type[GroupT], words: Sequen
 
 
 @contextmanager
-def one_line_errors(program: str, flags: Iterable[str] = (), typed: Sequence[str] | None = None) -> Iterator[None]:
-    """Turn an InputError into its one line on stderr and exit code 2. Any other error keeps its traceback.
+def one_line_errors(program: str, typed: Sequence[str] | None = None) -> Iterator[set[str]]:
+    """Turn an InputError, or a refusal of the system, into one line on stderr and exit code 2.
+
+    Any other error keeps its traceback. Within, what is printed never ends the program.
+
+    Yields a set to put the names of flags into. Where an error of the library names a parameter that is one of them,
+    the line gives it its dashes.
 
     Args:
         program: Begins the line.
-        flags: Names of flags. Where an error of the library names a parameter that is one of them, the line gives it
-            its dashes.
         typed: The command line, or None for that of the process. Where a file of settings gave the flag, the line
             names the file and line.
     """
-    try:
-        yield
-    except InputError as caught:
-        heading = PROGRAMS_OF_FILES.get(program, program.removeprefix("deepem "))
-        error = config_places.explained(caught, heading, sys.argv[1:] if typed is None else typed)
-        names = set(flags)
-        where = ", ".join(f"--{part}" if part in names else part for part in error.where.split(", "))
-        line = " ".join(f"{where}: got {error.got}, wants {error.wants}".split("\n"))
-        sys.stderr.write(f"{program}: error: {line}\n")
-        sys.stderr.flush()
-        raise SystemExit(2) from None
+    flags = set[str]()
+    with lasting_streams():
+        try:
+            yield flags
+        except (InputError, OSError, MemoryError) as error:
+            told = error if isinstance(error, InputError) else of_environment(error)
+            if told is None:
+                raise
+            heading = PROGRAMS_OF_FILES.get(program, program.removeprefix("deepem "))
+            told = config_places.explained(told, heading, sys.argv[1:] if typed is None else typed)
+            line = " ".join(f"{with_dashes(told.where, flags)}: got {told.got}, wants {told.wants}".split("\n"))
+            sys.stderr.write(f"{program}: error: {line}\n")
+            sys.stderr.flush()
+            raise SystemExit(BAD_INPUT) from None
+
+
+def with_dashes(where: str, flags: Collection[str]) -> str:
+    """What an error names, as the command line knows it: ``fov (or inputsz)`` becomes ``--fov (or --inputsz)``.
+
+    A plug-in keeps its name behind its flag: ``model rsunet`` becomes ``--model rsunet``.
+    """
+    names = re.findall(r"[A-Za-z_]\w*", where)
+    if names and all(name in flags or name == "or" for name in names) and re.fullmatch(r"[\w ,()]+", where):
+        return re.sub(r"[A-Za-z_]\w*", lambda name: name[0] if name[0] == "or" else f"--{name[0]}", where)
+    first, _, rest = where.partition(" ")
+    return f"--{where}" if rest and first in flags and first in PLUG_IN_FLAGS else where

@@ -7,7 +7,7 @@ from typing import Any
 
 from deepem import tasks
 from deepem.cli import argfile, config_text, plugins
-from deepem.cli.flags import Flag, declared, filled, groups_of
+from deepem.cli.flags import Flag, filled, groups_of
 from deepem.cli.parser import Given, Parser
 from deepem.cli.task_flags import EDGES, TaskOptions, add_rows_of_datasets, rows_with, task_options, weight_flags
 from deepem.cli.training import DEFAULT_FOV, TrainOptions
@@ -55,11 +55,6 @@ def options_of(given: Given, flags: Mapping[str, Flag]) -> TrainOptions:
     return TrainOptions(
         tasks=chosen, plug_in_flags=given.plug_in_flags, typed=given.typed, lines=lines, settings=settings, **groups
     )
-
-
-def flag_names() -> set[str]:
-    """Every flag of training, without those of plug-ins."""
-    return {flag.name for flag in (*declared(TrainOptions), *weight_flags(tasks.TASKS), EDGES)}
 
 
 def _require_data(values: Mapping[str, Any]) -> Mapping[str, Any]:

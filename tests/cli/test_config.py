@@ -219,8 +219,8 @@ def test_an_error_found_after_the_parsing_names_the_line_unless_the_command_line
     write(tmp_path, a="lr: 1\n\nbatch_size: 3")
     for more, where in (([], "a.yaml:3: batch_size"), (["--batch_size", "5"], "--batch_size")):
         words = ["--config", "a.yaml", *more]
-        with pytest.raises(SystemExit), parser.one_line_errors("run.py", ["batch_size"], words):
-            raise InputError("batch_size", 3, "4")
+        with pytest.raises(SystemExit), parser.one_line_errors("run.py", words):
+            raise InputError("--batch_size", 3, "4")
         assert capsys.readouterr().err == f"run.py: error: {where}: got 3, wants 4\n"
 
 

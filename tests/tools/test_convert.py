@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from lab import Lab
 
 from deepem.cli import forward_parser, train_parser
@@ -27,7 +28,7 @@ def test_the_options_of_a_checkpoint_become_yaml(tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     options = train_parser.parse(WORDS.replace(" --tf32", "").split()).flat()
     held = plain(options | {"outputsz": (8, 32, 32), "cropsz": None})
-    checkpoint.write(Path("m.chkpt"), {"iter": 1, "state_dict": {}, "options": held})
+    checkpoint.write(Path("m.chkpt"), {"iter": 1, "state_dict": {"w": torch.zeros(1)}, "options": held})
     assert convert.main(["m.chkpt", "--out", "m.yaml"]) == 0
     again = train_parser.parse(["--config", "m.yaml"]).flat()
     assert plain(again) == plain(options | {"outputsz": (8, 32, 32)})

@@ -8,8 +8,8 @@ In a file of settings::
       - Grayscale3D
 
 ``Flip`` alone flips each axis half of the time. The recipe holds in training. Samples of the evaluation stay as they
-are, unless ``augment: {train: [...], val: [...]}`` says otherwise. On the command line it is ``--augment listed
---operations JSON``.
+are, unless ``augment: {train: [...], val: [...]}`` says otherwise. On the command line it is the recipe
+`listed` and its flag `operations`, as JSON.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from deepem.data import transform
 from deepem.data.transform import Augment, Blend, Compose, Flip
 from deepem.utils.errors import InputError
 
-WHERE = "--operations"
+WHERE = "operations"
 
 OPERATIONS: dict[str, type[Augment]] = {
     name: operation
