@@ -27,6 +27,7 @@ VERBS = {
     "evaluate": Verb("deepem.tools.evaluate", "score predictions against the truth"),
     "preview": Verb("deepem.tools.preview", "draw the samples that the network will see"),
     "run": Verb("deepem.tools.pipeline", "train, predict, segment and evaluate as one file says"),
+    "suggest": Verb("deepem.tools.suggest", "choose what to annotate next"),
     "convert": Verb("deepem.tools.convert", "turn arguments or a checkpoint's options into a YAML file"),
     "summary": Verb("deepem.tools.summary", "show a network's parameters, field of view, FLOPs and memory"),
     "export": Verb("deepem.tools.export", "write a checkpoint for serving: safetensors, torch.export, ONNX"),

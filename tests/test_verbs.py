@@ -18,6 +18,7 @@ FLAGS = {
     "evaluate": "--truth --mask --segment --json",
     "preview": "--out --samples --sections --phase",
     "run": "--point --slurm --sbatch --table",
+    "suggest": "--predictions --out --by --count --size --context --distance --diverse --checkpoint",
     "convert": "--out --program",
     "summary": "--model --fov --voxel_size_nm --in_channels --channels --batch_size",
     "export": "--exp_name --chkpt_num --best --raw --out",

@@ -57,7 +57,12 @@ class RunFolder:
         return state
 
     def begin(
-        self, iteration: int, record: Mapping[str, Any], lines: Sequence[str], settings: str, checkpoint_size: int
+        self,
+        iteration: int,
+        record: Mapping[str, Any],
+        lines: Sequence[str],
+        checkpoint_size: int,
+        settings: str = "",
     ) -> None:
         """Move aside what is newer than the iteration to go on from, and write down the options.
 
@@ -65,8 +70,8 @@ class RunFolder:
             iteration: Where the run goes on.
             record: The options of the run: flag -> value, in plain types.
             lines: The same as an @file.
-            settings: The same as a YAML file.
             checkpoint_size: About how many bytes a checkpoint takes.
+            settings: The same as a YAML file.
         """
         checkpoint.require_room(self.models, checkpoint_size)
         try:

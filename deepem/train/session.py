@@ -87,7 +87,7 @@ def train(options: TrainOptions, preemption: Preemption) -> None:
     if ranks.leads:
         size = sum(p.numel() * p.element_size() for p in trainer.network.parameters())
         # a checkpoint holds the weights, two moments, perhaps the average, and a little more
-        folder.begin(trainer.iteration, trainer.record["options"], session.options.lines, options.settings, 5 * size)
+        folder.begin(trainer.iteration, trainer.record["options"], options.lines, 5 * size, options.settings)
     with (
         enough_memory(options.inputsz, options.run.batch_size),
         Logger(folder.logs, trainer.iteration, max_iter, session.averages, ranks) as log,

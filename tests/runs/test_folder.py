@@ -16,7 +16,7 @@ from deepem.utils.files import remove_torn, replacing, run_folder
 
 def begun(folder: RunFolder) -> RunFolder:
     folder.resume(0)
-    folder.begin(0, {}, [], "", 0)
+    folder.begin(0, {}, [], 0)
     return folder
 
 
