@@ -287,6 +287,8 @@ class TrainOptions:
     typed: frozenset[str]
     lines: tuple[str, ...]
     """The command line as lines of an @file."""
+    settings: str = ""
+    """The same as a YAML file for --config."""
 
     @property
     def inputsz(self) -> Vec3:

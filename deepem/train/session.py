@@ -94,7 +94,8 @@ def train(options: TrainOptions, preemption: Preemption) -> None:
     if ranks.leads:
         size = sum(p.numel() * p.element_size() for p in trainer.network.parameters())
         # a checkpoint holds the weights, two moments, perhaps the average, and a little more
-        folder.begin(trainer.iteration, trainer.record["options"], session.options.lines, 5 * size)
+        lines, settings = session.options.lines, options.settings
+        folder.begin(trainer.iteration, trainer.record["options"], lines, 5 * size, settings)
         folder.remember(trainer.iteration, session.changes)
     with (
         enough_memory(options.inputsz, options.run.batch_size),
