@@ -12,14 +12,17 @@ multiple of its poolings after the first one; so that the last patch does, too, 
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from deepem.io.precomputed import CloudSource
-from deepem.io.views import Finer, Masked, Mirrored, Normalised, View, tables_of
+from deepem.io.views import Finer, Masked, Mirrored, Normalised, Ranged, View, blocks_of, tables_of
 from deepem.io.volume import Volume
+from deepem.scan.progress import tell
 from deepem.test.job import Job
 from deepem.utils.errors import InputError
 from deepem.utils.geometry import Box, vec3
+from deepem.utils.intensity import Intensity, Percentiles
 
 
 class Prepared(View):
@@ -52,6 +55,8 @@ def prepared(
     options = job.options
     if volume.channels != job.channels:
         raise InputError(volume.name, f"{volume.channels} channels", f"{job.channels}, as in training")
+    if job.intensity is not None:
+        volume = ranged(volume, job.intensity)
     if options.cloud.gs_input_norm is not None:
         volume = Normalised(volume, tables_of(volume, *options.cloud.gs_input_norm) if tables is None else tables)
     if mask is not None:
@@ -60,8 +65,18 @@ def prepared(
         half = vec3(n // 2 for n in options.patches.mirror)
         volume = Mirrored(volume, half, half)
     if options.patches.pad_small:
-        volume = Mirrored.to_size(volume, job.patch)
+        padded = Mirrored.to_size(volume, job.patch)
+        asked = getattr(padded, "own", None) if asked is None else asked  # what was padded is no result
+        volume = padded
     return _with_border(job, volume, asked)
+
+
+def ranged(volume: Volume, intensity: Intensity | Percentiles) -> Volume:
+    """A volume whose grey values are mapped as in training; a line says how."""
+    if isinstance(intensity, Percentiles):
+        intensity = intensity.of(volume.name, blocks_of(volume), math.prod(volume.size))
+    tell(f"{volume.name}: grey values {intensity.in_words()} become 0 to 1")
+    return Ranged(volume, intensity)
 
 
 def _with_border(job: Job, volume: Volume, asked: Box | None) -> Prepared:
@@ -80,7 +95,8 @@ def _with_border(job: Job, volume: Volume, asked: Box | None) -> Prepared:
         vec3((b + n) * f - (0 if mirrored else k) for b, n, f, k in zip(before, size, fine, back, strict=True)),
     )
     if asked is not None:
-        begin, end = (vec3(c * f for c, f in zip(corner, fine, strict=True)) for corner in asked)
+        shifted = asked.shift(before)
+        begin, end = (vec3(c * f for c, f in zip(corner, fine, strict=True)) for corner in shifted)
         found = limit.intersect(Box(begin, end))
         if found is None:
             raise InputError(volume.name, f"the box {asked.begin} to {asked.end}", "one further from the volume's end")
