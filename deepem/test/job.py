@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -13,7 +12,6 @@ from deepem.build.device import choose_device, has_fast_bf16
 from deepem.build.network import PatchSizes, create_network, crops, evaluates_smaller, patch_sizes
 from deepem.cli.forward_parser import Found
 from deepem.cli.forwarding import ForwardOptions
-from deepem.cli.task_flags import stored_rows, task_options
 from deepem.io.volume import Volume
 from deepem.scan.augment import VARIANCE, Augmented
 from deepem.scan.flips import Flip
@@ -25,8 +23,8 @@ from deepem.scan.patch_network import Network
 from deepem.scan.progress import Progress, tell
 from deepem.scan.stitch import Scan
 from deepem.scan.weights import Blend, choose_profile
-from deepem.tasks import TASKS, Task
 from deepem.test.kinds import Written, written
+from deepem.test.stored_network import input_channels, refuse_unfit, rows_of_network, without_other_heads
 from deepem.test.stream import Sink, largest_that_fits, stream
 from deepem.utils import checkpoint
 from deepem.utils.checkpoint import State
@@ -78,9 +76,9 @@ class Job:
         self.objects = [task for task in self.tasks if not is_dense(task)]
         self.dense = [task for task in self.tasks if is_dense(task)]
         if self.objects:
-            _refuse_unfit(options, self.objects[0])
+            refuse_unfit(options, self.objects[0])
         self.patch = vec3(options.inputsz)
-        self.channels = _input_channels(found.state)
+        self.channels = input_channels(found.state)
         self.intensity = from_plain(found.state.get("intensity"))
         self.model, self.sizes = self._build(found.state)
         gives, factor = self.sizes.output, self.sizes.factor
@@ -146,10 +144,10 @@ class Job:
         options, plug_in = self.options, self.options.model()
         asked = self._asked() if crops(plug_in) and not evaluates_smaller(plug_in) else None  # else the scan crops
         sizes = patch_sizes(plug_in, self.patch, asked, evaluating=not options.run.no_eval)
-        rows = _rows_of_network(state, self.tasks)
+        rows = rows_of_network(state, self.tasks)
         model = create_network(plug_in, rows, self.channels, sizes)
         where = checkpoint.path_of(options.models, self.number)
-        weights = _without_other_heads(state.get("ema") or state["state_dict"], rows)
+        weights = without_other_heads(state.get("ema") or state["state_dict"], rows)
         if left := checkpoint.load_weights(model, weights, where, matching=options.run.pretrain):
             warn(f"{where}: not in it, or of another shape: {', '.join(left)}")
         model.to(self.device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # quicker
@@ -295,47 +293,3 @@ def _compile_now(network: Network, patches: torch.Tensor) -> None:
         raise InputError(
             "--compile", reason(error), "a compiler such as g++ and a network it takes, or no --compile"
         ) from error
-
-
-UNFIT = ("test_aug", "mirror", "force_crop", "crop_border", "crop_center")
-"""Flags that mean something for blended patches alone."""
-
-
-def _refuse_unfit(options: ForwardOptions, row: Task) -> None:
-    """Refuse what cannot be done with objects.
-
-    Raises:
-        InputError: a flag of blended patches, or volumes behind cloud-volume.
-    """
-    for name in UNFIT:
-        if getattr(options.patches, name):
-            raise InputError(f"--{name}", f"together with --{row.flag}", "one of them: objects are not blended")
-    if options.cloud.gs_input or options.cloud.gs_output or options.batch.dummy:
-        wants = "--test_ids without --gs_output: objects of files, into files"
-        raise InputError("--gs_input, --gs_output, --dummy", f"together with --{row.flag}", wants)
-
-
-def _rows_of_network(state: State, chosen: Sequence[Task]) -> Sequence[Task]:
-    """The heads to build: those asked for; all that were trained where a network has objects among its outputs."""
-    options = state.get("options") or {}
-    trained = task_options(stored_rows(state), options).weights
-    rows = [task for task in stored_rows(state) if trained.get(task.flag)]
-    if all(is_dense(task) for task in rows):
-        return chosen
-    return task_options(stored_rows(state), options).chosen
-
-
-def _without_other_heads(weights: Mapping[str, Any], chosen: Sequence[Task]) -> dict[str, Any]:
-    """The weights less those of heads that are known tasks but not asked for."""
-    others = {task.name for task in TASKS} - {task.name for task in chosen}
-    return {
-        key: value for key, value in weights.items() if not (key.startswith("out.") and key.split(".")[1] in others)
-    }
-
-
-def _input_channels(state: State) -> int:
-    """Channels of the image: as in training, else those of the public network's first convolution, else one."""
-    if spec := state.get("spec"):
-        return int(spec[0]["input"][0])
-    first = state.get("state_dict", {}).get("in.conv.weight")
-    return 1 if first is None else int(first.shape[1])

@@ -10,7 +10,14 @@ import torch
 from torch import nn
 
 from deepem.build.device import choose_device, has_fast_bf16
-from deepem.build.network import PatchSizes, create_network, patch_sizes, require_room_for_edges, specs
+from deepem.build.network import (
+    PatchSizes,
+    create_network,
+    evaluates_smaller,
+    patch_sizes,
+    require_room_for_edges,
+    specs,
+)
 from deepem.build.samplers import Samplers, create_modifier, create_samplers
 from deepem.build.scores import LOWER_IS_BETTER
 from deepem.cli import resume
@@ -41,7 +48,7 @@ from deepem.utils.checkpoint import State
 from deepem.utils.convolution import quicken
 from deepem.utils.errors import InputError, warn
 from deepem.utils.exit_codes import STOPPED
-from deepem.utils.geometry import Vec3, vec3
+from deepem.utils.geometry import Vec3
 from deepem.utils.provenance import provenance
 
 
@@ -136,11 +143,12 @@ def prepare(options: TrainOptions) -> Session:
     chosen = options.tasks.chosen
     model = options.model()
     sizes = patch_sizes(model, options.inputsz, options.network.outputsz)
-    evaluated = patch_sizes(model, options.inputsz, None, evaluating=True).output
-    require_room_for_edges(chosen, vec3(map(min, sizes.output, evaluated)))
+    fewer = evaluates_smaller(model) and not options.log.no_eval and options.network.outputsz is None
+    evaluated = patch_sizes(model, options.inputsz, None, evaluating=True) if fewer else sizes
+    require_room_for_edges(chosen, evaluated.output)
     require_divisible(options.run.batch_size, options.optimiser.accumulate, ranks.world)
     samplers = create_samplers(options, chosen, sizes)
-    whole = create_whole_volume(options, chosen, sizes) if ranks.leads else None
+    whole = create_whole_volume(options, chosen, evaluated) if ranks.leads else None
     notes += samplers.grey_values.notes
     network = create_network(model, chosen, samplers.channels, sizes, seed=options.run.seed)
     network = _on_device(network, device, options)

@@ -25,7 +25,6 @@ from deepem.train.evaluation import calibrate
 from deepem.train.inputs import Inputs
 from deepem.train.logger import Logger
 from deepem.train.trainer import Trainer
-from deepem.utils.crop import centre_slices
 from deepem.utils.errors import InputError
 from deepem.utils.geometry import Box, Vec3, vec3
 
@@ -107,8 +106,7 @@ class WholeVolume:
 
     def _behind(self, key: str, size: Vec3) -> Array:
         """What lies behind the voxels that are predicted."""
-        front = (s.start for s in centre_slices(self.sizes.input, self.sizes.output))
-        z, y, x = Box.of_size(front, size).slices()
+        z, y, x = Box.of_size(self.sizes.front, size).slices()
         found: Array = self.arrays[key][:, z, y, x]
         return found
 
@@ -141,6 +139,8 @@ def create_whole_volume(options: TrainOptions, chosen: Sequence[Task], sizes: Pa
     scored = tuple(task for task in chosen if any(source in arrays for source in task.sources))
     if not scored:
         raise InputError("--eval_segment", f"{ref.word}, which has no label", "a volume with one")
+    if sizes.factor != (1, 1, 1):
+        raise InputError("--eval_segment", f"{ref.word}, with an output that is finer than the input", "none")
     if any(n < p for n, p in zip(arrays["img"].shape[1:], sizes.input, strict=True)):
         raise InputError("--eval_segment", f"a volume of {arrays['img'].shape[1:]}", f"a patch or more, {sizes.input}")
     return WholeVolume(ref.word, arrays, scored, sizes)
