@@ -112,6 +112,13 @@ def evaluates_smaller(model: PlugIn) -> bool:
     return isinstance(model.module, HasEvaluationSize)
 
 
+def evaluated(model: PlugIn, sizes: PatchSizes, *, eval_mode: bool) -> PatchSizes:
+    """The patch sizes of evaluation, for a model whose output in training is not cropped to a size asked for."""
+    if sizes.crop is not None or not eval_mode or not evaluates_smaller(model):
+        return sizes
+    return patch_sizes(model, sizes.input, None, evaluating=True)
+
+
 def require_room_for_edges(chosen: Sequence[Task], output: Vec3) -> None:
     """Refuse edges that reach from one side of the output patch to the other.
 

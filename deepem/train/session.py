@@ -9,15 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from deepem.build import network as networks
 from deepem.build.device import choose_device, has_fast_bf16
-from deepem.build.network import (
-    PatchSizes,
-    create_network,
-    evaluates_smaller,
-    patch_sizes,
-    require_room_for_edges,
-    specs,
-)
+from deepem.build.network import PatchSizes, create_network, patch_sizes, require_room_for_edges, specs
 from deepem.build.samplers import Samplers, create_modifier, create_samplers
 from deepem.build.scores import LOWER_IS_BETTER
 from deepem.cli import resume
@@ -143,8 +137,7 @@ def prepare(options: TrainOptions) -> Session:
     chosen = options.tasks.chosen
     model = options.model()
     sizes = patch_sizes(model, options.inputsz, options.network.outputsz)
-    fewer = evaluates_smaller(model) and not options.log.no_eval and options.network.outputsz is None
-    evaluated = patch_sizes(model, options.inputsz, None, evaluating=True) if fewer else sizes
+    evaluated = networks.evaluated(model, sizes, eval_mode=not options.log.no_eval)
     require_room_for_edges(chosen, evaluated.output)
     require_divisible(options.run.batch_size, options.optimiser.accumulate, ranks.world)
     samplers = create_samplers(options, chosen, sizes)
