@@ -24,6 +24,7 @@ class Verb(NamedTuple):
 VERBS = {
     "train": Verb("deepem.train.run", "train a network, or resume a run"),
     "forward": Verb("deepem.test.forward", "predict volumes with a trained network"),
+    "segment": Verb("deepem.tools.segment", "turn predictions into segments, volumes of any size"),
     "evaluate": Verb("deepem.tools.evaluate", "score predictions against the truth"),
     "preview": Verb("deepem.tools.preview", "draw the samples that the network will see"),
     "run": Verb("deepem.tools.pipeline", "train, predict, segment and evaluate as one file says"),
@@ -32,7 +33,8 @@ VERBS = {
     "summary": Verb("deepem.tools.summary", "show a network's parameters, field of view, FLOPs and memory"),
     "export": Verb("deepem.tools.export", "write a checkpoint for serving: safetensors, torch.export, ONNX"),
     "synthesize": Verb("deepem.tools.synthesize", "write volumes of synthetic tissue"),
-    "prepare cremi": Verb("deepem.tools.prepare_cremi", "download CREMI sample B and convert it"),
+    "prepare": Verb("deepem.tools.prepare", "make the files of a public data set ready to train on"),
+    "prepare cremi": Verb("deepem.tools.prepare_cremi", "download CREMI's samples and convert them"),
     "queue plan": Verb("deepem.tools.queue_plan", "cut a prediction into tasks for many machines"),
     "queue enqueue": Verb("deepem.tools.queue_enqueue", "put the tasks that are left into a queue"),
     "queue work": Verb("deepem.tools.queue_work", "do tasks of a queue; run it on every machine"),

@@ -23,8 +23,9 @@ Specs = Mapping[str, Shape4]
 """Name -> (C, Z, Y, X), in table order, such as ``{"input": (1, 20, 256, 256)}``."""
 
 Arrays = Mapping[str, Any]
-"""One volume: ``img``; a label per key; ``msk``, or ``msk_train`` and ``msk_val``; ``<label>_msk``; ``loc``, true if
-patches are to be centred on voxels of the mask. A mapping of such mappings is a superset of volumes."""
+"""One volume: ``img``; a label per key, instance ids -1 where nothing is known; ``msk``, or ``msk_train`` and
+``msk_val``; ``<label>_msk``; ``loc``, true if patches are to be centred on voxels of the mask; ``soft``, the labels
+that are targets in [0, 1]. A mapping of such mappings is a superset of volumes."""
 
 
 class DatasetModule(Protocol):
@@ -32,7 +33,7 @@ class DatasetModule(Protocol):
 
     Optional attributes: ``splits = {"train": [ids], "val": [ids]}``, the default ids; ``hints = {label: text}``, what
     to tell a user who asks for a label that is not there; ``tasks = (Task(...),)``, rows of its own beside those of
-    `deepem.tasks`, of the kinds that there are.
+    `deepem.tasks`, of the kinds that there are; ``ids_in(data_dir)``, the ids in a folder, in place of `data_info`.
     """
 
     data_info: Mapping[str, Any] | Sequence[str]
@@ -61,6 +62,14 @@ class TellsVolume(Protocol):
 
     def which(self, rng: np.random.Generator) -> str:
         """The name of the volume that the sample of this generator comes from."""
+
+
+@runtime_checkable
+class TellsMember(Protocol):
+    """A sampler that also tells which member of a superset a sample comes from."""
+
+    def member(self, rng: np.random.Generator) -> str:
+        """The name of the volume, with its superset's in front, that the sample of this generator comes from."""
 
 
 @runtime_checkable

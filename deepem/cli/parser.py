@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType
@@ -20,15 +20,13 @@ from typing import Any, NoReturn
 from deepem.cli import argfile, config_file, config_places, config_text, config_words, schema, signatures
 from deepem.cli.arguments import argument_of, help_of
 from deepem.cli.flags import REQUIRED, Flag, Group, GroupT, filled, flags_of
-from deepem.cli.plugins import KINDS, load
+from deepem.cli.naming import PLUG_IN_FLAGS, with_dashes
+from deepem.cli.plugins import load
 from deepem.cli.public import refuse_unknown
 from deepem.cli.words import SHIELD, text
 from deepem.utils.errors import InputError, of_environment
 from deepem.utils.exit_codes import BAD_INPUT
 from deepem.utils.terminal import lasting_streams
-
-PLUG_IN_FLAGS = {row.flag.lstrip("-"): kind for kind, row in KINDS.items()}
-"""Flag that names plug-ins -> their kind."""
 
 PROGRAMS_OF_FILES = {"run.py": "train", "forward.py": "forward"}
 """Program as errors name it -> its heading in files of settings."""
@@ -273,6 +271,12 @@ def read_group(program: str, doc: str | None, group: type[GroupT], words: Sequen
     return filled(group, parser.read(words).values)
 
 
+def leading(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The words before the first flag or file of arguments, and the others."""
+    first = next((i for i, word in enumerate(words) if word.startswith(("-", "@"))), len(words))
+    return list(words[:first]), list(words[first:])
+
+
 @contextmanager
 def one_line_errors(program: str, typed: Sequence[str] | None = None) -> Iterator[set[str]]:
     """Turn an InputError, or a refusal of the system, into one line on stderr and exit code 2.
@@ -301,15 +305,3 @@ def one_line_errors(program: str, typed: Sequence[str] | None = None) -> Iterato
             sys.stderr.write(f"{program}: error: {line}\n")
             sys.stderr.flush()
             raise SystemExit(BAD_INPUT) from None
-
-
-def with_dashes(where: str, flags: Collection[str]) -> str:
-    """What an error names, as the command line knows it: ``fov (or inputsz)`` becomes ``--fov (or --inputsz)``.
-
-    A plug-in keeps its name behind its flag: ``model rsunet`` becomes ``--model rsunet``.
-    """
-    names = re.findall(r"[A-Za-z_]\w*", where)
-    if names and all(name in flags or name == "or" for name in names) and re.fullmatch(r"[\w ,()]+", where):
-        return re.sub(r"[A-Za-z_]\w*", lambda name: name[0] if name[0] == "or" else f"--{name[0]}", where)
-    first, _, rest = where.partition(" ")
-    return f"--{where}" if rest and first in flags and first in PLUG_IN_FLAGS else where

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,6 +86,7 @@ class Dataset:
         self.spec: dict[str, Vec3] | None = None
         self._arrays: dict[str, tuple[Shared, Vec3]] = {}
         self._locations: tuple[Locations, Vec3] | None = None
+        self._changes: dict[str, Callable[[Array], Array]] = {}
         if spec is not None:
             self.set_spec(spec)
 
@@ -103,6 +104,14 @@ class Dataset:
         self.add_data(key, data, offset)
         if loc:
             self._locations = Locations(self._arrays[key][0]), vec3(offset)
+
+    def set_change(self, key: str, change: Callable[[Array], Array]) -> None:
+        """Set what every patch (C, z, y, x) of an array goes through."""
+        self._changes[key] = change
+
+    def as_stored(self, key: str) -> bool:
+        """Whether patches of an array are its voxels as they are."""
+        return key not in self._changes
 
     def has(self, key: str) -> bool:
         """Whether there is such an array."""
@@ -161,13 +170,15 @@ class Dataset:
         return patch
 
     def view(self, key: str, pos: Sequence[int], dim: Sequence[int]) -> Array:
-        """The voxels of `get_patch`, read-only, where they lie in the volume."""
+        """The voxels of `get_patch`, read-only, where they lie in the volume unless they are changed."""
         shared, offset = self._arrays[key]
         box = Box.around((p - o for p, o in zip(pos, offset, strict=True)), dim)
         if not Box((0, 0, 0), shared.array.shape[-3:]).contains(box):
             raise IndexError(f"dataset {self.tag}: {key} {tuple(dim)} around {tuple(pos)} leaves the volume")
         z, y, x = box.slices()
         patch: Array = shared.array[:, z, y, x]
+        if key in self._changes:
+            patch = self._changes[key](patch)
         patch.flags.writeable = False
         return patch
 

@@ -32,9 +32,11 @@ from deepem.test.job import Job
 from deepem.test.volumes import Placement, cloud_volume, placement, stored
 from deepem.utils.errors import InputError
 from deepem.utils.geometry import Box, Tiles, Vec3, vec3
+from deepem.utils.intensity import Percentiles
 
 Array = NDArray[Any]
 
+MACHINE = "GPU"
 PHASE = "predict"
 TABLES = "tables.npy"
 DOWNSAMPLE = (
@@ -59,6 +61,9 @@ def make_plan(folder: str, words: Sequence[str], task_size: Vec3) -> Plan:
     Folder(folder).refuse_unless_new(FILE)
     words = [*words, "--chkpt_num", str(found.number)]  # workers are to agree on it while training goes on
     job = Job(options, found)
+    if isinstance(job.intensity, Percentiles):  # every worker would read all of the volume for them
+        got = "percentiles of each volume as the range of grey values"
+        raise InputError("a plan", got, "a network trained on one range, such as --percentiles_of train")
     norm = options.cloud.gs_input_norm
     tables = None if norm is None else tables_of(stored(options, options.cloud.gs_input), *norm)
     volume, source = cloud_volume(job, tables)

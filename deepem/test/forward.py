@@ -104,7 +104,7 @@ def predict(
     Raises:
         InputError: an image smaller than a patch or with values that are no numbers, sizes that do not fit.
     """
-    from deepem.test import inference
+    from deepem.scan import inference
 
     return inference.predict(
         model, image, patch_size=patch_size, output_size=output_size, overlap=overlap, stride=stride, blend=blend,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from time import perf_counter
 
+from deepem.train import render
 from deepem.train.inputs import Inputs
 from deepem.train.logger import Averages, Logger
 from deepem.train.preempt import Preemption
@@ -20,6 +21,12 @@ def calibrate(trainer: Trainer, inputs: Inputs, log: Logger) -> None:
     seconds = perf_counter() - began
     log.pause(seconds)
     log.line(f"batch-norm statistics taken over {samples} training samples  ({seconds:.1f} s)")
+
+
+def samples_of_last(inputs: Inputs, samples: int) -> int:
+    """The index of the first sample of the last batch of an evaluation, which is the one that is drawn."""
+    size = inputs.loading.batch_size
+    return (-(-samples // size) - 1) * size + inputs.ranks.rank
 
 
 def evaluate(trainer: Trainer, inputs: Inputs, log: Logger, preemption: Preemption, samples: int) -> bool:
@@ -43,7 +50,10 @@ def evaluate(trainer: Trainer, inputs: Inputs, log: Logger, preemption: Preempti
             share = trainer.whole(batch)
             outputs = trainer.forward(share.batch)
             averages.add(trainer.losses(outputs, share))
-    log.pictures(trainer.iteration, "test", trainer.pictures(share.batch, outputs))
+    sample = f"sample {samples_of_last(inputs, samples)} of the evaluation set"
+    log.pictures(
+        trainer.iteration, "test", trainer.pictures(share.batch, outputs), render.in_words(trainer.tasks, sample)
+    )
     losses = averages.values()
     log.test_row(trainer.iteration, losses | {"loss": trainer.objective.mean(losses)}, perf_counter() - began)
     return False
