@@ -176,6 +176,25 @@ def test_the_table_of_a_sweep(calls: list[list[str]], capsys: pytest.CaptureFixt
         pipeline.main(["exp.yaml", "--point", "2"])
 
 
+def test_the_figures_of_a_table_are_those_of_each_output_and_segmentation() -> None:
+    held = [
+        {
+            "output": "affinity",
+            "cut_edges": {"average_precision": 0.5, "by_edge": {"error": 1}},
+            "curves": {"error": 1},
+        },
+        {
+            "output": "segmentation",
+            "file": "a/t1_affinity_7_seg_0.3.h5",
+            "adapted_rand": {"error": 0.25, "precision": 1},
+        },
+        {"output": "segmentation", "file": "a/t1_affinity_7_seg.h5", "voi": {"split": 1, "merge": 2}},
+    ]
+    assert dict(sweep.scores(held)) == {
+        "affinity average_precision": 0.5, "seg_0.3 adapted_rand error": 0.25, "seg voi split": 1, "seg voi merge": 2,
+    }  # fmt: skip
+
+
 def test_an_array_job_has_a_task_for_each_run(calls: list[list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     Path("exp.yaml").write_text(EXP + "sweep: {seed: [0, 1, 2]}\n")
