@@ -33,7 +33,7 @@ class DatasetModule(Protocol):
 
     Optional attributes: ``splits = {"train": [ids], "val": [ids]}``, the default ids; ``hints = {label: text}``, what
     to tell a user who asks for a label that is not there; ``tasks = (Task(...),)``, rows of its own beside those of
-    `deepem.tasks`, of the kinds that there are.
+    `deepem.tasks`, of the kinds that there are; ``ids_in(data_dir)``, the ids in a folder, in place of `data_info`.
     """
 
     data_info: Mapping[str, Any] | Sequence[str]
@@ -62,6 +62,14 @@ class TellsVolume(Protocol):
 
     def which(self, rng: np.random.Generator) -> str:
         """The name of the volume that the sample of this generator comes from."""
+
+
+@runtime_checkable
+class TellsMember(Protocol):
+    """A sampler that also tells which member of a superset a sample comes from."""
+
+    def member(self, rng: np.random.Generator) -> str:
+        """The name of the volume, with its superset's in front, that the sample of this generator comes from."""
 
 
 @runtime_checkable

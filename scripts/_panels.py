@@ -13,7 +13,6 @@ from deepem.tools import evaluate, scoring
 from deepem.utils.palette import class_colours
 
 MARK = (1.0, 0.72, 0.0)  # of structures that are marked on the grey image
-NEAREST = {(0, 0, 1), (0, 1, 0), (1, 0, 0)}  # the edges that waterz wants, of either sign
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ def segmented(p: evaluate.Prediction, ids: scoring.Array) -> tuple[str, scoring.
     """What is made of affinities: the way, the segments, and the least adapted Rand error of all ways there are."""
     size = p.voxel_size_nm or (1, 1, 1)
     swept = {"components": list(scoring.by_components(p.array, p.edges, evaluate.COMPONENTS_AT, size))}
-    if importlib.util.find_spec("waterz") and {tuple(map(abs, edge)) for edge in p.edges} >= NEAREST:
+    if importlib.util.find_spec("waterz") and scoring.hold_nearest(p.edges):
         swept["waterz"] = scoring.by_waterz(p.array, p.edges, evaluate.WATERZ_AT)
     best = {way: evaluate.best(pairs, ids, None) for way, pairs in swept.items()}
     way = min(best, key=lambda name: np.nan_to_num(best[name]["are"], nan=9))
@@ -121,6 +120,18 @@ def semantic_panels(
     ]
 
 
+def instance_panels(
+    p: evaluate.Prediction, grey: scoring.Array, truth: scoring.Array, label: str, z: int
+) -> list[Panel]:
+    """True and predicted objects of one section."""
+    measured = evaluate.score_objects(p, truth, label, None, "none")["instances"]
+    true, found = truth[:, z].max(0), p.array[0, z].astype(int)
+    return [
+        Panel("true objects", f"{measured['objects']} in the volume", marked(grey, colour_of(true), true > 0)),
+        Panel("predicted objects", f"AP {measured['ap'][0.5]:.3f}", marked(grey, colour_of(found), found > 0)),
+    ]
+
+
 def no_share(p: evaluate.Prediction, truth: scoring.Array, label: str) -> float:
     """Cells fill every section: none is richer in them."""
     return 0.0
@@ -150,5 +161,6 @@ KINDS: dict[str, Kind] = {
     "affinity": Kind(panels=affinity_panels, share=no_share),
     "binary": Kind(panels=binary_panels, share=share_of_events),
     "semantic": Kind(panels=semantic_panels, share=share_of_classes),
+    "instance": Kind(panels=instance_panels, share=share_of_classes),
 }
 """One entry per kind of `deepem.tasks`."""

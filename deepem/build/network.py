@@ -110,8 +110,12 @@ def create_network(
         filled_in["cropsz"] = sizes.crop
     if seed is not None:
         torch.manual_seed(seed)
-    made: nn.Module = model.create(**filled_in)
-    return made
+    made: Any = model.create(**filled_in)
+    if not isinstance(made, torch.nn.Module):
+        got = "a class" if isinstance(made, type) else "None" if made is None else f"a {type(made).__name__}"
+        raise InputError(model.where, f"{got} from create_model", "a torch.nn.Module")
+    network: nn.Module = made
+    return network
 
 
 def _comma(size: Sequence[int]) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from deepem import tasks
+from deepem.cli import plugins
 from deepem.cli.flags import filled, groups_of
 from deepem.cli.forwarding import ForwardOptions
 from deepem.cli.parser import Given, Parser
@@ -16,7 +17,7 @@ from deepem.tasks import Task
 from deepem.utils import checkpoint
 from deepem.utils.checkpoint import State
 from deepem.utils.errors import InputError
-from deepem.utils.files import run_folder
+from deepem.utils.files import inside, run_folder
 
 SIZES = ("fov", "inputsz", "outputsz")
 
@@ -76,6 +77,10 @@ def parse(
         trained = _trained(found["checkpoint"].state.get("options") or {}, values, rows)
         if not (values["model"] or trained.get("model")):
             raise InputError("--model", "nothing", "the model, which this checkpoint does not name")
+        where = checkpoint.path_of(run_folder(values["exp_name"]) / "models", found["checkpoint"].number)
+        for kind in ("model", "backbone"):
+            if not values[kind]:
+                plugins.require_own(kind, trained.get(kind), where)
         return {name: value for name, value in trained.items() if not values.get(name)}
 
     given = reader.read(words, between)
@@ -149,6 +154,7 @@ def _check(values: Mapping[str, Any], tasks_given: TaskOptions) -> None:
     if not any(wanted):
         wants = "the volumes under --data_dir to predict (or --gs_input, --spec, --dummy)"
         raise InputError("--test_ids", "nothing", wants)
+    _check_names(values)
     if values["variance"] and not values["test_aug"]:
         raise InputError("--variance", "no --test_aug", "the flips to take it over")
     if values["gs_input_norm"] and sum(values["gs_input_norm"]) >= 1:
@@ -158,3 +164,13 @@ def _check(values: Mapping[str, Any], tasks_given: TaskOptions) -> None:
             raise InputError(f"--{flag}", ",".join(map(str, values[flag])), f"{least} or more on every axis")
     if values["pad_small"] and values["crop_center"]:
         raise InputError("--pad_small", "--crop_center", "one of them")
+
+
+def _check_names(values: Mapping[str, Any]) -> None:
+    """Refuse names that lead out of their folders."""
+    for flag in ("test_ids", "data_names"):
+        for name in values[flag] or ():
+            inside(f"--{flag}", name)
+    for flag in ("out_prefix", "out_tag"):
+        if {"/", "\0"} & set(values[flag]):
+            raise InputError(f"--{flag}", values[flag], "a part of a file's name, without /")

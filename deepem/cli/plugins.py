@@ -29,17 +29,26 @@ from typing import Any
 
 from deepem.utils import byfile
 from deepem.utils.errors import InputError, unreadable
+from deepem.utils.exit_codes import STOPPED
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of plug-in: the flag that names it, where short names live, and what a module of it must offer."""
+    """A kind of plug-in: the flag that names it, where short names live, and what a module of it must offer.
+
+    Attributes:
+        flag: The flag.
+        package: The package of short names.
+        offers: Name -> how it is written; the first is the entry function.
+        instead: The function that a module may offer in place of the entry function.
+    """
 
     flag: str
     package: str
     offers: Mapping[str, str]
+    instead: str | None = None
 
     @property
     def entry(self) -> str:
@@ -55,6 +64,7 @@ KINDS: dict[str, Kind] = {
             "load_data": "load_data(data_dir, data_ids=None, *, class_keys, labels)",
             "data_info": "data_info, a dict or list that names the ids",
         },
+        instead="get_items",
     ),
     "sampler": Kind(
         "--sampler",
@@ -99,16 +109,40 @@ class PlugIn:
     @contextmanager
     def calling(self) -> Iterator[None]:
         """Wrap calls into the plug-in: a file that it cannot read is bad input and named together with the module."""
-        try:
-            yield
-        except OSError as error:
-            raise unreadable(self.where, error) from error
+        with no_exit(self.where):
+            try:
+                yield
+            except OSError as error:
+                raise unreadable(self.where, error) from error
 
     def create(self, *arguments: Any, **filled_in: Any) -> Any:
         """Call its entry function with its flags."""
-        entry = getattr(self.module, KINDS[self.kind].entry)
+        entry = entry_of(self.kind, self.module)
         with self.calling():
             return entry(*arguments, **filled_in, **self.flags)
+
+
+SUCCESSORS = {
+    "dataprovider3": "deepem.data.provider, and deepem.data.emio for dataprovider3.emio",
+    "augmentor": "deepem.data.transform",
+    "emvision": "deepem.models.emvision",
+}
+"""Package of the public DeepEM -> what took its place."""
+
+
+@contextmanager
+def no_exit(where: str) -> Iterator[None]:
+    """Wrap what a plug-in runs: it may not end the program.
+
+    Raises:
+        InputError: it called sys.exit.
+    """
+    try:
+        yield
+    except SystemExit as error:
+        if error.code == STOPPED:  # a signal that asked the run to stop
+            raise
+        raise InputError(where, f"sys.exit({error.code})", "a result, or an exception that says why not") from error
 
 
 def load(kind: str, name: str) -> ModuleType:
@@ -123,13 +157,51 @@ def load(kind: str, name: str) -> ModuleType:
     if target is None:
         raise InputError(f"{row.flag} {name}", "no such module", f"one of {', '.join(siblings(kind))}, or a file")
     try:
-        module = importlib.import_module(target)
+        with no_exit(f"{row.flag} {name}"):
+            module = importlib.import_module(target)
     except OSError as error:
         raise InputError(f"{row.flag} {name}", error, "a module that can be read") from error
+    except ModuleNotFoundError as error:
+        if (instead := SUCCESSORS.get((error.name or "").split(".")[0])) is None:
+            raise
+        wants = f"{instead}; `deepem help migrate` lists what took whose place"
+        raise InputError(f"{row.flag} {name}", f"an import of {error.name}, of the public DeepEM", wants) from error
     for attribute, signature in row.offers.items():
-        if not hasattr(module, attribute):
+        if not hasattr(module, attribute) and not (attribute == row.entry and _offers_instead(row, module)):
             raise InputError(f"{row.flag} {name}", f"a module without {attribute}", signature)
     return module
+
+
+def entry_of(kind: str, module: ModuleType) -> Any:
+    """The entry function of a plug-in."""
+    row = KINDS[kind]
+    name = row.instead if row.instead and _offers_instead(row, module) else row.entry
+    return getattr(module, name)
+
+
+def _offers_instead(row: Kind, module: ModuleType) -> bool:
+    return row.instead is not None and not hasattr(module, row.entry) and hasattr(module, row.instead)
+
+
+def require_own(kind: str, word: str | None, where: object) -> None:
+    """Refuse to run code that nobody typed: of what a file names, only modules of deepem are imported.
+
+    Args:
+        kind: One of KINDS.
+        word: The module that the file names.
+        where: The file, named in errors.
+
+    Raises:
+        InputError: another module; it has to be named again.
+    """
+    target = None if word is None else locate(kind, word)
+    if word is not None and (target is None or not target.startswith(f"{KINDS[kind].package}.")):
+        flag = KINDS[kind].flag
+        raise InputError(
+            flag,
+            f"nothing, and {where} names {word}, which is not one of deepem's",
+            f"the module named again: {flag} {word}, or deepem.load(path, {kind}=...)",
+        )
 
 
 def locate(kind: str, name: str) -> str | None:
@@ -187,13 +259,12 @@ def short_name(name: str) -> str:
 def siblings(kind: str) -> list[str]:
     """Short names of the modules of a kind that come with deepem."""
     folder = ROOT.joinpath(*KINDS[kind].package.split(".")[1:])
-    entry = re.compile(
-        rf"^(def|class) {KINDS[kind].entry}\b|^{KINDS[kind].entry} =|import .*\b{KINDS[kind].entry}\b", re.M
-    )
+    names = "|".join(filter(None, (KINDS[kind].entry, KINDS[kind].instead)))
+    entry = re.compile(rf"^(def|class) ({names})\b|^({names}) =|import .*\b({names})\b", re.M)
     return [
         ".".join(path.relative_to(folder).with_suffix("").parts)
         for path in sorted(folder.rglob("*.py"))
-        if entry.search(path.read_text())
+        if entry.search(path.read_text(encoding="utf-8"))
     ]
 
 

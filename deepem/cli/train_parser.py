@@ -72,6 +72,10 @@ def _completed(values: Mapping[str, Any], chosen: TaskOptions) -> dict[str, Any]
         done["lr_until"] = done["lr_until"] or done["max_iter"]
     if done["lr_schedule"] == "step" and not done["lr_steps"]:
         raise InputError("--lr_schedule", "step without --lr_steps", "the steps at which the rate falls")
+    for name in ("loss", "margin0", "margin1", "class_balancing"):
+        known = {task.flag for task in chosen.chosen}
+        if isinstance(done[name], Mapping) and (other := [flag for flag in done[name] if flag and flag not in known]):
+            raise InputError(f"--{name}", other[0], f"chosen tasks: {', '.join(sorted(known))}")
     if done["test"]:
         done |= {name: min(value, done[name]) for name, value in SHORT_TRIAL.items()}
     return done

@@ -17,6 +17,9 @@ from deepem.utils.geometry import Vec3
 
 DEFAULT_FOV: Vec3 = (20, 256, 256)
 
+CALIBRATE = 40
+"""Samples that batch-norm statistics are taken over where the weights are not averaged."""
+
 SCHEDULES = ("constant", "step", "cosine", "poly")
 
 
@@ -89,7 +92,7 @@ class RunOptions(Group):
     title = "run"
     exp_name: str | None = flag(None, "folder under experiments/ (default: <dataset>_<tasks>)", resume=FREE)
     max_iter: int = flag(1_000_000, "optimiser steps in all", read=words.counting, metavar="N", resume=FREE)
-    batch_size: int = flag(1, "samples per step", read=words.counting, metavar="N")
+    batch_size: int = flag(1, "samples per step, over all processes or GPUs together", read=words.counting, metavar="N")
     seed: int = flag(0, "decides every sample and the initial weights", read=words.natural)
     pretrain: str | None = flag(
         None, "start from those weights of this checkpoint that match", metavar="FILE", resume=FREE
@@ -102,12 +105,25 @@ class LossOptions(Group):
     """How losses are computed."""
 
     title = "loss"
-    loss: Literal["BCELoss", "MSELoss"] = flag("BCELoss", "criterion of affinities")
+    loss: Any = flag(
+        "BCELoss", "criterion of affinities, BCELoss or MSELoss; of other tasks: mit=MSELoss",
+        read=words.per_task(words.one_of("BCELoss", "MSELoss")), metavar="[TASK=]NAME", many="+",
+        gather=words.by_task,
+    )  # fmt: skip
     size_average: bool = flag(False, "take the mean over voxels instead of the sum")
-    margin0: float = flag(0.0, "margin of target 0", read=words.fraction, metavar="M")
-    margin1: float = flag(0.0, "margin of target 1", read=words.fraction, metavar="M")
+    margin0: Any = flag(
+        0.0, "margin of target 0, of all tasks or mit=0.1",
+        read=words.per_task(words.fraction), metavar="[TASK=]M", many="+", gather=words.by_task,
+    )  # fmt: skip
+    margin1: Any = flag(
+        0.0, "margin of target 1, of all tasks or mit=0.1",
+        read=words.per_task(words.fraction), metavar="[TASK=]M", many="+", gather=words.by_task,
+    )  # fmt: skip
     inverse: bool = flag(False, "use margins to smooth the labels instead of masking what lies within them")
-    class_balancing: bool = flag(False, "balance cut and uncut edges of affinities")
+    class_balancing: Any = flag(
+        False, "balance cut and uncut edges of affinities; with names, the two classes of these tasks",
+        read=words.task_on, metavar="TASK", many="*", gather=words.by_task_or_on,
+    )  # fmt: skip
     default_aux: bool = flag(False, "use no margins for tasks other than affinities")
 
 
@@ -129,13 +145,26 @@ class OptimiserOptions(Group):
     accumulate: int = flag(
         1, "compute each batch in N parts and add up their gradients, to save memory", read=words.counting, metavar="N"
     )
-    ema: float = flag(0.0, "average the weights with this decay, such as 0.999", read=words.fraction, metavar="DECAY")
+    ema: float = flag(
+        0.999, "evaluate and store the moving average of the weights too, with this decay; 0 turns it off",
+        read=words.fraction, metavar="DECAY", resume=ASK, older=0.0,
+    )  # fmt: skip
+    calibrate: int | None = flag(
+        None, "take the batch-norm statistics of the weights that are used over N training samples; 0: as they come "
+        f"(default: 0 with --ema, {CALIBRATE} without)",
+        read=words.natural, metavar="N", resume=FREE, older=0,
+    )  # fmt: skip
     freeze: list[str] | None = flag(
         None, "keep these parameters fixed: core.enc, or *.bias", metavar="NAME", many="+", resume=ASK
     )
     lr_scale: list[tuple[str, float]] | None = flag(
         None, "multiply the learning rate of some parameters", read=_scale, metavar="NAME=X", many="+", resume=ASK
     )
+
+    @property
+    def calibration_samples(self) -> int:
+        """How many samples batch-norm statistics are taken over; 0 for none."""
+        return (0 if self.ema else CALIBRATE) if self.calibrate is None else self.calibrate
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 KINDS has one entry per kind of `deepem.tasks`. An entry says all of this; nothing has a default::
 
     ids        the target is instance ids, of the type of the ids in the volumes; else it is bytes
+    by_class   the label may have a channel of ids for each class
     store      (where, label as a dataset gives it) -> (C, Z, Y, X), checked and small
     channels   channels of the output -> channels of the target
     check      refuses a stored label that the target cannot be made from
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 
 from deepem.data import target
 from deepem.data.borders import dilated, eroded
-from deepem.data.labels import as_classes, as_ids
+from deepem.data.labels import as_classes, as_ids, as_ids_by_class
 from deepem.data.transform.label import components
 from deepem.tasks import Task
 from deepem.utils.errors import InputError
@@ -79,6 +80,7 @@ class Kind:
     """An entry; see the module."""
 
     ids: bool
+    by_class: bool
     store: Callable[[str, Any], Array]
     channels: Callable[[int], int]
     check: Check
@@ -86,11 +88,24 @@ class Kind:
 
 
 def _ids(label: Array, how: Making, out: Array | None) -> Array:
-    if how.change.erosion:
-        label = eroded(label, how.change.erosion)
-    if how.change.components:
-        label = components(label)
-    return target.ids(label, how.dtype, out)
+    return target.ids(_changed(target.of_one_channel(label), how.change), how.dtype, out)
+
+
+def _ids_by_class(label: Array, how: Making, out: Array | None) -> Array:
+    return target.ids(_changed(label, how.change), how.dtype, out)
+
+
+def _changed(label: Array, change: Change) -> Array:
+    if change.erosion:
+        label = eroded(label, change.erosion)
+    return components(label) if change.components else label
+
+
+def _check_ids_by_class(where: str, how: Making, label: Array, mask: Array | None) -> None:
+    if len(label) != how.channels:
+        raise InputError(
+            f"{where} {how.task.source}", f"{len(label)} volumes of ids", f"{how.channels}, one for each class"
+        )
 
 
 def _anything(where: str, how: Making, label: Array, mask: Array | None) -> None:
@@ -103,7 +118,7 @@ def _binary(label: Array, how: Making, out: Array | None) -> Array:
     widened = how.change.dilation if how.task.fallback else 0
     into = None if widened else out
     if how.derived:
-        made = target.boundary(label, how.touching, into, how.partly)
+        made = target.boundary(target.of_one_channel(label), how.touching, into, how.partly)
     else:
         made = target.binary(label, how.channels, into)
     return target.ids(dilated(made, widened), how.dtype, out) if widened else made
@@ -132,9 +147,12 @@ def _one(channels: int) -> int:
 
 
 KINDS: dict[str, Kind] = {
-    "affinity": Kind(ids=True, store=as_ids, channels=_one, check=_anything, make=_ids),
-    "binary": Kind(ids=False, store=as_classes, channels=int, check=_check_binary, make=_binary),
-    "semantic": Kind(ids=False, store=as_classes, channels=_one, check=_check_semantic, make=_semantic),
+    "affinity": Kind(ids=True, by_class=False, store=as_ids, channels=_one, check=_anything, make=_ids),
+    "binary": Kind(ids=False, by_class=False, store=as_classes, channels=int, check=_check_binary, make=_binary),
+    "semantic": Kind(ids=False, by_class=False, store=as_classes, channels=_one, check=_check_semantic, make=_semantic),
+    "instance": Kind(
+        ids=True, by_class=True, store=as_ids_by_class, channels=int, check=_check_ids_by_class, make=_ids_by_class
+    ),
 }
 
 
@@ -146,10 +164,15 @@ def id_labels(rows: Iterable[Task]) -> frozenset[str]:
 
 
 def storage(label: str, rows: Iterable[Task]) -> Callable[[str, Any], Array]:
-    """How a label of the rows is stored: as ids if any of them needs ids, else as its first row's kind says."""
+    """How a label of the rows is stored: as ids if any of them needs ids, else as its first row's kind says.
+
+    Ids may have a channel for each class where a row has several classes; other rows take the ids of all channels.
+    """
     rows = tuple(rows)
     users = [KINDS[row.kind] for row in rows if row.source == label]
     wanting_ids = [kind for kind in users if kind.ids]
+    if any(KINDS[row.kind].by_class and row.channels > 1 for row in rows if row.source == label):
+        return as_ids_by_class
     if not wanting_ids and label in id_labels(rows):
         return as_ids
     return next((kind.store for kind in [*wanting_ids, *users]), as_classes)

@@ -43,11 +43,21 @@ def as_ids(where: str, given: Any) -> Array:
         InputError: no ids, or the greatest value of a type of 32 bits or more, which stands for no label.
     """
     array = four(where, given)
+    if array.shape[0] != 1:
+        raise InputError(where, f"{array.shape[0]} channels", "one channel of instance ids")
+    return as_ids_by_class(where, array)
+
+
+def as_ids_by_class(where: str, given: Any) -> Array:
+    """Instance ids, a channel for each class of objects, (C, Z, Y, X) int32 or int64; see `as_ids`.
+
+    Raises:
+        InputError: as `as_ids`, but for the number of channels.
+    """
+    array = four(where, given)
     wants = "instance ids: whole numbers from 0 (background), or -1 where nothing is known"
     if array.dtype.kind not in "iu":
         raise InputError(where, f"{array.dtype} labels", wants)
-    if array.shape[0] != 1:
-        raise InputError(where, f"{array.shape[0]} channels", "one channel of instance ids")
     low, high = int(array.min()), int(array.max())
     if low < UNKNOWN:
         raise InputError(where, f"the negative label {low}", wants)
@@ -74,7 +84,7 @@ def known(ids: Array, mask: Array | None) -> Array | None:
     if int(ids.min()) > UNKNOWN:
         return None
     whole: Array = np.ones((), np.uint8) if mask is None else mask
-    less: Array = np.where(ids == UNKNOWN, whole.dtype.type(0), whole)
+    less: Array = np.where((ids == UNKNOWN).any(0, keepdims=True), whole.dtype.type(0), whole)
     return less
 
 

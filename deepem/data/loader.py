@@ -39,10 +39,13 @@ from deepem.data.volume import Array, Shared, map_file
 from deepem.data.worker import IN_USE, POLL_S, Done, Failed, Order, Part, Stream, generator, make, view, work
 from deepem.utils.errors import InputError
 
-__all__ = ["WorkerError", "batches", "generator"]
+__all__ = ["GivenUpError", "WorkerError", "batches", "generator"]
 
 AHEAD = 3
 """Batches under way or waiting, per worker."""
+
+PATIENCE_S = 5.0
+"""How long a batch is still waited for when the caller wants to wait no longer."""
 
 STARTUP_S = 300.0
 """How long a worker may take to start: a spawned one imports everything first."""
@@ -52,6 +55,10 @@ Batch = dict[str, Tensor]
 
 class WorkerError(RuntimeError):
     """A worker process died or hangs."""
+
+
+class GivenUpError(RuntimeError):
+    """The caller wanted to wait no longer for a batch."""
 
 
 class _Trace(Exception):
@@ -75,6 +82,7 @@ def batches(
     pin_memory: bool = False,
     context: str | None = None,
     worker_timeout: float = 60.0,
+    give_up: Callable[[], bool] = lambda: False,
 ) -> Iterator[Batch]:
     """The batches start, ..., stop - 1: tensors (N, C, Z, Y, X) by key.
 
@@ -93,6 +101,7 @@ def batches(
         pin_memory: Copy each batch into page-locked memory.
         context: How workers start, fork or spawn; fork where the system has it (Linux).
         worker_timeout: Seconds after which a worker that has not begun another sample counts as hanging.
+        give_up: Asked while a batch is waited for: whether to end that after PATIENCE_S.
 
     An array that is one value throughout (a mask of ones) is a tensor whose strides are all 0, the same in all batches:
     read it, do not write.
@@ -101,6 +110,7 @@ def batches(
         InputError: batch_size is not a multiple of world. Also any error of a sample, as it was raised, with the
             sample's name, when its batch is due.
         WorkerError: a worker died (at once) or hangs.
+        GivenUpError: see `give_up`.
     """
     if batch_size < 1 or batch_size % world:
         raise InputError("batch_size", batch_size, f"a positive multiple of the number of processes, {world}")
@@ -110,7 +120,7 @@ def batches(
     if num_workers == 0:
         made = (_make(stream, indices) for _, indices in orders)
     else:
-        made = _Pool(stream, min(num_workers, max(1, stop - start)), context, worker_timeout).run(orders)
+        made = _Pool(stream, min(num_workers, max(1, stop - start)), context, worker_timeout, give_up).run(orders)
     return map(_pinned, made) if pin_memory else made
 
 
@@ -193,10 +203,12 @@ def _free(slot: Array, owner: int) -> None:
 class _Pool:
     """Worker processes, and the batches that they have made before their turn."""
 
-    def __init__(self, stream: Stream, size: int, context: str | None, timeout: float) -> None:
+    def __init__(
+        self, stream: Stream, size: int, context: str | None, timeout: float, give_up: Callable[[], bool]
+    ) -> None:
         method = context or ("fork" if sys.platform == "linux" else "spawn")
         processes = multiprocessing.get_context(method)
-        self.stream, self.timeout = stream, timeout
+        self.stream, self.timeout, self.give_up = stream, timeout, give_up
         self.beats = Shared.zeros((size, 2), np.int64)
         self.workers: list[_Worker] = []
         self.close = util.Finalize(self, _stop, (self.workers,), exitpriority=10)
@@ -232,8 +244,12 @@ class _Pool:
         return []
 
     def _wait_for(self, number: int) -> Batch:
+        polls = 0
         while number not in self.ready:
             self._receive()
+            polls += self.give_up()
+            if polls * POLL_S > PATIENCE_S and number not in self.ready:
+                raise GivenUpError(f"no batch {number} for {PATIENCE_S:.0f} s")
         batch = self.ready.pop(number)
         if isinstance(batch, Failed):
             raise batch.error from _Trace(batch.trace)

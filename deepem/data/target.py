@@ -59,6 +59,11 @@ def soft(label: Array, channels: int, out: Array | None = None) -> Array:
     return out
 
 
+def of_one_channel(label: Array) -> Array:
+    """Ids that have a channel for each class (C, Z, Y, X) as ids of all, (1, Z, Y, X): the greatest at each voxel."""
+    return label if len(label) == 1 else label.max(0, keepdims=True)
+
+
 def binary(label: Array, channels: int, out: Array | None = None) -> Array:
     """0 or 1 at every voxel, (channels, Z, Y, X) uint8, from class labels (1 or channels, Z, Y, X).
 

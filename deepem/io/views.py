@@ -51,7 +51,13 @@ def blocks_of(volume: Volume, piece: Sequence[int] = (16, 2048, 2048)) -> Iterat
 
 
 class Mirrored(View):
-    """A volume padded by reflection, its border voxels not repeated, as many times over as it takes."""
+    """A volume padded by reflection, its border voxels not repeated, as many times over as it takes.
+
+    Attributes:
+        own: Where the volume itself lies, if the padding only makes room for a patch; else None.
+    """
+
+    own: Box | None = None
 
     def __init__(self, inner: Volume, before: Vec3, after: Vec3) -> None:
         super().__init__(inner)
@@ -61,9 +67,11 @@ class Mirrored(View):
 
     @classmethod
     def to_size(cls, inner: Volume, least: Vec3) -> Mirrored:
-        """Padded to at least a size, the smaller half in front."""
+        """Padded to at least a size, the smaller half in front; what is asked for of it is its own extent alone."""
         missing = [max(m - n, 0) for m, n in zip(least, inner.size, strict=True)]
-        return cls(inner, vec3(m // 2 for m in missing), vec3(m - m // 2 for m in missing))
+        made = cls(inner, vec3(m // 2 for m in missing), vec3(m - m // 2 for m in missing))
+        made.own = Box(made.before, vec3(b + n for b, n in zip(made.before, inner.size, strict=True)))
+        return made
 
     def read(self, box: Box) -> Array:
         """The box, the padding filled in."""

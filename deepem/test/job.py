@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -12,11 +13,12 @@ from deepem.build.device import choose_device, has_fast_bf16
 from deepem.build.network import create_network, crops, patch_sizes
 from deepem.cli.forward_parser import Found
 from deepem.cli.forwarding import ForwardOptions
+from deepem.cli.task_flags import stored_rows, task_options
 from deepem.io.volume import Volume
 from deepem.scan.augment import VARIANCE, Augmented
 from deepem.scan.flips import Flip
 from deepem.scan.grid import Grid, resolve_stride
-from deepem.scan.kinds import activations, edges_by_output
+from deepem.scan.kinds import activations, edges_by_output, is_dense
 from deepem.scan.memory import Cost, Cut, available, cut, in_words, trial
 from deepem.scan.stitch import Scan
 from deepem.scan.weights import Blend, choose_profile
@@ -33,6 +35,7 @@ from deepem.utils.crop import centre_slices
 from deepem.utils.errors import InputError, reason, warn
 from deepem.utils.geometry import Box, Vec3, vec3
 from deepem.utils.intensity import from_plain
+from deepem.utils.provenance import checksum, provenance
 
 
 class Job:
@@ -40,6 +43,7 @@ class Job:
 
     Attributes:
         tasks: The rows that are predicted.
+        objects: Those of them whose output is a list of objects; what follows is of the others.
         patch: The input patch, (z, y, x).
         output: The output patch.
         front: Voxels of the patch in front of the output, as the network was trained to crop.
@@ -48,18 +52,24 @@ class Job:
         heads: Name of each output of the network -> number of channels.
         written: The volumes that are written, variances included.
         outputs: Name of each of them -> number of channels.
+        files: The same, with those of objects.
         dtypes: Name of each of them -> type.
         classes: Names of those that are classes.
     """
 
     def __init__(self, options: ForwardOptions, found: Found) -> None:
         self.options, self.number = options, found.number
+        self._trained = {k: v for k, v in (found.state.get("provenance") or {}).items() if k in ("version", "commit")}
         self.device = torch.device(choose_device(options.speed.gpu_id, options.speed.cpu, "--gpu_id"))
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)  # else page-locked memory takes some of the first GPU
         if options.speed.amp and not has_fast_bf16(self.device.type):
             warn("--amp: this processor is no faster in bfloat16 than in float32")
         self.tasks = options.tasks.chosen
+        self.objects = [task for task in self.tasks if not is_dense(task)]
+        self.dense = [task for task in self.tasks if is_dense(task)]
+        if self.objects:
+            _refuse_unfit(options, self.objects[0])
         self.patch = vec3(options.inputsz)
         self.channels = _input_channels(found.state)
         self.intensity = from_plain(found.state.get("intensity"))
@@ -71,12 +81,13 @@ class Job:
         self.front = vec3(s.start for s in centre_slices(self.patch, self.output))
         self.stride = resolve_stride(self.output, options.patches.overlap, options.patches.stride)
         self.flips = [Flip.of(k) for k in options.patches.test_aug or ()]
-        self.edges = edges_by_output(self.tasks)
-        self.heads = {task.name: task.channels for task in self.tasks}
-        self.written = written(self.tasks)
+        self.edges = edges_by_output(self.dense)
+        self.heads = {task.name: task.channels for task in self.dense}
+        self.written = written(self.dense)
         if options.patches.variance:
-            self.written |= {f"{t.name}{VARIANCE}": Written(t, "variance", t.channels) for t in self.tasks}
+            self.written |= {f"{t.name}{VARIANCE}": Written(t, "variance", t.channels) for t in self.dense}
         self.outputs = {name: one.channels for name, one in self.written.items()}
+        self.files = self.outputs | {task.name: 1 for task in self.objects}
         self.dtypes = {name: one.dtype or options.files.out_dtype for name, one in self.written.items()}
         self.classes = {name for name, one in self.written.items() if one.values == "class"}
         self.network = Network(
@@ -87,7 +98,7 @@ class Job:
             options.speed.amp,
             self.heads,
             gives,
-            activations(self.tasks),
+            activations(self.dense),
         )
         self._cost: Cost | None = None
 
@@ -96,9 +107,10 @@ class Job:
         options, plug_in = self.options, self.options.model()
         asked = options.network.outputsz if crops(plug_in) else None  # else the scan crops
         sizes = patch_sizes(plug_in, self.patch, asked)
-        model = create_network(plug_in, self.tasks, self.channels, sizes)
+        rows = _rows_of_network(state, self.tasks)
+        model = create_network(plug_in, rows, self.channels, sizes)
         where = checkpoint.path_of(options.models, self.number)
-        weights = _without_other_heads(state.get("ema") or state["state_dict"], self.tasks)
+        weights = _without_other_heads(state.get("ema") or state["state_dict"], rows)
         if left := checkpoint.load_weights(model, weights, where, matching=options.run.pretrain):
             warn(f"{where}: not in it, or of another shape: {', '.join(left)}")
         model.to(self.device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # quicker
@@ -106,6 +118,12 @@ class Job:
         model.train(options.run.no_eval)
         called: Any = torch.compile(model, dynamic=False) if options.speed.compile else model  # patches have one size
         return called, sizes.output
+
+    @cached_property
+    def provenance(self) -> dict[str, Any]:
+        """What made the outputs: program, machine, and the checkpoint with its checksum."""
+        path = checkpoint.path_of(self.options.models, self.number)
+        return provenance(checkpoint=str(path), checkpoint_sha256=checksum(path), trained=self._trained)
 
     def covered(self, volume: Volume) -> Box:
         """The voxels of a volume that are predicted: what the patches cover, less what is cropped away.
@@ -116,14 +134,19 @@ class Job:
         if any(n < p for n, p in zip(volume.size, self.patch, strict=True)):
             wants = f"at least one patch, {self.patch}, or --pad_small"
             raise InputError(volume.name, f"a volume of {volume.size}", wants)
-        (begin, end) = self._grid(volume.size).covered
+        whole = self._grid(volume.size).covered
+        own = getattr(volume, "own", None)
+        if own is not None:
+            whole = Box(
+                vec3(map(max, whole.begin, own.begin)), vec3(map(min, whole.end, own.end))
+            )  # what was padded is no result
+        (begin, end) = whole
         if (border := self.options.patches.crop_border) is not None:
             begin = vec3(b + c // 2 for b, c in zip(begin, border, strict=True))
             end = vec3(e - c // 2 for e, c in zip(end, border, strict=True))
         if (centre := self.options.patches.crop_center) is not None:
             begin = vec3(b + (e - b) // 2 - c // 2 for b, e, c in zip(begin, end, centre, strict=True))
             end = vec3(b + c for b, c in zip(begin, centre, strict=True))
-        whole = self._grid(volume.size).covered
         if any(b >= e or b < f or e > t for b, e, f, t in zip(begin, end, *whole, strict=True)):
             raise InputError(
                 "--crop_border, --crop_center", f"{begin} to {end}", f"a part of {whole.begin} to {whole.end}"
@@ -240,6 +263,34 @@ def _compile_now(network: Network, patches: torch.Tensor) -> None:
         raise InputError(
             "--compile", reason(error), "a compiler such as g++ and a network it takes, or no --compile"
         ) from error
+
+
+UNFIT = ("test_aug", "mirror", "force_crop", "crop_border", "crop_center")
+"""Flags that mean something for blended patches alone."""
+
+
+def _refuse_unfit(options: ForwardOptions, row: Task) -> None:
+    """Refuse what cannot be done with objects.
+
+    Raises:
+        InputError: a flag of blended patches, or volumes behind cloud-volume.
+    """
+    for name in UNFIT:
+        if getattr(options.patches, name):
+            raise InputError(f"--{name}", f"together with --{row.flag}", "one of them: objects are not blended")
+    if options.cloud.gs_input or options.cloud.gs_output or options.batch.dummy:
+        wants = "--test_ids without --gs_output: objects of files, into files"
+        raise InputError("--gs_input, --gs_output, --dummy", f"together with --{row.flag}", wants)
+
+
+def _rows_of_network(state: State, chosen: Sequence[Task]) -> Sequence[Task]:
+    """The heads to build: those asked for; all that were trained where a network has objects among its outputs."""
+    options = state.get("options") or {}
+    trained = task_options(stored_rows(state), options).weights
+    rows = [task for task in stored_rows(state) if trained.get(task.flag)]
+    if all(is_dense(task) for task in rows):
+        return chosen
+    return task_options(stored_rows(state), options).chosen
 
 
 def _without_other_heads(weights: Mapping[str, Any], chosen: Sequence[Task]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import posixpath
 from collections.abc import Iterator, Mapping
@@ -23,6 +24,7 @@ from deepem.io.stored import Image, warn_of_absent
 from deepem.io.views import Masked, Mirrored, Normalised, Ranged, blocks_of, tables_of
 from deepem.io.volume import Volume, VoxelSize
 from deepem.scan.augment import VARIANCE
+from deepem.test.detect import predict_objects
 from deepem.test.job import Job
 from deepem.test.place import Place, filled
 from deepem.test.progress import tell
@@ -47,8 +49,8 @@ def predict_all(job: Job) -> list[Summary]:
     refuse_shared(job)
     for name in options.volumes:  # bad input is found before the first volume is begun
         with file_volume(job, name) as volume:
-            covered = job.covered(volume)
-            if options.cloud.gs_output:
+            covered = job.covered(volume) if job.dense else None
+            if options.cloud.gs_output and covered:
                 file_placement(job, volume, covered, name).check()
     return [predict_file(job, name) for name in options.volumes]
 
@@ -66,7 +68,7 @@ def refuse_shared(job: Job) -> None:
             places = [filled(options.cloud.gs_output, options.cloud.keywords, name).rstrip("/")]
             wants = "--gs_output with a {} for the id, without --keywords"
         else:
-            places = [str(path) for path in file_paths(options, job.outputs, job.number, name).values()]
+            places = [str(path) for path in file_paths(options, job.files, job.number, name).values()]
             wants = "a run for each, with --out_prefix or --out_tag: in file names / is _"
         for place in places:
             if (other := taken.setdefault(place, name)) != name:
@@ -93,17 +95,32 @@ def predict_file(job: Job, name: str) -> Summary:
     """Predict the volume of an id, into files or, with an output path, behind cloud-volume."""
     options = job.options
     with file_volume(job, name) as volume:
-        covered = job.covered(volume)
-        if options.cloud.gs_output:
-            return {"name": name, **file_placement(job, volume, covered, name).predict(volume)}
-        paths = file_paths(options, job.outputs, job.number, name)
-        begin = vec3(o + b for o, b in zip(volume.origin, covered.begin, strict=True))
-        size = voxel_size_of(options, volume)
-        attributes = {output: one.attributes(begin, size) for output, one in job.written.items()}
-        with Hdf5Sink(paths, job.outputs, covered, job.dtypes, attributes) as sink:
-            figures = job.run(volume, covered, sink, label=name)
+        figures: Summary = {"name": name, "outputs": {}}
+        if job.dense:
+            figures |= _predict_dense(job, name, volume)
+        source = Path(options.files.data_dir) / name / options.files.input_name
+        for task in job.objects:
+            path = file_paths(options, job.files, job.number, name)[task.name]
+            figures[task.name] = predict_objects(job, task, volume, path, source, voxel_size_of(options, volume))
+            figures["outputs"][task.name] = str(path)
+    return figures
+
+
+def _predict_dense(job: Job, name: str, volume: Volume) -> Summary:
+    """The outputs of the volume of an id that have a value at every voxel."""
+    options = job.options
+    covered = job.covered(volume)
+    if options.cloud.gs_output:
+        return dict(file_placement(job, volume, covered, name).predict(volume))
+    paths = file_paths(options, job.outputs, job.number, name)
+    begin = vec3(o + b for o, b in zip(volume.origin, covered.begin, strict=True))
+    size = voxel_size_of(options, volume)
+    made = {"provenance": json.dumps(job.provenance)}
+    attributes = {output: one.attributes(begin, size) | made for output, one in job.written.items()}
+    with Hdf5Sink(paths, job.outputs, covered, job.dtypes, attributes) as sink:
+        figures = job.run(volume, covered, sink, label=name)
     tell(f"{name}: wrote {', '.join(map(str, paths.values()))}")
-    return {"name": name, **figures, "outputs": {output: str(path) for output, path in paths.items()}}
+    return {**figures, "outputs": {output: str(path) for output, path in paths.items()}}
 
 
 def voxel_size_of(options: ForwardOptions, volume: Volume) -> VoxelSize | None:
@@ -279,7 +296,7 @@ class Placement:
             "method": "deepem forward",
             "input": self.volume.name,
             "experiment": str(options.run.exp_name),
-            "checkpoint": self.job.number,
+            **self.job.provenance,
             "options": {name: value if isinstance(value, (int, float, str, bool)) else str(value)
                         for name, value in sorted(options.flat().items()) if value not in (None, False, "", [])},
         }  # fmt: skip

@@ -23,6 +23,7 @@ import numpy as np
 
 from deepem import tasks
 from deepem.data import emio, target
+from deepem.evaluate import instances
 from deepem.tools import output, scoring
 from deepem.utils.errors import InputError
 from deepem.utils.geometry import Box, Vec3, vec3
@@ -150,7 +151,7 @@ def score_affinity(
     if method in ("components", "both"):
         swept = scoring.by_components(prediction.array, prediction.edges, COMPONENTS_AT, size)
         result["segmentation"]["components"] = best(swept, ids, mask)
-    if method in ("waterz", "both"):
+    if method in ("waterz", "both") and scoring.hold_nearest(prediction.edges):
         agglomerated = scoring.by_waterz(prediction.array, prediction.edges, WATERZ_AT)
         result["segmentation"]["waterz"] = best(agglomerated, ids, mask)
     return result
@@ -207,7 +208,20 @@ def classes_of(prediction: Prediction) -> scoring.Array:
 
 Score = Callable[[Prediction, scoring.Array, str, scoring.Array | None, str], dict[str, Any]]
 
-SCORES: dict[str, Score] = {"affinity": score_affinity, "binary": score_binary, "semantic": score_semantic}
+
+def score_objects(
+    prediction: Prediction, volume: scoring.Array, label: str, mask: scoring.Array | None, method: str
+) -> dict[str, Any]:
+    """Objects found, missed and made up, by mask."""
+    return {"instances": instances(prediction.array[0], volume.max(0), mask=mask)}
+
+
+SCORES: dict[str, Score] = {
+    "affinity": score_affinity,
+    "binary": score_binary,
+    "semantic": score_semantic,
+    "instance": score_objects,
+}
 """One entry per kind of `deepem.tasks`: (prediction, volume (C, Z, Y, X), its label, mask, --segment) -> figures."""
 
 

@@ -19,6 +19,7 @@ from deepem.tasks import Task
 from deepem.tools import output
 from deepem.utils.crop import centre_crop
 from deepem.utils.errors import InputError
+from deepem.utils.frames import boxes_of, frames
 from deepem.utils.geometry import vec3
 
 Picture = NDArray[np.uint8]
@@ -46,6 +47,11 @@ def _channel_names(task: Task) -> list[str]:
     return [f"{task.name} {i + 1}" for i in range(task.channels)] if task.channels > 1 else [task.name]
 
 
+def _box_frames(task: Task, target: NDArray[Any]) -> list[NDArray[Any]]:
+    """The frames of the boxes of each class."""
+    return [frames(boxes_of(volume), vec3(volume.shape)) for volume in target]
+
+
 KINDS: dict[str, Kind] = {
     "affinity": Kind(ids=lambda target: target[0], names=_nothing, outlines=_nothing),
     "binary": Kind(ids=lambda target: None, names=_channel_names, outlines=lambda task, target: list(target)),
@@ -54,6 +60,7 @@ KINDS: dict[str, Kind] = {
         names=lambda task: [f"{task.name} {c}" for c in range(1, task.channels)],
         outlines=lambda task, target: [target[0] == c for c in range(1, task.channels)],
     ),
+    "instance": Kind(ids=lambda target: target.max(0), names=_channel_names, outlines=_box_frames),
 }
 """One entry per kind of `deepem.tasks`."""
 

@@ -1,13 +1,32 @@
-"""The losses on the evaluation set, between training steps."""
+"""Between training steps: the losses on the evaluation set, and the statistics of the weights that are used."""
 
 from __future__ import annotations
 
 from time import perf_counter
 
+from deepem.train import render
 from deepem.train.inputs import Inputs
 from deepem.train.logger import Averages, Logger
 from deepem.train.preempt import Preemption
 from deepem.train.trainer import Trainer
+
+
+def calibrate(trainer: Trainer, inputs: Inputs, log: Logger) -> None:
+    """Take the batch-norm statistics of the weights that are used anew, where that is asked for, and tell the cost."""
+    if not trainer.used.to_calibrate:
+        return
+    began, size = perf_counter(), inputs.loading.batch_size
+    samples = -(-trainer.used.samples // size) * size
+    trainer.calibrate(inputs.calibration(samples))
+    seconds = perf_counter() - began
+    log.pause(seconds)
+    log.line(f"batch-norm statistics taken over {samples} training samples  ({seconds:.1f} s)")
+
+
+def samples_of_last(inputs: Inputs, samples: int) -> int:
+    """The index of the first sample of the last batch of an evaluation, which is the one that is drawn."""
+    size = inputs.loading.batch_size
+    return (-(-samples // size) - 1) * size + inputs.ranks.rank
 
 
 def evaluate(trainer: Trainer, inputs: Inputs, log: Logger, preemption: Preemption, samples: int) -> bool:
@@ -21,6 +40,8 @@ def evaluate(trainer: Trainer, inputs: Inputs, log: Logger, preemption: Preempti
     """
     if not inputs.evaluates:
         return False
+    if trainer.settings.eval_mode:
+        calibrate(trainer, inputs, log)
     began, averages = perf_counter(), Averages(trainer.ranks)
     with trainer.evaluating():
         for batch in inputs.evaluation(samples):
@@ -29,7 +50,10 @@ def evaluate(trainer: Trainer, inputs: Inputs, log: Logger, preemption: Preempti
             share = trainer.whole(batch)
             outputs = trainer.forward(share.batch)
             averages.add(trainer.losses(outputs, share))
-    log.pictures(trainer.iteration, "test", trainer.pictures(share.batch, outputs))
+    sample = f"sample {samples_of_last(inputs, samples)} of the evaluation set"
+    log.pictures(
+        trainer.iteration, "test", trainer.pictures(share.batch, outputs), render.in_words(trainer.tasks, sample)
+    )
     losses = averages.values()
     log.test_row(trainer.iteration, losses | {"loss": trainer.objective.mean(losses)}, perf_counter() - began)
     return False

@@ -28,13 +28,14 @@ def main(words: Sequence[str] | None = None) -> None:
     with one_line_errors("replay.py"):
         parser = argparse.ArgumentParser("replay.py", description="Run a dumped batch again, in float32 on the CPU.")
         parser.add_argument("dump", type=Path, metavar="FILE", help="nan/iterN.pt of a run")
-        path = parser.parse_args(words).dump
-        replay(checkpoint.read(path), path)
+        parser.add_argument("--model", help="the model module, where it is not one of deepem's")
+        given = parser.parse_args(words)
+        replay(checkpoint.read(given.dump), given.dump, given.model)
 
 
-def replay(dump: dict[str, Any], where: Path) -> None:
+def replay(dump: dict[str, Any], where: Path, model: str | None = None) -> None:
     """Forward and backward pass of a dump, with what is not finite told as it appears."""
-    run, batch = stored_run(dump, where), dump["batch"]
+    run, batch = stored_run(dump, where, model), dump["batch"]
     network = run.network()
     network.load_state_dict(dump["state_dict"])
     _tell(f"iteration {dump['iter']}: samples {dump['samples']}")

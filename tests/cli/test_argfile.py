@@ -18,6 +18,10 @@ CANDIDATES = ["3", "0.25", "2,2,2", "0,0,1", "core.enc=0.1", "bf16", "MSELoss", 
 TEXT = "it's #1 \\ and @2"
 BASE = ["--data", "synthetic", "--aff", "1"]
 MODULES = {
+    "loss": ["BCELoss", "aff=MSELoss"],
+    "margin0": ["0.25", "aff=0.1"],
+    "margin1": ["aff=0.1"],
+    "class_balancing": ["aff"],
     "data": ["deepem.data.dataset.synthetic"],
     "model": ["vrunet"],
     "backbone": ["resnet18"],

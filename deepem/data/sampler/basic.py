@@ -150,6 +150,10 @@ class Sampler:
         """The id that the sample of this generator is drawn from."""
         return self.provider.which(rng)
 
+    def member(self, rng: np.random.Generator) -> str:
+        """The volume that the sample of this generator is drawn from: ``id``, or ``id/name`` in a superset."""
+        return self.provider.pick(rng)[1].tag
+
     def locate(self, rng: np.random.Generator) -> tuple[str, Vec3]:
         """The volume (``id``, or ``id/name`` in a superset) and the (z, y, x) that the sample is cut around."""
         return self.provider.locate(rng)
