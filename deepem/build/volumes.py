@@ -109,6 +109,15 @@ def choose_ids(
     return train, val
 
 
+def find(datasets: Sequence[DataSet], word: str, flag: str) -> Ref:
+    """The volume that an id of the command line means.
+
+    Raises:
+        InputError: an unknown id, or one that two modules have.
+    """
+    return _find(_every(datasets), word, flag)
+
+
 def _require_distinct(datasets: Sequence[DataSet]) -> None:
     """Refuse a module that is named twice, in whichever way, and one that does not name its ids."""
     words: dict[str, str] = {}

@@ -195,6 +195,13 @@ class LogOptions(Group):
     eval_intv: int = flag(1000, "evaluate every N steps", read=words.counting, metavar="N", resume=FREE)
     eval_iter: int = flag(100, "samples per evaluation", read=words.counting, metavar="N", resume=FREE)
     no_eval: bool = flag(False, "evaluate in train mode", resume=FREE)
+    eval_segment: str | None = flag(
+        None, "predict, segment and score the whole of this volume now and then", metavar="ID", resume=FREE
+    )
+    eval_segment_intv: int = flag(10_000, "do that every N steps", read=words.counting, metavar="N", resume=FREE)
+    best_by: Literal["loss", "arand", "voi", "f1", "auc", "iou"] = flag(
+        "loss", "best.chkpt follows the loss on --val_ids, or this score of --eval_segment", resume=FREE
+    )
     chkpt_intv: int = flag(10_000, "save a checkpoint every N steps", read=words.counting, metavar="N", resume=FREE)
     chkpt_num: int = flag(
         0, "resume from this checkpoint; 0: from the newest", read=words.natural, metavar="N", resume=FREE
@@ -209,6 +216,10 @@ class LogOptions(Group):
     change: list[str] | None = flag(
         None, "flags that may differ from those that the run was started with", metavar="FLAG", many="+", resume=FREE
     )
+
+    def segments_after(self, iteration: int) -> bool:
+        """Whether the whole of a volume is to be scored after an iteration."""
+        return self.eval_segment is not None and iteration % self.eval_segment_intv == 0
 
 
 @dataclass(frozen=True)
@@ -276,6 +287,8 @@ class TrainOptions:
     typed: frozenset[str]
     lines: tuple[str, ...]
     """The command line as lines of an @file."""
+    settings: str = ""
+    """The same as a YAML file for --config."""
 
     @property
     def inputsz(self) -> Vec3:

@@ -219,6 +219,11 @@ def _dict(kind: Any) -> Form | None:
     return Form(read, f"NAME={form.metavar}", "*", dict)
 
 
+def takes_mapping(form: Form | None) -> bool:
+    """Whether a flag's value is a mapping: JSON, or NAME=VALUE several times."""
+    return form is not None and (form.metavar == "JSON" or str(form.metavar).startswith("NAME="))
+
+
 def words_of(value: Any) -> list[str]:
     """The words after a flag that give a value again."""
     if value is True:  # of a flag that may also name what it switches on

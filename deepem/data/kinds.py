@@ -88,17 +88,16 @@ class Kind:
 
 
 def _ids(label: Array, how: Making, out: Array | None) -> Array:
-    return target.ids(_changed(target.of_one_channel(label), how.change), how.dtype, out)
+    label = target.of_one_channel(label)
+    if how.change.erosion:
+        label = eroded(label, how.change.erosion)
+    if how.change.components:
+        label = components(label)
+    return target.ids(label, how.dtype, out)
 
 
 def _ids_by_class(label: Array, how: Making, out: Array | None) -> Array:
-    return target.ids(_changed(label, how.change), how.dtype, out)
-
-
-def _changed(label: Array, change: Change) -> Array:
-    if change.erosion:
-        label = eroded(label, change.erosion)
-    return components(label) if change.components else label
+    return target.ids(label, how.dtype, out)
 
 
 def _check_ids_by_class(where: str, how: Making, label: Array, mask: Array | None) -> None:

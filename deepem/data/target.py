@@ -50,6 +50,11 @@ def ids(label: Array, dtype: Any, out: Array | None = None) -> Array:
     return owned(contiguous(label, out))
 
 
+def of_one_channel(label: Array) -> Array:
+    """Ids that have a channel for each class (C, Z, Y, X) as ids of all, (1, Z, Y, X): the greatest at each voxel."""
+    return label if len(label) == 1 else label.max(0, keepdims=True)
+
+
 def soft(label: Array, channels: int, out: Array | None = None) -> Array:
     """A target in [0, 1], (channels, Z, Y, X) float32: a label that is one, or 0 and 1 as `binary` makes them."""
     if label.dtype == np.float32:
@@ -57,11 +62,6 @@ def soft(label: Array, channels: int, out: Array | None = None) -> Array:
     out = np.empty((channels, *label.shape[1:]), np.float32) if out is None else out
     out[...] = binary(label, channels)
     return out
-
-
-def of_one_channel(label: Array) -> Array:
-    """Ids that have a channel for each class (C, Z, Y, X) as ids of all, (1, Z, Y, X): the greatest at each voxel."""
-    return label if len(label) == 1 else label.max(0, keepdims=True)
 
 
 def binary(label: Array, channels: int, out: Array | None = None) -> Array:
@@ -113,6 +113,12 @@ def instances_touch(seg: Array) -> bool:
 
     Some voxels or a rim without label are no gap: in one, instances meet 0 and hardly ever each other. Nor is id -1.
     """
+    touch, gap = contacts(seg)
+    return touch > TOUCHING * gap
+
+
+def contacts(seg: Array) -> tuple[int, int]:
+    """How often instances (1, Z, Y, X) meet each other, and how often 0, over neighbours in x."""
     touch = gap = 0
     for section in seg[0]:
         a, b = section[:, :-1], section[:, 1:]
@@ -121,4 +127,4 @@ def instances_touch(seg: Array) -> bool:
         at_zero = int(np.count_nonzero(zero))
         touch += int(np.count_nonzero(differ)) - at_zero
         gap += at_zero
-    return touch > TOUCHING * gap
+    return touch, gap

@@ -17,13 +17,13 @@ from deepem.io.faults import unwritable
 from deepem.io.hdf5 import open_hdf5
 from deepem.io.volume import Volume, VoxelSize
 from deepem.scan.grid import resolve_stride
+from deepem.scan.inference import tensor
+from deepem.scan.progress import Progress, tell
 from deepem.tasks import Task
 from deepem.test.found import write_table
 from deepem.test.job import Job
 from deepem.test.kinds import written
 from deepem.test.objects import Objects, block_of
-from deepem.test.progress import Progress, tell
-from deepem.test.stream import tensor
 from deepem.utils.files import replacing
 from deepem.utils.geometry import Box, Vec3, vec3
 

@@ -193,6 +193,12 @@ def described(state: checkpoint.State, run: StoredRun, averaged: bool) -> dict[s
     }
 
 
+def _weights(options: Mapping[str, Any], averaged: bool) -> str:
+    if not averaged:
+        return "as trained"
+    return "moving average" if options.get("ema") else "as trained, with batch-norm statistics taken anew"
+
+
 def normalisation(state: checkpoint.State) -> str:
     """How grey values become numbers in [0, 1]."""
     found = from_plain(state.get("intensity"))
@@ -201,12 +207,6 @@ def normalisation(state: checkpoint.State) -> str:
     if isinstance(found, Percentiles):
         return f"the percentiles {found.low:g} and {found.high:g} of each volume become 0 and 1, the rest is clipped"
     return f"{found.in_words()} (by channel) become 0 to 1, the rest is clipped"
-
-
-def _weights(options: Mapping[str, Any], averaged: bool) -> str:
-    if not averaged:
-        return "as trained"
-    return "moving average" if options.get("ema") else "as trained, with batch-norm statistics taken anew"
 
 
 def in_words(card: dict[str, Any]) -> str:

@@ -16,7 +16,7 @@ LAYERS = {
     "picture": ("deepem/train/render.py", "PICTURES"),
     "activation, blend, flips": ("deepem/scan/kinds.py", "KINDS"),
     "volumes written and their attributes": ("deepem/test/kinds.py", "OUTPUTS"),
-    "score": ("deepem/tools/evaluate.py", "SCORES"),
+    "score": ("deepem/build/scores.py", "KINDS"),
     "preview": ("deepem/tools/sheet.py", "KINDS"),
     "figure": ("scripts/_panels.py", "KINDS"),
 }

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from deepem.test.network import Network
+from deepem.scan.patch_network import Network
 from deepem.utils.crop import centre_crop, centre_slices
 from deepem.utils.errors import InputError
 
