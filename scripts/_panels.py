@@ -114,6 +114,16 @@ def semantic_panels(case: Case, grey: Array, z: int) -> list[Panel]:
     ]
 
 
+def instance_panels(case: Case, grey: Array, z: int) -> list[Panel]:
+    """True and predicted objects of one section."""
+    measured = scores.score_instance(case, Ways())["instances"]
+    true, found = case.truth(case.whole)[:, z].max(0), case.predicted(case.whole)[0, z].astype(np.int64)
+    return [
+        Panel("true objects", f"{measured['objects']} in the volume", marked(grey, colour_of(true), true > 0)),
+        Panel("predicted objects", f"AP {measured['ap'][0.5]:.3f}", marked(grey, colour_of(found), found > 0)),
+    ]
+
+
 def no_share(case: Case) -> float:
     """Cells fill every section: none is richer in them."""
     return 0.0
@@ -143,5 +153,6 @@ KINDS: dict[str, Kind] = {
     "affinity": Kind(panels=affinity_panels, share=no_share),
     "binary": Kind(panels=binary_panels, share=share_of_events),
     "semantic": Kind(panels=semantic_panels, share=share_of_classes),
+    "instance": Kind(panels=instance_panels, share=share_of_classes),
 }
 """One entry per kind of `deepem.tasks`."""

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepem.data import target
-from deepem.evaluate import Affinity, Binary, Semantic, choose, curve, reported
+from deepem.evaluate import Affinity, Binary, Semantic, choose, curve, instances, reported
 from deepem.evaluate.ranking import Ranking
 from deepem.segment import sweep
 from deepem.segment.channels import Channels
@@ -296,6 +296,23 @@ def brief_semantic(figures: Mapping[str, Any]) -> dict[str, float]:
     return {"iou": figures["mean"].get("iou", math.nan), "accuracy": figures["accuracy"]}
 
 
+def score_instance(case: Case, ways: Ways) -> Figures:
+    """Average precision, F1 and panoptic quality of objects, by their masks."""
+    truth, found = case.truth(case.whole), case.predicted(case.whole)
+    return {"instances": instances(found[0], truth.max(0), mask=case.masked(case.whole))}
+
+
+def report_instance(case: Case, chosen: Mapping[str, Any]) -> Figures:
+    """The scores of objects, for which nothing is chosen."""
+    return score_instance(case, Ways())
+
+
+def brief_instance(figures: Mapping[str, Any]) -> dict[str, float]:
+    """Average precision, F1 and panoptic quality at an overlap of one half."""
+    found = figures["instances"]
+    return {"ap": found["ap"][0.5], "f1": found["f1"], "pq": found["pq"]}
+
+
 @dataclass(frozen=True)
 class Kind:
     """An entry; see the module."""
@@ -310,9 +327,10 @@ KINDS: dict[str, Kind] = {
     "affinity": Kind(score_affinity, choose_affinity, report_affinity, brief_affinity),
     "binary": Kind(score_binary, choose_binary, report_binary, brief_binary),
     "semantic": Kind(score_semantic, choose_nothing, report_semantic, brief_semantic),
+    "instance": Kind(score_instance, choose_nothing, report_instance, brief_instance),
 }
 
-LOWER_IS_BETTER = {"arand": True, "voi": True, "f1": False, "auc": False, "iou": False}
+LOWER_IS_BETTER = {"arand": True, "voi": True, "f1": False, "auc": False, "iou": False, "ap": False, "pq": False}
 """The numbers of `brief` that a run can be judged by."""
 
 

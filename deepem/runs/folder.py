@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,14 @@ class RunFolder:
         self.source = checkpoint.path_of(self.models, number)
         return state
 
-    def begin(self, iteration: int, record: Mapping[str, Any], lines: Sequence[str], checkpoint_size: int) -> None:
+    def begin(
+        self,
+        iteration: int,
+        record: Mapping[str, Any],
+        lines: Sequence[str],
+        checkpoint_size: int,
+        settings: str = "",
+    ) -> None:
         """Move aside what is newer than the iteration to go on from, and write down the options.
 
         Args:
@@ -66,6 +74,7 @@ class RunFolder:
             record: The options of the run: flag -> value, in plain types.
             lines: The same as an @file.
             checkpoint_size: About how many bytes a checkpoint takes.
+            settings: The same as a YAML file.
         """
         checkpoint.require_room(self.models, checkpoint_size)
         try:
@@ -84,6 +93,13 @@ class RunFolder:
             remove_torn(folder)
         write_text(self.folder / "options.json", json.dumps(record, indent=2) + "\n")
         write_text(self.folder / "options.args", "\n".join(lines) + "\n")
+        write_text(self.folder / "options.yaml", settings)
+
+    def remember(self, iteration: int, changes: Sequence[str]) -> None:
+        """Write down, in logs/history.jsonl, what is other from an iteration on than the run was started with."""
+        for line in changes:
+            row = {"iter": iteration, "change": line, "time": datetime.now(timezone.utc).isoformat(timespec="seconds")}
+            events.append_row(self.logs / "history.jsonl", row)
 
     def release(self) -> None:
         """Let another process have the folder."""

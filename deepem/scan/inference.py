@@ -59,7 +59,7 @@ def predict(
     tasks: Sequence[Task],
 ) -> Prediction:
     """See `deepem.test.forward.predict`."""
-    source = Image("image", np.asarray(image), any_range=True)
+    source = Image("image", np.asarray(image))
     patch, output = vec3(patch_size), vec3(patch_size if output_size is None else output_size)
     edges, mask_edges = _plain(edges), _plain(mask_edges)
     if batch_size < 1:

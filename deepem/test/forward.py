@@ -31,7 +31,7 @@ if TYPE_CHECKING:  # torch and all that needs it are imported once the command l
 
 def main(words: Sequence[str] | None = None) -> None:
     """Read the command line and predict."""
-    with one_line_errors("forward.py") as flags:
+    with one_line_errors("forward.py", words) as flags:
         options, found = parse(words)
         flags.update(options.flat())
         from deepem.test.batch import predict_batch

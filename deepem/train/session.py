@@ -41,6 +41,7 @@ from deepem.utils.checkpoint import State
 from deepem.utils.convolution import quicken
 from deepem.utils.errors import InputError, warn
 from deepem.utils.exit_codes import STOPPED
+from deepem.utils.geometry import Vec3, vec3
 from deepem.utils.provenance import provenance
 
 
@@ -54,6 +55,7 @@ class Session:
         inputs: The batches.
         folder: The run on disk.
         notes: Lines to tell when the run begins.
+        changes: What is other than the run was started with, a line each.
         averages: The sums of losses since the last row of the log, from the checkpoint.
         whole: The volume that is scored as a whole now and then.
     """
@@ -63,6 +65,7 @@ class Session:
     inputs: Inputs
     folder: RunFolder
     notes: Sequence[str]
+    changes: Sequence[str]
     averages: Mapping[str, list[float]]
     whole: WholeVolume | None
 
@@ -91,7 +94,9 @@ def train(options: TrainOptions, preemption: Preemption) -> None:
     if ranks.leads:
         size = sum(p.numel() * p.element_size() for p in trainer.network.parameters())
         # a checkpoint holds the weights, two moments, perhaps the average, and a little more
-        folder.begin(trainer.iteration, trainer.record["options"], session.options.lines, 5 * size)
+        lines, settings = session.options.lines, options.settings
+        folder.begin(trainer.iteration, trainer.record["options"], lines, 5 * size, settings)
+        folder.remember(trainer.iteration, session.changes)
     with (
         enough_memory(options.inputsz, options.run.batch_size),
         Logger(folder.logs, trainer.iteration, max_iter, session.averages, ranks) as log,
@@ -122,6 +127,7 @@ def prepare(options: TrainOptions) -> Session:
         raise InputError(folder.models, f"{len(there)} checkpoints, none readable", "one, or another --exp_name")
     before: Mapping[str, Any] | None = None if state is None else state.get("options")
     notes: list[str] = []
+    changes: list[str] = []
     if before is not None:
         options, notes = resume.adopted(options, before, options.typed, [options.model().module])
     device = _device(options, ranks)
@@ -130,10 +136,12 @@ def prepare(options: TrainOptions) -> Session:
     chosen = options.tasks.chosen
     model = options.model()
     sizes = patch_sizes(model, options.inputsz, options.network.outputsz)
-    require_room_for_edges(chosen, sizes.output)
+    evaluated = patch_sizes(model, options.inputsz, None, evaluating=True).output
+    require_room_for_edges(chosen, vec3(map(min, sizes.output, evaluated)))
     require_divisible(options.run.batch_size, options.optimiser.accumulate, ranks.world)
     samplers = create_samplers(options, chosen, sizes)
     whole = create_whole_volume(options, chosen, sizes) if ranks.leads else None
+    notes += samplers.grey_values.notes
     network = create_network(model, chosen, samplers.channels, sizes, seed=options.run.seed)
     network = _on_device(network, device, options)
     record = _record(options, chosen, sizes, samplers)
@@ -142,14 +150,15 @@ def prepare(options: TrainOptions) -> Session:
             folder.folder, TrainOptions, before, record["options"], options.log.change or ()
         ):
             warn(line)
+            changes.append(line)
     elif state is not None:
         warn(f"{folder.models}: a checkpoint without options; resuming with those of the command line")
-    trainer = _trainer(options, chosen, network, device, ranks, record)
+    trainer = _trainer(options, chosen, network, device, ranks, record, sizes.factor)
     inputs = Inputs(samplers, _loading(options), create_modifier(options), ranks, device, tuple(record["spec"][0]))
     notes += _start_from(trainer, inputs, state, folder, options.run.pretrain)
     trainer.join()
     averages = (state or {}).get("averages", {}) if ranks.leads else {}
-    return Session(options, trainer, inputs, folder, notes, averages, whole)
+    return Session(options, trainer, inputs, folder, notes, changes, averages, whole)
 
 
 def _look(session: Session) -> Callable[[str, Any], None]:
@@ -203,6 +212,7 @@ def _record(options: TrainOptions, chosen: Sequence[Task], sizes: PatchSizes, sa
     return {
         "options": plain(options.flat() | resolved), "spec": spec, "channels": samplers.channels, "tasks": rows,
         "provenance": provenance(options.run.seed),
+        "intensity": samplers.grey_values.stored,
     }  # fmt: skip
 
 
@@ -213,12 +223,17 @@ def _trainer(
     device: torch.device,
     ranks: Ranks,
     record: Mapping[str, Any],
+    factor: Vec3,
 ) -> Trainer:
     optimise, own = options.optimiser, has_losses(network)
     if own and options.loss.size_average and optimise.accumulate > 1:
         raise InputError("--accumulate", optimise.accumulate, "1: --model counts its losses itself, part by part")
     frozen = weights.freeze(network, optimise.freeze or ())
     objective = Objective(chosen, options.tasks.weights, vars(options.loss), auxiliary_of(network), own)
+    if objective.left_to_network and not own:
+        row = objective.left_to_network[0]
+        wants = "a model that computes its losses itself, such as mask_rcnn"
+        raise InputError(f"--{row.flag}", f"--model {options.network.model}", wants)
     groups = weights.groups(network, optimise.lr_scale or (), optimise.weight_decay)
     average = weights.Average(network, optimise.ema) if optimise.ema else None
     settings = _fields(optimise, "lr", "betas", "eps", "amsgrad", "momentum")
@@ -241,6 +256,7 @@ def _trainer(
             eval_mode=not options.log.no_eval,
             compiled=options.speed.compile,
             sync_bn=options.speed.sync_bn,
+            factor=factor,
         ),
         record=record,
         frozen_norms=frozen,
@@ -293,7 +309,9 @@ def require_divisible(batch_size: int, accumulate: int, world: int) -> None:
     """Refuse a batch that cannot be divided among processes and shares."""
     if batch_size % (world * accumulate):
         factors = [f"{world} processes"] * (world > 1) + [f"--accumulate {accumulate}"] * (accumulate > 1)
-        raise InputError("--batch_size", batch_size, f"a multiple of {world * accumulate}: {' times '.join(factors)}")
+        hint = f", such as --batch_size {-(-batch_size // (world * accumulate)) * world * accumulate}"
+        wants = f"a multiple of {world * accumulate}: {' times '.join(factors)}{hint}"
+        raise InputError("--batch_size", batch_size, wants)
 
 
 def schedule(options: TrainOptions) -> Schedule:
