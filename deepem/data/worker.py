@@ -80,7 +80,7 @@ class Stream:
         except InputError as error:
             raise InputError(f"{error.where} ({self.name(index)})", error.got, error.wants) from error
         except SystemExit as error:
-            where = f"--sampler or --augment ({self.name(index)})"
+            where = f"sampler or augment ({self.name(index)})"
             raise InputError(where, f"sys.exit({error.code})", "a sample, or an exception that says why not") from error
         except OSError as error:
             raise unreadable(f"sampler or augment ({self.name(index)})", error) from error
