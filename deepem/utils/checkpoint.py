@@ -80,12 +80,21 @@ def read(path: Path) -> State:
         raise InputError(path, f"an unreadable or truncated file ({reason})", wants) from error
     if not isinstance(state, dict):
         raise InputError(path, f"a {type(state).__name__}", wants)
+    for key in ("model_state", "model"):  # where public backbones keep their weights
+        state = {"state_dict": state[key]} if _is_bare(state.get(key)) and "state_dict" not in state else state
     if "state_dict" not in state:
         if not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
             raise InputError(path, f"a dict of {', '.join(map(str, list(state)[:5])) or 'nothing'}", wants)
         state = {"state_dict": state}
     checkpoint_contents.check(state, path)
     return state
+
+
+def _is_bare(held: object) -> bool:
+    """Whether something is a state dict and nothing else."""
+    import torch
+
+    return isinstance(held, dict) and bool(held) and all(isinstance(value, torch.Tensor) for value in held.values())
 
 
 def _other_objects(error: BaseException) -> str:
