@@ -221,7 +221,7 @@ def _dict(kind: Any) -> Form | None:
 
 def takes_mapping(form: Form | None) -> bool:
     """Whether a flag's value is a mapping: JSON, or NAME=VALUE several times."""
-    return form is not None and (form.metavar == "JSON" or str(form.metavar).startswith("NAME="))
+    return form is not None and (form.metavar == "JSON" or str(form.metavar).startswith(("NAME=", "[TASK=]")))
 
 
 def words_of(value: Any) -> list[str]:

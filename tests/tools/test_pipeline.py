@@ -71,7 +71,7 @@ WHOLE = ["train", "forward t1", "forward t2", "evaluate", "evaluate"]
 
 def test_what_is_done_is_not_done_again(calls: list[list[str]], capsys: pytest.CaptureFixture[str]) -> None:
     assert pipeline.main(["exp.yaml"]) == 0
-    assert calls[-1][2:6] == ["--truth", "truth/t2", "--mask", "data/t1"]
+    assert calls[-1][2:6] == ["--config", "exp.yaml", "--truth", "truth/t2"]
     assert verbs(calls) == WHOLE
     assert "run: exp: forward t2: not done yet" in capsys.readouterr().err
     assert pipeline.main(["exp.yaml"]) == 0
