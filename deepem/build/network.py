@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from deepem import tasks
 from deepem.cli.plugins import PlugIn
+from deepem.protocols import HasOutputSize
 from deepem.tasks import Task
 from deepem.utils.errors import InputError
 from deepem.utils.geometry import Vec3
@@ -55,8 +56,8 @@ def patch_sizes(model: PlugIn, inputsz: Vec3, outputsz: Vec3 | None) -> PatchSiz
         InputError: a patch that does not fit the network, or an output that it cannot give.
     """
     with model.calling():
-        given = getattr(model.module, "output_size", None)
-        gives: Vec3 = given(inputsz, **model.flags) if given else inputsz
+        module: object = model.module
+        gives: Vec3 = module.output_size(inputsz, **model.flags) if isinstance(module, HasOutputSize) else inputsz
     if outputsz is None or outputsz == gives:
         return PatchSizes(inputsz, gives)
     asked = _comma(outputsz)

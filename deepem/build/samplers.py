@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from deepem.build import volumes
 from deepem.build.network import PatchSizes, specs
 from deepem.cli.plugins import PlugIn
 from deepem.cli.training import TrainOptions
-from deepem.protocols import Sampler
+from deepem.protocols import Modifier, Sampler
 from deepem.tasks import Task
 from deepem.utils.errors import InputError, warn
 
@@ -99,12 +99,12 @@ def _augmentation(plug_in: PlugIn, is_train: bool) -> Any:
     return made
 
 
-def create_modifier(options: TrainOptions) -> Callable[..., Any] | None:
+def create_modifier(options: TrainOptions) -> Modifier | None:
     """The batch modifier of a run, if it has one."""
     if not options.data.modifier:
         return None
     plug_in = options.plug_in("modifier", options.data.modifier)
-    made: Callable[..., Any] = plug_in.create()
+    made: Modifier = plug_in.create()
     if not callable(made):
         raise InputError(plug_in.where, "a Modifier that cannot be called", "__call__(batch, rng)")
     return made

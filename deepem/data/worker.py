@@ -28,7 +28,7 @@ from deepem.data.volume import Array, Shared, map_file, memory_file
 from deepem.utils.allocator import keep_memory
 from deepem.utils.errors import InputError, unreadable
 
-PHASES = {"train": 0, "val": 1, "modifier": 2}
+PHASES = {"train": 0, "val": 1, "modifier": 2, "calibrate": 3, "calibrate modifier": 4}
 """The number by which each stream of random numbers is seeded."""
 
 ALIGNMENT = 64
@@ -80,10 +80,10 @@ class Stream:
         except InputError as error:
             raise InputError(f"{error.where} ({self.name(index)})", error.got, error.wants) from error
         except SystemExit as error:
-            where = f"--sampler or --augment ({self.name(index)})"
+            where = f"sampler or augment ({self.name(index)})"
             raise InputError(where, f"sys.exit({error.code})", "a sample, or an exception that says why not") from error
         except OSError as error:
-            raise unreadable(f"--sampler or --augment ({self.name(index)})", error) from error
+            raise unreadable(f"sampler or augment ({self.name(index)})", error) from error
         except Exception as error:
             _note(error, f"in {self.name(index)}")
             raise
@@ -159,7 +159,7 @@ def _layout_of(samples: list[Mapping[str, Array]]) -> Layout:
         arrays = [sample[key] for sample in samples]
         if any(array.shape != first.shape for array in arrays):
             shapes = " and ".join(map(str, sorted({array.shape for array in arrays})))
-            raise InputError(f"{SAMPLER}: {key}", f"samples of shapes {shapes}", "one shape for all samples of a batch")
+            raise InputError(f"{SAMPLER} {key}", f"samples of shapes {shapes}", "one shape for all samples of a batch")
         layout[key] = first.shape, np.result_type(*arrays)
     return layout
 

@@ -74,7 +74,7 @@ def _semantic(task: Task, how: How) -> nn.Module:
     if refused := how.named - {"class_balancing"}:
         name = min(refused)
         wants = f"no --{name} for {task.flag}: classes that exclude each other have cross-entropy, without margins"
-        raise InputError(f"--{name}", f"{task.flag}={getattr(how, name)}", wants)
+        raise InputError(name, f"{task.flag}={getattr(how, name)}", wants)
     return SemanticLoss(task.channels, task.class_weights, how.size_average, how.class_balancing)
 
 
@@ -115,7 +115,7 @@ def criterion(
     named = frozenset(name for name, value in given.items() if isinstance(value, Mapping) and task.flag in value)
     own: dict[str, Any] = {name: _for(task, value, DEFAULTS[name]) for name, value in given.items()}
     if own["loss"] not in LOSSES:
-        raise InputError("--loss", own["loss"], f"one of {', '.join(LOSSES)}")
+        raise InputError("loss", own["loss"], f"one of {', '.join(LOSSES)}")
     if task.kind not in CRITERIA:
         raise ValueError(f"no criterion for tasks of kind {task.kind!r}")
     how = How(size_average=size_average, inverse=inverse, default_aux=default_aux, named=named, **own)

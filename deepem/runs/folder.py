@@ -46,17 +46,14 @@ class RunFolder:
             number: The checkpoint that was asked for, or 0 for the newest that can be read.
 
         Raises:
-            InputError: the checkpoint asked for cannot be read, or none can though there are some.
+            InputError: the checkpoint asked for cannot be read.
         """
         self._hold()
         self._seen = checkpoint.numbers(self.models)
         if number:
             state: State | None = checkpoint.read(checkpoint.path_of(self.models, number))
         else:
-            found = checkpoint.newest(self.models)
-            number, state = found or (0, None)
-            if found is None and (there := checkpoint.numbers(self.models)):
-                raise InputError(self.models, f"{len(there)} checkpoints, none readable", "one, or another --exp_name")
+            number, state = checkpoint.newest(self.models) or (0, None)
         self.source = checkpoint.path_of(self.models, number)
         return state
 
@@ -122,7 +119,7 @@ class RunFolder:
         """
         path = checkpoint.path_of(self.models, iteration)
         if bad := [name for name, value in state["state_dict"].items() if _not_finite(value)]:
-            wants = "finite ones: resume from the last checkpoint with a smaller --lr, or --clip"
+            wants = "finite ones: resume from the last checkpoint with a smaller lr, or clip"
             raise InputError(f"iteration {iteration}", f"weights that are not finite ({bad[0]})", wants)
         checkpoint.write(path, {"iter": iteration, **state})
         self.saved = iteration

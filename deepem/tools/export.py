@@ -7,8 +7,9 @@ Writes, where the packages and the network allow, with one line for what could n
     model.onnx          the same for ONNX runtimes (needs onnx and onnxscript)
     model.json, MODEL_CARD.md   all that rebuilds the network: model, flags, tasks, edges, sizes; data and provenance
 
-deepem.load(FOLDER) builds the network again. Where the run kept an average of its weights (--ema), it is what is
-exported; --raw takes the weights themselves.
+deepem.load(FOLDER) builds the network again. What is exported is what evaluation used: the average of the weights
+(--ema), or those trained, with statistics taken anew (--calibrate). --raw takes the trained weights with the statistics
+of their last steps.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class ExportOptions(Group):
     out: Path = flag(REQUIRED, "folder to write into", metavar="DIR")
     chkpt_num: int = flag(0, "checkpoint; 0: the newest", read=read.natural, metavar="N")
     best: bool = flag(False, "the checkpoint with the lowest validation loss")
-    raw: bool = flag(False, "not the average of the weights")
+    raw: bool = flag(False, "the trained weights, not those that evaluation used")
     model: str | None = flag(None, "model module, named again where it is not one of deepem's", metavar="MODULE")
 
 

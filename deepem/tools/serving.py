@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -162,7 +162,7 @@ def described(state: checkpoint.State, run: StoredRun, averaged: bool) -> dict[s
     options = state["options"]
     return {
         "iteration": state["iter"],
-        "weights": "moving average" if averaged else "as trained",
+        "weights": _weights(options, averaged),
         "model": options["model"],
         "input": {name: list(shape) for name, shape in state["spec"][0].items()},
         "outputs": {name: list(shape) for name, shape in state["spec"][1].items()},
@@ -177,6 +177,12 @@ def described(state: checkpoint.State, run: StoredRun, averaged: bool) -> dict[s
         "network": {name: plain(value) for name, value in run.model.flags.items() if name != "create_backbone"},
         "run": {name: plain(state[name]) for name in ("iter", "options", "spec", "channels", "tasks") if name in state},
     }
+
+
+def _weights(options: Mapping[str, Any], averaged: bool) -> str:
+    if not averaged:
+        return "as trained"
+    return "moving average" if options.get("ema") else "as trained, with batch-norm statistics taken anew"
 
 
 def in_words(card: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""The losses on the evaluation set, between training steps."""
+"""Between training steps: the losses on the evaluation set, and the statistics of the weights that are used."""
 
 from __future__ import annotations
 
@@ -17,6 +17,18 @@ def samples_of_last(inputs: Inputs, samples: int) -> int:
     return (-(-samples // size) - 1) * size + inputs.ranks.rank
 
 
+def calibrate(trainer: Trainer, inputs: Inputs, log: Logger) -> None:
+    """Take the batch-norm statistics of the weights that are used anew, where that is asked for, and tell the cost."""
+    if not trainer.used.to_calibrate:
+        return
+    began, size = perf_counter(), inputs.loading.batch_size
+    samples = -(-trainer.used.samples // size) * size
+    trainer.calibrate(inputs.calibration(samples))
+    seconds = perf_counter() - began
+    log.pause(seconds)
+    log.line(f"batch-norm statistics taken over {samples} training samples  ({seconds:.1f} s)")
+
+
 def evaluate(trainer: Trainer, inputs: Inputs, log: Logger, preemption: Preemption, samples: int) -> bool:
     """Log the losses on the evaluation set, if there is one: the same samples every time.
 
@@ -28,6 +40,8 @@ def evaluate(trainer: Trainer, inputs: Inputs, log: Logger, preemption: Preempti
     """
     if not inputs.evaluates:
         return False
+    if trainer.settings.eval_mode:
+        calibrate(trainer, inputs, log)
     began, averages = perf_counter(), Averages(trainer.ranks)
     with trainer.evaluating():
         for batch in inputs.evaluation(samples):

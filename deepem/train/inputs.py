@@ -12,6 +12,7 @@ from torch import Tensor
 
 from deepem.build.samplers import Samplers
 from deepem.data.loader import batches, generator
+from deepem.protocols import Modifier, TellsProbabilities, TellsVolume
 from deepem.train import guard
 from deepem.train.ranks import Ranks
 from deepem.train.transfer import DeviceBatches
@@ -55,7 +56,7 @@ class Inputs:
         self,
         samplers: Samplers,
         loading: Loading,
-        modify: Callable[..., Any] | None,
+        modify: Modifier | None,
         ranks: Ranks,
         device: torch.device,
         images: tuple[str, ...] = ("input",),
@@ -120,8 +121,13 @@ class Inputs:
         """The batches of an evaluation, the same every time."""
         return self._batches("val", 0, -(-samples // self.loading.batch_size))
 
+    def calibration(self, samples: int) -> Iterator[Batch]:
+        """Batches as in training, of a stream of their own, the same every time."""
+        for number, batch in enumerate(self._batches("calibrate", 0, -(-samples // self.loading.batch_size))):
+            yield self._modified(batch, number, "calibrate modifier")
+
     def _batches(self, phase: str, first: int, last: int) -> DeviceBatches:
-        sampler = self.samplers.train if phase == "train" else self.samplers.val
+        sampler = self.samplers.val if phase == "val" else self.samplers.train
         assert sampler is not None, "no evaluation set"
         made = batches(
             sampler,
@@ -139,11 +145,11 @@ class Inputs:
         )
         return DeviceBatches(made, self.device, self.images)
 
-    def _modified(self, batch: Batch, iteration: int) -> Batch:
+    def _modified(self, batch: Batch, number: int, stream: str = "modifier") -> Batch:
         if self.modify is None:
             return batch
         own = {key: value.contiguous() for key, value in batch.items()}  # a modifier may write into constants too
-        changed: Batch | None = self.modify(own, generator(self.loading.seed, "modifier", iteration))
+        changed: Batch | None = self.modify(own, generator(self.loading.seed, stream, number))
         return own if changed is None else changed
 
     def samples_of(self, iteration: int) -> list[dict[str, Any]]:
@@ -161,13 +167,13 @@ class Inputs:
         again here, and no worker has to report it.
         """
         sampler = self.samplers.train
-        which = getattr(sampler, "member", None) or getattr(sampler, "which", None)
-        if which is None or not self.ranks.leads:
+        if not isinstance(sampler, TellsVolume) or not self.ranks.leads:
             return {}
+        which: Callable[..., str] = getattr(sampler, "member", sampler.which)
         size, seed = self.loading.batch_size, self.loading.seed
         for index in range(sum(self._drawn.values()), iteration * size):
             self._drawn[which(generator(seed, "train", index))] += 1
-        asked: Mapping[str, float] = getattr(sampler, "probabilities", {})
+        asked: Mapping[str, float] = sampler.probabilities if isinstance(sampler, TellsProbabilities) else {}
         counts = {name: sum(n for leaf, n in self._drawn.items() if _within(leaf, name)) for name in asked}
         shares = {f"drawn/{name}": count / (iteration * size) for name, count in (counts | self._drawn).items()}
         return shares | {f"asked/{name}": probability for name, probability in asked.items()}

@@ -102,9 +102,13 @@ class Logger:
 
     def test_row(self, iteration: int, losses: Mapping[str, float], seconds: float) -> None:
         """Write the averages of an evaluation; its time does not count as training time."""
-        self.row_time = min(self.row_time + seconds, perf_counter())
+        self.pause(seconds)
         self._write(iteration, "test", losses, {})
         self._say(iteration, "test", losses, f"{seconds:.1f} s")
+
+    def pause(self, seconds: float) -> None:
+        """Leave some seconds that have passed out of the training time."""
+        self.row_time = min(self.row_time + seconds, perf_counter())
 
     def pictures(self, iteration: int, phase: str, rows: Mapping[str, Picture], words: Mapping[str, str]) -> None:
         """Write one picture per task, and under the same tag what it shows."""

@@ -8,7 +8,7 @@ from typing import Any
 from deepem.cli.training import LogOptions
 from deepem.runs.folder import RunFolder
 from deepem.train import guard, render
-from deepem.train.evaluation import evaluate
+from deepem.train.evaluation import calibrate, evaluate
 from deepem.train.inputs import Inputs
 from deepem.train.logger import Logger
 from deepem.train.objective import Losses, added
@@ -78,6 +78,7 @@ def told(samples: Sequence[Mapping[str, Any]]) -> str:
 
 def save(trainer: Trainer, inputs: Inputs, folder: RunFolder, log: Logger, when: LogOptions) -> None:
     """Write the checkpoint of the current iteration."""
+    calibrate(trainer, inputs, log)
     averages = log.train.state()  # a sum over all ranks
     if trainer.ranks.leads:
         state = trainer.state() | inputs.state() | {"averages": averages}

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from deepem.build.stored import stored_run
 from deepem.cli.parser import one_line_errors
-from deepem.train.objective import Objective, Outputs, WithLosses, has_losses
+from deepem.train.objective import Objective, Outputs, WithLosses, auxiliary_of, has_losses
 from deepem.utils import checkpoint
 
 LOSS = ("loss", "size_average", "margin0", "margin1", "inverse", "class_balancing", "default_aux")
@@ -45,7 +45,7 @@ def replay(dump: dict[str, Any], where: Path, model: str | None = None) -> None:
         module.register_forward_hook(_watch(name))
     own = has_losses(network)
     how = {name: run.options[name] for name in LOSS}
-    objective = Objective(run.tasks, run.options, how, getattr(network, "auxiliary", None), own)
+    objective = Objective(run.tasks, run.options, how, auxiliary_of(network), own)
     outputs = Outputs(*reversed(WithLosses(network)(batch))) if own else Outputs(network(batch["input"]))
     losses = objective.losses(outputs, batch)
     for name, (loss, count) in losses.items():

@@ -15,7 +15,7 @@ if __package__ in (None, ""):  # run as a file: deepem/train/ is first on the pa
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
 from deepem.cli.parser import one_line_errors
-from deepem.cli.train_parser import flag_names, parse
+from deepem.cli.train_parser import parse
 from deepem.train.launch import end_with_launcher, launch_on
 from deepem.train.preempt import Preemption
 from deepem.train.rank_errors import first_cause_speaks
@@ -24,9 +24,10 @@ from deepem.train.rank_errors import first_cause_speaks
 def main(words: Sequence[str] | None = None) -> None:
     """Read the command line and train, on several GPUs in as many processes."""
     preemption = Preemption()
-    with one_line_errors("run.py", flag_names()), first_cause_speaks(lambda: preemption.requested), preemption:
+    with one_line_errors("run.py") as flags, first_cause_speaks(lambda: preemption.requested), preemption:
         end_with_launcher()
         options = parse(words)
+        flags.update(options.flat())
         if options.device.ray:
             from deepem.train.ray_cluster import launch_on_ray
 

@@ -23,7 +23,7 @@ from deepem.train.evaluation import evaluate
 from deepem.train.guard import Guard
 from deepem.train.inputs import Inputs, Loading
 from deepem.train.logger import Logger
-from deepem.train.objective import Objective, has_losses
+from deepem.train.objective import Objective, auxiliary_of, has_losses
 from deepem.train.optimiser import optimizer
 from deepem.train.preempt import Preemption
 from deepem.train.profiler import Profiler
@@ -32,14 +32,14 @@ from deepem.train.rescue import keeping_steps, living_workers
 from deepem.train.schedule import Schedule
 from deepem.train.trainer import Settings, Trainer
 from deepem.train.trial import try_out
+from deepem.train.used import UsedWeights
+from deepem.utils import checkpoint
 from deepem.utils.allocator import keep_memory
 from deepem.utils.checkpoint import State
 from deepem.utils.convolution import quicken
 from deepem.utils.errors import InputError, warn
 from deepem.utils.exit_codes import STOPPED
 from deepem.utils.provenance import provenance
-
-State_ = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -114,6 +114,8 @@ def prepare(options: TrainOptions) -> Session:
     ranks = Ranks(options.device.rank_timeout)
     folder = RunFolder(options.folder, ranks.leads)
     state = folder.resume(options.log.chkpt_num)
+    if state is None and (there := checkpoint.numbers(folder.models)):
+        raise InputError(folder.models, f"{len(there)} checkpoints, none readable", "one, or another --exp_name")
     before: Mapping[str, Any] | None = None if state is None else state.get("options")
     notes: list[str] = []
     changes: list[str] = []
@@ -165,10 +167,7 @@ def _device(options: TrainOptions, ranks: Ranks) -> torch.device:
     if gpus and ranks.local >= len(gpus):
         raise InputError("--gpu_ids", f"{len(gpus)} of them", "one for each process on this machine, or none named")
     gpu = gpus[ranks.local] if gpus else ranks.local if ranks.world > 1 and torch.cuda.is_available() else None
-    found = torch.device(choose_device(gpu, options.device.cpu))
-    if options.speed.sync_bn and ranks.world > 1 and found.type == "cpu":
-        raise InputError("--sync_bn", "the CPU", "GPUs: elsewhere there is no synchronised batch norm")
-    return found
+    return torch.device(choose_device(gpu, options.device.cpu))
 
 
 def _with_device_defaults(options: TrainOptions, device: torch.device) -> TrainOptions:
@@ -216,8 +215,9 @@ def _trainer(
     if own and options.loss.size_average and optimise.accumulate > 1:
         raise InputError("--accumulate", optimise.accumulate, "1: --model counts its losses itself, part by part")
     frozen = weights.freeze(network, optimise.freeze or ())
-    objective = Objective(chosen, options.tasks.weights, vars(options.loss), getattr(network, "auxiliary", None), own)
+    objective = Objective(chosen, options.tasks.weights, vars(options.loss), auxiliary_of(network), own)
     groups = weights.groups(network, optimise.lr_scale or (), optimise.weight_decay)
+    average = weights.Average(network, optimise.ema) if optimise.ema else None
     settings = _fields(optimise, "lr", "betas", "eps", "amsgrad", "momentum")
     return Trainer(
         network=network,
@@ -225,7 +225,7 @@ def _trainer(
         optimizer=optimizer(optimise.optim, groups, **settings),
         schedule=schedule(options),
         precision=Precision(device, options.speed.amp),
-        average=weights.Average(network, optimise.ema) if optimise.ema else None,
+        used=UsedWeights(network, average, optimise.calibration_samples, frozen),
         guard=Guard(network, options.log.skip_nan, options.folder / "nan", ranks),
         ranks=ranks,
         tasks=chosen,
@@ -258,8 +258,7 @@ def _start_from(
         inputs.restore(state)
     elif pretrain:
         notes.append(weights.pretrain(trainer.network, pretrain))
-        if trainer.average is not None:
-            trainer.average.load(trainer.network.state_dict())
+        trainer.used.restore({"state_dict": trainer.network.state_dict()})
     return notes
 
 

@@ -51,7 +51,7 @@ def test_every_other_head_has_cross_entropy_and_its_own_margins():
 
 
 def test_an_unknown_loss_is_bad_input():
-    with pytest.raises(InputError, match="--loss: got L7, wants one of BCELoss, MSELoss"):
+    with pytest.raises(InputError, match="loss: got L7, wants one of BCELoss, MSELoss"):
         criterion(AFF, loss="L7")
 
 
@@ -90,6 +90,6 @@ def test_balanced_classes_weigh_the_same_however_rare_one_is():
 
 def test_classes_that_exclude_each_other_have_no_margins_of_their_own():
     (sem,) = choose(["sem"], channels={"sem": 3})
-    with pytest.raises(InputError, match=r"--margin0: got sem=0\.1"):
+    with pytest.raises(InputError, match=r"margin0: got sem=0\.1"):
         criterion(sem, margin0={"sem": 0.1})
     assert criterion(sem, class_balancing={"sem": True}).class_balancing

@@ -33,6 +33,7 @@ def equal_runs(lab: Lab) -> Callable[[str, str, int], None]:
         a, b = lab.state(one, iteration), lab.state(other, iteration)
         for key in ("iter", "state_dict", "optimizer", "averages"):
             assert same(a[key], b[key]), key
+        assert same(a.get("ema", {}), b.get("ema", {}))
         assert lab.rows(one) == lab.rows(other)
 
     return check
