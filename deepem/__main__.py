@@ -34,6 +34,7 @@ VERBS = {
     "queue enqueue": Verb("deepem.tools.queue_enqueue", "put the tasks that are left into a queue"),
     "queue work": Verb("deepem.tools.queue_work", "do tasks of a queue; run it on every machine"),
     "queue status": Verb("deepem.tools.queue_status", "show how far a plan is"),
+    "help migrate": Verb("deepem.tools.migrate", "show what took whose place from the public DeepEM"),
 }
 
 HEAD = """\
@@ -60,11 +61,13 @@ def main(words: Sequence[str] | None = None) -> int:
 
         sys.stdout.write(f"deepem {__version__}\n")
         return 0
-    if words[:1] in ([], ["-h"], ["--help"], ["help"]):
+    if words[:1] in ([], ["-h"], ["--help"]) or words == ["help"]:
         (sys.stdout if words else sys.stderr).write(overview())
         return 0 if words else 2
     from importlib import import_module
 
+    if words[0] == "help" and " ".join(words[:2]) not in VERBS:
+        words = [*words[1:], "--help"]
     name = next((" ".join(words[:n]) for n in (2, 1) if " ".join(words[:n]) in VERBS), None)
     if name is None:
         group = [verb for verb in VERBS if verb.startswith(f"{words[0]} ")]

@@ -27,6 +27,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from deepem.cli.migration import MODULES
 from deepem.utils import byfile
 from deepem.utils.errors import InputError, unreadable
 from deepem.utils.exit_codes import STOPPED
@@ -113,14 +114,6 @@ class PlugIn:
             return entry(*arguments, **filled_in, **self.flags)
 
 
-SUCCESSORS = {
-    "dataprovider3": "deepem.data.provider, and deepem.data.emio for dataprovider3.emio",
-    "augmentor": "deepem.data.transform",
-    "emvision": "deepem.models.emvision",
-}
-"""Package of the public DeepEM -> what took its place."""
-
-
 @contextmanager
 def no_exit(where: str) -> Iterator[None]:
     """Wrap what a plug-in runs: it may not end the program.
@@ -153,7 +146,7 @@ def load(kind: str, name: str) -> ModuleType:
     except OSError as error:
         raise InputError(f"{row.flag} {name}", error, "a module that can be read") from error
     except ModuleNotFoundError as error:
-        if (instead := SUCCESSORS.get((error.name or "").split(".")[0])) is None:
+        if (instead := MODULES.get((error.name or "").split(".")[0])) is None:
             raise
         wants = f"{instead}; `deepem help migrate` lists what took whose place"
         raise InputError(f"{row.flag} {name}", f"an import of {error.name}, of the public DeepEM", wants) from error
