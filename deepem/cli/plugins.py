@@ -153,6 +153,8 @@ def load(kind: str, name: str) -> ModuleType:
     for attribute, signature in row.offers.items():
         if not hasattr(module, attribute):
             raise InputError(f"{row.flag} {name}", f"a module without {attribute}", signature)
+    if not callable(getattr(module, row.entry)):
+        raise InputError(f"{row.flag} {name}", f"{row.entry} that cannot be called", row.offers[row.entry])
     return module
 
 

@@ -135,3 +135,32 @@ def test_batch_norm_over_a_single_value_is_bad_input(lab, capsys):
     line = capsys.readouterr().err.splitlines()[-1]
     assert "--fov, --batch_size: got Expected more than 1 value per channel when training, wants more values" in line
     assert not (lab.folder / "experiments").exists()
+
+
+LOADS = """
+def load_data(data_dir, data_ids=None, **_):
+    ones = np.ones((4, 12, 12), int)
+    return {i: {'img': %s, 'seg': ones, 'mit': ones} for i in data_ids}
+"""
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ("splits = ['a', 'b']", "got splits of type list, wants splits = {'train': [...], 'val': [...]}"),
+        ("splits = None", "got splits of type NoneType"),
+        ("splits = {'train': 'a'}", "got splits['train'] of type str"),
+        ("splits = {'train': 5}", "got splits['train'] of type int"),
+        ("data_info = [['a']]", "got an id of type list, wants ids that are text"),
+        ("load_data = 5", "got load_data that cannot be called, wants load_data("),
+        ("tasks = 5", "tasks: got a int, wants (Task(...),), rows of tasks"),
+        (LOADS % "[[1], [2, 3]]", "a img: got a ragged list"),
+        (LOADS % "np.full((4, 12, 12), None)", "a img: got an array of objects"),
+    ],
+    ids=lambda value: value[-40:],
+)  # fmt: skip
+def test_a_dataset_that_gives_something_else_is_bad_input(lab, capsys, more, told):
+    lab.module.write_text(f"{lab.module.read_text()}\n{more}\n")
+    assert lab.fails("run", "--max_iter", 1) == 2
+    assert told in capsys.readouterr().err.splitlines()[-1]
+    assert not (lab.folder / "experiments").exists()
