@@ -25,7 +25,8 @@ Specs = Mapping[str, Shape4]
 Arrays = Mapping[str, Any]
 """One volume: ``img``; a label per key, instance ids -1 where nothing is known; ``msk``, or ``msk_train`` and
 ``msk_val``; ``<label>_msk``; ``loc``, true if patches are to be centred on voxels of the mask; ``soft``, the labels
-that are targets in [0, 1]. A mapping of such mappings is a superset of volumes."""
+that are targets in [0, 1]; ``label_factor``, (z, y, x) voxels of labels and masks per voxel of the image. A mapping of
+such mappings is a superset of volumes."""
 
 
 class DatasetModule(Protocol):
@@ -157,6 +158,36 @@ class HasOutputSize(Protocol):
 
     def output_size(self, input_size: tuple[int, int, int], **flags: Any) -> tuple[int, int, int]:
         """The output patch of an input patch; InputError with the nearest sizes that work if it does not fit."""
+
+
+@runtime_checkable
+class HasEvaluationSize(Protocol):
+    """A model module whose network gives less in eval mode than in training.
+
+    Of an odd number of voxels, the smaller half is left out in front.
+    """
+
+    def evaluation_size(self, input_size: tuple[int, int, int], **flags: Any) -> tuple[int, int, int]:
+        """The output patch of an input patch in eval mode; as `HasOutputSize` says."""
+
+
+@runtime_checkable
+class HasTiles(Protocol):
+    """A model module that knows how patches may be laid side by side; sizes are in voxels of the output."""
+
+    def output_factor(self, **flags: Any) -> tuple[int, int, int]:
+        """(z, y, x) voxels of the output per voxel of the input."""
+
+    def tiling(self, **flags: Any) -> tuple[int, int, int] | None:
+        """The steps by which a patch may move so that no voxel's value changes; None where values depend on it."""
+
+
+@runtime_checkable
+class RenamesWeights(Protocol):
+    """A network that knows the names which another program's checkpoints have for its weights."""
+
+    def renamed(self, weights: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Such weights under its own names; those under its own names as they are."""
 
 
 class ModelModule(Protocol):

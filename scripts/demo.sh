@@ -6,7 +6,7 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
 run=experiments/demo
-rm -rf $run/models $run/logs $run/forward $run/options.json $run/options.args $run/options.yaml $run/t2_segmentation.h5
+rm -rf $run/models $run/logs $run/forward $run/options.{json,args,yaml} $run/t2_segmentation.h5
 
 echo "== 1/5  the validation volume, and one held out"
 python -m deepem synthesize --layout synthetic --ids v3 --size 40,320,320 --data_dir $run/data

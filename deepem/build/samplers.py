@@ -18,6 +18,7 @@ from deepem.data.items import ItemSampler
 from deepem.protocols import Modifier, Sampler
 from deepem.tasks import Task
 from deepem.utils.errors import InputError, warn
+from deepem.utils.geometry import Vec3
 from deepem.utils.intensity import Percentiles
 
 
@@ -56,6 +57,8 @@ def create_samplers(options: TrainOptions, chosen: Sequence[Task], sizes: PatchS
             ids = ", ".join(ref.word for ref in refs)
             raise InputError(f"--{flag}", f"{len(given)} numbers", f"{len(refs)}, one for each of {ids}")
     if any(gives_items(one) for one in sets):
+        if data.intensity != ["none"]:
+            raise InputError("--intensity", " ".join(map(str, data.intensity)), "none: items are bytes, or in [0, 1]")
         return _of_items(options, chosen, sizes, sets, train, val)
     loaded = volumes.load([*train, *val], Path(data.data_dir), chosen)
     volumes.require_labels(train, loaded, chosen)
@@ -71,6 +74,7 @@ def create_samplers(options: TrainOptions, chosen: Sequence[Task], sizes: PatchS
         for phase, refs in (("train", train), ("val", kept))
     }
     channels = _channels({**arrays["train"], **arrays["val"]})
+    _require_factor({**arrays["train"], **arrays["val"]}, sizes.factor, options.data.modifier)
     spec = specs(chosen, channels, sizes)
     return Samplers(
         train=_sampler(options, chosen, arrays["train"], spec, is_train=True),
@@ -87,6 +91,18 @@ def _channels(arrays: Mapping[str, Any]) -> int:
     if len(set(found.values())) > 1:
         raise InputError("--data", f"images of different channels ({found})", "one number of channels")
     return int(next(iter(found.values())))
+
+
+def _require_factor(arrays: Mapping[str, Any], factor: Vec3, modifier: str | None) -> None:
+    """Refuse volumes whose labels are not as much finer than the image as the output of the network is."""
+    for name, volume in arrays.items():
+        for leaf in volumes.leaves(volume):
+            found = leaf.get("label_factor", (1, 1, 1))
+            if found != factor:
+                got = f"labels of {name} with label_factor {found}"
+                raise InputError("--data", got, f"{factor}, the factor of the network's output")
+    if modifier and factor != (1, 1, 1):
+        raise InputError("--modifier", f"{modifier}, for an output that is finer than the input", "none")
 
 
 def _sampler(options: TrainOptions, chosen: Sequence[Task], arrays: Any, spec: Any, *, is_train: bool) -> Sampler:

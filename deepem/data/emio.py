@@ -39,7 +39,8 @@ def load_files(
             row's ``dir`` (of several, the first that is there), and that to `data_dir`; a row without it lies in
             `data_dir` itself. In place of a file may stand what `deepem.data.table` has for files whose numbers mean
             something else. ``soft`` names the labels that are targets in [0, 1]. A row ``{"members": table}`` is a
-            superset of the members whose folders exist.
+            superset of the members whose folders exist. ``label_factor`` is (z, y, x) voxels of the labels per voxel of
+            the image.
         data_dir: The folder of the datasets.
         data_ids: The ids to read, by default all.
         labels: The labels that are wanted: of the others and their masks nothing is read.

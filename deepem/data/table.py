@@ -27,7 +27,7 @@ Read = Callable[..., Array]
 ALWAYS = ("img", "msk", "msk_train", "msk_val")
 """Keys of a volume that are read whatever the labels wanted."""
 
-SAID = ("dir", "loc", "soft")
+SAID = ("dir", "loc", "soft", "label_factor")
 """Keys of a row that are no files."""
 
 

@@ -17,6 +17,7 @@ from deepem.data.kinds import id_labels, storage
 from deepem.data.labels import as_mask, as_soft, four, known
 from deepem.tasks import TASKS, Task
 from deepem.utils.errors import InputError
+from deepem.utils.geometry import Vec3, vec3
 
 Array = NDArray[Any]
 
@@ -41,7 +42,8 @@ def compact(
     Args:
         where: Names the volume in errors, such as ``cremi_b``'s module and id.
         arrays: `img`, labels, `msk` (or `msk_train`, `msk_val`), `<label>_msk`, each (Z, Y, X) or (C, Z, Y, X);
-            `soft`, `intensity` and `loc`. A mapping of such mappings is a superset.
+            `soft`, `intensity` and `loc`; `label_factor`, (z, y, x) voxels of labels and masks per voxel of the image.
+            A mapping of such mappings is a superset.
         labels: The labels that the chosen tasks could use; others are dropped.
         phase: ``train`` or ``val``, which decides between `msk_train` and `msk_val`.
         rows: The table that says how a label is stored: its rows' kinds do.
@@ -51,8 +53,8 @@ def compact(
         where they do not fit, masked where they are -1; class labels uint8; those that `soft` names float32; masks
         uint8 if they hold only 0 and 1, else float32; all (C, Z, Y, X) and C-ordered, the array itself where it is so
         already. `loc`: whether patches are centred on voxels of `msk`. Absent masks stay absent; that of a label holds
-        within `msk_train` or `msk_val`, where there is one. A superset gives a mapping of such mappings. What this
-        function gave before is given back as it is.
+        within `msk_train` or `msk_val`, where there is one. `label_factor`, unless it is 1. A superset gives a
+        mapping of such mappings. What this function gave before is given back as it is.
 
     Raises:
         InputError: an array that is none of this, or of another size than the image.
@@ -75,13 +77,18 @@ def compact(
     key = _mask_key(where, arrays, phase)
     if key is not None:
         out["msk"] = as_mask(f"{where} {key}", arrays[key])
+    factor = _label_factor(where, arrays.get("label_factor", (1, 1, 1)))
+    whole = tuple(n * f for n, f in zip(image.shape[1:], factor, strict=True))
     for name, array in out.items():
-        if array.shape[1:] != image.shape[1:]:
-            raise InputError(f"{where} {name}", f"shape {array.shape[1:]}", f"the image's, {image.shape[1:]}")
+        if name != "img" and array.shape[1:] != whole:
+            times = "" if factor == (1, 1, 1) else f", times label_factor {factor}"
+            wants = f"{whole}: the image's{times}" if times else f"the image's, {whole}"
+            raise InputError(f"{where} {name}", f"shape {array.shape[1:]}", wants)
     if key == f"msk_{phase}":  # no label is trained on in the other phase's part, whatever a mask of its own says
         out |= {name: out[name] * out["msk"] for name in out if name.endswith("_msk")}
+    finer = {} if factor == (1, 1, 1) else {"label_factor": factor}
     said = {"intensity": arrays["intensity"]} if "intensity" in arrays else {}
-    return Volume(out | _masks_of_unknown(out, rows) | said | {"loc": bool(arrays.get("loc", False))})
+    return Volume(out | _masks_of_unknown(out, rows) | said | {"loc": bool(arrays.get("loc", False))} | finer)
 
 
 def _masks_of_unknown(arrays: Mapping[str, Array], rows: Iterable[Task]) -> dict[str, Array]:
@@ -89,6 +96,17 @@ def _masks_of_unknown(arrays: Mapping[str, Array], rows: Iterable[Task]) -> dict
     labels = id_labels(rows) & arrays.keys()
     found = {f"{label}_msk": known(arrays[label], arrays.get(f"{label}_msk", arrays.get("msk"))) for label in labels}
     return {key: mask for key, mask in found.items() if mask is not None}
+
+
+def _label_factor(where: str, given: Any) -> Vec3:
+    """(z, y, x) voxels of the labels per voxel of the image."""
+    try:
+        factor = vec3(given)
+    except (TypeError, ValueError):
+        factor = (0, 0, 0)
+    if min(factor) < 1 or factor != tuple(given):
+        raise InputError(f"{where} label_factor", given, "three whole numbers z, y, x of 1 or more")
+    return factor
 
 
 def _mask_key(where: str, arrays: Mapping[str, Any], phase: str) -> str | None:

@@ -86,6 +86,34 @@ class Mirrored(View):
         return np.asarray(array[:, z[:, None, None], y[:, None], x])
 
 
+class Finer(View):
+    """A volume of smaller voxels, each voxel of the inner one repeated.
+
+    Args:
+        inner: The volume.
+        factor: (z, y, x) voxels per voxel of the inner volume.
+    """
+
+    def __init__(self, inner: Volume, factor: Vec3) -> None:
+        super().__init__(inner)
+        self.factor = factor
+        self.size = vec3(n * f for n, f in zip(inner.size, factor, strict=True))
+        self.origin = vec3(o * f for o, f in zip(inner.origin, factor, strict=True))
+        if inner.voxel_size_nm is not None:
+            z, y, x = (nm / f for nm, f in zip(inner.voxel_size_nm, factor, strict=True))
+            self.voxel_size_nm = z, y, x
+
+    def read(self, box: Box) -> Array:
+        """The box, in the smaller voxels."""
+        sides = list(zip(*box, self.factor, strict=True))
+        begin, end = vec3(b // f for b, _, f in sides), vec3(-(-e // f) for _, e, f in sides)
+        array = self.inner.read(Box(begin, end))
+        for axis, factor in enumerate(self.factor, 1):
+            array = np.repeat(array, factor, axis) if factor > 1 else array
+        z, y, x = (slice(b - first * f, e - first * f) for (b, e, f), first in zip(sides, begin, strict=True))
+        return array[:, z, y, x]
+
+
 def _reflect(index: NDArray[np.int64], size: int) -> NDArray[np.int64]:
     if size == 1:
         return np.zeros_like(index)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
 
 from deepem.build.device import choose_device, has_fast_bf16
-from deepem.build.network import create_network, crops, patch_sizes
+from deepem.build.network import PatchSizes, create_network, crops, evaluates_smaller, patch_sizes
 from deepem.cli.forward_parser import Found
 from deepem.cli.forwarding import ForwardOptions
 from deepem.cli.task_flags import stored_rows, task_options
@@ -39,15 +39,23 @@ from deepem.utils.main_memory import in_words
 from deepem.utils.provenance import checksum, provenance
 
 
+class Readable(Volume, Protocol):
+    """A volume of which a part may be predicted, in voxels of the output."""
+
+    inside: Box
+
+
 class Job:
     """A trained network and how it is slid over volumes.
 
     Attributes:
         tasks: The rows that are predicted.
         objects: Those of them whose output is a list of objects; what follows is of the others.
+        sizes: The patches of the network.
         patch: The input patch, (z, y, x).
+        fine_patch: The input patch in voxels of the output, in which the scan counts.
         output: The output patch.
-        front: Voxels of the patch in front of the output, as the network was trained to crop.
+        front: Voxels of the output that the patch has in front of it, as the network was trained to crop.
         channels: Channels of the image.
         intensity: Which grey values become 0 and 1; None for bytes and floats in [0, 1].
         heads: Name of each output of the network -> number of channels.
@@ -74,14 +82,23 @@ class Job:
         self.patch = vec3(options.inputsz)
         self.channels = _input_channels(found.state)
         self.intensity = from_plain(found.state.get("intensity"))
-        self.model, gives = self._build(found.state)
-        self.output = vec3(options.patches.force_crop or options.network.outputsz or gives)
+        self.model, self.sizes = self._build(found.state)
+        gives, factor = self.sizes.output, self.sizes.factor
+        self.fine_patch = vec3(n * f for n, f in zip(self.patch, factor, strict=True))
+        self.output = vec3(options.patches.force_crop or self._asked() or gives)
         if any(o > g for o, g in zip(self.output, gives, strict=True)):
             flag = "--force_crop" if options.patches.force_crop else "--outputsz"
             raise InputError(flag, self.output, f"at most {gives}, what the model gives")
-        self.front = vec3(s.start for s in centre_slices(self.patch, self.output))
-        self.stride = resolve_stride(self.output, options.patches.overlap, options.patches.stride)
+        inner = centre_slices(gives, self.output)
+        self.front = vec3(f + s.start for f, s in zip(self.sizes.front, inner, strict=True))
+        steps = self.sizes.tiling or factor
+        edge_to_edge = self.sizes.tiling is not None and "overlap" not in options.typed
+        overlap = (0.0, 0.0, 0.0) if edge_to_edge else options.patches.overlap
+        self.stride = resolve_stride(self.output, overlap, options.patches.stride, steps, exact=not edge_to_edge)
         self.flips = [Flip.of(k) for k in options.patches.test_aug or ()]
+        if factor[1] != factor[2] and any(flip.transpose for flip in self.flips):
+            wants = f"flips that do not exchange y and x: the output is finer by {factor}"
+            raise InputError("--test_aug", " ".join(map(str, options.patches.test_aug or ())), wants)
         self.edges = edges_by_output(self.dense)
         self.heads = {task.name: task.channels for task in self.dense}
         self.written = written(self.dense)
@@ -100,14 +117,35 @@ class Job:
             self.heads,
             gives,
             activations(self.dense),
+            self.sizes.front,
+            factor,
         )
         self._cost: Cost | None = None
 
-    def _build(self, state: State) -> tuple[nn.Module, Vec3]:
-        """The network on the device, and the size of its output patch."""
+    def _asked(self) -> Vec3 | None:
+        """The output patch of the options. That of training does not hold for networks that give less in eval mode."""
+        asked = self.options.network.outputsz
+        trained = "outputsz" not in self.options.typed
+        return None if trained and evaluates_smaller(self.options.model()) else asked
+
+    @property
+    def step(self) -> Vec3:
+        """(z, y, x) voxels of the input that patches lie apart, or a whole multiple, so that none leaves a seam."""
+        if self.sizes.tiling is None:
+            return 1, 1, 1
+        return vec3(t // f for t, f in zip(self.sizes.tiling, self.sizes.factor, strict=True))
+
+    @property
+    def margin(self) -> tuple[Vec3, Vec3]:
+        """Voxels of the input that the network must see in front of its output and behind it."""
+        sides = list(zip(self.fine_patch, self.output, self.front, self.sizes.factor, strict=True))
+        return vec3(-(-f // n) for _, _, f, n in sides), vec3(-(-(p - o - f) // n) for p, o, f, n in sides)
+
+    def _build(self, state: State) -> tuple[nn.Module, PatchSizes]:
+        """The network on the device, and its patches."""
         options, plug_in = self.options, self.options.model()
-        asked = options.network.outputsz if crops(plug_in) else None  # else the scan crops
-        sizes = patch_sizes(plug_in, self.patch, asked)
+        asked = self._asked() if crops(plug_in) and not evaluates_smaller(plug_in) else None  # else the scan crops
+        sizes = patch_sizes(plug_in, self.patch, asked, evaluating=not options.run.no_eval)
         rows = _rows_of_network(state, self.tasks)
         model = create_network(plug_in, rows, self.channels, sizes)
         where = checkpoint.path_of(options.models, self.number)
@@ -118,7 +156,7 @@ class Job:
         quicken(model)
         model.train(options.run.no_eval)
         called: Any = torch.compile(model, dynamic=False) if options.speed.compile else model  # patches have one size
-        return called, sizes.output
+        return called, sizes
 
     @cached_property
     def provenance(self) -> dict[str, Any]:
@@ -126,22 +164,15 @@ class Job:
         path = checkpoint.path_of(self.options.models, self.number)
         return provenance(checkpoint=str(path), checkpoint_sha256=checksum(path), trained=self._trained)
 
-    def covered(self, volume: Volume) -> Box:
+    def covered(self, volume: Readable) -> Box:
         """The voxels of a volume that are predicted: what the patches cover, less what is cropped away.
 
         Raises:
-            InputError: the volume is smaller than a patch, or less than nothing is left of it.
+            InputError: less than nothing is left of it.
         """
-        if any(n < p for n, p in zip(volume.size, self.patch, strict=True)):
-            wants = f"at least one patch, {self.patch}, or --pad_small"
-            raise InputError(volume.name, f"a volume of {volume.size}", wants)
-        whole = self._grid(volume.size).covered
-        own = getattr(volume, "own", None)
-        if own is not None:
-            whole = Box(
-                vec3(map(max, whole.begin, own.begin)), vec3(map(min, whole.end, own.end))
-            )  # what was padded is no result
-        (begin, end) = whole
+        whole = self._grid(volume.size).covered.intersect(volume.inside)
+        assert whole is not None  # the volume is as large as a patch
+        begin, end = whole
         if (border := self.options.patches.crop_border) is not None:
             begin = vec3(b + c // 2 for b, c in zip(begin, border, strict=True))
             end = vec3(e - c // 2 for e, c in zip(end, border, strict=True))
@@ -181,7 +212,7 @@ class Job:
         }
 
     def _grid(self, size: Vec3) -> Grid:
-        return Grid(size, self.patch, self.output, self.stride, self.front)
+        return Grid(size, self.fine_patch, self.output, self.stride, self.front)
 
     def _scan(self, size: Vec3) -> Scan:
         grid, options = self._grid(size), self.options
@@ -217,7 +248,7 @@ class Job:
         """What takes memory; found by a trial of the network the first time."""
         if self._cost is None:
             try:
-                size = (self.options.speed.batch_size, self.channels, *self.patch)
+                size = (self.options.speed.batch_size, self.channels, *self.fine_patch)
                 if self.options.speed.compile:
                     _compile_now(self.network, torch.zeros(size, device=self.device))
                 taken = trial(lambda: self.network(torch.zeros(size, device=self.device)), self.device)

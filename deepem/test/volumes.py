@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import posixpath
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -21,18 +20,17 @@ from deepem.io.precomputed import CloudSource
 from deepem.io.pyramid import downsample
 from deepem.io.sink import Hdf5Sink
 from deepem.io.stored import Image, warn_of_absent
-from deepem.io.views import Masked, Mirrored, Normalised, Ranged, blocks_of, tables_of
 from deepem.io.volume import Volume, VoxelSize
 from deepem.scan.augment import VARIANCE
 from deepem.scan.progress import tell
 from deepem.test.detect import predict_objects
 from deepem.test.job import Job
 from deepem.test.place import Place, filled
+from deepem.test.prepared import Prepared, asked_of, prepared, with_context
 from deepem.test.stream import Nowhere
 from deepem.utils.errors import InputError, told_as
 from deepem.utils.files import run_folder
 from deepem.utils.geometry import Box, Vec3, vec3
-from deepem.utils.intensity import Intensity, Percentiles
 
 Summary = dict[str, Any]
 
@@ -84,7 +82,7 @@ def predict_dummy(job: Job) -> Summary:
 
 
 @contextmanager
-def file_volume(job: Job, name: str) -> Iterator[Volume]:
+def file_volume(job: Job, name: str) -> Iterator[Prepared]:
     """The volume of an id, with what the options change about it."""
     path = Path(job.options.files.data_dir) / name / job.options.files.input_name
     with opened_image(path, as_stored=job.intensity is not None) as source:
@@ -101,12 +99,14 @@ def predict_file(job: Job, name: str) -> Summary:
         source = Path(options.files.data_dir) / name / options.files.input_name
         for task in job.objects:
             path = file_paths(options, job.files, job.number, name)[task.name]
-            figures[task.name] = predict_objects(job, task, volume, path, source, voxel_size_of(options, volume))
+            figures[task.name] = predict_objects(
+                job, task, volume, path, source, voxel_size_of(options, volume, job.sizes.factor)
+            )
             figures["outputs"][task.name] = str(path)
     return figures
 
 
-def _predict_dense(job: Job, name: str, volume: Volume) -> Summary:
+def _predict_dense(job: Job, name: str, volume: Prepared) -> Summary:
     """The outputs of the volume of an id that have a value at every voxel."""
     options = job.options
     covered = job.covered(volume)
@@ -114,7 +114,7 @@ def _predict_dense(job: Job, name: str, volume: Volume) -> Summary:
         return dict(file_placement(job, volume, covered, name).predict(volume))
     paths = file_paths(options, job.outputs, job.number, name)
     begin = vec3(o + b for o, b in zip(volume.origin, covered.begin, strict=True))
-    size = voxel_size_of(options, volume)
+    size = voxel_size_of(options, volume, job.sizes.factor)
     made = {"provenance": json.dumps(job.provenance)}
     attributes = {output: one.attributes(begin, size) | made for output, one in job.written.items()}
     with Hdf5Sink(paths, job.outputs, covered, job.dtypes, attributes) as sink:
@@ -123,11 +123,11 @@ def _predict_dense(job: Job, name: str, volume: Volume) -> Summary:
     return {**figures, "outputs": {output: str(path) for output, path in paths.items()}}
 
 
-def voxel_size_of(options: ForwardOptions, volume: Volume) -> VoxelSize | None:
-    """(z, y, x) nanometres: those of the options, else the input's, else unknown."""
+def voxel_size_of(options: ForwardOptions, volume: Volume, factor: Vec3) -> VoxelSize | None:
+    """(z, y, x) nanometres of the output: the input's, those of the options or else its own, over the factor."""
     if not options.cloud.resolution:
         return volume.voxel_size_nm
-    x, y, z = (float(n) for n in options.cloud.resolution)
+    z, y, x = (float(nm) / f for nm, f in zip(options.cloud.resolution[::-1], factor, strict=True))
     return z, y, x
 
 
@@ -146,12 +146,13 @@ def predict_cloud(job: Job) -> Summary:
     return {"name": source.name, **figures}
 
 
-def cloud_volume(job: Job, tables: Any = None) -> tuple[Volume, CloudSource]:
+def cloud_volume(job: Job, tables: Any = None) -> tuple[Prepared, CloudSource]:
     """The input volume of the options as it is to be read, and as it is stored."""
     cloud = job.options.cloud
     source, path = stored(job.options, cloud.gs_input, job.intensity is not None), cloud.gs_input_mask
-    mask = CloudMask(filled(path, cloud.keywords), source) if path else None
-    return prepared(job, source, mask, tables), source
+    read = with_context(job, source)
+    mask = CloudMask(filled(path, cloud.keywords), read) if path else None
+    return prepared(job, read, mask, tables, asked_of(source, read)), source
 
 
 def stored(options: ForwardOptions, path: str, as_stored: bool = False) -> CloudSource:
@@ -174,37 +175,6 @@ def placement(job: Job, volume: Volume, source: CloudSource, covered: Box) -> Pl
 def place_of(options: ForwardOptions) -> Place:
     """Which box of the input the options name."""
     return Place(options.cloud.begin, options.cloud.end, options.cloud.center, options.cloud.size)
-
-
-def prepared(job: Job, volume: Volume, mask: Volume | None = None, tables: Any = None) -> Volume:
-    """A volume as the options have it read: contrast, mask, padding.
-
-    Raises:
-        InputError: its channels are not those of the network.
-    """
-    options = job.options
-    if volume.channels != job.channels:
-        raise InputError(volume.name, f"{volume.channels} channels", f"{job.channels}, as in training")
-    if job.intensity is not None:
-        volume = ranged(volume, job.intensity)
-    if options.cloud.gs_input_norm is not None:
-        volume = Normalised(volume, tables_of(volume, *options.cloud.gs_input_norm) if tables is None else tables)
-    if mask is not None:
-        volume = Masked(volume, mask)
-    if options.patches.mirror is not None:
-        half = vec3(n // 2 for n in options.patches.mirror)
-        volume = Mirrored(volume, half, half)
-    if options.patches.pad_small:
-        volume = Mirrored.to_size(volume, job.patch)
-    return volume
-
-
-def ranged(volume: Volume, intensity: Intensity | Percentiles) -> Volume:
-    """A volume whose grey values are mapped as in training; a line says how."""
-    if isinstance(intensity, Percentiles):
-        intensity = intensity.of(volume.name, blocks_of(volume), math.prod(volume.size))
-    tell(f"{volume.name}: grey values {intensity.in_words()} become 0 to 1")
-    return Ranged(volume, intensity)
 
 
 def file_paths(options: ForwardOptions, outputs: Mapping[str, int], number: int, name: str) -> dict[str, Path]:
@@ -263,8 +233,10 @@ class Placement:
         offset = self.job.options.cloud.offset
         if offset is None:
             return self.volume.origin
-        moved = zip(tuple(offset)[::-1], self.ratio, self.volume.origin, self.stored, strict=True)
-        return vec3(o // r + padded - stored for o, r, padded, stored in moved)
+        moved = zip(
+            tuple(offset)[::-1], self.ratio, self.volume.origin, self.stored, self.job.sizes.factor, strict=True
+        )
+        return vec3(o * f // r + padded - stored * f for o, r, padded, stored, f in moved)
 
     @property
     def bounds(self) -> Box:
@@ -275,7 +247,7 @@ class Placement:
     def layout(self) -> Layout:
         """Of new output volumes."""
         options = self.job.options
-        voxel_size = voxel_size_of(options, self.volume) or (40.0, 4.0, 4.0)
+        voxel_size = voxel_size_of(options, self.volume, self.job.sizes.factor) or (40.0, 4.0, 4.0)
         return Layout(self.bounds, voxel_size, vec3(tuple(options.cloud.chunk_size)[::-1]), options.files.out_dtype)
 
     @property

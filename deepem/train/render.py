@@ -132,8 +132,16 @@ PICTURES: dict[str, Kind] = {
 
 
 @torch.no_grad()
-def pictures(tasks: Iterable[Task], batch: Mapping[str, Tensor], outputs: Mapping[str, Any]) -> dict[str, Picture]:
+def pictures(
+    tasks: Iterable[Task], batch: Mapping[str, Tensor], outputs: Mapping[str, Any], factor: Vec3 = (1, 1, 1)
+) -> dict[str, Picture]:
     """One row of pictures per task: the middle section of the batch's first sample.
+
+    Args:
+        tasks: Their rows.
+        batch: Input, targets and masks.
+        outputs: Logits by output name.
+        factor: Voxels of the outputs per voxel of the input, (z, y, x).
 
     Returns:
         Output name -> (3, Y, X'): the input, the target, the mask that the loss applies and the prediction from left
@@ -145,7 +153,10 @@ def pictures(tasks: Iterable[Task], batch: Mapping[str, Tensor], outputs: Mappin
         target = kind.target(task, batch[task.name][0])
         whole = kind.prediction(task, outputs[task.name], vec3(batch["input"].shape[-3:]))
         prediction = centre_crop(whole, vec3(target.shape[-3:]))
-        image = centre_crop(batch["input"][0, :1], vec3(prediction.shape[-3:])).float()
+        image = batch["input"][0, :1].float()
+        for axis, times in enumerate(factor, 1):
+            image = image.repeat_interleave(times, axis)
+        image = centre_crop(image, vec3(prediction.shape[-3:]))
         mask = kind.mask(task, batch[f"{task.name}_mask"][0].float())
         middle = prediction.shape[-3] // 2
         sections = [part[:, middle].cpu().numpy() for part in (image, target, mask, prediction)]

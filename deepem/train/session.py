@@ -41,6 +41,7 @@ from deepem.utils.checkpoint import State
 from deepem.utils.convolution import quicken
 from deepem.utils.errors import InputError, warn
 from deepem.utils.exit_codes import STOPPED
+from deepem.utils.geometry import Vec3, vec3
 from deepem.utils.provenance import provenance
 
 
@@ -93,7 +94,8 @@ def train(options: TrainOptions, preemption: Preemption) -> None:
     if ranks.leads:
         size = sum(p.numel() * p.element_size() for p in trainer.network.parameters())
         # a checkpoint holds the weights, two moments, perhaps the average, and a little more
-        folder.begin(trainer.iteration, trainer.record["options"], options.lines, 5 * size, options.settings)
+        lines, settings = session.options.lines, options.settings
+        folder.begin(trainer.iteration, trainer.record["options"], lines, 5 * size, settings)
         folder.remember(trainer.iteration, session.changes)
     with (
         enough_memory(options.inputsz, options.run.batch_size),
@@ -134,7 +136,8 @@ def prepare(options: TrainOptions) -> Session:
     chosen = options.tasks.chosen
     model = options.model()
     sizes = patch_sizes(model, options.inputsz, options.network.outputsz)
-    require_room_for_edges(chosen, sizes.output)
+    evaluated = patch_sizes(model, options.inputsz, None, evaluating=True).output
+    require_room_for_edges(chosen, vec3(map(min, sizes.output, evaluated)))
     require_divisible(options.run.batch_size, options.optimiser.accumulate, ranks.world)
     samplers = create_samplers(options, chosen, sizes)
     whole = create_whole_volume(options, chosen, sizes) if ranks.leads else None
@@ -150,7 +153,7 @@ def prepare(options: TrainOptions) -> Session:
             changes.append(line)
     elif state is not None:
         warn(f"{folder.models}: a checkpoint without options; resuming with those of the command line")
-    trainer = _trainer(options, chosen, network, device, ranks, record)
+    trainer = _trainer(options, chosen, network, device, ranks, record, sizes.factor)
     inputs = Inputs(samplers, _loading(options), create_modifier(options), ranks, device, tuple(record["spec"][0]))
     notes += _start_from(trainer, inputs, state, folder, options.run.pretrain)
     trainer.join()
@@ -220,6 +223,7 @@ def _trainer(
     device: torch.device,
     ranks: Ranks,
     record: Mapping[str, Any],
+    factor: Vec3,
 ) -> Trainer:
     optimise, own = options.optimiser, has_losses(network)
     if own and options.loss.size_average and optimise.accumulate > 1:
@@ -230,7 +234,7 @@ def _trainer(
         row = objective.left_to_network[0]
         wants = "a model that computes its losses itself, such as mask_rcnn"
         raise InputError(f"--{row.flag}", f"--model {options.network.model}", wants)
-    groups = weights.groups(network, optimise.lr_scale or (), optimise.weight_decay)
+    groups = weights.groups(network, optimise.lr_scale or (), optimise.weight_decay, optimise.layer_decay)
     average = weights.Average(network, optimise.ema) if optimise.ema else None
     settings = _fields(optimise, "lr", "betas", "eps", "amsgrad", "momentum")
     return Trainer(
@@ -252,6 +256,7 @@ def _trainer(
             eval_mode=not options.log.no_eval,
             compiled=options.speed.compile,
             sync_bn=options.speed.sync_bn,
+            factor=factor,
         ),
         record=record,
         frozen_norms=frozen,

@@ -26,6 +26,7 @@ from deepem.train.sync_norm import synchronise
 from deepem.train.used import UsedWeights
 from deepem.utils import checkpoint, checkpoint_contents
 from deepem.utils.errors import InputError
+from deepem.utils.geometry import Vec3
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Settings:
         eval_mode: Evaluation runs the network in eval mode.
         compiled: The network is compiled.
         sync_bn: Batch norm is computed over all ranks.
+        factor: Voxels of the outputs per voxel of the input, (z, y, x).
     """
 
     seed: int
@@ -51,6 +53,7 @@ class Settings:
     eval_mode: bool
     compiled: bool
     sync_bn: bool
+    factor: Vec3 = (1, 1, 1)
 
 
 class Trainer:
@@ -241,7 +244,8 @@ class Trainer:
         if self.objective.own:
             with self.evaluating(), self.precision.autocast():
                 logits = self.network(self._laid_out(batch["input"]))
-        return pictures([task for task in self.tasks if task.name in logits], batch, logits)
+        drawn = [task for task in self.tasks if task.name in logits]
+        return pictures(drawn, batch, logits, self.settings.factor)
 
     def figures(self) -> dict[str, float]:
         """What a row of the log tells of the last step besides losses."""
@@ -298,4 +302,5 @@ def _groups_before(network: nn.Module, before: Mapping[str, Any], now: Mapping[s
     if all(before.get(name) == now.get(name) for name in ("freeze", "lr_scale")):
         return None
     scales = [(name, factor) for name, factor in before.get("lr_scale") or ()]
-    return weights.names_of_groups(network, before.get("freeze") or (), scales, before.get("weight_decay", 0.0))
+    decays = before.get("weight_decay", 0.0), before.get("layer_decay", 1.0)
+    return weights.names_of_groups(network, before.get("freeze") or (), scales, *decays)

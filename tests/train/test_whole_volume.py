@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from lab import same
+from torch import nn
 
+from deepem import tasks
+from deepem.build.network import PatchSizes
 from deepem.evaluate import adapted_rand
 from deepem.runs import events
 from deepem.runs.folder import RunFolder
 from deepem.segment import segment
+from deepem.tasks import NEAREST_EDGES
+from deepem.train.whole_volume import WholeVolume
 from deepem.utils import checkpoint
+from deepem.utils.edges import edge_views
 
 WHOLE = ("--eval_segment", "c", "--eval_segment_intv", 3, "--chkpt_intv", 3, "--max_iter", 6)
 
@@ -39,6 +47,32 @@ def test_scores_are_those_of_the_commands(lab, capsys):
     assert len(told) == 2
     assert "c: " in told[0]
     assert "s to predict, " in told[0]
+
+
+class Sees(nn.Module):
+    """Knows the cells by their grey values, and gives the middle of a patch only."""
+
+    def forward(self, x):
+        logits = torch.full((1, 3, *x.shape[2:]), -20.0)
+        for channel, edge in enumerate(NEAREST_EDGES):
+            first, second = edge_views(x[:, 0], edge)
+            edge_views(logits[:, channel], edge)[0][...] = torch.where(first == second, 20.0, -20.0)
+        return {"affinity": logits[..., 1:-1, 3:-3, 2:-2]}
+
+
+def test_the_truth_is_that_of_the_voxels_that_patches_cover():
+    cells = np.arange(1, 241).reshape(5, 6, 8).repeat(2, 0).repeat(3, 1).repeat(2, 2)
+    arrays = {"img": cells.astype(np.uint8)[None], "seg": cells[None]}
+    (row,) = tasks.choose(["aff"])
+    whole = WholeVolume("c", arrays, (row,), PatchSizes((4, 10, 8), (2, 4, 4)))
+    told = {}
+    trainer = SimpleNamespace(
+        network=Sees(), device=torch.device("cpu"), iteration=7, evaluating=nullcontext,
+        precision=SimpleNamespace(dtype=torch.float32),
+    )  # fmt: skip
+    log = SimpleNamespace(segment_row=lambda iteration, scores, seconds, line: told.update({iteration: scores}))
+    whole.score(trainer, log)
+    assert told[7]["affinity/arand"] == 0
 
 
 def test_training_is_the_same_with_and_without(lab):

@@ -131,6 +131,8 @@ class Sampler:
                       if key in leaf and leaf[key].dtype == np.float32}  # fmt: skip
         for id, volume in checked.items():
             self.provider.add_dataset(self._dataset(id, volume))
+        for leaf in self.provider.leaves():
+            _require_suited(aug, leaf)
         bytes_alone = all(_bytes(leaf) for leaf in self.provider.leaves())
         types = {name: np.dtype(np.uint8 if bytes_alone else np.float32) for name in self.inputs}
         types |= {name: target_type(row, self._id_type, self._soft) for name, row in names.items()}
@@ -212,7 +214,8 @@ class Sampler:
                     _grow(sizes, key, self._size(output.name))
         dataset = Dataset(sizes, tag)
         for key in dict.fromkeys([*sizes, *(["msk"] if volume.get("loc") and "msk" in volume else [])]):
-            dataset.add_mask(key, volume[key], loc=key == "msk" and bool(volume.get("loc")))
+            factor = (1, 1, 1) if key == "img" else volume.get("label_factor", (1, 1, 1))
+            dataset.add_mask(key, volume[key], loc=key == "msk" and bool(volume.get("loc")), factor=factor)
         if "intensity" in volume:
             dataset.set_change("img", volume["intensity"])
         return dataset
@@ -230,6 +233,19 @@ class Sampler:
         how = making(row, label, self.spec[name][0], dtype, volume[label], self._change)
         KINDS[row.kind].check(tag, how, volume[label], None if mask is None else volume[mask])
         return _Output(name, how, mask)
+
+
+def _require_suited(aug: Augment | None, dataset: Dataset) -> None:
+    """Refuse an augmentation that cannot turn labels that are finer than the image together with it.
+
+    Raises:
+        InputError: the operations that cannot are named.
+    """
+    if aug is not None and (unsuited := aug.unsuited(dataset.factor)):
+        names = ", ".join(dict.fromkeys(type(part).__name__ for part in unsuited))
+        got = f"{names} for {dataset.tag}, whose labels are finer than its image (label_factor {dataset.factor})"
+        wants = "flips, rotations by right angles between axes of one factor, and changes of grey values"
+        raise InputError("augment", got, wants)
 
 
 def _leaves(volume: Mapping[str, Any]) -> list[Mapping[str, Any]]:
