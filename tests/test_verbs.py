@@ -29,6 +29,7 @@ FLAGS = {
     "queue plan": "--plan --task_size --voxels_per_s --price",
     "queue enqueue": "--plan --queue --verify",
     "queue work": "--queue --lease --stay",
+    "help migrate": "--base_lr --autotune",
     "queue status": "--plan --queue --verify --json",
     "help": "config conventions formats errors cluster python flags",
 }

@@ -57,6 +57,8 @@ def create_samplers(options: TrainOptions, chosen: Sequence[Task], sizes: PatchS
             ids = ", ".join(ref.word for ref in refs)
             raise InputError(f"--{flag}", f"{len(given)} numbers", f"{len(refs)}, one for each of {ids}")
     if any(gives_items(one) for one in sets):
+        if data.intensity != ["none"]:
+            raise InputError("--intensity", " ".join(map(str, data.intensity)), "none: items are bytes, or in [0, 1]")
         return _of_items(options, chosen, sizes, sets, train, val)
     loaded = volumes.load([*train, *val], Path(data.data_dir), chosen)
     volumes.require_labels(train, loaded, chosen)

@@ -126,9 +126,23 @@ def _require_distinct(datasets: Sequence[DataSet]) -> None:
         if isinstance(info, str) or not isinstance(info, Iterable):
             got = f"data_info of type {type(info).__name__}"
             raise InputError(f"--data {dataset.word}", got, KINDS["dataset"].offers["data_info"])
+        _require_ids(f"--data {dataset.word}", info, getattr(dataset.module, "splits", {}))
         if file in words:
             raise InputError("--data", f"{words[file]} and {dataset.word}, which are one module", "each module once")
         words[file] = dataset.word
+
+
+def _require_ids(where: str, info: Iterable[Any], splits: Any) -> None:
+    """Refuse ids that are neither text nor numbers, and splits that are no lists of them."""
+    wants = "splits = {'train': [...], 'val': [...]}, lists of ids"
+    if not isinstance(splits, Mapping):
+        raise InputError(where, f"splits of type {type(splits).__name__}", wants)
+    for phase, ids in splits.items():
+        if isinstance(ids, str) or not isinstance(ids, Iterable):
+            raise InputError(where, f"splits[{phase!r}] of type {type(ids).__name__}", wants)
+    for id in (*info, *(id for ids in splits.values() for id in ids)):
+        if not isinstance(id, (str, int, float)):
+            raise InputError(where, f"an id of type {type(id).__name__}", "ids that are text")
 
 
 def _refuse_twice(flag: str, words: Sequence[str] | None, refs: Sequence[Ref]) -> None:

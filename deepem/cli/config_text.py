@@ -28,11 +28,11 @@ def as_yaml(given: Mapping[str, Any], flags: Mapping[str, Flag], *, defaults: bo
 
 def _yaml(flag: Flag, value: Any) -> str:
     """One value as YAML on one line."""
-    if flag.is_switch or (value is None and without_none(flag.type) is str):
+    if flag.is_switch or value is True or (value is None and without_none(flag.type) is str):
         return json.dumps(value)
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{_quoted(str(k))}: {_quoted(str(v))}" for k, v in value.items()) + "}"
     many = flag.form is not None and flag.form.many is not None
+    if isinstance(value, Mapping) and not many:
+        return "{" + ", ".join(f"{_quoted(str(k))}: {_quoted(str(v))}" for k, v in value.items()) + "}"
     words = words_of(list(value) if many and isinstance(value, tuple) else value)
     if not many:
         return _quoted(words[0], flow=False)

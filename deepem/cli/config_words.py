@@ -51,8 +51,11 @@ def values(settings: Sequence[Setting], flags: Mapping[str, Flag], read: ReadWor
             continue
         flag = flags[name]
         try:
+            truth = truth_of(given.node)
             if flag.is_switch:
                 found[name] = _truth(given)
+            elif flag.gather is not None and flag.many == "*" and truth is not None:
+                found |= read([f"--{name}"]) if truth else {name: False}  # alone, the flag is on
             else:
                 words = _mapping_words(flag, chosen) if takes_mapping(flag.form) else _words(flag, given.node)
                 found |= read([f"--{name}", *(SHIELD + word for word in words)])

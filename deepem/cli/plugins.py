@@ -27,6 +27,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from deepem.cli.migration import MODULES
 from deepem.utils import byfile
 from deepem.utils.errors import InputError, unreadable
 from deepem.utils.exit_codes import STOPPED
@@ -122,14 +123,6 @@ class PlugIn:
             return entry(*arguments, **filled_in, **self.flags)
 
 
-SUCCESSORS = {
-    "dataprovider3": "deepem.data.provider, and deepem.data.emio for dataprovider3.emio",
-    "augmentor": "deepem.data.transform",
-    "emvision": "deepem.models.emvision",
-}
-"""Package of the public DeepEM -> what took its place."""
-
-
 @contextmanager
 def no_exit(where: str) -> Iterator[None]:
     """Wrap what a plug-in runs: it may not end the program.
@@ -162,13 +155,15 @@ def load(kind: str, name: str) -> ModuleType:
     except OSError as error:
         raise InputError(f"{row.flag} {name}", error, "a module that can be read") from error
     except ModuleNotFoundError as error:
-        if (instead := SUCCESSORS.get((error.name or "").split(".")[0])) is None:
+        if (instead := MODULES.get((error.name or "").split(".")[0])) is None:
             raise
         wants = f"{instead}; `deepem help migrate` lists what took whose place"
         raise InputError(f"{row.flag} {name}", f"an import of {error.name}, of the public DeepEM", wants) from error
     for attribute, signature in row.offers.items():
         if not hasattr(module, attribute) and not (attribute == row.entry and _offers_instead(row, module)):
             raise InputError(f"{row.flag} {name}", f"a module without {attribute}", signature)
+    if not callable(getattr(module, row.entry)):
+        raise InputError(f"{row.flag} {name}", f"{row.entry} that cannot be called", row.offers[row.entry])
     return module
 
 

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from deepem.cli import signatures
+from deepem.cli.migration import AUGMENTATIONS, FLAGS
 from deepem.cli.words import text
 from deepem.utils.errors import InputError, warn
 
@@ -31,9 +32,15 @@ def refuse_unknown(rest: Sequence[str]) -> None:
             continue
         name = word.split("=")[0].lstrip("-").replace("-", "_")
         name = name.removeprefix("no_") if name != "no_autotune" else name
+        if name not in PUBLIC and name in FLAGS:
+            raise InputError(word, "a flag of the public DeepEM", FLAGS[name])
         if name not in PUBLIC:
             where = signatures.takers(name)
             wants = f"a module that does: {' or '.join(where[:4])}" if where else "a flag of --help"
             raise InputError(word, "a flag that no chosen module takes" if where else "an unknown flag", wants)
-        warn(f"{word}: no chosen module takes it; ignored")
+        if name in AUGMENTATIONS:
+            having = " or ".join([where for where in signatures.takers(name) if where.startswith("--augment")][:3])
+            warn(f"{word}: no chosen module takes it; there is no such augmentation in this run ({having} has it)")
+        else:
+            warn(f"{word}: no chosen module takes it; ignored")
         follow = 0 if "=" in word else PUBLIC[name]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from types import ModuleType
 from typing import Any
@@ -12,6 +12,7 @@ from deepem.cli import words
 from deepem.cli.flags import Flag, groups_of
 from deepem.cli.parser import Parser
 from deepem.tasks import Task
+from deepem.utils.errors import InputError
 from deepem.utils.geometry import Vec3
 
 EDGES = Flag("edges", list[Vec3] | None, None, "the edges of --long", read=words.edge, metavar="Z,Y,X", many="*")
@@ -96,6 +97,9 @@ def rows_with(datasets: Sequence[ModuleType]) -> tuple[Task, ...]:
     Raises:
         InputError: a row that contradicts itself, or two different rows with one flag.
     """
+    for module in datasets:
+        if not isinstance(own := getattr(module, "tasks", ()), Iterable):
+            raise InputError(f"{module.__file__}: tasks", f"a {type(own).__name__}", "(Task(...),), rows of tasks")
     return tasks.table(row for module in datasets for row in getattr(module, "tasks", ()))
 
 

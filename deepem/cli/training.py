@@ -160,6 +160,10 @@ class OptimiserOptions(Group):
     lr_scale: list[tuple[str, float]] | None = flag(
         None, "multiply the learning rate of some parameters", read=_scale, metavar="NAME=X", many="+", resume=ASK
     )
+    layer_decay: float = flag(
+        1.0, "multiply the learning rate by this from each layer of a backbone to the one below it",
+        read=words.positive, metavar="X", resume=ASK,
+    )  # fmt: skip
 
     @property
     def calibration_samples(self) -> int:

@@ -75,7 +75,7 @@ number = value_of("a number", _number(float))
 positive = value_of("a number above 0", _number(float, above=0))
 non_negative = value_of("a number, 0 or more", _number(float, 0))
 fraction = value_of("a number from 0 to 1", _number(float, 0, most=1))
-size = value_of("three sizes z,y,x of 1 or more", _numbers(int, 3, 1))
+size = value_of("three sizes z,y,x of 1 or more, with commas: 20,128,128", _numbers(int, 3, 1))
 vector = value_of("three whole numbers z,y,x", _numbers(int, 3))
 fractions = value_of("three numbers z,y,x", _numbers(float, 3))
 edge = value_of("an edge z,y,x such as 0,0,1", parse_edge)
@@ -221,7 +221,7 @@ def _dict(kind: Any) -> Form | None:
 
 def takes_mapping(form: Form | None) -> bool:
     """Whether a flag's value is a mapping: JSON, or NAME=VALUE several times."""
-    return form is not None and (form.metavar == "JSON" or str(form.metavar).startswith("NAME="))
+    return form is not None and (form.metavar == "JSON" or str(form.metavar).startswith(("NAME=", "[TASK=]")))
 
 
 def words_of(value: Any) -> list[str]:

@@ -32,7 +32,7 @@ def require_sample(sample: Any, where: str) -> None:
         raise InputError(where, told(sample), "a dict of arrays (C, Z, Y, X) by key")
     for key, value in sample.items():
         if not isinstance(value, np.ndarray) or value.dtype.kind not in "biuf":
-            raise InputError(f"{where}: {key}", told(value), "an array of numbers (C, Z, Y, X)")
+            raise InputError(f"{where} {key}", told(value), "an array of numbers (C, Z, Y, X)")
 
 
 def require_request(made: Any, spec: Spec) -> tuple[Spec, Apply]:
@@ -61,5 +61,5 @@ def applied(apply: Callable[[Any], Any], sample: Mapping[str, Any], spec: Spec) 
         if key not in made:
             raise InputError(AUGMENTATION, told(made), f"{key} in it, as in what it was given")
         if made[key].ndim != 4 or any(n < s for n, s in zip(made[key].shape[-3:], size, strict=True)):
-            raise InputError(f"{AUGMENTATION}: {key}", told(made[key]), f"(C, {', '.join(map(str, size))})")
+            raise InputError(f"{AUGMENTATION} {key}", told(made[key]), f"(C, {', '.join(map(str, size))})")
     return dict(made)

@@ -28,7 +28,12 @@ def four(where: str, given: Any) -> Array:
     Raises:
         InputError: it has other axes, or no voxel.
     """
-    array: Array = np.asarray(given)
+    try:
+        array: Array = np.asarray(given)
+    except (ValueError, TypeError) as error:
+        raise InputError(where, f"a ragged {type(given).__name__}", "an array (Z, Y, X) or (C, Z, Y, X)") from error
+    if array.dtype.kind == "O":
+        raise InputError(where, f"an array of objects, {array.shape}", "an array of numbers (Z, Y, X) or (C, Z, Y, X)")
     if array.ndim not in (3, 4) or array.size == 0:
         raise InputError(where, f"shape {array.shape}", "(Z, Y, X) or (C, Z, Y, X), not empty")
     return array if array.ndim == 4 else array[None]
@@ -84,7 +89,7 @@ def known(ids: Array, mask: Array | None) -> Array | None:
     if int(ids.min()) > UNKNOWN:
         return None
     whole: Array = np.ones((), np.uint8) if mask is None else mask
-    less: Array = np.where(ids == UNKNOWN, whole.dtype.type(0), whole)
+    less: Array = np.where((ids == UNKNOWN).any(0, keepdims=True), whole.dtype.type(0), whole)
     return less
 
 

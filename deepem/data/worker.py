@@ -159,7 +159,7 @@ def _layout_of(samples: list[Mapping[str, Array]]) -> Layout:
         arrays = [sample[key] for sample in samples]
         if any(array.shape != first.shape for array in arrays):
             shapes = " and ".join(map(str, sorted({array.shape for array in arrays})))
-            raise InputError(f"{SAMPLER}: {key}", f"samples of shapes {shapes}", "one shape for all samples of a batch")
+            raise InputError(f"{SAMPLER} {key}", f"samples of shapes {shapes}", "one shape for all samples of a batch")
         layout[key] = first.shape, np.result_type(*arrays)
     return layout
 

@@ -14,7 +14,7 @@ import numpy as np
 from deepem.io.faults import unwritable
 from deepem.io.hdf5_writing import Outlet, new_hdf5
 from deepem.io.volume import Array
-from deepem.utils.files import replacing
+from deepem.utils.files import remove_torn, replacing
 from deepem.utils.geometry import Box
 
 
@@ -52,6 +52,7 @@ class Hdf5Sink:
             for name, path in self.paths.items():
                 try:
                     path.parent.mkdir(parents=True, exist_ok=True)
+                    remove_torn(path.parent)
                     file, self._outlets[name] = stack.enter_context(new_hdf5(beside[name]))
                 except OSError as error:
                     raise unwritable(path, error) from error

@@ -170,10 +170,13 @@ def refuse_unusual(name: str, dtype: np.dtype[Any], *, as_stored: bool) -> None:
 
 
 def grey(name: str, box: Box, array: Array, *, as_stored: bool = False) -> Array:
-    """Grey values as they are handed on: bytes, whole numbers that are mapped later, or floats that are checked."""
+    """Grey values as they are handed on: bytes, or floats that are checked; `as_stored`, any finite numbers."""
     if array.dtype == np.uint8 or (as_stored and array.dtype.kind in "ui"):
         return array
-    return floats(name, box, array, any_range=as_stored)
+    if not as_stored:
+        return floats(name, box, array)
+    _require_finite(name, box, array)
+    return array
 
 
 def warn_of_absent(name: str, absent: Collection[str]) -> None:
@@ -183,19 +186,25 @@ def warn_of_absent(name: str, absent: Collection[str]) -> None:
         warn(f"{name}: {len(absent)} {words} absent and read as the fill value, such as {min(absent)}")
 
 
-def floats(name: str, box: Box, array: Array, *, any_range: bool = False) -> NDArray[np.float32]:
+def floats(name: str, box: Box, array: Array) -> NDArray[np.float32]:
     """Grey values as float32.
 
     Raises:
         InputError: some are no finite numbers, or lie outside 0 to 1, where training has never been.
     """
-    low, high = (float(array.min()), float(array.max())) if array.size else (0.0, 0.0)
-    if not np.isfinite([low, high]).all():
-        raise InputError(name, f"values that are no numbers within {box.begin} to {box.end}", "finite values")
-    if not any_range and (low < -SLACK or high > 1 + SLACK):
+    low, high = _require_finite(name, box, array)
+    if low < -SLACK or high > 1 + SLACK:
         values = f"values from {low:g} to {high:g} within {box.begin} to {box.end}"
         raise InputError(name, values, "uint8, or floats from 0 to 1")
     return array.astype(np.float32, copy=False)
+
+
+def _require_finite(name: str, box: Box, array: Array) -> tuple[float, float]:
+    """The least and the greatest value, all of them finite."""
+    low, high = (float(array.min()), float(array.max())) if array.size else (0.0, 0.0)
+    if not np.isfinite([low, high]).all():
+        raise InputError(name, f"values that are no numbers within {box.begin} to {box.end}", "finite values")
+    return low, high
 
 
 def _three(value: Any) -> VoxelSize | None:

@@ -75,7 +75,7 @@ def _semantic(task: Task, how: How) -> nn.Module:
     if refused := how.named - {"class_balancing"}:
         name = min(refused)
         wants = f"no --{name} for {task.flag}: classes that exclude each other have cross-entropy, without margins"
-        raise InputError(f"--{name}", f"{task.flag}={getattr(how, name)}", wants)
+        raise InputError(name, f"{task.flag}={getattr(how, name)}", wants)
     return SemanticLoss(task.channels, task.class_weights, how.size_average, how.class_balancing)
 
 

@@ -131,13 +131,12 @@ def evaluation_size(input_size: Vec3, **flags: Any) -> Vec3:
     """
     sizes = _sizes(flags)
     found = sizes.output_size(input_size)
-    if wrong := [axis for axis in range(3) if sizes.off_centre(axis, input_size[axis])]:
-        parts = []
-        for axis in wrong:
-            near = (input_size[axis] + d for n in range(1, 1000) for d in (-n, n))
-            fits = next(n for n in near if sizes.course(axis, n) is not None and not sizes.off_centre(axis, n))
-            parts.append(f"{AXES[axis]} = {fits} instead of {input_size[axis]}")
-        wants = f"a size in whose middle the finer output lies: {'; '.join(parts)}"
+    for axis in (axis for axis, size in enumerate(input_size) if sizes.off_centre(axis, size)):
+        near = (n for n in range(1, 4 * input_size[axis] + 100) if sizes.course(axis, n) is not None)
+        fits = [n for n in near if not sizes.off_centre(axis, n)]
+        size = min(fits, key=lambda n: abs(n - input_size[axis]), default=None)
+        works = f"{AXES[axis]} = {size} instead of {input_size[axis]}, or equivariant" if size else "equivariant"
+        wants = f"{works} True or False: evaluation would move the finer output by half a voxel of the image"
         raise InputError("fov (or inputsz)", ",".join(map(str, input_size)), wants)
     return vec3(found)
 

@@ -19,6 +19,7 @@ if __package__ in (None, ""):  # run as a file: deepem/test/ is first on the pat
 from deepem.cli.forward_parser import parse
 from deepem.cli.parser import one_line_errors
 from deepem.tasks import TASKS
+from deepem.utils.stopping import stopping_tidily
 
 if TYPE_CHECKING:  # torch and all that needs it are imported once the command line is known to be good
     import numpy as np
@@ -30,8 +31,12 @@ if TYPE_CHECKING:  # torch and all that needs it are imported once the command l
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Read the command line and predict."""
-    with one_line_errors("forward.py", words) as flags:
+    """Read the command line and predict.
+
+    Raises:
+        SystemExit: bad input, or a signal to stop: what is half written goes away, what is whole stays.
+    """
+    with one_line_errors("forward.py", words) as flags, stopping_tidily():
         options, found = parse(words)
         flags.update(options.flat())
         from deepem.test.batch import predict_batch

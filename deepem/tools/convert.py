@@ -18,7 +18,7 @@ from typing import Any, Literal
 from deepem.cli import config_text, forward_parser, train_parser
 from deepem.cli.flags import Flag, Group, flag, without_none
 from deepem.cli.naming import PLUG_IN_FLAGS
-from deepem.cli.parser import read_group
+from deepem.cli.parser import leading, read_group
 from deepem.tools import output
 from deepem.utils.errors import InputError
 
@@ -37,13 +37,13 @@ class ConvertOptions(Group):
 def main(words: Sequence[str]) -> int:
     """Read the command line and convert."""
     with output.errors_of(PROGRAM, "out"):
-        files = words[: next((i for i, word in enumerate(words) if word.startswith("-")), len(words))]
-        own = read_group(PROGRAM, __doc__, ConvertOptions, words[len(files) :], f"{PROGRAM} FILE --out demo.yaml")
-        if len(files) != 1:
-            raise InputError("FILE", " ".join(files) or "nothing", "one @file or checkpoint")
+        names, rest = leading([word.removeprefix("@") for word in words])
+        own = read_group(PROGRAM, __doc__, ConvertOptions, rest, f"{PROGRAM} FILE --out demo.yaml")
+        if len(names) != 1:
+            raise InputError("FILE", " ".join(names) or "nothing", "one @file or checkpoint")
         if own.out:
             output.check_file("--out", own.out)
-        text = as_yaml(files[0], own.program)
+        text = as_yaml(names[0], own.program)
         if own.out is None:
             output.say(text.rstrip("\n"))
         else:

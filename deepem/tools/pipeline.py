@@ -26,7 +26,7 @@ from pathlib import Path
 from deepem.cli import config_file
 from deepem.cli import words as readers
 from deepem.cli.flags import Group, flag
-from deepem.cli.parser import read_group
+from deepem.cli.parser import leading, read_group
 from deepem.tools import output
 from deepem.utils.errors import InputError
 from deepem.utils.files import write_text
@@ -48,8 +48,8 @@ class PipelineOptions(Group):
 def main(words: Sequence[str]) -> int:
     """Read the command line and do what is not done."""
     with output.errors_of(PROGRAM, "point"):
-        files = words[: next((i for i, word in enumerate(words) if word.startswith("-")), len(words))]
-        own = read_group(PROGRAM, __doc__, PipelineOptions, words[len(files) :], f"{PROGRAM} exp.yaml")
+        files, rest = leading(words)
+        own = read_group(PROGRAM, __doc__, PipelineOptions, rest, f"{PROGRAM} exp.yaml")
         if not files:
             raise InputError("FILE", "nothing", f"a file of settings: {PROGRAM} exp.yaml")
         from deepem.tools import runner, sweep

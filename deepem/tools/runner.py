@@ -181,28 +181,20 @@ def evaluate(run: Run, records: Records) -> list[Path]:
     settings = run.settings("evaluate")
     options, _ = forward_parser.parse(["--config", *run.files, "--exp_name", str(run.options.run.exp_name)])
     segments = segment(run, records) if "segment" in run.programs else []
-    own = [word for name, value in settings.items() if name != "truth" for word in flag_words(name, value)]
     made = []
     for name, files in _predicted(run, records):
         truth = str(settings.get("truth", f"{options.files.data_dir}/{{}}")).replace("{}", name)
         labels = [path for path in segments if path.stem.startswith(files[0].stem)] if files else []
         scores = run.folder / "scores" / f"{name.replace('/', '_')}.json"
         scores.parent.mkdir(parents=True, exist_ok=True)
-        words = [*map(str, files), "--truth", truth, *own, "--json", str(scores)]
-        stage = Stage(f"evaluate {name}", "evaluate", words, settings, [*files, *labels, Path(truth)])
+        files = [*files, *labels]
+        words = [*map(str, files), "--config", *run.files, "--truth", truth, "--json", str(scores)]
+        stage = Stage(f"evaluate {name}", "evaluate", words, settings, [*files, Path(truth)])
         made += perform(run, records, stage, lambda _, scores=scores: [scores])
     return made
 
 
 STEPS = {"train": train, "forward": forward, "segment": segment, "evaluate": evaluate}
-
-
-def flag_words(name: str, value: Any) -> list[str]:
-    """A setting as words, for a program that reads no files."""
-    if isinstance(value, bool):
-        return [f"--{name}"] if value else []
-    values = value if isinstance(value, list) else [value]
-    return [f"--{name}", *(",".join(map(str, v)) if isinstance(v, list) else str(v) for v in values)]
 
 
 def perform(run: Run, records: Records, stage: Stage, outputs: Any) -> list[Path]:

@@ -19,7 +19,7 @@ from typing import Literal
 
 from deepem.cli import words as readers
 from deepem.cli.flags import REQUIRED, Group, flag
-from deepem.cli.parser import read_group
+from deepem.cli.parser import leading, read_group
 from deepem.tools import output
 from deepem.utils.errors import InputError
 from deepem.utils.geometry import Vec3
@@ -58,12 +58,12 @@ class SuggestOptions(Group):
 def main(words: Sequence[str]) -> int:
     """Read the command line, choose, and write the cut-outs."""
     with output.errors_of(PROGRAM, "predictions", "context", "size", "by") as flags:
-        images = words[: next((i for i, word in enumerate(words) if word.startswith("-")), len(words))]
+        images, rest = leading(words)
         own = read_group(
             PROGRAM,
             __doc__,
             SuggestOptions,
-            words[len(images) :],
+            rest,
             f"{PROGRAM} IMG.h5 --predictions P.h5 --out annotate",
         )
         flags.update(vars(own))

@@ -133,7 +133,7 @@ def scores(held: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, float]]
     """(name, figure) of those figures in what `deepem evaluate --json` writes."""
     if isinstance(held, list):
         for row in held:
-            yield from scores(row, (*path, str(row.get("output", ""))) if isinstance(row, dict) else path)
+            yield from scores(row, (*path, _scored(row)) if isinstance(row, dict) else path)
     elif isinstance(held, dict):
         for key, value in held.items():
             if isinstance(value, int | float) and key in SCORES and "by_edge" not in path:
@@ -141,5 +141,12 @@ def scores(held: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, float]]
                     " ".join(part for part in (*path, key) if part not in ("cut_edges", "segmentation", "channels")),
                     value,
                 )
-            elif isinstance(value, dict | list) and key not in ("by_edge", "share", "classes"):
+            elif isinstance(value, dict | list) and key not in ("by_edge", "share", "classes", "curves", "objects"):
                 yield from scores(value, (*path, key))
+
+
+def _scored(row: Mapping[str, Any]) -> str:
+    """What a row of figures is about: an output, or of segmentations what tells their files apart."""
+    if row.get("output") != "segmentation":
+        return str(row.get("output", ""))
+    return "seg" + Path(str(row.get("file", ""))).stem.rpartition("_seg")[2]

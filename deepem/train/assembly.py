@@ -55,7 +55,7 @@ def create_trainer(
         row = objective.left_to_network[0]
         wants = "a model that computes its losses itself, such as mask_rcnn"
         raise InputError(f"--{row.flag}", f"--model {options.network.model}", wants)
-    groups = weights.groups(network, optimise.lr_scale or (), optimise.weight_decay)
+    groups = weights.groups(network, optimise.lr_scale or (), optimise.weight_decay, optimise.layer_decay)
     average = weights.Average(network, optimise.ema) if optimise.ema else None
     settings = _fields(optimise, "lr", "betas", "eps", "amsgrad", "momentum")
     return Trainer(

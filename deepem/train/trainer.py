@@ -295,4 +295,5 @@ def _groups_before(network: nn.Module, before: Mapping[str, Any], now: Mapping[s
     if all(before.get(name) == now.get(name) for name in ("freeze", "lr_scale")):
         return None
     scales = [(name, factor) for name, factor in before.get("lr_scale") or ()]
-    return weights.names_of_groups(network, before.get("freeze") or (), scales, before.get("weight_decay", 0.0))
+    decays = before.get("weight_decay", 0.0), before.get("layer_decay", 1.0)
+    return weights.names_of_groups(network, before.get("freeze") or (), scales, *decays)

@@ -11,7 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from deepem.models.backbones.parts.pretrained import rename
 from deepem.protocols import RenamesWeights
+from deepem.train.backbone_weights import fitted, layer_scales
 from deepem.utils import checkpoint
 from deepem.utils.errors import InputError, warn
 
@@ -41,17 +43,21 @@ def freeze(network: nn.Module, patterns: Sequence[str]) -> list[nn.Module]:
     return [norm for norm in norms if frozen and not any(p.requires_grad for p in norm.parameters())]
 
 
-def groups(network: nn.Module, scales: Sequence[tuple[str, float]], weight_decay: float) -> list[dict[str, Any]]:
+def groups(
+    network: nn.Module, scales: Sequence[tuple[str, float]], weight_decay: float, layer_decay: float = 1.0
+) -> list[dict[str, Any]]:
     """The parameters to train as groups of an optimiser, `scale` the factor on the learning rate of each.
 
     Args:
         network: Its frozen parameters are left out.
         scales: (pattern, factor); the last one that means a parameter holds.
         weight_decay: Of kernels; biases and the factors of normalisations, which have one axis, never decay.
+        layer_decay: Factor on the learning rate from each layer to the one below it, beside `scales`.
     """
-    scale = dict.fromkeys((name for name, _ in network.named_parameters()), 1.0)
+    scale, of_layer = dict.fromkeys((n for n, _ in network.named_parameters()), 1.0), layer_scales(network, layer_decay)
     for pattern, factor in scales:
         scale |= dict.fromkeys(matching(network, "--lr_scale", pattern), factor)
+    scale = {name: factor * of_layer[name] for name, factor in scale.items()}
     trained = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
     parameters = dict(network.named_parameters())
     found = _grouped(network, trained, scale, weight_decay)
@@ -95,13 +101,19 @@ def _grouped(
 
 
 def names_of_groups(
-    network: nn.Module, frozen: Sequence[str], scales: Sequence[tuple[str, float]], weight_decay: float
+    network: nn.Module,
+    frozen: Sequence[str],
+    scales: Sequence[tuple[str, float]],
+    weight_decay: float,
+    layer_decay: float = 1.0,
 ) -> list[list[str]]:
     """The names of the parameters in each group of an optimiser, as a run with these options had them."""
     scale = dict.fromkeys((name for name, _ in network.named_parameters()), 1.0)
     kept = {name for pattern in frozen for name in matching(network, "--freeze", pattern)}
     for pattern, factor in scales:
         scale |= dict.fromkeys(matching(network, "--lr_scale", pattern), factor)
+    of_layer = layer_scales(network, layer_decay)
+    scale = {name: factor * of_layer[name] for name, factor in scale.items()}
     return [*_grouped(network, scale.keys() - kept, scale, weight_decay).values()]
 
 
@@ -112,22 +124,29 @@ def pretrain(network: nn.Module, path: str) -> str:
         InputError: the file cannot be read, or nothing in it matches.
     """
     state = checkpoint.read(Path(path))
-    weights: Mapping[str, Any] = state.get("ema") or state["state_dict"]
+    given: Mapping[str, Any] = state.get("ema") or state["state_dict"]
     if isinstance(network, RenamesWeights):
-        weights = network.renamed(weights)
+        given = network.renamed(given)
     own = network.state_dict()
-    weights = unprefixed(weights, own)
+    given = unprefixed(given, own)
+    weights = {**given, **fitted(network, given)}
     left = checkpoint.load_weights(network, weights, f"--pretrain {path}", matching=True)
     lines = [f"--pretrain {path}: {len(own) - len(left)} of {len(own)} entries taken"]
     for what, names in (
         ("not in it", [name for name in left if name not in weights]),
         ("of another shape", [name for name in left if name in weights]),
-        ("in it, but not in the network", [name for name in weights if name not in own]),
+        ("in it, but not in the network", _unused(network, given)),
     ):
         lines += [f"  {what}: {', '.join(names)}"] if names else []
     if 2 * (len(own) - len(left)) < len(own):
         warn(f"--pretrain {path}: only {len(own) - len(left)} of {len(own)} entries taken, less than half")
     return "\n".join(lines)
+
+
+def _unused(network: nn.Module, given: Mapping[str, Tensor]) -> list[str]:
+    """The names of weights that nothing in a network has, whatever part of it they are of."""
+    own = network.state_dict()
+    return [name for name in given if not any(key == name or key.endswith(f".{rename(name)}") for key in own)]
 
 
 class Average:

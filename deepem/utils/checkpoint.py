@@ -82,6 +82,8 @@ def read(path: Path) -> State:
         raise InputError(path, f"an unreadable or truncated file ({reason})", wants) from error
     if not isinstance(state, dict):
         raise InputError(path, f"a {type(state).__name__}", wants)
+    for key in ("model_state", "model"):  # where public backbones keep their weights
+        state = {"state_dict": state[key]} if _is_bare(state.get(key)) and "state_dict" not in state else state
     if "state_dict" not in state:
         weights = state.get("model", state)
         if (
@@ -93,6 +95,13 @@ def read(path: Path) -> State:
         state = {"state_dict": dict(weights)}
     checkpoint_contents.check(state, path)
     return state
+
+
+def _is_bare(held: object) -> bool:
+    """Whether something is a state dict and nothing else."""
+    import torch
+
+    return isinstance(held, dict) and bool(held) and all(isinstance(value, torch.Tensor) for value in held.values())
 
 
 def _other_objects(error: BaseException) -> str:

@@ -251,6 +251,21 @@ def test_a_schema_lists_every_flag_and_accepts_what_is_written(tmp_path: Path, c
     assert [name for name in made if "description" not in made[name] and "anyOf" not in made[name]] == []
 
 
+def test_a_setting_by_task_is_a_mapping_or_a_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    base = ["--data", "synthetic", "--aff", "1", "--mit", "1"]
+    for text, words in {
+        "margin0: {aff: 0.1, mit: 0.2}": ["--margin0", "aff=0.1", "mit=0.2"],
+        "margin0: 0.1\nloss: [BCELoss, mit=MSELoss]": ["--margin0", "0.1", "--loss", "BCELoss", "mit=MSELoss"],
+        "class_balancing: true": ["--class_balancing"],
+        "class_balancing: false": [],
+        "class_balancing: [mit]": ["--class_balancing", "mit"],
+        "lr_scale: {core.enc: 0.1}": ["--lr_scale", "core.enc=0.1"],
+    }.items():
+        write(tmp_path, a=text)
+        assert train_parser.parse([*base, "--config", "a.yaml"]).flat() == train_parser.parse([*base, *words]).flat()
+
+
 def test_inference_reads_files_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write(tmp_path, a="exp_name: nowhere\ntags: {affinity: aff}")

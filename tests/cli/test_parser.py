@@ -43,7 +43,7 @@ def test_negative_vectors_are_values() -> None:
         (["--lr", "x"], "--lr: got x, wants a number above 0"),
         (["--lr", "nan"], "--lr: got nan, wants a number above 0"),
         (["--lr"], "--lr: got nothing, wants one value"),
-        (["--box", "1,2"], "--box: got 1,2, wants three sizes z,y,x of 1 or more"),
+        (["--box", "1,2"], "--box: got 1,2, wants three sizes z,y,x of 1 or more, with commas: 20,128,128"),
         (["--edges", "0,0,0"], "--edges: got 0,0,0, wants an edge z,y,x such as 0,0,1"),
         (["--nosuch", "1"], "--nosuch: got an unknown flag, wants a flag of --help"),
         (["--edge", "0,0,1"], "--edge: got an unknown flag, wants a flag of --help"),
@@ -65,9 +65,18 @@ def test_a_flag_of_a_module_that_is_not_chosen_says_which_take_it() -> None:
 def test_public_flags_that_nothing_takes_are_a_warning(capsys: pytest.CaptureFixture[str]) -> None:
     parse(["--lost", "--missing", "7"])
     assert capsys.readouterr().err.splitlines() == [
-        "warning: --lost: no chosen module takes it; ignored",
-        "warning: --missing: no chosen module takes it; ignored",
+        "warning: --lost: no chosen module takes it; there is no such augmentation in this run "
+        "(--augment flyem.aug_mip1 or --augment pinky_basil.aug_mip0_v0 or "
+        "--augment pinky_basil.aug_mip0_valid0 has it)",
+        "warning: --missing: no chosen module takes it; there is no such augmentation in this run "
+        "(--augment flyem.aug_mip1 or --augment kasthuri11.aug_v2 or --augment kasthuri11.aug_v2_valid has it)",
     ]
+
+
+@pytest.mark.parametrize(("word", "successor"), [("--base_lr", "--lr"), ("--autotune", "--cudnn_benchmark")])
+def test_flags_of_the_public_code_name_their_successors(word: str, successor: str) -> None:
+    with pytest.raises(InputError, match=f"{word}: got a flag of the public DeepEM, wants {successor}"):
+        parse([word, "1"])
 
 
 def test_public_flags_keep_no_more_words_than_they_take(capsys: pytest.CaptureFixture[str]) -> None:

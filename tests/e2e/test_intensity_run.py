@@ -86,7 +86,7 @@ def test_trained_and_predicted_with_one_mapping(
     from deepem.build.stored import stored_run
 
     network = stored_run(state, "it").network()
-    network.load_state_dict(state["state_dict"])
+    network.load_state_dict(state.get("ema") or state["state_dict"])
     grey = ((image.astype(np.float32) - low) / (high - low)).clip(0, 1)
     expected = predict(network.eval(), grey, patch_size=(4, 16, 16))["affinity"]
     np.testing.assert_allclose(imread("experiments/run/forward/b_affinity_2.h5"), expected, atol=1e-5)

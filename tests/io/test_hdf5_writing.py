@@ -62,3 +62,12 @@ def test_the_first_error_is_the_one_that_is_told(tmp_path):
 
     with pytest.raises(OSError, match="the first"):
         write()
+
+
+def test_outputs_side_by_side_are_all_there(tmp_path):
+    box = Box((0, 0, 0), (2, 3, 4))
+    paths = {name: tmp_path / f"{name}.h5" for name in "abc"}
+    with Hdf5Sink(paths, dict.fromkeys(paths, 1), box) as sink:
+        sink.write(box, {name: np.full((1, 2, 3, 4), i, np.float32) for i, name in enumerate(paths)})
+    assert [int(imread(path).max()) for path in paths.values()] == [0, 1, 2]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.h5", "b.h5", "c.h5"]

@@ -90,6 +90,6 @@ def test_balanced_classes_weigh_the_same_however_rare_one_is():
 
 def test_classes_that_exclude_each_other_have_no_margins_of_their_own():
     (sem,) = choose(["sem"], channels={"sem": 3})
-    with pytest.raises(InputError, match=r"--margin0: got sem=0\.1"):
+    with pytest.raises(InputError, match=r"margin0: got sem=0\.1"):
         criterion(sem, margin0={"sem": 0.1})
     assert criterion(sem, class_balancing={"sem": True}).class_balancing

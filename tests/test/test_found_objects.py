@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from lab import Lab, same_partition
 
 from deepem.blocks.folder import Folder
+from deepem.data.synth.nuclei import make_nuclei
 from deepem.evaluate import instances
 from deepem.test.found import pack, unpack, write_table
 from deepem.test.objects import Objects, block_of
@@ -260,7 +261,7 @@ class Stack(list):
         return self
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(seed=st.integers(0, 1000), data=st.data())
 def test_the_order_of_tiles_and_of_blocks_does_not_matter(tmp_path_factory, seed, data):
     truth = balls((20, 24, 28), 12, seed)
@@ -291,6 +292,27 @@ def test_the_order_of_tiles_and_of_blocks_does_not_matter(tmp_path_factory, seed
         assert row[3:9] == (*at.min(0), *(at.max(0) + 1))
         assert row[9] == len(at)
         assert row[10:] == pytest.approx(tuple(at.mean(0)))
+
+
+@pytest.mark.parametrize("side", [128, pytest.param(256, marks=pytest.mark.slow)])
+def test_touching_nuclei_of_a_large_volume_are_found_once_each(tmp_path, side):
+    size = (side // 2, side, side)
+    truth = make_nuclei("n1", size)["seg"].astype(np.int64)
+    objects = Objects(Folder(str(tmp_path)), size, (48, 96, 96), (28, 48, 48), block_of(size))
+    for number in range(len(objects.grid)):
+        objects.find(number, detect_in(truth))
+    objects.merge()
+    labels = np.zeros(size, np.int64)
+    for number in range(len(objects.blocks)):
+        objects.count(number)
+    count = objects.number()
+    for number in range(len(objects.blocks)):
+        box, part = objects.labels(number)
+        labels[box.slices()] = part
+    found = instances(labels, truth)
+    assert count == found["predicted"]
+    assert found["recall"] >= 0.98
+    assert found["precision"] >= 0.98
 
 
 def test_objects_are_the_same_behind_bytes():

@@ -14,7 +14,9 @@ from deepem.tools import guide
 
 
 def test_every_topic_has_a_title_and_fits_a_terminal() -> None:
-    assert {"config", "conventions", "formats", "errors", "cluster", "pytc", "dacapo", "python"} <= set(guide.topics())
+    assert {"annotate", "config", "conventions", "formats", "errors", "cluster", "pytc", "dacapo", "python"} <= set(
+        guide.topics()
+    )
     for name, title in guide.topics().items():
         text = (guide.TOPICS / f"{name}.txt").read_text()
         assert title

@@ -71,7 +71,7 @@ WHOLE = ["train", "forward t1", "forward t2", "evaluate", "evaluate"]
 
 def test_what_is_done_is_not_done_again(calls: list[list[str]], capsys: pytest.CaptureFixture[str]) -> None:
     assert pipeline.main(["exp.yaml"]) == 0
-    assert calls[-1][2:6] == ["--truth", "truth/t2", "--mask", "data/t1"]
+    assert calls[-1][2:6] == ["--config", "exp.yaml", "--truth", "truth/t2"]
     assert verbs(calls) == WHOLE
     assert "run: exp: forward t2: not done yet" in capsys.readouterr().err
     assert pipeline.main(["exp.yaml"]) == 0
@@ -174,6 +174,25 @@ def test_the_table_of_a_sweep(calls: list[list[str]], capsys: pytest.CaptureFixt
     assert pipeline.main(["exp.yaml", "--point", "1"]) == 0
     with pytest.raises(SystemExit):
         pipeline.main(["exp.yaml", "--point", "2"])
+
+
+def test_the_figures_of_a_table_are_those_of_each_output_and_segmentation() -> None:
+    held = [
+        {
+            "output": "affinity",
+            "cut_edges": {"average_precision": 0.5, "by_edge": {"error": 1}},
+            "curves": {"error": 1},
+        },
+        {
+            "output": "segmentation",
+            "file": "a/t1_affinity_7_seg_0.3.h5",
+            "adapted_rand": {"error": 0.25, "precision": 1},
+        },
+        {"output": "segmentation", "file": "a/t1_affinity_7_seg.h5", "voi": {"split": 1, "merge": 2}},
+    ]
+    assert dict(sweep.scores(held)) == {
+        "affinity average_precision": 0.5, "seg_0.3 adapted_rand error": 0.25, "seg voi split": 1, "seg voi merge": 2,
+    }  # fmt: skip
 
 
 def test_an_array_job_has_a_task_for_each_run(calls: list[list[str]], monkeypatch: pytest.MonkeyPatch) -> None:

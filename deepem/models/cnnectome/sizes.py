@@ -123,10 +123,10 @@ class Sizes:
         return Course(size, tuple(cropped), tuple(tight)) if size > 0 else None
 
     def off_centre(self, axis: int, size: int) -> bool:
-        """Whether the finer output for `size` voxels is not in their middle, since an odd number is cropped."""
+        """Whether eval mode moves a finer output by half an input voxel, since it crops an odd number of them."""
         course = replace(self, finer=()).course(axis, size)
         finer = prod(zyx(factor, 1)[axis] for factor, _, _ in self.finer)
-        return finer > 1 and course is not None and (size - course.size) % 2 == 1
+        return self.equivariant == "eval" and finer > 1 and course is not None and (size - course.size) % 2 == 1
 
     def length(self, length: int) -> int | None:
         """Length at the end for a length axis of so many frames, or None if there are too few."""
