@@ -49,6 +49,7 @@ setup(
     long_description_content_type="text/markdown",
     license="MIT",
     packages=find_packages(include=["deepem", "deepem.*"]),
+    package_data={"deepem.tools": ["topics/*.txt"]},
     python_requires=">=3.10",
     install_requires=[
         "torch>=2.10",

@@ -51,7 +51,7 @@ def evaluate(trainer: Trainer, inputs: Inputs, log: Logger, preemption: Preempti
             if trainer.ranks.any(preemption.requested, trainer.device):
                 return True
             outputs = trainer.forward(batch)
-            share = trainer.whole(cropped(batch, outputs.logits))
+            share = trainer.division.whole(cropped(batch, outputs.logits))
             averages.add(trainer.losses(outputs, share))
     sample = f"sample {samples_of_last(inputs, samples)} of the evaluation set"
     log.pictures(

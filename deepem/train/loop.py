@@ -36,7 +36,7 @@ def train(
         batch = inputs.next_batch(iteration)
         trainer.optimizer.zero_grad(set_to_none=True)
         losses: Losses = {}
-        for share in trainer.shares(batch):  # one share, unless --accumulate splits the batch
+        for share in trainer.division.shares(batch):  # one share, unless --accumulate splits the batch
             with trainer.synchronising(share):
                 outputs = trainer.forward(share.batch)
                 share_losses = trainer.losses(outputs, share)

@@ -20,21 +20,17 @@ from deepem.runs.folder import RunFolder, plain
 from deepem.tasks import TASKS, Task, to_plain
 from deepem.train import device as devices
 from deepem.train import given, loop, weights
-from deepem.train.device import Precision, enough_memory
+from deepem.train.assembly import create_trainer
+from deepem.train.device import enough_memory
 from deepem.train.evaluation import evaluate
-from deepem.train.guard import Guard
 from deepem.train.inputs import Inputs, Loading
 from deepem.train.logger import Logger
-from deepem.train.objective import Objective, auxiliary_of, has_losses
-from deepem.train.optimiser import optimizer
 from deepem.train.preempt import Preemption
 from deepem.train.profiler import Profiler
 from deepem.train.ranks import Ranks
 from deepem.train.rescue import keeping_steps, living_workers
-from deepem.train.schedule import Schedule
-from deepem.train.trainer import Settings, Trainer
+from deepem.train.trainer import Trainer
 from deepem.train.trial import try_out
-from deepem.train.used import UsedWeights
 from deepem.train.whole_volume import WholeVolume, create_whole_volume, score_whole
 from deepem.utils import checkpoint
 from deepem.utils.allocator import keep_memory
@@ -42,7 +38,6 @@ from deepem.utils.checkpoint import State
 from deepem.utils.convolution import quicken
 from deepem.utils.errors import InputError, warn
 from deepem.utils.exit_codes import STOPPED
-from deepem.utils.geometry import Vec3
 from deepem.utils.provenance import provenance
 
 
@@ -133,7 +128,8 @@ def prepare(options: TrainOptions) -> Session:
         options, notes = resume.adopted(options, before, options.typed, [options.model().module])
     device = _device(options, ranks)
     options = _with_device_defaults(options, device)
-    devices.configure(device, **_fields(options.speed, "tf32", "cudnn_benchmark", "deterministic"))
+    speed = options.speed
+    devices.configure(device, tf32=speed.tf32, cudnn_benchmark=speed.cudnn_benchmark, deterministic=speed.deterministic)
     chosen = options.tasks.chosen
     model = options.model()
     sizes = patch_sizes(model, options.inputsz, options.network.outputsz)
@@ -154,7 +150,7 @@ def prepare(options: TrainOptions) -> Session:
             changes.append(line)
     elif state is not None:
         warn(f"{folder.models}: a checkpoint without options; resuming with those of the command line")
-    trainer = _trainer(options, chosen, network, device, ranks, record, sizes.factor)
+    trainer = create_trainer(options, chosen, network, device, ranks, record, sizes.factor)
     inputs = Inputs(samplers, _loading(options), create_modifier(options), ranks, device, tuple(record["spec"][0]))
     notes += _start_from(trainer, inputs, state, folder, options.run.pretrain)
     trainer.join()
@@ -217,53 +213,6 @@ def _record(options: TrainOptions, chosen: Sequence[Task], sizes: PatchSizes, sa
     }  # fmt: skip
 
 
-def _trainer(
-    options: TrainOptions,
-    chosen: Sequence[Task],
-    network: nn.Module,
-    device: torch.device,
-    ranks: Ranks,
-    record: Mapping[str, Any],
-    factor: Vec3,
-) -> Trainer:
-    optimise, own = options.optimiser, has_losses(network)
-    if own and options.loss.size_average and optimise.accumulate > 1:
-        raise InputError("--accumulate", optimise.accumulate, "1: --model counts its losses itself, part by part")
-    frozen = weights.freeze(network, optimise.freeze or ())
-    objective = Objective(chosen, options.tasks.weights, vars(options.loss), auxiliary_of(network), own)
-    if objective.left_to_network and not own:
-        row = objective.left_to_network[0]
-        wants = "a model that computes its losses itself, such as mask_rcnn"
-        raise InputError(f"--{row.flag}", f"--model {options.network.model}", wants)
-    groups = weights.groups(network, optimise.lr_scale or (), optimise.weight_decay, optimise.layer_decay)
-    average = weights.Average(network, optimise.ema) if optimise.ema else None
-    settings = _fields(optimise, "lr", "betas", "eps", "amsgrad", "momentum")
-    return Trainer(
-        network=network,
-        objective=objective,
-        optimizer=optimizer(optimise.optim, groups, **settings),
-        schedule=schedule(options),
-        precision=Precision(device, options.speed.amp),
-        used=UsedWeights(network, average, optimise.calibration_samples, frozen),
-        guard=Guard(network, options.log.skip_nan, options.folder / "nan", ranks),
-        ranks=ranks,
-        tasks=chosen,
-        settings=Settings(
-            seed=options.run.seed,
-            lr=optimise.lr,
-            clip=optimise.clip,
-            accumulate=optimise.accumulate,
-            channels_last=bool(options.speed.channels_last),
-            eval_mode=not options.log.no_eval,
-            compiled=options.speed.compile,
-            sync_bn=options.speed.sync_bn,
-            factor=factor,
-        ),
-        record=record,
-        frozen_norms=frozen,
-    )
-
-
 def _loading(options: TrainOptions) -> Loading:
     return Loading(options.run.seed, options.run.batch_size, options.speed.num_workers, options.speed.worker_timeout)
 
@@ -313,15 +262,3 @@ def require_divisible(batch_size: int, accumulate: int, world: int) -> None:
         hint = f", such as --batch_size {-(-batch_size // (world * accumulate)) * world * accumulate}"
         wants = f"a multiple of {world * accumulate}: {' times '.join(factors)}{hint}"
         raise InputError("--batch_size", batch_size, wants)
-
-
-def schedule(options: TrainOptions) -> Schedule:
-    """The learning rate over the iterations."""
-    course = options.schedule
-    until = course.lr_until or options.run.max_iter
-    steps = tuple(course.lr_steps or ())
-    return Schedule(course.lr_schedule, course.lr_warmup, until, steps, course.lr_gamma, course.lr_power)
-
-
-def _fields(group: object, *names: str) -> dict[str, Any]:
-    return {name: getattr(group, name) for name in names}

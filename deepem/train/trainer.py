@@ -76,6 +76,7 @@ class Trainer:
     Attributes:
         iteration: Optimiser steps done; within a step, its number.
         completed: Optimiser steps that are behind, those that were skipped included.
+        division: How a batch is divided into shares.
         model: What is called: the network, compiled and joined with that of the other ranks.
     """
 
@@ -145,14 +146,6 @@ class Trainer:
     def _seed(self, iteration: int) -> None:
         seeds = np.random.SeedSequence([self.settings.seed, iteration, self.ranks.rank])
         devices.seed(self.device, int(seeds.generate_state(1, np.uint64)[0]))
-
-    def shares(self, batch: Batch) -> list[Share]:
-        """A batch in the shares whose gradients are added up one after the other."""
-        return self.division.shares(batch)
-
-    def whole(self, batch: Batch) -> Share:
-        """A batch as a single share."""
-        return self.division.whole(batch)
 
     def synchronising(self, share: Share) -> AbstractContextManager[Any]:
         """Wrap forward and backward of a share: gradients are averaged over the ranks in the last share of a batch."""

@@ -19,7 +19,9 @@ def try_out(trainer: Trainer, batch: Batch) -> None:
     where, outputs = f"--model {trainer.record['options']['model']}", trainer.record["spec"][1]
     trainer.train_mode()
     trainer.begin(trainer.completed + 1)
-    share = replace(trainer.shares(batch)[0], last=False)  # no gradients will come that the ranks could exchange
+    share = replace(
+        trainer.division.shares(batch)[0], last=False
+    )  # no gradients will come that the ranks could exchange
     with given.first_pass(trainer.settings.compiled), trainer.synchronising(share):
         found = trainer.forward(share.batch)
     if trainer.objective.own:

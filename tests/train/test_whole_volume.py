@@ -38,7 +38,7 @@ def test_scores_are_those_of_the_commands(lab, capsys):
 
     state = lab.state("run", 6)
     network = stored_run(state, "x", "net.py").network()
-    network.load_state_dict(state["state_dict"])
+    network.load_state_dict(state["ema"])
     seen = predict(network, np.load("c_img.npy"), patch_size=(4, 12, 12))
     truth = np.load("c_seg.npy")
     found = segment(seen["affinity"], threshold=last["affinity/threshold"])
