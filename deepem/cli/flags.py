@@ -92,7 +92,7 @@ class Flag:
     @property
     def is_switch(self) -> bool:
         """Whether the flag takes no value."""
-        return _without_none(self.type) is bool
+        return without_none(self.type) is bool
 
     @property
     def form(self) -> Form | None:
@@ -102,14 +102,15 @@ class Flag:
             return found
         many = found.many if found is not None and self.read is None and self.many is None else self.many
         gather = found.gather if found is not None else list
-        if typing.get_origin(_without_none(self.type)) is tuple and many is not None:
+        if typing.get_origin(without_none(self.type)) is tuple and many is not None:
             gather = tuple
         gather = self.gather or gather
         read = self.read or (found.read if found else str)
         return Form(read, self.metavar or (found.metavar if found else None), many, gather)
 
 
-def _without_none(kind: Any) -> Any:
+def without_none(kind: Any) -> Any:
+    """The type that an optional type is of; any other type as it is."""
     inner = [part for part in typing.get_args(kind) if part is not type(None)]
     return inner[0] if len(inner) == 1 and type(None) in typing.get_args(kind) else kind
 

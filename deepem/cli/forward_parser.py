@@ -162,6 +162,12 @@ def _check(values: Mapping[str, Any], tasks_given: TaskOptions) -> None:
     for flag, least in (("chunk_size", 1), ("size", 1), ("mirror", 0), ("crop_border", 0), ("overlap", 0)):
         if min(values[flag] or (least,)) < least:
             raise InputError(f"--{flag}", ",".join(map(str, values[flag])), f"{least} or more on every axis")
+    if values["context"] != "none" and (values["mirror"] or values["pad_small"]):
+        raise InputError("--context", f"{values['context']} besides --mirror or --pad_small", "one of them")
+    if values["context"] == "outside" and not values["gs_input"]:
+        raise InputError(
+            "--context", "outside without --gs_input", "none or mirror: of a file, everything is predicted"
+        )
     if values["pad_small"] and values["crop_center"]:
         raise InputError("--pad_small", "--crop_center", "one of them")
 

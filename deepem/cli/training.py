@@ -31,6 +31,20 @@ def _scale(word: str) -> tuple[str, float]:
     return name, float(words.non_negative(factor))
 
 
+def _intensity(word: str) -> Any:
+    """Read ``none``, ``percentile``, or the grey values ``LOW,HIGH`` that become 0 and 1."""
+    given = words.text(word).strip()
+    if given in ("none", "percentile"):
+        return given
+    try:
+        low, high = (words.number(part) for part in given.split(","))
+    except (ValueError, argparse.ArgumentTypeError):
+        low = high = 0.0
+    if not low < high:
+        raise argparse.ArgumentTypeError(f"got {given}, wants LOW,HIGH with LOW < HIGH, percentile, or none")
+    return low, high
+
+
 @dataclass(frozen=True)
 class DataOptions(Group):
     """Where samples come from."""
@@ -48,6 +62,12 @@ class DataOptions(Group):
     )
     sampler: str = flag("basic", "sampler module", metavar="MODULE")
     augment: str | None = flag(None, "augmentation recipe", metavar="MODULE")
+    intensity: list[Any] = flag(
+        ["none"], "grey values that become 0 and 1, for images that are not bytes: LOW,HIGH (of each channel), "
+        "percentile, or none", read=_intensity, metavar="LOW,HIGH", many="+", older=["none"],
+    )  # fmt: skip
+    percentiles: tuple[float, float] = flag((0.5, 99.5), "those of --intensity percentile, in per cent")
+    percentiles_of: Literal["train", "volume"] = flag("train", "of all voxels to train on, or of each volume")
     modifier: str | None = flag(None, "module that changes batches on the device, in training only", metavar="MODULE")
 
 
@@ -175,6 +195,13 @@ class LogOptions(Group):
     eval_intv: int = flag(1000, "evaluate every N steps", read=words.counting, metavar="N", resume=FREE)
     eval_iter: int = flag(100, "samples per evaluation", read=words.counting, metavar="N", resume=FREE)
     no_eval: bool = flag(False, "evaluate in train mode", resume=FREE)
+    eval_segment: str | None = flag(
+        None, "predict, segment and score the whole of this volume now and then", metavar="ID", resume=FREE
+    )
+    eval_segment_intv: int = flag(10_000, "do that every N steps", read=words.counting, metavar="N", resume=FREE)
+    best_by: Literal["loss", "arand", "voi", "f1", "auc", "iou"] = flag(
+        "loss", "best.chkpt follows the loss on --val_ids, or this score of --eval_segment", resume=FREE
+    )
     chkpt_intv: int = flag(10_000, "save a checkpoint every N steps", read=words.counting, metavar="N", resume=FREE)
     chkpt_num: int = flag(
         0, "resume from this checkpoint; 0: from the newest", read=words.natural, metavar="N", resume=FREE
@@ -189,6 +216,10 @@ class LogOptions(Group):
     change: list[str] | None = flag(
         None, "flags that may differ from those that the run was started with", metavar="FLAG", many="+", resume=FREE
     )
+
+    def segments_after(self, iteration: int) -> bool:
+        """Whether the whole of a volume is to be scored after an iteration."""
+        return self.eval_segment is not None and iteration % self.eval_segment_intv == 0
 
 
 @dataclass(frozen=True)
@@ -256,6 +287,8 @@ class TrainOptions:
     typed: frozenset[str]
     lines: tuple[str, ...]
     """The command line as lines of an @file."""
+    settings: str = ""
+    """The same as a YAML file for --config."""
 
     @property
     def inputsz(self) -> Vec3:

@@ -15,6 +15,9 @@ Array = NDArray[Any]
 TOP_CLASS = 255
 """Classes above this one are stored as this one, in one byte: no output has that many channels."""
 
+UNKNOWN = -1
+"""The id of voxels of which nothing is known."""
+
 TOPS = (2**64 - 1, 2**32 - 1, 2**16 - 1)
 """The greatest values of unsigned types. Many files mark voxels without a label by them."""
 
@@ -39,17 +42,29 @@ def four(where: str, given: Any) -> Array:
 def as_ids(where: str, given: Any) -> Array:
     """Instance ids, (1, Z, Y, X) int32, or int64 where they do not fit. Ids that are 0 throughout are warned about.
 
+    -1 stands for what is not known; see `known`.
+
     Raises:
         InputError: no ids, or the greatest value of a type of 32 bits or more, which stands for no label.
     """
     array = four(where, given)
-    wants = "instance ids: whole numbers from 0 (background)"
-    if array.dtype.kind not in "iu":
-        raise InputError(where, f"{array.dtype} labels", wants)
     if array.shape[0] != 1:
         raise InputError(where, f"{array.shape[0]} channels", "one channel of instance ids")
+    return as_ids_by_class(where, array)
+
+
+def as_ids_by_class(where: str, given: Any) -> Array:
+    """Instance ids, a channel for each class of objects, (C, Z, Y, X) int32 or int64; see `as_ids`.
+
+    Raises:
+        InputError: as `as_ids`, but for the number of channels.
+    """
+    array = four(where, given)
+    wants = "instance ids: whole numbers from 0 (background), or -1 where nothing is known"
+    if array.dtype.kind not in "iu":
+        raise InputError(where, f"{array.dtype} labels", wants)
     low, high = int(array.min()), int(array.max())
-    if low < 0:
+    if low < UNKNOWN:
         raise InputError(where, f"the negative label {low}", wants)
     if high in TOPS[:2]:
         raise _top_value(where, high)
@@ -57,9 +72,45 @@ def as_ids(where: str, given: Any) -> Array:
         raise InputError(where, f"the label {high}", "ids below 2**63")
     if array.dtype == np.uint16 and _lone_top(array, high):
         warn(f"{where}: the id {high} is the greatest of uint16; if it marks voxels without a label, make them 0")
-    if not high:
+    if low == UNKNOWN:
+        warn(f"{where}: voxels of id {UNKNOWN} are masked out: nothing is known of them")
+    if high <= 0:
         warn(f"{where}: no instance, the label is 0 throughout; every voxel counts as background")
     return np.ascontiguousarray(array, dtype=np.int32 if high <= np.iinfo(np.int32).max else np.int64)
+
+
+def known(ids: Array, mask: Array | None) -> Array | None:
+    """The mask of instance ids of which some are not known, (1, Z, Y, X): a mask less those voxels, or None if all are.
+
+    Args:
+        ids: From `as_ids`.
+        mask: Where they hold; None for everywhere.
+    """
+    if int(ids.min()) > UNKNOWN:
+        return None
+    whole: Array = np.ones((), np.uint8) if mask is None else mask
+    less: Array = np.where((ids == UNKNOWN).any(0, keepdims=True), whole.dtype.type(0), whole)
+    return less
+
+
+def as_soft(where: str, given: Any) -> Array:
+    """A target between 0 and 1, such as another network's probabilities, (C, Z, Y, X) float32.
+
+    Bytes above 1 are probabilities times 255.
+
+    Raises:
+        InputError: values outside 0 to 1.
+    """
+    array = four(where, given)
+    if array.dtype.kind not in "biuf":
+        raise InputError(where, f"{array.dtype} values", "numbers from 0 to 1")
+    low, high = float(array.min()), float(array.max())
+    if array.dtype == np.uint8 and high > 1:
+        shares: Array = np.divide(array, np.float32(TOP_CLASS), dtype=np.float32)
+        return shares
+    if not (low >= 0 and high <= 1):
+        raise InputError(where, f"a soft target from {low:g} to {high:g}", "numbers from 0 to 1")
+    return np.ascontiguousarray(array, dtype=np.float32)
 
 
 def as_classes(where: str, given: Any) -> Array:

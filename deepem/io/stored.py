@@ -134,15 +134,19 @@ class Stored:
 
 @dataclass
 class Image(Stored):
-    """An image: uint8, or floats from 0 to 1."""
+    """An image: uint8, or floats from 0 to 1.
 
+    Attributes:
+        as_stored: Whether grey values of any type and range are handed on, for a view that maps them.
+    """
+
+    as_stored: bool = False
     origin = (0, 0, 0)
 
     def __post_init__(self) -> None:
         self.check_axes()
         dtype = np.dtype(self.data.dtype)
-        if dtype != np.uint8 and dtype.kind != "f":
-            raise InputError(self.name, f"an image of {dtype}", "uint8, or floats from 0 to 1")
+        refuse_unusual(self.name, dtype, as_stored=self.as_stored)
 
     def read(self, box: Box) -> Array:
         """The box as (C, Z, Y, X) uint8 or float32.
@@ -151,7 +155,28 @@ class Image(Stored):
             InputError: the file cannot be read there, or holds a value that is not a finite number.
         """
         array = super().read(box)
-        return array if array.dtype == np.uint8 else floats(self.name, box, array)
+        return grey(self.name, box, array, as_stored=self.as_stored)
+
+
+def refuse_unusual(name: str, dtype: np.dtype[Any], *, as_stored: bool) -> None:
+    """Refuse an image of another type than networks are trained on, unless its grey values are mapped.
+
+    Raises:
+        InputError: neither bytes nor floats.
+    """
+    if dtype.kind not in "uif" or (dtype != np.uint8 and dtype.kind != "f" and not as_stored):
+        wants = "uint8, or floats from 0 to 1; a network that was trained on a range of grey values takes any type"
+        raise InputError(name, f"an image of {dtype}", wants)
+
+
+def grey(name: str, box: Box, array: Array, *, as_stored: bool = False) -> Array:
+    """Grey values as they are handed on: bytes, or floats that are checked; `as_stored`, any finite numbers."""
+    if array.dtype == np.uint8 or (as_stored and array.dtype.kind in "ui"):
+        return array
+    if not as_stored:
+        return floats(name, box, array)
+    _require_finite(name, box, array)
+    return array
 
 
 def warn_of_absent(name: str, absent: Collection[str]) -> None:
@@ -167,13 +192,19 @@ def floats(name: str, box: Box, array: Array) -> NDArray[np.float32]:
     Raises:
         InputError: some are no finite numbers, or lie outside 0 to 1, where training has never been.
     """
-    low, high = (float(array.min()), float(array.max())) if array.size else (0.0, 0.0)
-    if not np.isfinite([low, high]).all():
-        raise InputError(name, f"values that are no numbers within {box.begin} to {box.end}", "finite values")
+    low, high = _require_finite(name, box, array)
     if low < -SLACK or high > 1 + SLACK:
         values = f"values from {low:g} to {high:g} within {box.begin} to {box.end}"
         raise InputError(name, values, "uint8, or floats from 0 to 1")
     return array.astype(np.float32, copy=False)
+
+
+def _require_finite(name: str, box: Box, array: Array) -> tuple[float, float]:
+    """The least and the greatest value, all of them finite."""
+    low, high = (float(array.min()), float(array.max())) if array.size else (0.0, 0.0)
+    if not np.isfinite([low, high]).all():
+        raise InputError(name, f"values that are no numbers within {box.begin} to {box.end}", "finite values")
+    return low, high
 
 
 def _three(value: Any) -> VoxelSize | None:

@@ -5,14 +5,15 @@ Each is a volume itself, so that they stack, and each gives the same voxels howe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deepem.io.volume import Array, Volume
 from deepem.utils.errors import InputError
-from deepem.utils.geometry import Box, Vec3, vec3
+from deepem.utils.geometry import Box, Vec3, touched, vec3
+from deepem.utils.intensity import Intensity
 
 STRETCHED = "uint8, whose contrast alone can be normalised"
 
@@ -28,6 +29,25 @@ class View:
     def read(self, box: Box) -> Array:
         """The box as (C, Z, Y, X) uint8 or float32."""
         return self.inner.read(box)
+
+
+class Ranged(View):
+    """A volume of any type whose grey values within a range become 0 to 1, float32."""
+
+    def __init__(self, inner: Volume, intensity: Intensity) -> None:
+        super().__init__(inner)
+        self.intensity = intensity
+
+    def read(self, box: Box) -> Array:
+        """The box, mapped."""
+        return self.intensity(self.inner.read(box))
+
+
+def blocks_of(volume: Volume, piece: Sequence[int] = (16, 2048, 2048)) -> Iterator[Array]:
+    """A volume in blocks, one after the other."""
+    whole = Box((0, 0, 0), volume.size)
+    for box in touched(whole, vec3(piece), whole):
+        yield volume.read(box)
 
 
 class Mirrored(View):
@@ -64,6 +84,34 @@ class Mirrored(View):
             return array
         z, y, x = (i - b for i, b in zip(found, hull.begin, strict=True))
         return np.asarray(array[:, z[:, None, None], y[:, None], x])
+
+
+class Finer(View):
+    """A volume of smaller voxels, each voxel of the inner one repeated.
+
+    Args:
+        inner: The volume.
+        factor: (z, y, x) voxels per voxel of the inner volume.
+    """
+
+    def __init__(self, inner: Volume, factor: Vec3) -> None:
+        super().__init__(inner)
+        self.factor = factor
+        self.size = vec3(n * f for n, f in zip(inner.size, factor, strict=True))
+        self.origin = vec3(o * f for o, f in zip(inner.origin, factor, strict=True))
+        if inner.voxel_size_nm is not None:
+            z, y, x = (nm / f for nm, f in zip(inner.voxel_size_nm, factor, strict=True))
+            self.voxel_size_nm = z, y, x
+
+    def read(self, box: Box) -> Array:
+        """The box, in the smaller voxels."""
+        sides = list(zip(*box, self.factor, strict=True))
+        begin, end = vec3(b // f for b, _, f in sides), vec3(-(-e // f) for _, e, f in sides)
+        array = self.inner.read(Box(begin, end))
+        for axis, factor in enumerate(self.factor, 1):
+            array = np.repeat(array, factor, axis) if factor > 1 else array
+        z, y, x = (slice(b - first * f, e - first * f) for (b, e, f), first in zip(sides, begin, strict=True))
+        return array[:, z, y, x]
 
 
 def _reflect(index: NDArray[np.int64], size: int) -> NDArray[np.int64]:

@@ -1,6 +1,7 @@
 """Which criterion a task is trained with, by its kind.
 
-CRITERIA has one entry per kind of `deepem.tasks`: (row, How) -> criterion. A criterion is called with (logits, target,
+CRITERIA has one entry per kind of `deepem.tasks`: (row, How) -> criterion, or None where the network must compute the
+losses itself. A criterion is called with (logits, target,
 mask) and gives (loss, count), see `deepem.loss.voxel`. One that balances classes has the attribute `class_balancing`
 and a method `classes(target, mask)`, whose sum over the parts of a batch it takes as a fourth argument.
 """
@@ -23,7 +24,7 @@ from deepem.utils.errors import InputError
 T = TypeVar("T")
 
 PerTask = Union[T, Mapping[str, T]]  # noqa: UP007 - a type variable has no | in Python 3.10
-"""One value, or values by the flags of tasks, "" for all that are not named."""
+"""One value, or values by the flags of tasks, "all" for those that are not named."""
 
 DEFAULTS: dict[str, Any] = {"loss": "BCELoss", "margin0": 0.0, "margin1": 0.0, "class_balancing": False}
 
@@ -78,10 +79,15 @@ def _semantic(task: Task, how: How) -> nn.Module:
     return SemanticLoss(task.channels, task.class_weights, how.size_average, how.class_balancing)
 
 
-CRITERIA: dict[str, Callable[[Task, How], nn.Module]] = {
+def _of_the_network(task: Task, how: How) -> None:
+    return None
+
+
+CRITERIA: dict[str, Callable[[Task, How], nn.Module | None]] = {
     "affinity": _affinity,
     "binary": _binary,
     "semantic": _semantic,
+    "instance": _of_the_network,
 }
 
 
@@ -95,11 +101,13 @@ def criterion(
     inverse: bool = False,
     class_balancing: PerTask[bool] = False,
     default_aux: bool = False,
-) -> nn.Module:
+) -> nn.Module | None:
     """The criterion of a task: called with (logits, target, mask) it gives (loss, count).
 
+    It is None for a task whose losses the network must compute itself.
+
     Loss, margins and balancing are one value, which means what it means in the public DeepEM, or values by task:
-    ``{"": 0.1, "mit": 0.2}``, where "" holds for those that are not named.
+    ``{"all": 0.1, "mit": 0.2}``, where "all" holds for those that are not named.
 
     Args:
         task: A chosen row, its edges filled in.
@@ -124,4 +132,4 @@ def criterion(
 
 def _for(task: Task, value: PerTask[T], default: T) -> T:
     """The value that holds for a task."""
-    return value.get(task.flag, value.get("", default)) if isinstance(value, Mapping) else value
+    return value.get(task.flag, value.get("all", default)) if isinstance(value, Mapping) else value

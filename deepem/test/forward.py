@@ -36,7 +36,7 @@ def main(words: Sequence[str] | None = None) -> None:
     Raises:
         SystemExit: bad input, or a signal to stop: what is half written goes away, what is whole stays.
     """
-    with one_line_errors("forward.py") as flags, stopping_tidily():
+    with one_line_errors("forward.py", words) as flags, stopping_tidily():
         options, found = parse(words)
         flags.update(options.flat())
         from deepem.test.batch import predict_batch
@@ -109,7 +109,7 @@ def predict(
     Raises:
         InputError: an image smaller than a patch or with values that are no numbers, sizes that do not fit.
     """
-    from deepem.test import inference
+    from deepem.scan import inference
 
     return inference.predict(
         model, image, patch_size=patch_size, output_size=output_size, overlap=overlap, stride=stride, blend=blend,

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from deepem.build.samplers import Samplers
 from deepem.data.loader import batches, generator
-from deepem.protocols import Modifier, TellsProbabilities, TellsVolume
+from deepem.protocols import Modifier, TellsMember, TellsProbabilities, TellsVolume
 from deepem.train import guard
 from deepem.train.ranks import Ranks
 from deepem.train.transfer import DeviceBatches
@@ -169,11 +169,11 @@ class Inputs:
         sampler = self.samplers.train
         if not isinstance(sampler, TellsVolume) or not self.ranks.leads:
             return {}
-        which: Callable[..., str] = getattr(sampler, "member", sampler.which)
+        which = sampler.member if isinstance(sampler, TellsMember) else sampler.which
         size, seed = self.loading.batch_size, self.loading.seed
         for index in range(sum(self._drawn.values()), iteration * size):
             self._drawn[which(generator(seed, "train", index))] += 1
-        asked: Mapping[str, float] = sampler.probabilities if isinstance(sampler, TellsProbabilities) else {}
+        asked = sampler.probabilities if isinstance(sampler, TellsProbabilities) else {}
         counts = {name: sum(n for leaf, n in self._drawn.items() if _within(leaf, name)) for name in asked}
         shares = {f"drawn/{name}": count / (iteration * size) for name, count in (counts | self._drawn).items()}
         return shares | {f"asked/{name}": probability for name, probability in asked.items()}

@@ -106,6 +106,12 @@ class Logger:
         self._write(iteration, "test", losses, {})
         self._say(iteration, "test", losses, f"{seconds:.1f} s")
 
+    def segment_row(self, iteration: int, scores: Mapping[str, float], seconds: float, told: str) -> None:
+        """Write the scores of a whole volume; their time does not count as training time."""
+        self.pause(seconds)
+        self._write(iteration, "segment", scores, {})
+        self._say(iteration, "segment", scores, told)
+
     def pause(self, seconds: float) -> None:
         """Leave some seconds that have passed out of the training time."""
         self.row_time = min(self.row_time + seconds, perf_counter())

@@ -15,6 +15,7 @@ from deepem.train.objective import Losses, added
 from deepem.train.preempt import Preemption
 from deepem.train.profiler import Profiler
 from deepem.train.trainer import Trainer
+from deepem.train.whole_volume import WholeVolume, score_whole
 
 
 def train(
@@ -26,6 +27,7 @@ def train(
     preemption: Preemption,
     when: LogOptions,
     max_iter: int,
+    whole: WholeVolume | None = None,
 ) -> bool:
     """Take optimiser steps until `max_iter`. Returns whether the run was asked to stop before it and saved."""
     trainer.train_mode()
@@ -62,6 +64,8 @@ def train(
             log.pictures(iteration, "train", trainer.pictures(share.batch, outputs), words)
         if iteration % when.eval_intv == 0 and not stopping:
             stopping = evaluate(trainer, inputs, log, preemption, when.eval_iter)
+        if when.segments_after(iteration) and not stopping:
+            score_whole(trainer, inputs, log, whole)
         if stopping or last:
             preemption.leave()
         if iteration % when.chkpt_intv == 0 or last or stopping:

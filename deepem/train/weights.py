@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from deepem.protocols import RenamesWeights
 from deepem.utils import checkpoint
 from deepem.utils.errors import InputError, warn
 
@@ -112,6 +113,8 @@ def pretrain(network: nn.Module, path: str) -> str:
     """
     state = checkpoint.read(Path(path))
     weights: Mapping[str, Any] = state.get("ema") or state["state_dict"]
+    if isinstance(network, RenamesWeights):
+        weights = network.renamed(weights)
     own = network.state_dict()
     weights = unprefixed(weights, own)
     left = checkpoint.load_weights(network, weights, f"--pretrain {path}", matching=True)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deepem.io.stored import Image
-from deepem.io.views import Masked, Mirrored, Normalised, tables_of
+from deepem.io.views import Finer, Masked, Mirrored, Normalised, tables_of
 from deepem.utils.errors import InputError
 from deepem.utils.geometry import Box
 
@@ -71,3 +71,13 @@ def test_a_mask_is_of_the_same_size_and_leaves_the_type(dtype):
     np.testing.assert_array_equal(found, np.where(mask.data > 0, 0, source.data)[box.slices()])
     with pytest.raises(InputError, match="size of em"):
         Masked(source, volume((4, 6, 6)))
+
+
+def test_a_finer_view_repeats_voxels_however_it_is_read() -> None:
+    array = np.random.default_rng(0).integers(0, 255, (2, 3, 4, 5), np.uint8)
+    finer = Finer(Image("it", array), (2, 1, 3))
+    whole = array.repeat(2, 1).repeat(3, 3)
+    assert finer.size == (6, 4, 15)
+    for begin, end in (((0, 0, 0), (6, 4, 15)), ((1, 2, 4), (2, 4, 5)), ((3, 0, 1), (6, 1, 14))):
+        box = Box(begin, end)
+        np.testing.assert_array_equal(finer.read(box), whole[(slice(None), *box.slices())])

@@ -110,3 +110,13 @@ def test_tiles_partition_the_whole_z_slowest():
     assert begins == sorted(begins)
     with pytest.raises(IndexError):
         boxes[len(boxes)]
+
+
+def test_strides_in_steps_that_a_network_allows() -> None:
+    assert resolve_stride((8, 8, 9), (0.5, 0, 0.5), step=(4, 4, 3)) == (4, 8, 3)
+    assert resolve_stride((8, 9, 9), (0, 0, 0), step=(4, 4, 3), exact=False) == (8, 8, 9)
+    assert resolve_stride((8, 8, 9), stride=(0.4, 4, 9), step=(4, 4, 3)) == (4, 4, 9)
+    with pytest.raises(InputError, match=r"stride: got 3,8,9, wants strides that are multiples of .*, such as 4,8,9"):
+        resolve_stride((8, 8, 9), stride=(3, 8, 9), step=(4, 4, 3))
+    with pytest.raises(InputError, match=r"output patch: got \(2, 8, 9\), wants \(4, 4, 3\) or more"):
+        resolve_stride((2, 8, 9), step=(4, 4, 3))

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
+from deepem.scan import inference
 from deepem.scan.memory import cut
-from deepem.test import inference
 from deepem.test.forward import predict
 from deepem.utils.errors import InputError
 

@@ -10,8 +10,14 @@ import pytest
 import torch
 from torch import nn
 
+from deepem.build.samplers import Samplers
+from deepem.data.worker import PHASES, generator
 from deepem.models import dynamic_rsunet
 from deepem.train import calibration
+from deepem.train.inputs import Inputs, Loading
+from deepem.train.ranks import Ranks
+from deepem.train.used import UsedWeights
+from deepem.train.weights import Average
 
 
 def network() -> nn.Module:
@@ -89,6 +95,39 @@ def test_each_pass_of_a_dynamic_network_has_its_own():
     first, second = ([found[name] for name in sorted(norms) if re.search(rf"\.bn\.{turn}\.", name)] for turn in (0, 1))
     assert len(first) == len(second) > 0
     assert any(not torch.allclose(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_they_belong_to_the_averaged_weights():
+    net = network()
+    used = UsedWeights(net, Average(net, 0.5), 5)
+    with torch.no_grad():
+        net[0].weight.mul_(3)
+    used.follow(20)
+    other = network()
+    other.load_state_dict(used.average.state)
+    expected = measured(other, patches())
+    used.calibrate([partial(net, image) for image in patches()], lambda sums: sums)
+    ema = used.state()["ema"]
+    assert all(torch.equal(ema[name], value) for name, value in expected.items())
+    assert not torch.allclose(expected["1.running_var"], measured(net, patches())["1.running_var"])
+
+
+def test_samples_and_modifiers_have_streams_of_their_own():
+    def sample(rng: np.random.Generator) -> dict[str, np.ndarray]:
+        return {"input": np.full((1, 1, 1, 2), rng.random(), np.float32)}
+
+    modified = []
+    samplers = Samplers(train=sample, val=None, train_ids=[], val_ids=[], channels=1)
+    modify = lambda batch, rng: modified.append(rng.random())  # noqa: E731
+    inputs = Inputs(samplers, Loading(7, 2, 0, 60.0), modify, Ranks(60.0), torch.device("cpu"))
+    drawn = [float(image[0, 0, 0, 0]) for batch in inputs.calibration(3) for image in batch["input"]]
+    assert drawn == [np.float32(generator(7, "calibrate", index).random()) for index in range(4)]
+    assert modified == [generator(7, "calibrate modifier", number).random() for number in range(2)]
+
+
+def test_every_stream_of_random_numbers_is_another():
+    draws = [generator(7, phase, index).integers(1 << 60) for phase in PHASES for index in range(3)]
+    assert len(set(draws)) == len(draws) == 3 * 5
 
 
 @pytest.mark.parametrize("ema", [0, 0.9])

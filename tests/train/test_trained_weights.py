@@ -71,6 +71,22 @@ def test_pretraining_reports_what_matched_and_what_did_not(tmp_path):
     ]
 
 
+def test_pretraining_takes_the_weights_that_are_used(tmp_path):
+    net, trained, used = network(), network().state_dict(), network().state_dict()
+    used["head.weight"] = used["head.weight"] + 1
+    checkpoint.write(tmp_path / "model1.chkpt", {"state_dict": trained, "ema": used})
+    weights.pretrain(net, str(tmp_path / "model1.chkpt"))
+    assert torch.equal(net["head"].weight, used["head.weight"])
+
+
+def test_a_part_of_the_state_is_applied_only_within():
+    net = network()
+    own = net["core"][1].running_mean.clone()
+    with weights.applied(net, {"core.1.running_mean": own + 1}):
+        assert torch.equal(net["core"][1].running_mean, own + 1)
+    assert torch.equal(net["core"][1].running_mean, own)
+
+
 @pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod."])
 def test_the_prefixes_of_wrappers_are_understood(tmp_path, prefix, capsys):
     net, state = network(), {f"{prefix}{name}": value for name, value in network().state_dict().items()}
@@ -91,22 +107,6 @@ def test_pretraining_that_takes_less_than_half_warns(tmp_path, capsys):
     weights.pretrain(net, str(tmp_path / "model1.chkpt"))
     assert "warning: --pretrain" in (told := capsys.readouterr().err)
     assert "only 2 of 9 entries taken, less than half" in told
-
-
-def test_pretraining_takes_the_weights_that_are_used(tmp_path):
-    net, trained, used = network(), network().state_dict(), network().state_dict()
-    used["head.weight"] = used["head.weight"] + 1
-    checkpoint.write(tmp_path / "model1.chkpt", {"state_dict": trained, "ema": used})
-    weights.pretrain(net, str(tmp_path / "model1.chkpt"))
-    assert torch.equal(net["head"].weight, used["head.weight"])
-
-
-def test_a_part_of_the_state_is_applied_only_within():
-    net = network()
-    own = net["core"][1].running_mean.clone()
-    with weights.applied(net, {"core.1.running_mean": own + 1}):
-        assert torch.equal(net["core"][1].running_mean, own + 1)
-    assert torch.equal(net["core"][1].running_mean, own)
 
 
 def test_the_average_follows_the_formula_and_is_applied_only_within():
