@@ -40,7 +40,6 @@ VERBS = {
     "queue work": Verb("deepem.tools.queue_work", "do tasks of a queue; run it on every machine"),
     "queue status": Verb("deepem.tools.queue_status", "show how far a plan is"),
     "help": Verb("deepem.tools.guide", "show a topic of the manual, or which there are"),
-    "help migrate": Verb("deepem.tools.migrate", "show what took whose place from the public DeepEM"),
 }
 
 HEAD = """\

@@ -29,9 +29,8 @@ FLAGS = {
     "queue plan": "--plan --task_size --voxels_per_s --price",
     "queue enqueue": "--plan --queue --verify",
     "queue work": "--queue --lease --stay",
-    "help migrate": "--base_lr --autotune",
     "queue status": "--plan --queue --verify --json",
-    "help": "config conventions formats errors cluster python flags",
+    "help": "config conventions formats errors cluster python flags migrate",
 }
 HEAVY = ("torch", "cv2", "h5py", "scipy", "cloudvolume")
 

@@ -11,6 +11,7 @@ from deepem.cli.flags import Flag, filled, groups_of
 from deepem.cli.parser import Given, Parser
 from deepem.cli.task_flags import EDGES, TaskOptions, add_rows_of_datasets, rows_with, task_options, weight_flags
 from deepem.cli.training import DEFAULT_FOV, TrainOptions
+from deepem.cli.words import ALL
 from deepem.utils.errors import InputError
 
 SHORT_TRIAL = {"eval_intv": 100, "eval_iter": 10, "avgs_intv": 10, "imgs_intv": 100}
@@ -77,7 +78,7 @@ def _completed(values: Mapping[str, Any], chosen: TaskOptions) -> dict[str, Any]
         raise InputError("--lr_schedule", "step without --lr_steps", "the steps at which the rate falls")
     for name in ("loss", "margin0", "margin1", "class_balancing"):
         known = {task.flag for task in chosen.chosen}
-        if isinstance(done[name], Mapping) and (other := [flag for flag in done[name] if flag and flag not in known]):
+        if isinstance(done[name], Mapping) and (other := [flag for flag in done[name] if flag not in {ALL, *known}]):
             raise InputError(f"--{name}", other[0], f"chosen tasks: {', '.join(sorted(known))}")
     if done["test"]:
         done |= {name: min(value, done[name]) for name, value in SHORT_TRIAL.items()}

@@ -229,19 +229,12 @@ def words_of(value: Any) -> list[str]:
     if value is True:  # of a flag that may also name what it switches on
         return []
     if isinstance(value, Mapping):
-        return [_named(name, inner) for name, inner in value.items()]
+        return [name if inner is True else f"{name}={_word(inner)}" for name, inner in value.items()]
     if isinstance(value, list):
         if value and all(isinstance(inner, list) for inner in value):
             return [word for inner in value for word in (SLASH, *map(_word, inner))][1:]
         return [_word(inner) for inner in value]
     return [_word(value)]
-
-
-def _named(name: str, value: Any) -> str:
-    """A value by name as one word: ``name=x``, a name alone that is on, or a value without a name."""
-    if value is True:
-        return name
-    return f"{name}={_word(value)}" if name else _word(value)
 
 
 def _word(value: Any) -> str:
@@ -253,12 +246,16 @@ def _word(value: Any) -> str:
     return ("=" if value and isinstance(value[0], str) else ",").join(map(str, value))
 
 
+ALL = "all"
+"""Stands for all tasks that are not named, in values by task."""
+
+
 def per_task(read: Read) -> Read:
-    """Make a reader of ``VALUE``, for all tasks that are not named, or ``TASK=VALUE``: (flag or "", value)."""
+    """Make a reader of ``VALUE``, for all tasks that are not named, or ``TASK=VALUE``: (flag or ALL, value)."""
 
     def convert(word: str) -> tuple[str, Any]:
         name, _, value = text(word).strip().rpartition("=")
-        return name, read(value)
+        return name or ALL, read(value)
 
     return convert
 
@@ -271,7 +268,7 @@ def task_on(word: str) -> tuple[str, bool]:
 def by_task(pairs: Sequence[tuple[str, Any]]) -> Any:
     """One value where no task is named, else the values by task."""
     found = dict(pairs)
-    return found[""] if [*found] == [""] else found
+    return found[ALL] if [*found] == [ALL] else found
 
 
 def by_task_or_on(pairs: Sequence[tuple[str, Any]]) -> Any:

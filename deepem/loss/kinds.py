@@ -24,7 +24,7 @@ from deepem.utils.errors import InputError
 T = TypeVar("T")
 
 PerTask = Union[T, Mapping[str, T]]  # noqa: UP007 - a type variable has no | in Python 3.10
-"""One value, or values by the flags of tasks, "" for all that are not named."""
+"""One value, or values by the flags of tasks, "all" for those that are not named."""
 
 DEFAULTS: dict[str, Any] = {"loss": "BCELoss", "margin0": 0.0, "margin1": 0.0, "class_balancing": False}
 
@@ -107,7 +107,7 @@ def criterion(
     It is None for a task whose losses the network must compute itself.
 
     Loss, margins and balancing are one value, which means what it means in the public DeepEM, or values by task:
-    ``{"": 0.1, "mit": 0.2}``, where "" holds for those that are not named.
+    ``{"all": 0.1, "mit": 0.2}``, where "all" holds for those that are not named.
 
     Args:
         task: A chosen row, its edges filled in.
@@ -132,4 +132,4 @@ def criterion(
 
 def _for(task: Task, value: PerTask[T], default: T) -> T:
     """The value that holds for a task."""
-    return value.get(task.flag, value.get("", default)) if isinstance(value, Mapping) else value
+    return value.get(task.flag, value.get("all", default)) if isinstance(value, Mapping) else value

@@ -23,6 +23,7 @@ from deepem.scan.patch_network import Network
 from deepem.scan.progress import Progress, tell
 from deepem.scan.stitch import Scan
 from deepem.scan.weights import Blend, choose_profile
+from deepem.test.compiling import compile_now
 from deepem.test.kinds import Written, written
 from deepem.test.stored_network import input_channels, refuse_unfit, rows_of_network, without_other_heads
 from deepem.test.stream import Sink, largest_that_fits, stream
@@ -30,7 +31,7 @@ from deepem.utils import checkpoint
 from deepem.utils.checkpoint import State
 from deepem.utils.convolution import quicken
 from deepem.utils.crop import centre_slices
-from deepem.utils.errors import InputError, reason, warn
+from deepem.utils.errors import InputError, warn
 from deepem.utils.geometry import Box, Vec3, vec3
 from deepem.utils.intensity import from_plain
 from deepem.utils.main_memory import in_words
@@ -248,7 +249,7 @@ class Job:
             try:
                 size = (self.options.speed.batch_size, self.channels, *self.fine_patch)
                 if self.options.speed.compile:
-                    _compile_now(self.network, torch.zeros(size, device=self.device))
+                    compile_now(self.network, torch.zeros(size, device=self.device))
                 taken = trial(lambda: self.network(torch.zeros(size, device=self.device)), self.device)
             except torch.OutOfMemoryError as error:
                 raise self._too_little(available(self.device)) from error
@@ -277,19 +278,3 @@ class Job:
         network = self._cost.network if self._cost else int(limit)
         wants = largest_that_fits(limit, network, self.options.speed.batch_size, self.patch)
         return InputError("--max_memory", f"{in_words(limit)}, the network alone takes {in_words(network)}", wants)
-
-
-def _compile_now(network: Network, patches: torch.Tensor) -> None:
-    """The first call of a compiled network: the memory that compiling takes is not what the network takes later.
-
-    Raises:
-        InputError: it cannot be compiled here, for want of a C++ compiler for example.
-    """
-    from torch._dynamo.exc import TorchDynamoException
-
-    try:
-        network(patches)
-    except TorchDynamoException as error:
-        raise InputError(
-            "--compile", reason(error), "a compiler such as g++ and a network it takes, or no --compile"
-        ) from error

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 
-from deepem.cli import forward_parser, signatures, train_parser
+from deepem.cli import forward_parser, migration, signatures, train_parser
 from deepem.cli.arguments import help_of
 from deepem.cli.flags import Flag, Group, flags_of
 from deepem.cli.plugins import KINDS, siblings
@@ -21,7 +21,7 @@ from deepem.utils.errors import InputError
 
 PROGRAM = "deepem help"
 TOPICS = Path(__file__).with_name("topics")
-FLAGS = "flags"
+FLAGS, MIGRATE = "flags", "migrate"
 
 
 def main(words: Sequence[str]) -> int:
@@ -34,11 +34,14 @@ def main(words: Sequence[str]) -> int:
         if topic == FLAGS:
             output.say(flags(more[0] if more else None))
             return 0
+        if topic == MIGRATE and not more:
+            output.say(migration.page().rstrip())
+            return 0
         there = topics()
         if topic not in there or more:
-            near = difflib.get_close_matches(topic, [*there, FLAGS], 1)
+            near = difflib.get_close_matches(topic, [*there, FLAGS, MIGRATE], 1)
             wants = f"{near[0]}, or " if near else ""
-            raise InputError("TOPIC", " ".join(words), f"{wants}one of {', '.join([*there, FLAGS])}")
+            raise InputError("TOPIC", " ".join(words), f"{wants}one of {', '.join([*there, FLAGS, MIGRATE])}")
         output.say((TOPICS / f"{topic}.txt").read_text(encoding="utf-8").rstrip())
     return 0
 
@@ -52,6 +55,7 @@ def topics() -> dict[str, str]:
 def overview() -> str:
     """A line for each topic."""
     known = topics() | {FLAGS: "Every flag of every program, or of one: deepem help flags train"}
+    known |= {MIGRATE: "What took whose place from the public DeepEM: programs, flags, imports, functions"}
     width = max(map(len, known)) + 2
     return "deepem help TOPIC:\n\n" + "\n".join(f"  {name:<{width}}{line}" for name, line in known.items())
 

@@ -174,11 +174,11 @@ def test_help_imports_nothing_heavy(root: Path) -> None:
     [
         ("--loss MSELoss", "loss", "MSELoss"),
         ("--loss mit=MSELoss", "loss", {"mit": "MSELoss"}),
-        ("--loss BCELoss mit=MSELoss", "loss", {"": "BCELoss", "mit": "MSELoss"}),
+        ("--loss BCELoss mit=MSELoss", "loss", {"all": "BCELoss", "mit": "MSELoss"}),
         ("--class_balancing", "class_balancing", True),
         ("--class_balancing aff mit", "class_balancing", {"aff": True, "mit": True}),
         ("--margin0 0.1", "margin0", 0.1),
-        ("--margin1 0.1 aff=0", "margin1", {"": 0.1, "aff": 0.0}),
+        ("--margin1 0.1 aff=0", "margin1", {"all": 0.1, "aff": 0.0}),
     ],
 )
 def test_losses_per_task_are_read_and_written(tmp_path, words, name, value):

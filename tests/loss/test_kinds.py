@@ -57,10 +57,10 @@ def test_an_unknown_loss_is_bad_input():
 
 def test_a_bare_word_means_what_it_meant():
     """Loss and balancing of affinities alone, margins of all."""
-    assert isinstance(criterion(AFF, loss={"": "MSELoss", "mit": "BCELoss"}).criterion, MSELoss)
+    assert isinstance(criterion(AFF, loss={"all": "MSELoss", "mit": "BCELoss"}).criterion, MSELoss)
     assert isinstance(criterion(MIT, loss="MSELoss"), BCELoss)
     assert isinstance(criterion(MIT, class_balancing=True), BCELoss)
-    assert criterion(MIT, margin0={"": 0.1, "aff": 0.2}).margin0 == 0.1
+    assert criterion(MIT, margin0={"all": 0.1, "aff": 0.2}).margin0 == 0.1
 
 
 def test_a_named_task_has_what_is_named():

@@ -241,7 +241,8 @@ def _require_suited(aug: Augment | None, dataset: Dataset) -> None:
     Raises:
         InputError: the operations that cannot are named.
     """
-    if aug is not None and (unsuited := aug.unsuited(dataset.factor)):
+    unsuited = getattr(aug, "unsuited", lambda factor: ())(dataset.factor)  # one of the user's own may not know
+    if unsuited:
         names = ", ".join(dict.fromkeys(type(part).__name__ for part in unsuited))
         got = f"{names} for {dataset.tag}, whose labels are finer than its image (label_factor {dataset.factor})"
         wants = "flips, rotations by right angles between axes of one factor, and changes of grey values"
