@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepem.build import scores
-from deepem.build.scores import Case, Ways
+from deepem.build.cases import Case, Ways
 from deepem.segment import segment
 from deepem.utils.palette import class_colours
 

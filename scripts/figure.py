@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from _panels import KINDS, Panel, colour_of, marked, named_after
 
-from deepem.build.scores import Case
+from deepem.build.cases import Case
 from deepem.evaluate import adapted_rand
 from deepem.tasks import TASKS
 from deepem.tools import output

@@ -25,7 +25,7 @@ from deepem.tools.score_text import table, without_nan
 from deepem.utils.errors import InputError
 
 if TYPE_CHECKING:
-    from deepem.build.scores import Ways
+    from deepem.build.cases import Ways
     from deepem.io.stored import Stored
 
 Figures = dict[str, Any]
@@ -73,7 +73,7 @@ def score(file: str, own: EvaluateOptions) -> Figures:
 
 def ways_of(own: EvaluateOptions) -> Ways:
     """How affinities are segmented."""
-    from deepem.build.scores import Ways
+    from deepem.build.cases import Ways
 
     decoders = {"auto": None, "none": ()}.get(own.segment[0], tuple(own.segment))
     return Ways(decoders, tuple(own.threshold) if own.threshold else None, own.by)

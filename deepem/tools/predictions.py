@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepem import tasks
-from deepem.build.scores import Case
+from deepem.build.cases import Case
 from deepem.data import emio
 from deepem.evaluate import inside
 from deepem.io.files import opened

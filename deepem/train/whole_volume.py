@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from deepem import tasks
 from deepem.build import volumes
+from deepem.build.cases import Case, Ways
 from deepem.build.network import PatchSizes
-from deepem.build.scores import KINDS, LOWER_IS_BETTER, Case, Ways
+from deepem.build.scores import KINDS, LOWER_IS_BETTER
 from deepem.cli.training import TrainOptions
 from deepem.data.volume import compact
 from deepem.io.volume import Array

@@ -13,9 +13,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from segment.volumes import cells, noisy
+from segment.volumes import cells as neurons
+from segment.volumes import noisy
 
-from deepem.build import scores
+from deepem.build import cases
 from deepem.evaluate import adapted_rand, voi
 from deepem.io.files import imsave
 from deepem.segment import segment
@@ -130,7 +131,7 @@ def test_a_mask_may_have_an_axis_of_one_channel(folder):
 )
 def test_bad_words_are_one_line_before_anything_is_scored(folder, capsys, monkeypatch, words, says):
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(scores.Case, "blocks", lambda *_: pytest.fail("the work was done first"))
+    monkeypatch.setattr(cases.Case, "blocks", lambda *_: pytest.fail("the work was done first"))
     (folder / "bad.h5").write_text("hi\n")
     write(folder / "flat.h5", slabs()[0]), write(folder / "two.h5", np.stack([slabs()] * 2))
     with pytest.raises(SystemExit) as stopped:
@@ -180,7 +181,7 @@ def test_block_by_block_gives_the_same_digits(folder, monkeypatch):
     files = [folder / name for name in ("aff_9.h5", "mit_9.h5", "far.h5", "b.h5")]
     own = EvaluateOptions(truth=str(folder), mask=f"{folder}/msk.h5", ignore_border=(1, 0, 0), segment=["none"])
     whole = without_nan(evaluate.score_all(files, own))
-    monkeypatch.setattr(scores, "BLOCK", (2, 3, 5))
+    monkeypatch.setattr(cases, "BLOCK", (2, 3, 5))
     assert without_nan(evaluate.score_all(files, own)) == whole
 
 
@@ -300,7 +301,7 @@ class TestSegmentations:
 
     def test_a_cut_out_lies_where_its_offset_says_block_by_block(self, capsys, monkeypatch):
         monkeypatch.setattr(label_scores, "BLOCK", (5, 7, 9))
-        truth = cells((12, 30, 34))
+        truth = neurons((12, 30, 34))
         part = (slice(2, 11), slice(3, 28), slice(4, 33))
         found = segment(noisy(truth))[part]
         write(Path("truth.h5"), truth), write(Path("seg.h5"), found, offset=[2, 3, 4], axes="zyx")
@@ -354,7 +355,7 @@ class TestSegmentations:
 @pytest.mark.usefixtures("here")
 class TestChoice:
     def test_a_threshold_chosen_by_its_own_truth_says_so(self, capsys):
-        truth = cells((12, 30, 34))
+        truth = neurons((12, 30, 34))
         values = seen(truth, Path("aff.h5"), 0)
         imsave(truth, "seg.h5")
         text, (result,) = run(capsys, "aff.h5", "--truth", "seg.h5", "--threshold", 0.3, 0.6, "--picture", "p.png")
@@ -368,7 +369,7 @@ class TestChoice:
         assert Path("p.png").read_bytes()[1:4] == b"PNG"
 
     def test_one_volume_chooses_and_another_reports(self, capsys):
-        truths = [cells((12, 30, 34)), np.flip(cells((12, 30, 34)), 1)]
+        truths = [neurons((12, 30, 34)), np.flip(neurons((12, 30, 34)), 1)]
         for i, truth in enumerate(truths):
             seen(truth, Path(f"aff{i}.h5"), i, 0.1 + 0.1 * i)
             imsave(np.ascontiguousarray(truth), f"seg{i}.h5")
