@@ -16,7 +16,7 @@ from deepem.utils.geometry import Box, Vec3
 if TYPE_CHECKING:
     from deepem.blocks.plan import Plan
 
-PROGRAMS = {"forward": "deepem.test.blockwise"}
+PROGRAMS = {"forward": "deepem.test.blockwise", "objects": "deepem.test.objects_plan"}
 
 
 class Tasks(Protocol):
