@@ -16,7 +16,11 @@ from deepem.utils.geometry import Box, Vec3
 if TYPE_CHECKING:
     from deepem.blocks.plan import Plan
 
-PROGRAMS = {"forward": "deepem.test.blockwise", "segment": "deepem.tools.segment_tasks"}
+PROGRAMS = {
+    "forward": "deepem.test.blockwise",
+    "objects": "deepem.test.objects_plan",
+    "segment": "deepem.tools.segment_tasks",
+}
 
 
 class Tasks(Protocol):

@@ -22,11 +22,12 @@ from numpy.typing import NDArray
 
 from deepem.blocks.folder import Folder
 from deepem.blocks.plan import FILE, Phase, Plan
-from deepem.blocks.programs import Effort
+from deepem.blocks.programs import Effort, program
 from deepem.cli.forward_parser import parse
 from deepem.io.chunks import get, put
 from deepem.io.cloud_sink import CloudSink
 from deepem.io.views import tables_of
+from deepem.scan.kinds import is_dense
 from deepem.test.job import Job
 from deepem.test.prepared import Prepared, with_context
 from deepem.test.volumes import Placement, cloud_volume, placement, stored
@@ -52,6 +53,8 @@ def make_plan(folder: str, words: Sequence[str], task_size: Vec3) -> Plan:
         InputError: the command line cannot be used, or is none with --gs_input and --gs_output.
     """
     options, found = parse(words)
+    if not options.cloud.gs_input and not all(map(is_dense, options.tasks.chosen)):
+        return program("objects").make_plan(folder, words, task_size)
     if not options.cloud.gs_input:
         raise InputError("--gs_input", "nothing", "the volume behind cloud-volume that the tasks read")
     if options.cloud.downsample:  # of which task would it be?

@@ -71,14 +71,10 @@ def predict_objects(
     Raises:
         InputError: something cannot be read or written.
     """
-    patches = job.options.patches
-    step = resolve_stride(job.patch, patches.overlap, patches.stride)
-    overlap = vec3(p - s for p, s in zip(job.patch, step, strict=True))
     parts = path.with_name(f".{path.stem}.parts")
     folder = Folder(str(parts))
-    _begin_anew_unless(folder, parts, _settings(job, volume, source, overlap))
-    threshold = float(getattr(job.model, "mask_threshold", 0.5))
-    objects = Objects(folder, volume.size, job.patch, overlap, block_of(volume.size), threshold)
+    objects = objects_of(job, volume, folder)
+    _begin_anew_unless(folder, parts, _settings(job, volume, source, objects.overlap))
     detect = Detector(job.model, row.name, volume, job.device, job.options.speed.amp)
     done = [objects.is_found(number) for number in range(len(objects.grid))]
     if any(done):
@@ -94,19 +90,34 @@ def predict_objects(
         if not objects.is_counted(number):
             objects.count(number)
     count = objects.number()
-    (one,) = written([row]).values()
-    attributes = {**one.attributes(volume.origin, voxel_size_nm), "source": str(source)}
-    files = _write(objects, path, volume.origin, attributes)
+    files = write_files(objects, row, volume, path, source, voxel_size_nm)
     shutil.rmtree(parts, ignore_errors=True)
     tell(f"{path.stem}: {count} objects, wrote {', '.join(map(str, files))}")
     return {"objects": count, "tiles": len(objects.grid), "seconds": round(bar.seconds, 3)}
 
 
-def _write(objects: Objects, path: Path, origin: Vec3, attributes: Mapping[str, Any]) -> list[Path]:
-    """The table, then the volume: where the latter is, both are whole."""
+def objects_of(job: Job, volume: Volume, folder: Folder) -> Objects:
+    """The steps from tiles to a label volume, as the options of a job have them; their results go into a folder."""
+    patches = job.options.patches
+    step = resolve_stride(job.patch, patches.overlap, patches.stride)
+    overlap = vec3(p - s for p, s in zip(job.patch, step, strict=True))
+    threshold = float(getattr(job.model, "mask_threshold", 0.5))
+    return Objects(folder, volume.size, job.patch, overlap, block_of(volume.size), threshold)
+
+
+def write_files(
+    objects: Objects, row: Task, volume: Volume, path: Path, source: Path, voxel_size_nm: VoxelSize | None
+) -> list[Path]:
+    """Write the table, then the label volume: where the latter is, both are whole. Returns the files.
+
+    Raises:
+        InputError: the disk cannot take them.
+    """
+    (one,) = written([row]).values()
+    attributes = {**one.attributes(volume.origin, voxel_size_nm), "source": str(source)}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        tables = write_table(path.with_suffix(".csv"), objects.rows(origin))
+        tables = write_table(path.with_suffix(".csv"), objects.rows(volume.origin))
         with replacing(path) as beside, open_hdf5(beside, "w") as file:
             chunk = vec3(min(pair) for pair in zip(CHUNK, objects.size, strict=True))
             data = file.create_dataset("main", objects.size, objects.dtype, chunks=chunk, compression="gzip",

@@ -52,7 +52,7 @@ class Objects:
     def __init__(
         self, folder: Folder, size: Vec3, tile: Vec3, overlap: Vec3, block: Vec3, threshold: float = 0.5
     ) -> None:
-        self.folder, self.size, self.threshold = folder, size, threshold
+        self.folder, self.size, self.overlap, self.threshold = folder, size, overlap, threshold
         self.grid: Sequence[Tile] = tiles(size, tile, overlap)
         self.blocks = Tiles(Box((0, 0, 0), size), block)
         self._axes = [sorted({(t.box.begin[axis], t.box.end[axis]) for t in self.grid}) for axis in range(3)]

@@ -50,6 +50,7 @@ def main(words: Sequence[str]) -> int:
 
         of = program(own.program)
         plan = of.make_plan(own.plan, rest, vec3(own.task_size[::-1]))
+        of = program(plan.program)
         rate, how = (own.voxels_per_s, "as given") if own.voxels_per_s else (of.rate(plan), "a trial here")
         effort, tasks = of.effort(plan), len(plan)
         share = effort.patches / effort.uncut

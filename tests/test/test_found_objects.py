@@ -336,3 +336,33 @@ def test_a_table_is_written_as_csv_and_where_pyarrow_is_there_as_parquet(tmp_pat
     assert (tmp_path / "t.csv").read_text() == "id,score\n1,0.25\n2,0.333333\n"
     parquet = pytest.importorskip("pyarrow.parquet")
     assert parquet.read_table(files[1]).to_pydict() == {"id": [1, 2], "score": [0.25, 1 / 3]}
+
+
+@pytest.mark.parametrize("task_size", [(16, 20, 24), (64, 64, 64)])
+def test_tasks_of_a_queue_write_the_same_bytes(lab, monkeypatch, task_size):
+    pytest.importorskip("taskqueue")
+    from deepem.blocks import worker
+    from deepem.blocks.plan import Plan
+    from deepem.test import blockwise
+
+    monkeypatch.setattr(worker, "WAIT_S", 0)
+    worker.tasks_of.cache_clear()
+    folder = lab.cwd / "experiments/exp/forward"
+    lab.predict()
+    whole = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    for path in folder.iterdir():
+        path.unlink()
+    words = ["--exp_name", "exp", "--cpu", "--model", str(lab.folder / "oracle.py"), "--data_dir", "data", "--test_ids",
+             "t", "--overlap", "8,8,8"]  # fmt: skip
+    plan = blockwise.make_plan("plan", words, task_size)
+    assert [phase.name for phase in plan.phases] == ["find", "merge", "count", "number", "write"]
+    while len(plan.done()) < len(plan):
+        assert worker.enqueue(plan, "fq://queue") > 0
+        worker.work("fq://queue", 60)
+        assert not plan.failed()
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == whole
+    assert worker.damaged(Plan.load("plan")) == []
+    (folder / "t_instance_7.h5").write_bytes(b"damaged")
+    (lab.cwd / "plan/objects/tiles/1.npz").unlink()
+    first, last = 1 if task_size[0] == 16 else 0, len(plan) - 1
+    assert worker.damaged(Plan.load("plan")) == [first, last]

@@ -148,21 +148,30 @@ def postgres(tmp_path_factory):
     home = os.path.join(tempfile.gettempdir(), f"deepem_pg_{port}")  # passable for the user postgres
     root = os.getuid() == 0
 
-    def run(*words):
-        user = ["runuser", "-u", "postgres", "--"] if root else []
-        return subprocess.run([*user, os.path.join(bins[-1], words[0]), *words[1:]], check=True, capture_output=True)
-
+    user = "runuser -u postgres --" if root else ""
+    program = f"{user} {bins[-1]}"
+    options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off"
     os.mkdir(home, 0o700)
     if root:
         shutil.chown(home, "postgres")
-    try:
-        run("initdb", "-D", home, "-U", "test", "--auth=trust", "-N", "-E", "UTF8", "--locale=C")
-        options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off"
-        run("pg_ctl", "-D", home, "-w", "-l", f"{home}/log", "-o", options, "start")
+    # it stops when our end of the pipe closes: also if the tests are killed
+    script = f"""
+    trap '' PIPE
+    {program}/initdb -D {home} -U test --auth=trust -N -E UTF8 --locale=C >/dev/null &&
+    {program}/pg_ctl -D {home} -w -l {home}/log -o '{options}' start >/dev/null && echo up 2>/dev/null
+    exec >/dev/null
+    cat
+    {program}/pg_ctl -D {home} -m immediate stop
+    rm -rf {home}
+    """
+    with subprocess.Popen(
+        ["sh", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+    ) as keeper:
+        assert keeper.stdout is not None
+        assert keeper.stdout.readline() == b"up\n"
         yield f"postgresql+psycopg://test@127.0.0.1:{port}/postgres"
-        run("pg_ctl", "-D", home, "-m", "immediate", "stop")
-    finally:
-        shutil.rmtree(home, ignore_errors=True)
+        keeper.stdin.close()
+        keeper.wait(30)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
