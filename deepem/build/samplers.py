@@ -11,6 +11,7 @@ from deepem import tasks
 from deepem.build import volumes
 from deepem.build.network import PatchSizes, specs
 from deepem.cli.training import TrainOptions
+from deepem.data import cache
 from deepem.protocols import Sampler
 from deepem.tasks import Task
 from deepem.utils.errors import InputError, warn
@@ -48,7 +49,7 @@ def create_samplers(options: TrainOptions, chosen: Sequence[Task], sizes: PatchS
         if given and len(given) != len(refs):
             ids = ", ".join(ref.word for ref in refs)
             raise InputError(f"--{flag}", f"{len(given)} numbers", f"{len(refs)}, one for each of {ids}")
-    loaded = volumes.load([*train, *val], Path(data.data_dir), chosen)
+    loaded = volumes.load([*train, *val], Path(data.data_dir), chosen, lazy=data.lazy)
     volumes.require_labels(train, loaded, chosen)
     kept = volumes.without_overlap(train, val, loaded, explicit=bool(data.val_ids))
     if not kept:
@@ -58,6 +59,7 @@ def create_samplers(options: TrainOptions, chosen: Sequence[Task], sizes: PatchS
         phase: volumes.prepared(refs, loaded, labels, phase, chosen)
         for phase, refs in (("train", train), ("val", kept))
     }
+    cache.share(arrays["train"], arrays["val"], data.cache_mb << 20, options.speed.num_workers)
     channels = _channels({**arrays["train"], **arrays["val"]})
     spec = specs(chosen, channels, sizes)
     return Samplers(

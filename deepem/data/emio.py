@@ -2,7 +2,8 @@
 
 The suffix or protocol of a path names the format. A path may name a dataset inside an HDF5 or zarr file after a
 colon: ``sample_B.hdf:volumes/raw``. Arrays are returned as stored, (Z, Y, X) or (C, Z, Y, X); nothing is transposed.
-The formats themselves are in `deepem.io`.
+`lazily` opens a volume in place of reading it; a dataset module may hand out what it gives for a volume larger than
+memory. The formats themselves are in `deepem.io`.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from typing import Any
 from deepem.io.files import imread, imsave
 from deepem.io.format import MAIN
 from deepem.io.formats import FORMATS, format_of, split_path
+from deepem.io.lazy import Lazy, lazily
 from deepem.utils.errors import InputError
 
-__all__ = ["ALWAYS", "MAIN", "SUFFIXES", "imread", "imsave", "load_files", "split_path"]
+__all__ = ["ALWAYS", "MAIN", "SUFFIXES", "Lazy", "imread", "imsave", "lazily", "load_files", "split_path"]
 
 SUFFIXES = {row.name.lower(): row.suffixes for row in FORMATS if row.suffixes}
 
@@ -33,6 +35,7 @@ def load_files(
     *,
     optional: Iterable[str] = (),
     remedy: str = "",
+    lazy: bool = False,
 ) -> dict[str, dict[str, Any]]:
     """Volumes by id, read as a table of files says: what the `load_data` of most dataset modules comes to.
 
@@ -45,6 +48,7 @@ def load_files(
         labels: The labels that are wanted: of the others and their masks nothing is read.
         optional: Keys whose file may be absent: the volume then comes without. Every other one must be there.
         remedy: What a user who lacks files is told to do.
+        lazy: Leave the arrays on disk, to be read box by box (`deepem.io.lazy.Lazy`), what ``--lazy`` asks for.
 
     Raises:
         InputError: files that must be there are not; all of them are named.
@@ -62,6 +66,7 @@ def load_files(
         absent = {key for key, file in files.items() if not format_of(file).exists(split_path(file)[0])}
         if lacking := [row[key] for key in files if key in absent - optional]:
             raise InputError(folder, f"no {', '.join(lacking)}", remedy or "these files")
-        volumes[id] = {key: imread(file, sparse="msk" in key) for key, file in files.items() if key not in absent}
+        read = lazily if lazy else imread
+        volumes[id] = {key: read(file, sparse="msk" in key) for key, file in files.items() if key not in absent}
         volumes[id]["loc"] = bool(table[id].get("loc", False))
     return volumes

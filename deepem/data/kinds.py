@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepem.data import target
+from deepem.data.drawn import Drawn
 from deepem.data.labels import as_classes, as_ids
 from deepem.tasks import Task
 
@@ -49,7 +50,7 @@ class Making:
         return self.label == self.task.fallback
 
 
-Check = Callable[[str, Making, Array, Array | None], None]
+Check = Callable[[str, Making, Array | Drawn, Array | Drawn | None], None]
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Kind:
     """An entry; see the module."""
 
     ids: bool
-    store: Callable[[str, Any], Array]
+    store: Callable[[str, Any], Array | Drawn]
     channels: Callable[[int], int]
     check: Check
     make: Callable[[Array, Making, Array | None], Array]
@@ -67,7 +68,7 @@ def _ids(label: Array, how: Making, out: Array | None) -> Array:
     return target.ids(label, how.dtype, out)
 
 
-def _anything(where: str, how: Making, label: Array, mask: Array | None) -> None:
+def _anything(where: str, how: Making, label: Array | Drawn, mask: Array | Drawn | None) -> None:
     """Ids that could be stored can be trained on."""
 
 
@@ -77,7 +78,7 @@ def _binary(label: Array, how: Making, out: Array | None) -> Array:
     return target.binary(label, how.channels, out)
 
 
-def _check_binary(where: str, how: Making, label: Array, mask: Array | None) -> None:
+def _check_binary(where: str, how: Making, label: Array | Drawn, mask: Array | Drawn | None) -> None:
     target.check_channels(where, how.task, how.channels, label)
     if not how.derived and label.shape[0] == 1 < how.channels:
         target.check_classes(where, how.task, how.channels, label, mask)
@@ -87,7 +88,7 @@ def _semantic(label: Array, how: Making, out: Array | None) -> Array:
     return target.ids(label, how.dtype, out)
 
 
-def _check_semantic(where: str, how: Making, label: Array, mask: Array | None) -> None:
+def _check_semantic(where: str, how: Making, label: Array | Drawn, mask: Array | Drawn | None) -> None:
     target.check_channels(where, how.task, 1, label)
     if how.task.channels:  # else the row was not told of how many classes there are
         target.check_classes(where, how.task, how.task.channels - 1, label, mask)
@@ -111,7 +112,7 @@ def id_labels(rows: Iterable[Task]) -> frozenset[str]:
     return frozenset(own | {row.fallback for row in rows if row.fallback is not None})
 
 
-def storage(label: str, rows: Iterable[Task]) -> Callable[[str, Any], Array]:
+def storage(label: str, rows: Iterable[Task]) -> Callable[[str, Any], Array | Drawn]:
     """How a label of the rows is stored: as ids if any of them needs ids, else as its first row's kind says."""
     rows = tuple(rows)
     users = [KINDS[row.kind] for row in rows if row.source == label]
@@ -121,7 +122,7 @@ def storage(label: str, rows: Iterable[Task]) -> Callable[[str, Any], Array]:
     return next((kind.store for kind in [*wanting_ids, *users]), as_classes)
 
 
-def making(row: Task, label: str, channels: int, dtype: Any, array: Array) -> Making:
+def making(row: Task, label: str, channels: int, dtype: Any, array: Array | Drawn) -> Making:
     """How the target of a row is made from a stored label, whose instances are looked at once, for all patches."""
     derived = label == row.fallback
     return Making(row, label, channels, dtype, derived and target.instances_touch(array))

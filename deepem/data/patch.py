@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deepem.data.drawn import Array, Drawn, counts_of, size_of
+from deepem.data.facts import BLOCK
+from deepem.data.shared import Shared
 from deepem.data.transform.base import Sample
-from deepem.data.volume import Array, Shared
 from deepem.utils.errors import InputError
 from deepem.utils.geometry import Box, Vec3, vec3
 
@@ -22,55 +24,85 @@ def sizes_of(spec: Sizes) -> dict[str, Vec3]:
 
 
 class Locations:
-    """The non-zero voxels of a mask, drawn uniformly from any box of it.
+    """The non-zero voxels of a mask, drawn uniformly from any box of it, without a list of them.
 
-    A dense mask is its own list: voxels of the box are tried, some at a time. Of a sparse one the flat indices are
-    kept, which take less memory than the mask. When a handful of tries all miss, the box is searched exactly, so a
-    draw ends, and fails only where the box holds no voxel.
+    The mask is cut into cubes, and their non-zero voxels are counted once. Then the voxels have numbers, cube by cube:
+    a number drawn uniformly names a cube, by the sums of the counts, and one of its voxels, for which that cube alone
+    is read, and not even that where it is full. One that lies outside the box is drawn again. When a handful of tries
+    all miss, the voxels in the box are counted exactly, cube by cube, so a draw ends, and fails only where the box
+    holds no voxel.
     """
 
     TRIES = 32
-    SPARSE = 1 / 32
 
-    def __init__(self, mask: Shared) -> None:
-        array = mask.array[0]
-        self.count = sum(int(np.count_nonzero(section)) for section in array)
-        self.size = vec3(array.shape)
-        self._mask = mask
-        self._flat: Shared | None = None
-        if self.count < self.SPARSE * array.size:
-            dtype = np.int32 if array.size <= np.iinfo(np.int32).max else np.int64
-            self._flat = Shared(np.flatnonzero(array).astype(dtype))
+    def __init__(self, mask: Shared | Drawn) -> None:
+        counts = counts_of(mask if isinstance(mask, Drawn) else mask.array)
+        self.size = size_of(mask if isinstance(mask, Drawn) else mask.array)
+        self.count = int(counts.sum())
+        self._mask, self._grid = mask, counts.shape
+        self._ends = Shared(np.cumsum(counts.ravel()))
 
     def draw(self, box: Box, rng: np.random.Generator) -> Vec3 | None:
         """One of the mask's voxels in the box, or None."""
         if self.count == 0:
             return None
-        if self._flat is None:
-            tried = rng.integers(box.begin, box.end, size=(self.TRIES, 3))
-            hits = np.flatnonzero(self._mask.array[0][tuple(tried.T)])
-        else:
-            tried = self._unravel(self._flat.array[rng.integers(self.count, size=self.TRIES)])
-            hits = np.flatnonzero(_inside(tried, box))
-        if len(hits):
-            return vec3(tried[hits[0]])
-        found = self._search(box)
-        return vec3(found[rng.integers(len(found))]) if len(found) else None
+        for number in rng.integers(self.count, size=self.TRIES):
+            cube = int(np.searchsorted(self._ends.array, number, side="right"))
+            whole = self._box(cube)
+            if whole.intersect(box) is None:
+                continue
+            found = self._voxel(whole, int(number) - self._before(cube), self._in(cube))
+            if box.contains(Box.of_size(found, (1, 1, 1))):
+                return found
+        return self._search(box, rng)
 
-    def _search(self, box: Box) -> NDArray[np.int64]:
-        """All voxels of the mask in the box, (N, 3)."""
-        if self._flat is None:
-            return np.argwhere(self._mask.array[0][box.slices()]) + box.begin
-        every = self._unravel(self._flat.array)
-        return every[_inside(every, box)]
+    def _search(self, box: Box, rng: np.random.Generator) -> Vec3 | None:
+        """A voxel drawn from those of the mask in the box, after all of them have been counted."""
+        parts: list[tuple[Box, int]] = []
+        for cube in self._cubes(box):
+            whole = self._box(cube)
+            part = whole.intersect(box)
+            assert part is not None
+            count = self._in(cube) if part == whole else int(np.count_nonzero(self._cut(part))) if self._in(cube) else 0
+            parts.append((part, count))
+        ends = np.cumsum([count for _, count in parts])
+        if not ends[-1]:
+            return None
+        number = int(rng.integers(ends[-1]))
+        at = int(np.searchsorted(ends, number, side="right"))
+        part, count = parts[at]
+        return self._voxel(part, number - int(ends[at]) + count, count)
 
-    def _unravel(self, flat: Array) -> NDArray[np.int64]:
-        return np.stack(np.unravel_index(flat, self.size), axis=-1)
+    def _voxel(self, part: Box, number: int, count: int) -> Vec3:
+        """The n-th non-zero voxel of a part of the mask that holds so many."""
+        flat = number if count == part.voxels else np.flatnonzero(self._cut(part))[number]
+        return vec3(i + b for i, b in zip(np.unravel_index(flat, part.size), part.begin, strict=True))
 
+    def _cut(self, box: Box) -> Array:
+        """The mask in a box (z, y, x)."""
+        if isinstance(self._mask, Drawn):
+            found: Array = self._mask.cut(box)[0]
+            return found
+        z, y, x = box.slices()
+        inside: Array = self._mask.array[0, z, y, x]
+        return inside
 
-def _inside(points: Array, box: Box) -> NDArray[np.bool_]:
-    inside: NDArray[np.bool_] = np.all((points >= box.begin) & (points < box.end), axis=-1)
-    return inside
+    def _box(self, cube: int) -> Box:
+        first = vec3(int(i) * BLOCK for i in np.unravel_index(cube, self._grid))
+        return Box(first, vec3(min(b + BLOCK, n) for b, n in zip(first, self.size, strict=True)))
+
+    def _before(self, cube: int) -> int:
+        """The voxels of all cubes before one."""
+        return int(self._ends.array[cube - 1]) if cube else 0
+
+    def _in(self, cube: int) -> int:
+        return int(self._ends.array[cube]) - self._before(cube)
+
+    def _cubes(self, box: Box) -> Iterator[int]:
+        """The cubes that a box touches."""
+        spans = [range(b // BLOCK, -(-e // BLOCK)) for b, e in zip(*box, strict=True)]
+        _, ys, xs = self._grid
+        return ((z * ys + y) * xs + x for z, y, x in itertools.product(*spans))
 
 
 class Dataset:
@@ -84,7 +116,7 @@ class Dataset:
     def __init__(self, spec: Sizes | None = None, tag: str = "") -> None:
         self.tag = tag
         self.spec: dict[str, Vec3] | None = None
-        self._arrays: dict[str, tuple[Shared, Vec3]] = {}
+        self._arrays: dict[str, tuple[Shared | Drawn, Vec3]] = {}
         self._locations: tuple[Locations, Vec3] | None = None
         if spec is not None:
             self.set_spec(spec)
@@ -93,12 +125,14 @@ class Dataset:
         """Set the patch size of each key to read."""
         self.spec = sizes_of(spec)
 
-    def add_data(self, key: str, data: Array | Shared, offset: Sequence[int] = (0, 0, 0)) -> None:
+    def add_data(self, key: str, data: Array | Shared | Drawn, offset: Sequence[int] = (0, 0, 0)) -> None:
         """Add an array (Z, Y, X) or (C, Z, Y, X) whose first voxel is at `offset` (z, y, x)."""
-        shared = data if isinstance(data, Shared) else Shared(_read_only(data))
+        shared = data if isinstance(data, Shared | Drawn) else Shared(_read_only(data))
         self._arrays[key] = shared, vec3(offset)
 
-    def add_mask(self, key: str, data: Array | Shared, offset: Sequence[int] = (0, 0, 0), loc: bool = False) -> None:
+    def add_mask(
+        self, key: str, data: Array | Shared | Drawn, offset: Sequence[int] = (0, 0, 0), loc: bool = False
+    ) -> None:
         """Add a mask; with `loc`, patches are centred on its non-zero voxels."""
         self.add_data(key, data, offset)
         if loc:
@@ -108,16 +142,17 @@ class Dataset:
         """Whether there is such an array."""
         return key in self._arrays
 
-    def array(self, key: str) -> Array:
-        """A whole array (C, Z, Y, X), read-only."""
-        return self._arrays[key][0].array
+    def array(self, key: str) -> Array | Drawn:
+        """A whole array (C, Z, Y, X), read-only; what is read from disk as it is drawn has a shape and a type too."""
+        held = self._arrays[key][0]
+        return held if isinstance(held, Drawn) else held.array
 
     @property
     def num_samples(self) -> int:
         """Its weight among datasets without given ones: mask voxels if they are the locations, else its volume."""
         if self._locations is not None:
             return self._locations[0].count
-        return min(int(np.prod(shared.array.shape[-3:])) for shared, _ in self._arrays.values())
+        return min(int(np.prod(self.array(key).shape[-3:])) for key in self._arrays)
 
     def valid_range(self, spec: Sizes | None = None) -> Box | None:
         """The positions at which every patch lies in its array; None where there are none.
@@ -131,11 +166,11 @@ class Dataset:
         sizes = self.own_spec() if spec is None else sizes_of(spec)
         begin, end = [-np.inf] * 3, [np.inf] * 3
         for key, size in sizes.items():
-            shared, offset = self._arrays[key]
+            offset, shape = self._arrays[key][1], self.array(key).shape
             for axis in range(3):
                 half = size[axis] // 2
                 begin[axis] = max(begin[axis], offset[axis] + half)
-                length = shared.array.shape[axis - 3]
+                length = shape[axis - 3]
                 end[axis] = min(end[axis], offset[axis] + length - (size[axis] - half - 1))
         if any(e <= b for b, e in zip(begin, end, strict=True)):
             return None
@@ -161,15 +196,31 @@ class Dataset:
         return patch
 
     def view(self, key: str, pos: Sequence[int], dim: Sequence[int]) -> Array:
-        """The voxels of `get_patch`, read-only, where they lie in the volume."""
-        shared, offset = self._arrays[key]
-        box = Box.around((p - o for p, o in zip(pos, offset, strict=True)), dim)
-        if not Box((0, 0, 0), shared.array.shape[-3:]).contains(box):
-            raise IndexError(f"dataset {self.tag}: {key} {tuple(dim)} around {tuple(pos)} leaves the volume")
+        """The voxels of `get_patch`, read-only, where they lie in the volume or in a cache of it."""
+        held, box = self._arrays[key][0], self._box(key, pos, dim)
+        if isinstance(held, Drawn):
+            return held.cut(box)
         z, y, x = box.slices()
-        patch: Array = shared.array[:, z, y, x]
+        patch: Array = held.array[:, z, y, x]
         patch.flags.writeable = False
         return patch
+
+    def fetch(self, key: str, pos: Sequence[int], dim: Sequence[int]) -> None:
+        """Read ahead what `view` will need."""
+        held = self._arrays[key][0]
+        if isinstance(held, Drawn):
+            held.fetch(self._box(key, pos, dim))
+
+    @property
+    def reads(self) -> bool:
+        """Whether any of its arrays is read as it is drawn from."""
+        return any(isinstance(held, Drawn) for held, _ in self._arrays.values())
+
+    def _box(self, key: str, pos: Sequence[int], dim: Sequence[int]) -> Box:
+        box = Box.around((p - o for p, o in zip(pos, self._arrays[key][1], strict=True)), dim)
+        if not Box((0, 0, 0), vec3(self.array(key).shape[-3:])).contains(box):
+            raise IndexError(f"dataset {self.tag}: {key} {tuple(dim)} around {tuple(pos)} leaves the volume")
+        return box
 
     def get_sample(self, pos: Sequence[int], spec: Sizes | None = None) -> Sample:
         """The patches of all keys around a position."""
@@ -190,7 +241,7 @@ class Dataset:
         for key, size in sizes.items():
             if key not in self._arrays:
                 raise InputError(where, f"no array {key}", f"one of {', '.join(sorted(self._arrays))}")
-            shape = self._arrays[key][0].array.shape[-3:]
+            shape = self.array(key).shape[-3:]
             if any(s > n for s, n in zip(size, shape, strict=True)):
                 raise InputError(where, f"a patch of {size}", f"one that fits its volume, {shape}")
         if self.random_location(sizes, np.random.default_rng(0)) is None:

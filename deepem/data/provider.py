@@ -148,6 +148,17 @@ class DataProvider(DataSuperset):
         sample = {key: dataset.view(key, pos, size) for key, size in request.size.items()}
         return dataset, sample if apply is None else apply(sample)
 
+    @property
+    def reads(self) -> bool:
+        """Whether samples are read from disk as they are drawn."""
+        return any(leaf.reads for leaf in self.leaves())
+
+    def fetch(self, rng: np.random.Generator) -> None:
+        """Read ahead what `draw` will need for this generator."""
+        dataset, request, _, pos = self._draw(rng)
+        for key, size in request.size.items():
+            dataset.fetch(key, pos, size)
+
     def _draw(self, rng: np.random.Generator) -> tuple[Dataset, Spec, Apply | None, Vec3]:
         dataset = self.pick(rng)[1]
         spec = self._request(dataset)
