@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from deepem.io.addresses import allow_keys_without_token
 from deepem.io.formats import format_of, split_path
 
 LOOKED_AT = 64
@@ -25,6 +26,7 @@ def identity(path: str | os.PathLike[str]) -> str:
     if format_of(file).remote:
         from cloudfiles import CloudFiles
 
+        allow_keys_without_token()
         files = CloudFiles(file, progress=False)
         names = []
         for name in files.list():
