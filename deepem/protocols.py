@@ -55,6 +55,37 @@ class Sampler(Protocol):
         """One sample: ``input`` and masks float32 (C, Z, Y, X), instance ids still integers."""
 
 
+@runtime_checkable
+class TellsVolume(Protocol):
+    """A sampler that tells which volume a sample comes from. The log then shows the share of each volume."""
+
+    def which(self, rng: np.random.Generator) -> str:
+        """The name of the volume that the sample of this generator comes from."""
+
+
+@runtime_checkable
+class TellsLocation(Protocol):
+    """A sampler that tells where a sample comes from. Dumps of a step that was not finite then say so."""
+
+    def locate(self, rng: np.random.Generator) -> tuple[str, Sequence[int]]:
+        """The name of the volume, and the (z, y, x) around which the sample of this generator is cut."""
+
+
+@runtime_checkable
+class TellsProbabilities(Protocol):
+    """A sampler that tells the probability of each volume."""
+
+    probabilities: Mapping[str, float]
+
+
+@runtime_checkable
+class WritesInPlace(Protocol):
+    """A sampler whose call takes ``out``: it writes samples where the loader tells it, without a copy."""
+
+    layout: Mapping[str, tuple[tuple[int, ...], Any]] | None
+    """Key -> shape and type of each array of a sample."""
+
+
 class SamplerModule(Protocol):
     """A sampler: which patches are drawn, and how volumes become targets.
 
@@ -93,6 +124,25 @@ class Modifier(Protocol):
 
 
 @runtime_checkable
+class HasAuxiliary(Protocol):
+    """A network that in training gives further outputs ``head@which``, which have losses of their own."""
+
+    auxiliary: Mapping[str, float]
+    """Name of the output -> weight of its loss, relative to that of its head."""
+
+
+@runtime_checkable
+class HasLosses(Protocol):
+    """A network that computes losses itself, where they are no function of one output (detection)."""
+
+    def losses(self, batch: Mapping[str, Any]) -> Any:
+        """``{name: (summed loss, count)}``, or a pair of that and the logits of the dense heads.
+
+        Criteria are applied to those logits. A loss named after an output has that task's weight, any other weight 1.
+        """
+
+
+@runtime_checkable
 class HasOutputSize(Protocol):
     """A model module that knows which patches fit its network."""
 
@@ -104,8 +154,15 @@ class ModelModule(Protocol):
     """A network: (N, C, Z, Y, X) float -> {name: logits (N, C, Z, Y, X)}."""
 
     def create_model(self, *, in_spec: Specs, out_spec: Specs) -> Any:
-        """An `nn.Module` with one head per output.
+        """An `nn.Module` with one head per output; see `HasLosses` and `HasAuxiliary` for what it may also offer.
 
-        If it has a method ``losses(batch)``, that gives what is trained: {name: (loss, count)}, a loss that is a sum
-        and what a mean of it is taken over. One named after an output has that task's weight, any other the weight 1.
+        A module may set ``crops = False``: its network then never gives less than `output_size` says. ``formerly``
+        maps flags to what runs meant before those flags existed.
         """
+
+
+class BackboneModule(Protocol):
+    """What a model is built on: an image to feature maps."""
+
+    def create_backbone(self, *, in_channels: int) -> Any:
+        """An `nn.Module` that gives a tensor or an OrderedDict of maps, with their `out_channels` and `strides`."""

@@ -13,7 +13,6 @@ from deepem.tools import evaluate, scoring
 from deepem.utils.palette import class_colours
 
 MARK = (1.0, 0.72, 0.0)  # of structures that are marked on the grey image
-NEAREST = {(0, 0, 1), (0, 1, 0), (1, 0, 0)}  # the edges that waterz wants, of either sign
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ def segmented(p: evaluate.Prediction, ids: scoring.Array) -> tuple[str, scoring.
     """What is made of affinities: the way, the segments, and the least adapted Rand error of all ways there are."""
     size = p.voxel_size_nm or (1, 1, 1)
     swept = {"components": list(scoring.by_components(p.array, p.edges, evaluate.COMPONENTS_AT, size))}
-    if importlib.util.find_spec("waterz") and {tuple(map(abs, edge)) for edge in p.edges} >= NEAREST:
+    if importlib.util.find_spec("waterz") and scoring.hold_nearest(p.edges):
         swept["waterz"] = scoring.by_waterz(p.array, p.edges, evaluate.WATERZ_AT)
     best = {way: evaluate.best(pairs, ids, None) for way, pairs in swept.items()}
     way = min(best, key=lambda name: np.nan_to_num(best[name]["are"], nan=9))

@@ -15,5 +15,5 @@ echo "== 3/4  prediction"
 python -m deepem forward --exp_name demo --data_dir $run/data --test_ids t2
 echo "== 4/4  scores"
 python -m deepem evaluate $run/forward/t2_*.h5 --truth $run/data/t2 --json $run/score.json
-python scripts/figure.py $run/forward/t2_*.h5 --image $run/data/t2/img.h5 --truth $run/data/t2 \
+python scripts/figure.py $run/forward/t2_{affinity,mitochondria}_*.h5 --image $run/data/t2/img.h5 --truth $run/data/t2 \
     --metrics $run/logs/metrics.jsonl --out $run/demo.png

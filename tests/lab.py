@@ -256,6 +256,21 @@ class Lab:
         )
         return str(path)
 
+    def faulty(self, does: str, at: int) -> list[str]:
+        """Flags of an augmentation that does something in the training sample of index `at`."""
+        path = self.folder / "faulty_recipe.py"
+        path.write_text(
+            "import os, signal, threading\n\nimport numpy as np\n\nfrom deepem.data.transform import Augment, Compose\n"
+            "from deepem.data.worker import generator\n\n\nclass Fault(Augment):\n"
+            "    def __init__(self, is_train):\n        self.is_train, self.calls = is_train, 0\n\n"
+            "    def prepare(self, spec, rng):\n        self.calls += 1\n"
+            f"        if self.is_train and self.calls == {at} + 1:\n            {does}\n"
+            "        return spec, lambda sample: sample\n\n\n"
+            "def get_augmentation(is_train):\n    return Compose([Fault(is_train)])\n"
+        )
+        self.base = [word for word in self.base if word != "--grayscale"]
+        return ["--augment", str(path)]
+
     def calm(self) -> None:
         """No more mishaps."""
         self.monkeypatch.delenv("MISHAP")

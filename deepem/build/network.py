@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from deepem import tasks
 from deepem.cli.plugins import PlugIn
+from deepem.protocols import HasOutputSize
 from deepem.tasks import Task
 from deepem.utils.errors import InputError
 from deepem.utils.geometry import Vec3
@@ -55,8 +56,8 @@ def patch_sizes(model: PlugIn, inputsz: Vec3, outputsz: Vec3 | None) -> PatchSiz
         InputError: a patch that does not fit the network, or an output that it cannot give.
     """
     with model.calling():
-        given = getattr(model.module, "output_size", None)
-        gives: Vec3 = given(inputsz, **model.flags) if given else inputsz
+        module: object = model.module
+        gives: Vec3 = module.output_size(inputsz, **model.flags) if isinstance(module, HasOutputSize) else inputsz
     if outputsz is None or outputsz == gives:
         return PatchSizes(inputsz, gives)
     asked = _comma(outputsz)
@@ -109,8 +110,12 @@ def create_network(
         filled_in["cropsz"] = sizes.crop
     if seed is not None:
         torch.manual_seed(seed)
-    made: nn.Module = model.create(**filled_in)
-    return made
+    made: Any = model.create(**filled_in)
+    if not isinstance(made, torch.nn.Module):
+        got = "a class" if isinstance(made, type) else "None" if made is None else f"a {type(made).__name__}"
+        raise InputError(model.where, f"{got} from create_model", "a torch.nn.Module")
+    network: nn.Module = made
+    return network
 
 
 def _comma(size: Sequence[int]) -> str:

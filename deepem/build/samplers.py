@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,10 @@ from typing import Any
 from deepem import tasks
 from deepem.build import volumes
 from deepem.build.network import PatchSizes, specs
+from deepem.cli.plugins import PlugIn
 from deepem.cli.training import TrainOptions
 from deepem.data import cache
-from deepem.protocols import Sampler
+from deepem.protocols import Modifier, Sampler
 from deepem.tasks import Task
 from deepem.utils.errors import InputError, warn
 
@@ -80,16 +81,32 @@ def _channels(arrays: Mapping[str, Any]) -> int:
 
 def _sampler(options: TrainOptions, chosen: Sequence[Task], arrays: Any, spec: Any, *, is_train: bool) -> Sampler:
     data = options.data
-    augment = options.plug_in("augment", data.augment).create(is_train) if data.augment else None
+    augment = _augmentation(options.plug_in("augment", data.augment), is_train) if data.augment else None
     sampler = options.plug_in("sampler", data.sampler)
     prob = data.train_prob if is_train else data.val_prob
     module = sampler.module
     grown = module.get_spec(*spec, **volumes.accepted(module.get_spec, tasks=chosen))
     filled_in = volumes.accepted(module.Sampler, tasks=chosen)
     made: Sampler = sampler.create(arrays, grown, is_train, augment, prob, **filled_in)
+    if not callable(made):
+        raise InputError(sampler.where, "a Sampler that cannot be called", "__call__(rng), which gives a sample")
     return made
 
 
-def create_modifier(options: TrainOptions) -> Callable[..., Any] | None:
+def _augmentation(plug_in: PlugIn, is_train: bool) -> Any:
+    made = plug_in.create(is_train)
+    if not callable(getattr(made, "prepare", None)):
+        got = f"a {type(made).__name__} from get_augmentation"
+        raise InputError(plug_in.where, got, "an augmentation, whose prepare(spec, rng) gives (spec, apply)")
+    return made
+
+
+def create_modifier(options: TrainOptions) -> Modifier | None:
     """The batch modifier of a run, if it has one."""
-    return options.plug_in("modifier", options.data.modifier).create() if options.data.modifier else None
+    if not options.data.modifier:
+        return None
+    plug_in = options.plug_in("modifier", options.data.modifier)
+    made: Modifier = plug_in.create()
+    if not callable(made):
+        raise InputError(plug_in.where, "a Modifier that cannot be called", "__call__(batch, rng)")
+    return made

@@ -44,17 +44,25 @@ class StoredRun:
 def stored_run(state: Mapping[str, Any], where: object, model: str | None = None) -> StoredRun:
     """What a checkpoint, or the dump of a step, says of its run.
 
+    A checkpoint names code, and only modules of deepem are run on its word alone.
+
     Args:
         state: The contents of the file.
         where: The file, named in errors.
         model: The model module, in place of the one that the checkpoint names.
 
     Raises:
-        InputError: it does not say: a checkpoint of the public DeepEM, or a bare state dict.
+        InputError: it does not say: a checkpoint of the public DeepEM, or a bare state dict. Or it names a module
+            that is not deepem's, and `model` does not.
     """
     options = state.get("options")
     if not isinstance(options, Mapping):
         raise InputError(where, "a checkpoint without options", "one that this program wrote")
+    if model is None:
+        plugins.require_own("model", options.get("model"), where)
+    plugins.require_own("backbone", options.get("backbone"), where)
+    if lacking := [name for name in ("inputsz", "outputsz") if name not in options]:
+        raise InputError(where, f"options without {lacking[0]}", "those of a run")
     crop = options.get("cropsz")
     z, y, x = crop if crop else (0, 0, 0)
     return StoredRun(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from deepem import tasks
-from deepem.cli.flags import declared, filled, groups_of
+from deepem.cli import plugins
+from deepem.cli.flags import filled, groups_of
 from deepem.cli.forwarding import ForwardOptions
 from deepem.cli.parser import Given, Parser
 from deepem.cli.task_flags import EDGES, TaskOptions, stored_rows, switch_flags, task_options
@@ -50,13 +51,14 @@ def parser() -> Parser:
     return made
 
 
-def flag_names() -> set[str]:
-    """Every flag of inference, without those of models."""
-    return {flag.name for flag in (*declared(ForwardOptions), *switch_flags(tasks.TASKS), EDGES)}
-
-
-def parse(words: Sequence[str] | None = None) -> tuple[ForwardOptions, Found]:
+def parse(
+    words: Sequence[str] | None = None, find: Callable[[str, int], Found] | None = None
+) -> tuple[ForwardOptions, Found]:
     """Read the command line of inference. The checkpoint that it names is read once, in between.
+
+    Args:
+        words: The command line, or None for that of the process.
+        find: Finds the checkpoint, in place of `find_checkpoint`; a caller of many command lines may keep what it read.
 
     Raises:
         InputError: bad input, a checkpoint that is not there included.
@@ -67,7 +69,7 @@ def parse(words: Sequence[str] | None = None) -> tuple[ForwardOptions, Found]:
     def between(values: Mapping[str, Any]) -> Mapping[str, Any]:
         if not values["exp_name"]:
             raise InputError("--exp_name", "nothing", "the experiment to take the network from")
-        found["checkpoint"] = find(values["exp_name"], values["chkpt_num"])
+        found["checkpoint"] = (find or find_checkpoint)(values["exp_name"], values["chkpt_num"])
         rows = stored_rows(found["checkpoint"].state)
         own = [row for row in rows if row not in tasks.TASKS]
         if own:
@@ -75,6 +77,10 @@ def parse(words: Sequence[str] | None = None) -> tuple[ForwardOptions, Found]:
         trained = _trained(found["checkpoint"].state.get("options") or {}, values, rows)
         if not (values["model"] or trained.get("model")):
             raise InputError("--model", "nothing", "the model, which this checkpoint does not name")
+        where = checkpoint.path_of(run_folder(values["exp_name"]) / "models", found["checkpoint"].number)
+        for kind in ("model", "backbone"):
+            if not values[kind]:
+                plugins.require_own(kind, trained.get(kind), where)
         return {name: value for name, value in trained.items() if not values.get(name)}
 
     given = reader.read(words, between)
@@ -102,7 +108,7 @@ def options_of(given: Given, rows: Sequence[Task]) -> ForwardOptions:
     return ForwardOptions(tasks=chosen, plug_in_flags=given.plug_in_flags, typed=given.typed, **groups)
 
 
-def find(exp_name: str, number: int) -> Found:
+def find_checkpoint(exp_name: str, number: int) -> Found:
     """A checkpoint of an experiment: the one asked for, or with 0 the newest that can be read.
 
     Raises:

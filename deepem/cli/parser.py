@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,9 @@ from deepem.cli.flags import REQUIRED, Flag, Group, GroupT, filled, flags_of
 from deepem.cli.plugins import KINDS, load
 from deepem.cli.public import PUBLIC
 from deepem.cli.words import SHIELD, text, words_of
-from deepem.utils.errors import InputError, warn
+from deepem.utils.errors import InputError, of_environment, warn
+from deepem.utils.exit_codes import BAD_INPUT
+from deepem.utils.terminal import lasting_streams
 
 PLUG_IN_FLAGS = {row.flag.lstrip("-"): kind for kind, row in KINDS.items()}
 """Flag that names plug-ins -> their kind."""
@@ -285,20 +287,38 @@ def read_group(program: str, doc: str | None, group: type[GroupT], words: Sequen
 
 
 @contextmanager
-def one_line_errors(program: str, flags: Iterable[str] = ()) -> Iterator[None]:
-    """Turn an InputError into its one line on stderr and exit code 2. Any other error keeps its traceback.
+def one_line_errors(program: str) -> Iterator[set[str]]:
+    """Turn an InputError, or a refusal of the system, into one line on stderr and exit code 2.
+
+    Any other error keeps its traceback. Within, what is printed never ends the program.
+
+    Yields a set to put the names of flags into. Where an error of the library names a parameter that is one of them,
+    the line gives it its dashes.
 
     Args:
         program: Begins the line.
-        flags: Names of flags. Where an error of the library names a parameter that is one of them, the line gives it
-            its dashes.
     """
-    try:
-        yield
-    except InputError as error:
-        names = set(flags)
-        where = ", ".join(f"--{part}" if part in names else part for part in error.where.split(", "))
-        line = " ".join(f"{where}: got {error.got}, wants {error.wants}".split("\n"))
-        sys.stderr.write(f"{program}: error: {line}\n")
-        sys.stderr.flush()
-        raise SystemExit(2) from None
+    flags = set[str]()
+    with lasting_streams():
+        try:
+            yield flags
+        except (InputError, OSError, MemoryError) as error:
+            told = error if isinstance(error, InputError) else of_environment(error)
+            if told is None:
+                raise
+            line = " ".join(f"{with_dashes(told.where, flags)}: got {told.got}, wants {told.wants}".split("\n"))
+            sys.stderr.write(f"{program}: error: {line}\n")
+            sys.stderr.flush()
+            raise SystemExit(BAD_INPUT) from None
+
+
+def with_dashes(where: str, flags: Collection[str]) -> str:
+    """What an error names, as the command line knows it: ``fov (or inputsz)`` becomes ``--fov (or --inputsz)``.
+
+    A plug-in keeps its name behind its flag: ``model rsunet`` becomes ``--model rsunet``.
+    """
+    names = re.findall(r"[A-Za-z_]\w*", where)
+    if names and all(name in flags or name == "or" for name in names) and re.fullmatch(r"[\w ,()]+", where):
+        return re.sub(r"[A-Za-z_]\w*", lambda name: name[0] if name[0] == "or" else f"--{name[0]}", where)
+    first, _, rest = where.partition(" ")
+    return f"--{where}" if rest and first in flags and first in PLUG_IN_FLAGS else where

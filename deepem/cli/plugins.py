@@ -29,6 +29,7 @@ from typing import Any
 
 from deepem.utils import byfile
 from deepem.utils.errors import InputError, unreadable
+from deepem.utils.exit_codes import STOPPED
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -99,16 +100,40 @@ class PlugIn:
     @contextmanager
     def calling(self) -> Iterator[None]:
         """Wrap calls into the plug-in: a file that it cannot read is bad input and named together with the module."""
-        try:
-            yield
-        except OSError as error:
-            raise unreadable(self.where, error) from error
+        with no_exit(self.where):
+            try:
+                yield
+            except OSError as error:
+                raise unreadable(self.where, error) from error
 
     def create(self, *arguments: Any, **filled_in: Any) -> Any:
         """Call its entry function with its flags."""
         entry = getattr(self.module, KINDS[self.kind].entry)
         with self.calling():
             return entry(*arguments, **filled_in, **self.flags)
+
+
+SUCCESSORS = {
+    "dataprovider3": "deepem.data.provider, and deepem.data.emio for dataprovider3.emio",
+    "augmentor": "deepem.data.transform",
+    "emvision": "deepem.models.emvision",
+}
+"""Package of the public DeepEM -> what took its place."""
+
+
+@contextmanager
+def no_exit(where: str) -> Iterator[None]:
+    """Wrap what a plug-in runs: it may not end the program.
+
+    Raises:
+        InputError: it called sys.exit.
+    """
+    try:
+        yield
+    except SystemExit as error:
+        if error.code == STOPPED:  # a signal that asked the run to stop
+            raise
+        raise InputError(where, f"sys.exit({error.code})", "a result, or an exception that says why not") from error
 
 
 def load(kind: str, name: str) -> ModuleType:
@@ -123,13 +148,40 @@ def load(kind: str, name: str) -> ModuleType:
     if target is None:
         raise InputError(f"{row.flag} {name}", "no such module", f"one of {', '.join(siblings(kind))}, or a file")
     try:
-        module = importlib.import_module(target)
+        with no_exit(f"{row.flag} {name}"):
+            module = importlib.import_module(target)
     except OSError as error:
         raise InputError(f"{row.flag} {name}", error, "a module that can be read") from error
+    except ModuleNotFoundError as error:
+        if (instead := SUCCESSORS.get((error.name or "").split(".")[0])) is None:
+            raise
+        wants = f"{instead}; `deepem help migrate` lists what took whose place"
+        raise InputError(f"{row.flag} {name}", f"an import of {error.name}, of the public DeepEM", wants) from error
     for attribute, signature in row.offers.items():
         if not hasattr(module, attribute):
             raise InputError(f"{row.flag} {name}", f"a module without {attribute}", signature)
     return module
+
+
+def require_own(kind: str, word: str | None, where: object) -> None:
+    """Refuse to run code that nobody typed: of what a file names, only modules of deepem are imported.
+
+    Args:
+        kind: One of KINDS.
+        word: The module that the file names.
+        where: The file, named in errors.
+
+    Raises:
+        InputError: another module; it has to be named again.
+    """
+    target = None if word is None else locate(kind, word)
+    if word is not None and (target is None or not target.startswith(f"{KINDS[kind].package}.")):
+        flag = KINDS[kind].flag
+        raise InputError(
+            flag,
+            f"nothing, and {where} names {word}, which is not one of deepem's",
+            f"the module named again: {flag} {word}, or deepem.load(path, {kind}=...)",
+        )
 
 
 def locate(kind: str, name: str) -> str | None:
@@ -192,7 +244,7 @@ def siblings(kind: str) -> list[str]:
     return [
         ".".join(path.relative_to(folder).with_suffix("").parts)
         for path in sorted(folder.rglob("*.py"))
-        if entry.search(path.read_text())
+        if entry.search(path.read_text(encoding="utf-8"))
     ]
 
 

@@ -42,7 +42,7 @@ def flags_unloaded(kind: str, name: str) -> list[Flag]:
     spec = importlib.util.find_spec(target) if target else None
     if spec is None or spec.origin is None:
         return flags(kind, load(kind, name))
-    function = _stub(Path(spec.origin).read_text(), KINDS[kind].entry)
+    function = _stub(Path(spec.origin).read_text(encoding="utf-8"), KINDS[kind].entry)
     return flags(kind, load(kind, name)) if function is None else list(_flags_of(function, spec.origin))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from deepem import tasks
 from deepem.cli import argfile, plugins
-from deepem.cli.flags import Flag, declared, filled, groups_of
+from deepem.cli.flags import Flag, filled, groups_of
 from deepem.cli.parser import Given, Parser
 from deepem.cli.task_flags import EDGES, TaskOptions, add_rows_of_datasets, rows_with, task_options, weight_flags
 from deepem.cli.training import DEFAULT_FOV, TrainOptions
@@ -52,11 +52,6 @@ def options_of(given: Given, flags: Mapping[str, Flag]) -> TrainOptions:
     groups: dict[str, Any] = {name: filled(group, values) for name, group in groups_of(TrainOptions).items()}
     lines = tuple(argfile.in_words(values, flags))
     return TrainOptions(tasks=chosen, plug_in_flags=given.plug_in_flags, typed=given.typed, lines=lines, **groups)
-
-
-def flag_names() -> set[str]:
-    """Every flag of training, without those of plug-ins."""
-    return {flag.name for flag in (*declared(TrainOptions), *weight_flags(tasks.TASKS), EDGES)}
 
 
 def _require_data(values: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -17,6 +17,9 @@ from deepem.utils.geometry import Vec3
 
 DEFAULT_FOV: Vec3 = (20, 256, 256)
 
+CALIBRATE = 40
+"""Samples that batch-norm statistics are taken over where the weights are not averaged."""
+
 SCHEDULES = ("constant", "step", "cosine", "poly")
 
 
@@ -114,13 +117,26 @@ class OptimiserOptions(Group):
     accumulate: int = flag(
         1, "compute each batch in N parts and add up their gradients, to save memory", read=words.counting, metavar="N"
     )
-    ema: float = flag(0.0, "average the weights with this decay, such as 0.999", read=words.fraction, metavar="DECAY")
+    ema: float = flag(
+        0.999, "evaluate and store the moving average of the weights too, with this decay; 0 turns it off",
+        read=words.fraction, metavar="DECAY", resume=ASK, older=0.0,
+    )  # fmt: skip
+    calibrate: int | None = flag(
+        None, "take the batch-norm statistics of the weights that are used over N training samples; 0: as they come "
+        f"(default: 0 with --ema, {CALIBRATE} without)",
+        read=words.natural, metavar="N", resume=FREE, older=0,
+    )  # fmt: skip
     freeze: list[str] | None = flag(
         None, "keep these parameters fixed: core.enc, or *.bias", metavar="NAME", many="+", resume=ASK
     )
     lr_scale: list[tuple[str, float]] | None = flag(
         None, "multiply the learning rate of some parameters", read=_scale, metavar="NAME=X", many="+", resume=ASK
     )
+
+    @property
+    def calibration_samples(self) -> int:
+        """How many samples batch-norm statistics are taken over; 0 for none."""
+        return (0 if self.ema else CALIBRATE) if self.calibrate is None else self.calibrate
 
 
 @dataclass(frozen=True)

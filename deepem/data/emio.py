@@ -43,7 +43,7 @@ def load_files(
         table: Id -> row. A row gives the file of each array, under the key that `load_data` gives it (``img``,
             labels, ``msk`` or ``msk_train`` and ``msk_val``, ``<label>_msk``), and ``loc``. Files are relative to the
             row's ``dir``, and that to `data_dir`; a row without it lies in `data_dir` itself.
-        data_dir: The folder that ``--data_dir`` names.
+        data_dir: The folder of the datasets.
         data_ids: The ids to read, by default all.
         labels: The labels that are wanted: of the others and their masks nothing is read.
         optional: Keys whose file may be absent: the volume then comes without. Every other one must be there.

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deepem.data.arrays_given import applied, require_request
 from deepem.data.patch import Dataset, Sizes, sizes_of
 from deepem.data.transform.base import Apply, Augment, Sample, Spec, owned
 from deepem.utils.errors import InputError
@@ -146,7 +147,7 @@ class DataProvider(DataSuperset):
         """
         dataset, request, apply, pos = self._draw(rng)
         sample = {key: dataset.view(key, pos, size) for key, size in request.size.items()}
-        return dataset, sample if apply is None else apply(sample)
+        return dataset, sample if apply is None else applied(apply, sample, self._request(dataset))
 
     @property
     def reads(self) -> bool:
@@ -166,7 +167,7 @@ class DataProvider(DataSuperset):
         apply: Apply | None = None
         for _ in range(REDRAWS):
             if self._augment is not None:
-                request, apply = self._augment.prepare(spec, rng)
+                request, apply = require_request(self._augment.prepare(spec, rng), spec)
             pos = dataset.random_location(request.size, rng)
             if pos is not None:
                 return dataset, request, apply, pos

@@ -26,11 +26,12 @@ from typing import Any
 import cv2
 import numpy as np
 
+from deepem.data.arrays_given import SAMPLER, require_sample
 from deepem.data.volume import Array, Shared, map_file, memory_file
 from deepem.utils.allocator import keep_memory
 from deepem.utils.errors import InputError, unreadable
 
-PHASES = {"train": 0, "val": 1, "modifier": 2}
+PHASES = {"train": 0, "val": 1, "modifier": 2, "calibrate": 3, "calibrate modifier": 4}
 """The number by which each stream of random numbers is seeded."""
 
 AHEAD = 2
@@ -85,11 +86,16 @@ class Stream:
     def sample(self, index: int, *out: Mapping[str, Array]) -> Mapping[str, Array]:
         """One sample, in `out` if the sampler takes it; errors name it."""
         try:
-            return self.sampler(generator(self.seed, self.phase, index), *out)
+            sample = self.sampler(generator(self.seed, self.phase, index), *out)
+            require_sample(sample, SAMPLER)
+            return sample
         except InputError as error:
             raise InputError(f"{error.where} ({self.name(index)})", error.got, error.wants) from error
+        except SystemExit as error:
+            where = f"--sampler or --augment ({self.name(index)})"
+            raise InputError(where, f"sys.exit({error.code})", "a sample, or an exception that says why not") from error
         except OSError as error:
-            raise unreadable(f"--sampler or --augment ({self.name(index)})", error) from error
+            raise unreadable(f"sampler or augment ({self.name(index)})", error) from error
         except Exception as error:
             _note(error, f"in {self.name(index)}")
             raise
@@ -164,7 +170,8 @@ def _layout_of(samples: list[Mapping[str, Array]]) -> Layout:
     for key, first in samples[0].items():
         arrays = [sample[key] for sample in samples]
         if any(array.shape != first.shape for array in arrays):
-            raise ValueError(f"{key}: the samples of a batch differ in shape: {sorted({a.shape for a in arrays})}")
+            shapes = " and ".join(map(str, sorted({array.shape for array in arrays})))
+            raise InputError(f"{SAMPLER}: {key}", f"samples of shapes {shapes}", "one shape for all samples of a batch")
         layout[key] = first.shape, np.result_type(*arrays)
     return layout
 

@@ -80,7 +80,7 @@ def criterion(
         default_aux: No margins for tasks other than affinities.
     """
     if loss not in LOSSES:
-        raise InputError("--loss", loss, f"one of {', '.join(LOSSES)}")
+        raise InputError("loss", loss, f"one of {', '.join(LOSSES)}")
     if task.kind not in CRITERIA:
         raise ValueError(f"no criterion for tasks of kind {task.kind!r}")
     return CRITERIA[task.kind](task, How(loss, size_average, margin0, margin1, inverse, class_balancing, default_aux))

@@ -62,11 +62,11 @@ def _factors(
     """Factors (z, y, x) per level, and whether they were given as (y, x)."""
     if downsample_factors is not None:
         if zfactor or xyfactor:
-            raise InputError("--downsample_factors", "--zfactor or --xyfactor besides", "one or the other")
+            raise InputError("downsample_factors", "zfactor or xyfactor besides", "one or the other")
         return [_zyx(f) for f in downsample_factors], all(len(f) == 2 for f in downsample_factors)
     z, xy = list(zfactor or ZFACTOR), list(xyfactor or XYFACTOR)
     if len(z) != len(xy) or min(*z, *xy) < 1:
-        raise InputError("--zfactor", " ".join(map(str, z)), f"one per --xyfactor, {len(xy)} in all")
+        raise InputError("zfactor", " ".join(map(str, z)), f"one per xyfactor, {len(xy)} in all")
     return [(a, b, b) for a, b in zip(z, xy, strict=True)], False
 
 

@@ -18,7 +18,7 @@ def _shape(levels: int, kernel_sizes: Sequence[Vec3] | None, downsample_factors:
     Raises:
         InputError: kernels or factors below 1, or too few of them.
     """
-    for flag, given in (("--kernel_sizes", kernel_sizes), ("--downsample_factors", downsample_factors)):
+    for flag, given in (("kernel_sizes", kernel_sizes), ("downsample_factors", downsample_factors)):
         if any(n < 1 for numbers in given or () for n in numbers):
             raise InputError(flag, given, "numbers of 1 or more")
     return dtu_shape(levels, kernel_sizes or KERNELS, downsample_factors or FACTORS)

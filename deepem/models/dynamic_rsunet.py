@@ -31,7 +31,7 @@ def core(
         checkpointing: Save memory in training by computing feature maps twice.
     """
     if unroll < 1:
-        raise InputError("--unroll", unroll, "1 pass or more")
+        raise InputError("unroll", unroll, "1 pass or more")
     return emvision.dynamic_rsunet(width, unroll, act, checkpointing=checkpointing)
 
 

@@ -26,7 +26,7 @@ def widths(depth: int, width: Sequence[int] | None, default: Sequence[int] = WID
     if width:
         return tuple(width)
     if not 1 <= depth <= len(default):
-        raise InputError("--depth", depth, f"1 to {len(default)}, or the channels of each level as --width")
+        raise InputError("depth", depth, f"1 to {len(default)}, or the channels of each level as width")
     return tuple(default[:depth])
 
 
@@ -57,8 +57,8 @@ def model_of(
         core: Takes the channels per level, and its flags by keyword.
         model: What is put around it.
         supervised: Heads on coarser levels are possible.
-        default: Channels per level that `--depth` counts.
-        levels: Default of `--depth`.
+        default: Channels per level that `depth` counts.
+        levels: Default of `depth`.
     """
     own = [p for p in inspect.signature(core, eval_str=True).parameters.values() if p.kind is p.KEYWORD_ONLY]
     names = {p.name for p in own}

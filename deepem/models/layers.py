@@ -119,7 +119,7 @@ class Crop(nn.Module):
     def __init__(self, cropsz: Sequence[float]) -> None:
         super().__init__()
         if len(cropsz) != 3 or not all(0 < f <= 1 for f in cropsz):
-            raise InputError("--outputsz", f"{tuple(cropsz)} of the patch", "at most the patch, along each axis")
+            raise InputError("outputsz", f"{tuple(cropsz)} of the patch", "at most the patch, along each axis")
         self.cropsz = tuple(float(f) for f in cropsz)
 
     @overload
@@ -194,7 +194,7 @@ class Model(nn.Module):
         width, weights = core.width, tuple(deep_supervision or ())
         if weights and not (core.supervisable and len(weights) < len(width)):
             most = f"at most {len(width) - 1}" if core.supervisable else "none for this network"
-            raise InputError("--deep_supervision", f"{len(weights)} weights", most)
+            raise InputError("deep_supervision", f"{len(weights)} weights", most)
         self.shape = core.shape
         self.down: nn.Module = nn.Identity()
         self.add_module("in", nn.Sequential(OrderedDict(conv=Conv(shape[-4], width[0], IO_KERNEL))))

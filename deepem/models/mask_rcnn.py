@@ -106,7 +106,7 @@ def create_model(
         paste_masks: Give each mask as large as the image.
     """
     if INSTANCE not in out_spec:
-        raise InputError("--model mask_rcnn", f"the outputs {', '.join(out_spec)}", f"{INSTANCE}: --inst 1")
+        raise InputError("model mask_rcnn", f"the outputs {', '.join(out_spec)}", f"{INSTANCE}, the task inst")
     backbone = pyramid(create_backbone, next(iter(in_spec.values()))[-4], fpn_width, fpn_pool)
     strides = strides_of(backbone)
     weights: dict[str, Any] = {
@@ -116,7 +116,7 @@ def create_model(
         "box": inst_box_weight,
         "mask": inst_mask_weight,
     }
-    before, after = pair("--rpn_pre_nms", rpn_pre_nms, (2000, 1000)), pair("--rpn_post_nms", rpn_post_nms, (2000, 1000))
+    before, after = pair("rpn_pre_nms", rpn_pre_nms, (2000, 1000)), pair("rpn_post_nms", rpn_post_nms, (2000, 1000))
     return MaskRCNN(
         backbone,
         1 + (inst_classes or out_spec[INSTANCE][-4]),

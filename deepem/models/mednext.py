@@ -16,7 +16,7 @@ base     2 3 4 4 4  10,529,379 10,959,011
 ======== ========== ========== ==========
 
 The group norm has one group per channel, over the whole patch, as in the paper: how bright an object looks depends on
-what else is in the patch. With `--norm batch` a voxel's output does not depend on the patch it was predicted in. The
+what else is in the patch. With norm='batch' a voxel's output does not depend on the patch it was predicted in. The
 authors' up block pads in front, which moves maps by one voxel against their skips; here they stay aligned.
 """
 
@@ -205,7 +205,7 @@ def core(
         checkpointing: Save memory in training by computing feature maps twice.
     """
     if variant not in EXPANSION:
-        raise InputError("--variant", variant, f"one of {', '.join(EXPANSION)}")
+        raise InputError("variant", variant, f"one of {', '.join(EXPANSION)}")
     ratios = EXPANSION[variant]
     expansion = [ratios[min(level, len(ratios) - 1)] for level in range(len(width))]
     flat = (1, kernel_size, kernel_size)

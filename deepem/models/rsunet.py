@@ -1,4 +1,7 @@
-"""Residual symmetric U-Net with ReLU: the default network, written out so that --help need not import torch."""
+"""Residual symmetric U-Net with ReLU: the default network.
+
+Its signature is written out, so that its flags can be read without importing torch.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +46,7 @@ def create_model(
         checkpointing: Save memory in training by computing feature maps twice.
     """
     if act != "ReLU":
-        raise InputError("--act", act, "ReLU with this model; --model rsunet_act has every activation")
+        raise InputError("act", act, "ReLU with this model; the model rsunet_act has every activation")
     core = RSUNet(
         widths(depth, width),
         zfactor=zfactor,

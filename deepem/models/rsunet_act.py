@@ -1,4 +1,4 @@
-"""Residual symmetric U-Net with a choice of activation, norm and upsampling; it crops its output to `--outputsz`."""
+"""Residual symmetric U-Net with a choice of activation, norm and upsampling; it crops its output by `cropsz`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def core(
 
     Args:
         width: Channels per level.
-        group: Channels per group of the group norm; 0 for the norm chosen by --norm.
+        group: Channels per group of the group norm; 0 for the norm chosen by norm.
         act: The activation.
         negative_slope: Of LeakyReLU.
         init: First slope of PReLU.

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from deepem.utils.errors import InputError
 from deepem.utils.files import replacing, write_text
 
 
@@ -39,27 +40,35 @@ def _free(folder: Path) -> Path:
 
 def _cut_rows(path: Path, after: int) -> bytes | None:
     """The rows up to an iteration, or None if the file has no others."""
-    rows = path.read_text().splitlines()
+    rows = _lines(path)
     kept = [row for row in rows if _iteration(row) <= after]
     return None if len(kept) == len(rows) else "".join(f"{row}\n" for row in kept).encode()
 
 
 def _iteration(row: str) -> float:
+    """The iteration of a row, infinite for one that a crash cut off or a disk damaged."""
     try:
-        return int(json.loads(row)["iter"])
-    except (ValueError, KeyError, TypeError):
-        return float("inf")  # a row that was cut off by a crash
+        found = json.loads(row)
+        whole = isinstance(found["phase"], str) and isinstance(found["iter"], int)
+        return found["iter"] if whole else float("inf")
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return float("inf")
 
 
 def _cut_events(path: Path, after: int) -> bytes | None:
     """The records up to an iteration, or None if the file has no others."""
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
     from tensorboardX.proto.event_pb2 import Event
 
     data = path.read_bytes()
     kept, whole = [], 0
     for record in _records(data):
         whole += len(record)
-        if Event.FromString(record[12:-4]).step <= after:
+        try:
+            step = Event.FromString(record[12:-4]).step
+        except DecodeError:
+            step = after + 1  # damaged: it goes aside with the newer ones
+        if step <= after:
             kept.append(record)
     cut = b"".join(kept)
     return None if len(cut) == len(data) == whole else cut
@@ -80,13 +89,25 @@ def _records(data: bytes) -> Iterator[bytes]:
 def rows(logs: Path) -> list[dict[str, Any]]:
     """The rows of metrics.jsonl that are whole, oldest first."""
     path = logs / "metrics.jsonl"
-    lines = path.read_text().splitlines() if path.is_file() else []
+    lines = _lines(path) if path.is_file() else []
     return [json.loads(line) for line in lines if _iteration(line) < float("inf")]
 
 
+def _lines(path: Path) -> list[str]:
+    """The lines of a log; bytes of a torn sector are no reason to stop."""
+    return path.read_text(encoding="utf-8", errors="replace").splitlines()
+
+
 def append_row(path: Path, row: dict[str, object]) -> None:
-    """Add one row to a file of JSON lines."""
-    if not path.exists():
-        write_text(path, "")
-    with open(path, "a") as file:
-        file.write(json.dumps(row) + "\n")
+    """Add one row to a file of JSON lines.
+
+    Raises:
+        InputError: the disk cannot take it.
+    """
+    try:
+        if not path.exists():
+            write_text(path, "")
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+    except OSError as error:
+        raise InputError(path, error.strerror or error, "a disk that takes the log") from error

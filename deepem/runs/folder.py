@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from deepem.runs import events
+from deepem.runs.lock import Lock
 from deepem.utils import checkpoint
 from deepem.utils.checkpoint import State
 from deepem.utils.errors import InputError, warn
-from deepem.utils.files import write_text
+from deepem.utils.files import remove_torn, write_text
 
 
 class RunFolder:
@@ -20,16 +21,22 @@ class RunFolder:
 
     Args:
         folder: Where the run lives.
+        writes: This process writes into it, and holds it against others; of several ranks the first one does.
 
     Attributes:
         models: The checkpoints.
         logs: Metrics and TensorBoard events.
         source: The checkpoint that the run goes on from, once `newest` has found one.
+        saved: The iteration that was saved last.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, writes: bool = True) -> None:
+        self.writes = writes
         self.folder, self.models, self.logs = folder, folder / "models", folder / "logs"
         self.source = self.models
+        self.saved = 0
+        self._lock: Lock | None = None
+        self._seen: list[int] = []
 
     def resume(self, number: int) -> State | None:
         """The checkpoint to go on from, or None for a new run.
@@ -38,15 +45,14 @@ class RunFolder:
             number: The checkpoint that was asked for, or 0 for the newest that can be read.
 
         Raises:
-            InputError: the checkpoint asked for cannot be read, or none can though there are some.
+            InputError: the checkpoint asked for cannot be read.
         """
+        self._hold()
+        self._seen = checkpoint.numbers(self.models)
         if number:
             state: State | None = checkpoint.read(checkpoint.path_of(self.models, number))
         else:
-            found = checkpoint.newest(self.models)
-            number, state = found or (0, None)
-            if found is None and (there := checkpoint.numbers(self.models)):
-                raise InputError(self.models, f"{len(there)} checkpoints, none readable", "one, or another --exp_name")
+            number, state = checkpoint.newest(self.models) or (0, None)
         self.source = checkpoint.path_of(self.models, number)
         return state
 
@@ -65,13 +71,32 @@ class RunFolder:
                 folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(folder, error.strerror or error, "a folder that can be written") from error
+        self._hold()
+        if (there := checkpoint.numbers(self.models)) != self._seen:
+            wants = "the same command again: it goes on from them"
+            raise InputError(self.models, f"checkpoints {there} that another run has written just now", wants)
         for path in [*checkpoint.set_aside(self.models, iteration), *events.set_aside(self.logs, iteration)]:
             warn(f"newer than iteration {iteration}, moved to {path}")
         self.link_best()
-        for torn in self.models.glob(".*.part"):  # left by a run that was killed while it wrote
-            torn.unlink()
+        for folder in (self.folder, self.models, self.logs):
+            remove_torn(folder)
         write_text(self.folder / "options.json", json.dumps(record, indent=2) + "\n")
         write_text(self.folder / "options.args", "\n".join(lines) + "\n")
+
+    def release(self) -> None:
+        """Let another process have the folder."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def _hold(self) -> None:
+        """Hold the folder, if it is there, so that no other run writes into it.
+
+        Raises:
+            InputError: another run does.
+        """
+        if self._lock is None and self.writes and self.folder.is_dir():
+            self._lock = Lock(self.folder)
 
     def save(self, iteration: int, state: Mapping[str, Any], keep: int = 0, keep_every: int = 0) -> Path:
         """Write the checkpoint of an iteration, whole or not at all, and remove those that need not be kept.
@@ -86,10 +111,11 @@ class RunFolder:
             InputError: the weights are not finite, or the disk cannot take them.
         """
         path = checkpoint.path_of(self.models, iteration)
-        if bad := [name for name, value in state["state_dict"].items() if not value.isfinite().all()]:
-            wants = "finite ones: resume from the last checkpoint with a smaller --lr, or --clip"
+        if bad := [name for name, value in state["state_dict"].items() if _not_finite(value)]:
+            wants = "finite ones: resume from the last checkpoint with a smaller lr, or clip"
             raise InputError(f"iteration {iteration}", f"weights that are not finite ({bad[0]})", wants)
         checkpoint.write(path, {"iter": iteration, **state})
+        self.saved = iteration
         best = self.link_best()
         if keep:
             checkpoint.prune(self.models, keep, keep_every, best)
@@ -112,6 +138,11 @@ class RunFolder:
         best = min(ranked)[1] if ranked else None
         checkpoint.link(self.models, "best.chkpt", best)
         return best
+
+
+def _not_finite(value: Any) -> bool:
+    """Whether an entry of a state dict holds a NaN or an infinity; a module's extra state is no tensor."""
+    return hasattr(value, "isfinite") and not bool(value.isfinite().all())
 
 
 def plain(value: Any) -> Any:

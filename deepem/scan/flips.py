@@ -36,7 +36,7 @@ class Flip:
     def of(cls, number: int) -> Flip:
         """The flip of a number from 0 to 15."""
         if not 0 <= number < 16:
-            raise InputError("--test_aug", number, "numbers from 0 to 15")
+            raise InputError("test_aug", number, "numbers from 0 to 15")
         z, y, x, transpose = (bool(number >> bit & 1) for bit in (3, 2, 1, 0))
         return cls((z, y, x), transpose)
 

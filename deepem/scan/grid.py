@@ -158,15 +158,15 @@ def resolve_stride(
     Raises:
         InputError: the patches would leave gaps, or not move, or these are not three numbers of 0 or more.
     """
-    _check("--overlap" if stride is None else "--stride", overlap if stride is None else stride)
+    _check("overlap" if stride is None else "stride", overlap if stride is None else stride)
     if stride is not None:
         found = vec3(math.ceil(s * o) if 0 < s < 1 else int(s) for s, o in zip(stride, output, strict=True))
         if any(not 1 <= s <= o for s, o in zip(found, output, strict=True)):
-            raise InputError("--stride", tuple(stride), f"1 to {output} voxels, or a fraction")
+            raise InputError("stride", tuple(stride), f"1 to {output} voxels, or a fraction")
         return found
     shared = vec3(math.floor(v * o) if 0 < v < 1 else int(v) for v, o in zip(overlap, output, strict=True))
     if any(not 0 <= v < o for v, o in zip(shared, output, strict=True)):
-        raise InputError("--overlap", tuple(overlap), f"0 or more and less than the output patch {output}")
+        raise InputError("overlap", tuple(overlap), f"0 or more and less than the output patch {output}")
     return vec3(o - v for v, o in zip(shared, output, strict=True))
 
 

@@ -61,9 +61,9 @@ def choose_profile(blend: str | None, bump: str, grid: Grid) -> str:
     """
     blend = blend or "none"
     if blend not in BLENDS:
-        raise InputError("--blend", blend, f"one of {', '.join(BLENDS)}")
+        raise InputError("blend", blend, f"one of {', '.join(BLENDS)}")
     if bump not in BUMPS:
-        raise InputError("--bump", bump, f"one of {', '.join(BUMPS)}")
+        raise InputError("bump", bump, f"one of {', '.join(BUMPS)}")
     if blend == "none":
         return "last" if grid.stride == grid.output else "mean"
     return "mean" if blend == "mean" else bump

@@ -41,7 +41,7 @@ def segment(
     Args:
         probabilities: (C, Z, Y, X) float in [0, 1], or the whole range of uint16: affinities for `agglomerate`,
             `mutex` and `components`; one channel of boundaries for `watershed`, and of objects for `objects`.
-        edges: (dz, dy, dx) of each channel of affinities, which relate v to v - edge; by default x, y, z, as `--aff`.
+        edges: (dz, dy, dx) of each channel of affinities, which relate v to v - edge; by default x, y, z.
         decoder: `agglomerate` joins watershed fragments by mean affinity; `mutex` also lets long-range affinities keep
             fragments apart; `components` joins voxels; `watershed` grows seeds; `objects` takes components of voxels.
             All but `mutex` use the nearest affinities alone.

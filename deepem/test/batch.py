@@ -15,19 +15,22 @@ import multiprocessing
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from deepem.cli.forward_parser import parse, parser
+from deepem.cli.forward_parser import find_checkpoint, parse, parser
 from deepem.cli.forwarding import ForwardOptions
 from deepem.test.job import Job
 from deepem.test.kinds import written
 from deepem.test.progress import tell
 from deepem.test.volumes import file_paths, predict_all
 from deepem.utils.errors import InputError
+
+_find_once = lru_cache(maxsize=1)(find_checkpoint)
+"""All cut-outs of a batch usually have one checkpoint: it is read once per process, not once per cut-out."""
 
 Words = list[str]
 Figures = dict[str, Any]
@@ -46,7 +49,7 @@ def predict_batch(options: ForwardOptions, words: Sequence[str]) -> list[Figures
     taken: dict[Path, int] = {}
     for number, line in enumerate(cutouts):  # bad input is found before the first cut-out is begun
         try:
-            own, found_there = parse(line)
+            own, found_there = parse(line, _find_once)
             if not (own.volumes or own.cloud.gs_input or own.batch.dummy):
                 raise InputError("--test_ids", "nothing", "a volume to predict (or --gs_input, --dummy)")
             for path in _files(own, found_there.number):
@@ -168,4 +171,4 @@ def _without(words: Words, flags: set[str]) -> Words:
 
 def _predict(words: Words) -> list[Figures]:
     """The figures of each volume of a cut-out: --test_ids may name several."""
-    return predict_all(Job(*parse(words)))
+    return predict_all(Job(*parse(words, _find_once)))

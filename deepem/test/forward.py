@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 if __package__ in (None, ""):  # run as a file: deepem/test/ is first on the path, where the checkout belongs
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
-from deepem.cli.forward_parser import flag_names, parse
+from deepem.cli.forward_parser import parse
 from deepem.cli.parser import one_line_errors
 from deepem.tasks import TASKS
 
@@ -31,8 +31,9 @@ if TYPE_CHECKING:  # torch and all that needs it are imported once the command l
 
 def main(words: Sequence[str] | None = None) -> None:
     """Read the command line and predict."""
-    with one_line_errors("forward.py", flag_names()):
+    with one_line_errors("forward.py") as flags:
         options, found = parse(words)
+        flags.update(options.flat())
         from deepem.test.batch import predict_batch
         from deepem.test.job import Job
         from deepem.test.volumes import predict_all

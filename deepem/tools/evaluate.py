@@ -150,7 +150,7 @@ def score_affinity(
     if method in ("components", "both"):
         swept = scoring.by_components(prediction.array, prediction.edges, COMPONENTS_AT, size)
         result["segmentation"]["components"] = best(swept, ids, mask)
-    if method in ("waterz", "both"):
+    if method in ("waterz", "both") and scoring.hold_nearest(prediction.edges):
         agglomerated = scoring.by_waterz(prediction.array, prediction.edges, WATERZ_AT)
         result["segmentation"]["waterz"] = best(agglomerated, ids, mask)
     return result

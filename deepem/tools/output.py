@@ -19,14 +19,16 @@ def say(text: object) -> None:
 
 
 @contextmanager
-def errors_of(prog: str, *flags: str) -> Iterator[None]:
-    """Around a verb: InputError becomes one line on stderr and exit code 2, naming `flags` with their dashes.
+def errors_of(prog: str, *flags: str) -> Iterator[set[str]]:
+    """Wrap a verb: an InputError becomes one line on stderr and exit code 2, which names flags with their dashes.
 
-    Library code below the command line names the parameter, ``queue``, where a user knows the flag, ``--queue``.
+    Library code names the parameter, ``queue``, where a user knows the flag, ``--queue``. Yields the set of flags that
+    are told so, to be added to.
     """
-    with one_line_errors(prog, flags):
+    with one_line_errors(prog) as names:
+        names.update(flags)
         try:
-            yield
+            yield names
         except FileNotFoundError as error:
             where = error.filename or "file"
             raise InputError(where, error.strerror or error, "a file that is there") from error

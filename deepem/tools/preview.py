@@ -30,7 +30,7 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("--sections", type=int, default=8, help="how many sections of each, from all of its depth")
     parser.add_argument("--phase", choices=("train", "val"), default="train", help="which samples")
     args, words = parser.parse_known_args(words)
-    with output.errors_of(parser.prog):
+    with output.errors_of(parser.prog) as flags:
         import cv2
 
         for name in ("samples", "sections"):
@@ -40,6 +40,7 @@ def main(words: Sequence[str]) -> int:
             raise InputError("--out", args.out, "a picture to write, such as preview.png")
         output.check_folder("--out", args.out.parent)
         options = parse(words)
+        flags.update(options.flat())
         from deepem.tools import sheet
 
         output.say(sheet.describe(options, args.phase))

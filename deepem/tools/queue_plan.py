@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from deepem.cli import forward_parser
 from deepem.cli import words as readers
 from deepem.cli.flags import REQUIRED, Group, filled, flag
 from deepem.cli.parser import Parser
@@ -36,7 +37,8 @@ def main(words: Sequence[str]) -> int:
     """Read the command line, make the plan and print what it costs."""
     parser = Parser(PROGRAM, __doc__ or "", f"{PROGRAM} --plan FOLDER <the flags of deepem forward>")
     parser.add_group(PlanOptions)
-    with output.errors_of(PROGRAM):
+    with output.errors_of(PROGRAM) as flags:
+        flags.update(forward_parser.parser().flags)
         given, rest = parser.read_known(words)
         own = filled(PlanOptions, given)
         from deepem.blocks.programs import program

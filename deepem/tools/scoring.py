@@ -149,6 +149,11 @@ def by_waterz(affinity: Array, edges: Sequence[Vec3], thresholds: Sequence[float
         return [(threshold, np.array(ids, copy=True)) for threshold, ids in zip(thresholds, found, strict=True)]
 
 
+def hold_nearest(edges: Iterable[Vec3]) -> bool:
+    """Whether edges hold the nearest one along each axis, of either sign, which waterz wants."""
+    return {(0, 0, 1), (0, 1, 0), (1, 0, 0)} <= {vec3(abs(d) for d in edge) for edge in edges}
+
+
 def nearest_zyx(affinity: Array, edges: Sequence[Vec3]) -> NDArray[np.float32]:
     """(3, Z, Y, X) float32: the affinity of each voxel to the one before it along z, y and x.
 

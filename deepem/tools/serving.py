@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from deepem.build.stored import stored_run
+from deepem.build.stored import StoredRun, stored_run
+from deepem.runs.folder import plain
 from deepem.scan.kinds import KINDS
 from deepem.tasks import Task, to_plain
 from deepem.tools import output
 from deepem.utils import checkpoint
-from deepem.utils.errors import InputError
+from deepem.utils.errors import InputError, of_environment, reason
+from deepem.utils.files import replacing, run_folder, write_text
+from deepem.utils.provenance import checksum, provenance
 
 
 class Served(nn.Module):
@@ -42,62 +47,139 @@ class Served(nn.Module):
         return tuple(made(outputs[head]) for head, made in zip(self.heads, self.probabilities, strict=True))
 
 
-def find(exp_name: str, number: int, best: bool) -> checkpoint.State:
-    """The checkpoint to export."""
-    models = Path("experiments", exp_name.removeprefix("experiments/"), "models")
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint to export.
+
+    Attributes:
+        path: Its file.
+        state: Its contents.
+    """
+
+    path: Path
+    state: checkpoint.State
+
+
+def find(exp_name: str, number: int, best: bool) -> Checkpoint:
+    """The checkpoint to export.
+
+    Raises:
+        InputError: it is not there, or cannot be read.
+    """
+    models = run_folder(exp_name) / "models"
     if best or number:
-        return checkpoint.read(models / "best.chkpt" if best else checkpoint.path_of(models, number))
+        path = models / "best.chkpt" if best else checkpoint.path_of(models, number)
+        return Checkpoint(path, checkpoint.read(path))
     found = checkpoint.newest(models)
     if found is None:
         raise InputError(f"--exp_name {exp_name}", f"no readable checkpoint in {models}", "a trained experiment")
-    return found[1]
+    return Checkpoint(checkpoint.path_of(models, found[0]), found[1])
 
 
-def export(state: checkpoint.State, out: Path, raw: bool) -> None:
-    """Write everything that can be written."""
+def export(found: Checkpoint, out: Path, raw: bool, model: str | None = None) -> None:
+    """Write everything that can be written. What is there of an earlier export is replaced, file by file.
+
+    Args:
+        found: The checkpoint.
+        out: The folder.
+        raw: Take the weights as trained, not their average.
+        model: The model module, in place of the one that the checkpoint names.
+
+    Raises:
+        InputError: a checkpoint without options, or a disk that cannot take the files; then none of this export is
+            left.
+    """
+    state = found.state
     if "options" not in state or "spec" not in state:
         raise InputError("checkpoint", "one without options", "one written by this program")
     with output.writing("--out", out):
         out.mkdir(parents=True, exist_ok=True)
-    run, (shape,) = stored_run(state, "checkpoint"), state["spec"][0].values()
+    run, (shape,) = stored_run(state, found.path, model), state["spec"][0].values()
     network = run.network()
     averaged = "ema" in state and not raw
-    network.load_state_dict(state["ema" if averaged else "state_dict"])
+    checkpoint.load_weights(network, state["ema" if averaged else "state_dict"], found.path)
     served = Served(network.eval(), run.tasks).eval()
-    card = described(state, run.tasks, averaged)
-    with output.writing("--out", out):
-        (out / "model.json").write_text(json.dumps(card, indent=2) + "\n")
-        (out / "MODEL_CARD.md").write_text(in_words(card))
-    image = torch.rand(2, *shape)
-    with torch.no_grad():
-        expected = served(image)
-    for name, write in {"model.safetensors": safetensors, "model.pt2": program, "model.onnx": onnx}.items():
-        try:
-            difference = write(served, image, expected, out / name, card)
-            output.say(f"{out / name}: largest difference of a probability {difference:.2g}")
-        except Exception as error:  # noqa: BLE001 - whatever an exporter cannot do is told, and the next one tried
-            (out / name).unlink(missing_ok=True)
-            output.say(f"{out / name}: not written: {type(error).__name__}: {str(error).strip().splitlines()[0][:150]}")
+    card = described(state, run, averaged)
+    card["provenance"] = provenance(checkpoint=str(found.path), checkpoint_sha256=checksum(found.path))
+    card["trained"] = state.get("provenance", {})
+    written: list[Path] = []
+    try:
+        with output.writing("--out", out):
+            for name, text in (("model.json", json.dumps(card, indent=2) + "\n"), ("MODEL_CARD.md", in_words(card))):
+                written.append(out / name)
+                write_text(out / name, text)
+        image = torch.rand(3, *shape)
+        with torch.no_grad():
+            expected = served(image)
+        for name, write in {"model.safetensors": safetensors, "model.pt2": program, "model.onnx": onnx}.items():
+            written.append(out / name)
+            _write(write, served, image, expected, out / name, card)
+    except InputError:
+        for path in written:  # a card without weights, or half of an older export, is worse than none
+            path.unlink(missing_ok=True)
+        raise
 
 
-def described(state: checkpoint.State, chosen: Sequence[Task], averaged: bool) -> dict[str, Any]:
-    """What somebody needs to know who runs the network."""
+def _write(
+    write: Callable[..., float], served: Served, image: Tensor, expected: tuple[Tensor, ...], path: Path, card: Any
+) -> None:
+    """Write one of the files and tell how exact it is, or why it was not written.
+
+    Raises:
+        InputError: the disk cannot take it.
+    """
+    try:
+        with replacing(path) as beside:
+            difference = write(served, image, expected, beside, card)
+            mask = os.umask(0)
+            os.umask(mask)
+            beside.chmod(0o666 & ~mask)  # safetensors makes files that the group cannot read
+        output.say(f"{path}: largest difference of a probability {difference:.2g}")
+    except Exception as error:  # whatever an exporter cannot do is told, and the next one tried
+        path.unlink(missing_ok=True)
+        if (told := _of_disk(error)) is not None:
+            raise InputError("--out", f"{path}: {told}", "room on the disk, and in the quota") from error
+        said = (str(error).strip().splitlines() or [""])[0]
+        output.say(f"{path}: not written: {type(error).__name__}: {said[:150]}")
+
+
+def _of_disk(error: BaseException) -> str | None:
+    """What an error says of a disk that cannot take a file; libraries wrap it in errors of their own."""
+    words = ("No space left", "quota exceeded", "os error 28", "os error 122", "File too large", "unexpected pos")
+    seen: BaseException | None = error
+    while seen is not None:
+        if of_environment(seen) is not None or any(w.lower() in str(seen).lower() for w in words):
+            return reason(seen)
+        seen = seen.__cause__ or seen.__context__
+    return None
+
+
+def described(state: checkpoint.State, run: StoredRun, averaged: bool) -> dict[str, Any]:
+    """What somebody needs to know who runs the network, and all that rebuilds it."""
     options = state["options"]
     return {
         "iteration": state["iter"],
-        "weights": "moving average" if averaged else "as trained",
+        "weights": _weights(options, averaged),
         "model": options["model"],
         "input": {name: list(shape) for name, shape in state["spec"][0].items()},
         "outputs": {name: list(shape) for name, shape in state["spec"][1].items()},
         "tasks": {
             t.name: {"kind": t.kind, "weight": options[t.flag], "edges": [list(e) for e in t.edges], "row": to_plain(t)}
-            for t in chosen
+            for t in run.tasks
         },
         "normalisation": "grey values in [0, 1]: uint8 divided by 255; outputs are probabilities",
         "axes": "N, C, Z, Y, X; an edge (dz, dy, dx) relates voxel v to v - (dz, dy, dx)",
-        "data": {name: options[name] for name in ("data", "train_ids", "val_ids", "augment")},
-        "optimiser": {name: options[name] for name in ("optim", "lr", "batch_size", "seed", "amp")},
+        "data": {name: options.get(name) for name in ("data", "train_ids", "val_ids", "augment")},
+        "optimiser": {name: options.get(name) for name in ("optim", "lr", "batch_size", "seed", "amp")},
+        "network": {name: plain(value) for name, value in run.model.flags.items() if name != "create_backbone"},
+        "run": {name: plain(state[name]) for name in ("iter", "options", "spec", "channels", "tasks") if name in state},
     }
+
+
+def _weights(options: Mapping[str, Any], averaged: bool) -> str:
+    if not averaged:
+        return "as trained"
+    return "moving average" if options.get("ema") else "as trained, with batch-norm statistics taken anew"
 
 
 def in_words(card: dict[str, Any]) -> str:
@@ -129,7 +211,7 @@ def safetensors(served: Served, image: Tensor, expected: tuple[Tensor, ...], pat
 
 def program(served: Served, image: Tensor, expected: tuple[Tensor, ...], path: Path, card: dict[str, Any]) -> float:
     """The exported program, loaded again and run."""
-    batch = torch.export.Dim("batch", min=1, max=64)
+    batch = torch.export.Dim("batch", min=1)
     exported = torch.export.export(served, (image,), dynamic_shapes=({0: batch},))
     torch.export.save(exported, path, extra_files={"card.json": json.dumps(card)})
     with torch.no_grad():
@@ -140,7 +222,10 @@ def onnx(served: Served, image: Tensor, expected: tuple[Tensor, ...], path: Path
     """The ONNX graph, run again where onnxruntime is installed, else by the reference evaluator."""
     from onnx.reference import ReferenceEvaluator
 
-    made = torch.onnx.export(served, (image,), dynamo=True, verbose=False, output_names=served.heads)
+    batch = torch.export.Dim("batch", min=1)
+    made = torch.onnx.export(
+        served, (image,), dynamo=True, verbose=False, output_names=served.heads, dynamic_shapes=({0: batch},)
+    )
     assert made is not None
     given: dict[Any, Any] = {made.model.graph.inputs[0].name: image.numpy()}
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:

@@ -14,6 +14,7 @@ from deepem.build.network import patch_sizes
 from deepem.build.samplers import create_samplers
 from deepem.cli.training import TrainOptions
 from deepem.data.loader import generator
+from deepem.protocols import TellsVolume
 from deepem.tasks import Task
 from deepem.utils.crop import centre_crop
 from deepem.utils.errors import InputError
@@ -75,7 +76,7 @@ def sheet(options: TrainOptions, phase: str, samples: int, sections: int) -> Pic
     rows: list[Picture] = []
     for index in range(samples):
         sample = sampler(generator(seed, phase, index))
-        name = sampler.which(generator(seed, phase, index)) if hasattr(sampler, "which") else ""
+        name = sampler.which(generator(seed, phase, index)) if isinstance(sampler, TellsVolume) else ""
         rows += [heading(f"sample {index}  {name}", tasks), *draw(sample, tasks, sections)]
     width = max(row.shape[1] for row in rows)
     return np.concatenate([_padded(row, width) for row in rows])

@@ -33,8 +33,9 @@ def main(words: Sequence[str]) -> int:
     """Print the summary of the model that the command line names."""
     parser = Parser("deepem summary", __doc__ or "", "deepem summary --model rsunet --fov 20,256,256")
     parser.add_group(SummaryOptions)
-    with output.errors_of(parser.prog):
+    with output.errors_of(parser.prog) as flags:
         given = parser.read(words)
+        flags.update(given.values)
         options = filled(SummaryOptions, given.values)
         from deepem.tools.cost import summary
 

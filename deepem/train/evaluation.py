@@ -1,4 +1,4 @@
-"""The losses on the evaluation set, between training steps."""
+"""Between training steps: the losses on the evaluation set, and the statistics of the weights that are used."""
 
 from __future__ import annotations
 
@@ -8,6 +8,18 @@ from deepem.train.inputs import Inputs
 from deepem.train.logger import Averages, Logger
 from deepem.train.preempt import Preemption
 from deepem.train.trainer import Trainer
+
+
+def calibrate(trainer: Trainer, inputs: Inputs, log: Logger) -> None:
+    """Take the batch-norm statistics of the weights that are used anew, where that is asked for, and tell the cost."""
+    if not trainer.used.to_calibrate:
+        return
+    began, size = perf_counter(), inputs.loading.batch_size
+    samples = -(-trainer.used.samples // size) * size
+    trainer.calibrate(inputs.calibration(samples))
+    seconds = perf_counter() - began
+    log.pause(seconds)
+    log.line(f"batch-norm statistics taken over {samples} training samples  ({seconds:.1f} s)")
 
 
 def evaluate(trainer: Trainer, inputs: Inputs, log: Logger, preemption: Preemption, samples: int) -> bool:
@@ -21,6 +33,8 @@ def evaluate(trainer: Trainer, inputs: Inputs, log: Logger, preemption: Preempti
     """
     if not inputs.evaluates:
         return False
+    if trainer.settings.eval_mode:
+        calibrate(trainer, inputs, log)
     began, averages = perf_counter(), Averages(trainer.ranks)
     with trainer.evaluating():
         for batch in inputs.evaluation(samples):

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from deepem.protocols import Sampler, TellsLocation
 from deepem.train.device import LEAST_SCALE, read_later
 from deepem.train.ranks import Ranks
 from deepem.utils import checkpoint
@@ -99,6 +100,8 @@ class Guard:
         samples = "; ".join(_told(sample) for sample in facts["samples"])
         got = f"{values}; batch {'not finite in ' + ', '.join(bad) if bad else 'finite'}; samples: {samples}"
         replay = f"python -m deepem.train.replay {shlex.quote(str(path))}"
+        if model := facts.get("options", {}).get("model"):
+            replay += f" --model {shlex.quote(model)}"
         if self.skipped > self.budget:
             wants = f"finite numbers, or --skip_nan above {self.budget} (replay: {replay})"
             raise InputError(f"iteration {iteration}", got, wants)
@@ -120,10 +123,10 @@ def _told(sample: Mapping[str, Any]) -> str:
     return f"{sample['index']} of seed {sample['seed']}{place}"
 
 
-def samples(sampler: Any, seed: int, indices: Sequence[int], generator: Any) -> list[dict[str, Any]]:
+def samples(sampler: Sampler, seed: int, indices: Sequence[int], generator: Any) -> list[dict[str, Any]]:
     """What is known of training samples: index and seed, and the volume and location if the sampler can tell."""
     found: list[dict[str, Any]] = [{"index": index, "seed": seed} for index in indices]
-    if hasattr(sampler, "locate"):
+    if isinstance(sampler, TellsLocation):
         for sample in found:
             volume, location = sampler.locate(generator(seed, "train", sample["index"]))
             sample |= {"volume": volume, "location": [int(n) for n in location]}

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from deepem.build.samplers import Samplers
 from deepem.data.loader import batches, generator
+from deepem.protocols import Modifier, TellsProbabilities, TellsVolume
 from deepem.train import guard
 from deepem.train.ranks import Ranks
 from deepem.train.transfer import DeviceBatches
@@ -55,7 +56,7 @@ class Inputs:
         self,
         samplers: Samplers,
         loading: Loading,
-        modify: Callable[..., Any] | None,
+        modify: Modifier | None,
         ranks: Ranks,
         device: torch.device,
         images: tuple[str, ...] = ("input",),
@@ -66,31 +67,50 @@ class Inputs:
         self._drawn = Counter[str]()
         self._stream: DeviceBatches | None = None
         self._first: Batch | None = None
+        self._give_up: Callable[[], bool] = lambda: False
 
-    def start(self, first: int, last: int) -> None:
+    def start(
+        self,
+        first: int,
+        last: int,
+        give_up: Callable[[], bool] = lambda: False,
+        look: Callable[[str, Any], None] = lambda kind, batch: None,
+    ) -> None:
         """Begin the stream of training batches and draw the first: what cannot be drawn is bad input.
 
         Args:
             first: The first iteration.
             last: The last iteration. With none to do, nothing is drawn.
+            give_up: Asked while a batch is waited for: whether to wait no longer.
+            look: Called with the kind of plug-in and what it gave: the first batch as drawn, and as modified.
         """
+        self._give_up = give_up
         self._stream = self._batches("train", first - 1, last)
-        self._first = next(self._stream, None)
+        drawn = next(self._stream, None)
+        if drawn is not None:
+            look("sampler", drawn)
+            self._first = self._modified(drawn, first)
+            look("modifier", self._first)
 
     def next_batch(self, iteration: int) -> Batch:
         """The batch of an iteration, this rank's share of it, on the device and modified."""
         assert self._stream is not None, "start first"
         if self._first is not None:
             batch, self._first, self.waited = self._first, None, 0.0
-        else:
-            batch = next(self._stream)
-            self.waited = self._stream.waited
+            return batch
+        batch = next(self._stream)
+        self.waited = self._stream.waited
         return self._modified(batch, iteration)
 
     def prefetch(self) -> None:
         """Take the next batch from the loader and send it to the device, without waiting for it there."""
         assert self._stream is not None, "start first"
         self._stream.fetch()
+
+    @property
+    def first(self) -> Batch | None:
+        """The first batch, until it is taken."""
+        return self._first
 
     @property
     def evaluates(self) -> bool:
@@ -101,8 +121,13 @@ class Inputs:
         """The batches of an evaluation, the same every time."""
         return self._batches("val", 0, -(-samples // self.loading.batch_size))
 
+    def calibration(self, samples: int) -> Iterator[Batch]:
+        """Batches as in training, of a stream of their own, the same every time."""
+        for number, batch in enumerate(self._batches("calibrate", 0, -(-samples // self.loading.batch_size))):
+            yield self._modified(batch, number, "calibrate modifier")
+
     def _batches(self, phase: str, first: int, last: int) -> DeviceBatches:
-        sampler = self.samplers.train if phase == "train" else self.samplers.val
+        sampler = self.samplers.val if phase == "val" else self.samplers.train
         assert sampler is not None, "no evaluation set"
         made = batches(
             sampler,
@@ -116,14 +141,15 @@ class Inputs:
             world=self.ranks.world,
             pin_memory=self.device.type == "cuda",
             worker_timeout=self.loading.worker_timeout,
+            give_up=self._give_up,
         )
         return DeviceBatches(made, self.device, self.images)
 
-    def _modified(self, batch: Batch, iteration: int) -> Batch:
+    def _modified(self, batch: Batch, number: int, stream: str = "modifier") -> Batch:
         if self.modify is None:
             return batch
         own = {key: value.contiguous() for key, value in batch.items()}  # a modifier may write into constants too
-        changed: Batch | None = self.modify(own, generator(self.loading.seed, "modifier", iteration))
+        changed: Batch | None = self.modify(own, generator(self.loading.seed, stream, number))
         return own if changed is None else changed
 
     def samples_of(self, iteration: int) -> list[dict[str, Any]]:
@@ -138,13 +164,13 @@ class Inputs:
         Nothing if the sampler cannot tell. Which volume a sample comes from is its first random draw, so it is drawn
         again here, and no worker has to report it.
         """
-        which = getattr(self.samplers.train, "which", None)
-        if which is None or not self.ranks.leads:
+        sampler = self.samplers.train
+        if not isinstance(sampler, TellsVolume) or not self.ranks.leads:
             return {}
         size, seed = self.loading.batch_size, self.loading.seed
         for index in range(sum(self._drawn.values()), iteration * size):
-            self._drawn[which(generator(seed, "train", index))] += 1
-        asked: Mapping[str, float] = getattr(self.samplers.train, "probabilities", {})
+            self._drawn[sampler.which(generator(seed, "train", index))] += 1
+        asked = sampler.probabilities if isinstance(sampler, TellsProbabilities) else {}
         shares = {f"drawn/{name}": self._drawn[name] / (iteration * size) for name in asked or self._drawn}
         return shares | {f"asked/{name}": probability for name, probability in asked.items()}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import socket
@@ -12,10 +13,23 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from deepem.build.device import choose_device
-from deepem.train.preempt import STOPPED
 from deepem.utils.errors import warn
+from deepem.utils.exit_codes import STOPPED
 
 POLL_S = 0.2
+
+LAUNCHER = "DEEPEM_LAUNCHER"
+"""Environment of a rank: the process id of its launcher."""
+
+
+def end_with_launcher() -> None:
+    """Have the system send this rank SIGTERM when its launcher ends, also where that is killed (Linux)."""
+    launched = LAUNCHER in os.environ or "TORCHELASTIC_RUN_ID" in os.environ
+    if sys.platform != "linux" or not launched or "RANK" not in os.environ:
+        return
+    ctypes.CDLL(None).prctl(1, int(signal.SIGTERM))  # PR_SET_PDEATHSIG
+    if os.environ.get(LAUNCHER, str(os.getppid())) != str(os.getppid()):  # it has ended before this was asked for
+        signal.raise_signal(signal.SIGTERM)
 
 
 def launch_on(gpus: Sequence[int], cpu: bool, program: Path, words: Sequence[str]) -> int:
@@ -38,6 +52,7 @@ def launch(program: Path, words: Sequence[str], count: int) -> int:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     common = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    common[LAUNCHER] = str(os.getpid())
     started: list[subprocess.Popen[bytes]] = []
 
     def hand_on(number: int, frame: object) -> None:
@@ -46,6 +61,8 @@ def launch(program: Path, words: Sequence[str], count: int) -> int:
 
     signal.signal(signal.SIGTERM, hand_on)
     signal.signal(signal.SIGUSR1, hand_on)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as it is under nohup
+        signal.signal(signal.SIGHUP, hand_on)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal interrupts all of them itself
     try:
         for rank in range(count):
@@ -56,7 +73,7 @@ def launch(program: Path, words: Sequence[str], count: int) -> int:
         while True:
             codes = [process.poll() for process in started]
             if failed := [(rank, code) for rank, code in enumerate(codes) if code not in (None, 0, STOPPED)]:
-                return _told(*failed[0])
+                return STOPPED if STOPPED in codes else _told(*failed[0])
             if None not in codes:
                 return max(code or 0 for code in codes)
             time.sleep(POLL_S)

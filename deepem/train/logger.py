@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -11,9 +12,11 @@ from typing import Any
 import torch
 
 from deepem.runs import events
+from deepem.train.board import Board
 from deepem.train.objective import Losses
 from deepem.train.ranks import Ranks
 from deepem.train.render import Picture
+from deepem.utils.errors import InputError
 
 
 class Averages:
@@ -29,9 +32,10 @@ class Averages:
             pair = torch.stack([loss.detach().double(), torch.as_tensor(count, device=loss.device).double()])
             self.sums[name] = self.sums[name].to(pair.device) + pair if name in self.sums else pair
 
-    def state(self) -> dict[str, list[float]]:
-        """The sums over all ranks as plain numbers, for a checkpoint."""
-        return {name: self.ranks.sum(pair.clone()).tolist() for name, pair in self.sums.items()}
+    def state(self, together: bool = True) -> dict[str, list[float]]:
+        """The sums over all ranks, or of this one alone, as plain numbers, for a checkpoint."""
+        summed = self.ranks.sum if together else torch.Tensor.clone
+        return {name: summed(pair.clone()).tolist() for name, pair in self.sums.items()}
 
     def values(self) -> dict[str, float]:
         """sum(loss) / sum(count) of each head since the last take; a head whose masks were all empty is left out."""
@@ -59,11 +63,10 @@ class Logger:
     """
 
     def __init__(self, folder: Path, start: int, stop: int, averages: Mapping[str, list[float]], ranks: Ranks) -> None:
-        from tensorboardX import SummaryWriter
         from tqdm import tqdm
 
         self.rows, self.leads = folder / "metrics.jsonl", ranks.leads
-        self.board = SummaryWriter(str(folder), flush_secs=30) if self.leads else None
+        self.board = Board(folder) if self.leads else None
         tty = self.leads and sys.stderr.isatty()
         self.bar = tqdm(total=stop, initial=start, unit="it", dynamic_ncols=True) if tty else None
         self.stop = stop
@@ -99,16 +102,20 @@ class Logger:
 
     def test_row(self, iteration: int, losses: Mapping[str, float], seconds: float) -> None:
         """Write the averages of an evaluation; its time does not count as training time."""
-        self.row_time = min(self.row_time + seconds, perf_counter())
+        self.pause(seconds)
         self._write(iteration, "test", losses, {})
         self._say(iteration, "test", losses, f"{seconds:.1f} s")
+
+    def pause(self, seconds: float) -> None:
+        """Leave some seconds that have passed out of the training time."""
+        self.row_time = min(self.row_time + seconds, perf_counter())
 
     def pictures(self, iteration: int, phase: str, rows: Mapping[str, Picture]) -> None:
         """Write one picture per task."""
         if self.board is None:
             return
         for name, picture in rows.items():
-            self.board.add_image(f"{phase}/images/{name}", picture, iteration)
+            self.board.image(f"{phase}/images/{name}", picture, iteration)
 
     def line(self, text: str) -> None:
         """Show one line, above the progress bar where there is one."""
@@ -121,11 +128,12 @@ class Logger:
     def __enter__(self) -> Logger:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        if self.board is not None:
-            self.board.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self.bar is not None:
             self.bar.close()
+        if self.board is not None:
+            with suppress(InputError) if kind else nullcontext():  # the first error has the last word
+                self.board.close()
 
     def _write(self, iteration: int, phase: str, losses: Mapping[str, float], more: Mapping[str, float]) -> None:
         if self.board is None:
@@ -133,9 +141,9 @@ class Logger:
         row: dict[str, Any] = {"iter": iteration, "phase": phase, **losses, **more}
         events.append_row(self.rows, row)
         for name, value in losses.items():
-            self.board.add_scalar(f"{phase}/{name}", value, iteration)
+            self.board.scalar(f"{phase}/{name}", value, iteration)
         for name, value in more.items():
-            self.board.add_scalar(name, value, iteration)
+            self.board.scalar(name, value, iteration)
 
     def _say(self, iteration: int, phase: str, losses: Mapping[str, float], rest: str) -> None:
         values = "  ".join(f"{name} {value:.4f}" for name, value in losses.items())

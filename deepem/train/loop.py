@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from deepem.cli.training import LogOptions
 from deepem.runs.folder import RunFolder
-from deepem.train.evaluation import evaluate
+from deepem.train.evaluation import calibrate, evaluate
 from deepem.train.inputs import Inputs
 from deepem.train.logger import Logger
 from deepem.train.objective import Losses, added
@@ -45,6 +45,7 @@ def train(
         else:
             trainer.skip(batch, losses, inputs.samples_of(iteration))
             log.step(None, inputs.waited)
+        trainer.completed = iteration
         profiler.step()
 
         stopping, last = stop_requested(), iteration == max_iter
@@ -56,6 +57,8 @@ def train(
             log.pictures(iteration, "train", trainer.pictures(share.batch, outputs))
         if iteration % when.eval_intv == 0 and not stopping:
             stopping = evaluate(trainer, inputs, log, preemption, when.eval_iter)
+        if stopping or last:
+            preemption.leave()
         if iteration % when.chkpt_intv == 0 or last or stopping:
             save(trainer, inputs, folder, log, when)
         if stopping:
@@ -65,8 +68,25 @@ def train(
 
 def save(trainer: Trainer, inputs: Inputs, folder: RunFolder, log: Logger, when: LogOptions) -> None:
     """Write the checkpoint of the current iteration."""
+    calibrate(trainer, inputs, log)
     averages = log.train.state()  # a sum over all ranks
     if trainer.ranks.leads:
         state = trainer.state() | inputs.state() | {"averages": averages}
         path = folder.save(trainer.iteration, state, when.keep, when.keep_every)
         log.line(f"saved {path}")
+
+
+def rescue(trainer: Trainer, inputs: Inputs, folder: RunFolder, log: Logger, when: LogOptions, start: int) -> bool:
+    """Write the checkpoint of the steps that were completed before something failed, unless there is one.
+
+    The other ranks may be gone: nothing here waits for them.
+
+    Returns:
+        Whether the newest checkpoint is newer than iteration `start`.
+    """
+    trainer.back_to_completed()
+    done = trainer.completed
+    if trainer.ranks.leads and done > max(start, folder.saved):
+        state = trainer.state() | inputs.state() | {"averages": log.train.state(together=False)}
+        log.line(f"saved {folder.save(done, state, when.keep, when.keep_every)}")
+    return done > start

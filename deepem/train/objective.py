@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from deepem.loss import criterion
+from deepem.protocols import HasAuxiliary, HasLosses
 from deepem.tasks import Task
 
 Batch = dict[str, Tensor]
@@ -41,6 +42,21 @@ class Totals:
 
     counts: Mapping[str, Tensor] | None = None
     classes: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Share:
+    """A share of a batch whose gradient is computed at once.
+
+    Attributes:
+        batch: Its samples.
+        totals: What losses must know of the whole batch.
+        last: It is the last share of its batch.
+    """
+
+    batch: Batch
+    totals: Totals
+    last: bool = True
 
 
 class Objective:
@@ -149,7 +165,12 @@ class WithLosses(nn.Module):
 
 def has_losses(network: nn.Module) -> bool:
     """Whether a network computes losses itself."""
-    return callable(getattr(network, "losses", None))
+    return isinstance(network, HasLosses)
+
+
+def auxiliary_of(network: nn.Module) -> Mapping[str, float]:
+    """The auxiliary outputs of a network, and their weights relative to their heads'."""
+    return network.auxiliary if isinstance(network, HasAuxiliary) else {}
 
 
 def _head(name: str) -> str:

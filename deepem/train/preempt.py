@@ -1,4 +1,4 @@
-"""Being asked to stop: by SLURM before it takes a node back, by a user with Ctrl-C."""
+"""Being asked to stop: by SLURM before it takes a node back, by a user with Ctrl-C, by a terminal that goes away."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from types import FrameType
 from typing import Any
 
 from deepem.utils.errors import warn
+from deepem.utils.exit_codes import STOPPED
 
-STOPPED = 85
-"""Exit code of a run that was asked to stop and saved: the same command goes on from there."""
+__all__ = ["STOPPED", "Preemption"]
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
 
 SAME_S = 2.0
 """Signals so soon after the first are the same request: a scheduler signals every process, and a launcher passes on."""
@@ -23,7 +23,10 @@ class Preemption:
     """While it is entered, a signal ends the process with the code of a run that is asked to stop.
 
     Once the run has something to lose, a first signal is only noted, for the loop to finish its step; a second one
-    ends the process.
+    ends the process, with the same code. While the run saves and leaves, signals are noted at most. A process that
+    leaves with that code ignores them to its end, so that nothing changes the code.
+
+    SIGHUP stays ignored where it was ignored before, as under nohup.
 
     Args:
         asked: What notes the request; others may set it too.
@@ -31,7 +34,7 @@ class Preemption:
 
     def __init__(self, asked: threading.Event | None = None) -> None:
         self._asked = asked or threading.Event()
-        self._defers = False
+        self._defers = self._leaves = False
         self._since = 0.0
         self._before: dict[signal.Signals, Any] = {}
 
@@ -44,23 +47,31 @@ class Preemption:
         """From here on a request waits for the end of a step."""
         self._defers = True
 
+    def leave(self) -> None:
+        """From here on a request changes nothing: the run is about to save and end."""
+        self._leaves = True
+
     def __enter__(self) -> Preemption:
         if threading.current_thread() is threading.main_thread():  # elsewhere signals cannot be caught
-            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+            caught = [n for n in SIGNALS if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN]
+            self._before = {number: signal.signal(number, self._note) for number in caught}
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        stopped = isinstance(error, SystemExit) and error.code == STOPPED
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if stopped else handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        name = signal.Signals(number).name
         if not self._defers:
-            warn(f"{signal.Signals(number).name}: ended before the first step")
+            warn(f"{name}: ended before the first step")
             raise SystemExit(STOPPED)
         if not self.requested:
             self._asked.set()
             self._since = monotonic()
-            warn(f"{signal.Signals(number).name}: saving after this step; once more ends at once")
-        elif monotonic() - self._since > SAME_S:
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
+            if not self._leaves:
+                warn(f"{name}: saving after this step; once more ends at once")
+        elif not self._leaves and monotonic() - self._since > SAME_S:
+            warn(f"{name}: ended without saving")
+            raise SystemExit(STOPPED)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from deepem.utils.errors import InputError
+from deepem.utils.exit_codes import STOPPED
 
 LOST_S = 6.0
 """How long a process waits that has lost another. Launchers look after their processes every 2 s or more often."""
@@ -50,7 +51,7 @@ def _patient(rank: int, asked: Callable[[], bool]) -> Iterator[None]:
         if not _is_loss(error):
             raise
         if asked():
-            raise SystemExit(1) from error
+            raise SystemExit(STOPPED) from error
         time.sleep(LOST_S)
         raise RuntimeError(f"rank {rank}: another rank ended, or did not answer within --rank_timeout") from error
 

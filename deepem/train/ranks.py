@@ -75,13 +75,11 @@ class Ranks:
         look = read_later(self.sum(torch.full((1,), float(flag), device=device)))
         return lambda: look()[0] > 0
 
-    def together(self, network: nn.Module, device: torch.device, sync_bn: bool) -> nn.Module:
+    def together(self, network: nn.Module, device: torch.device) -> nn.Module:
         """The network with gradients that are averaged over all."""
         if self.world == 1:
             return network
         # kernels of one voxel are in both memory formats at once, and DDP takes exception to which strides tell so
         warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
-        if sync_bn:
-            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
         on: dict[str, Any] = {"device_ids": [device]} if device.type == "cuda" else {}
         return nn.parallel.DistributedDataParallel(network, gradient_as_bucket_view=True, **on)

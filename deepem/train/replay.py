@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from deepem.build.stored import stored_run
 from deepem.cli.parser import one_line_errors
-from deepem.train.objective import Objective, Outputs, WithLosses, has_losses
+from deepem.train.objective import Objective, Outputs, WithLosses, auxiliary_of, has_losses
 from deepem.utils import checkpoint
 
 LOSS = ("loss", "size_average", "margin0", "margin1", "inverse", "class_balancing", "default_aux")
@@ -28,13 +28,14 @@ def main(words: Sequence[str] | None = None) -> None:
     with one_line_errors("replay.py"):
         parser = argparse.ArgumentParser("replay.py", description="Run a dumped batch again, in float32 on the CPU.")
         parser.add_argument("dump", type=Path, metavar="FILE", help="nan/iterN.pt of a run")
-        path = parser.parse_args(words).dump
-        replay(checkpoint.read(path), path)
+        parser.add_argument("--model", help="the model module, where it is not one of deepem's")
+        given = parser.parse_args(words)
+        replay(checkpoint.read(given.dump), given.dump, given.model)
 
 
-def replay(dump: dict[str, Any], where: Path) -> None:
+def replay(dump: dict[str, Any], where: Path, model: str | None = None) -> None:
     """Forward and backward pass of a dump, with what is not finite told as it appears."""
-    run, batch = stored_run(dump, where), dump["batch"]
+    run, batch = stored_run(dump, where, model), dump["batch"]
     network = run.network()
     network.load_state_dict(dump["state_dict"])
     _tell(f"iteration {dump['iter']}: samples {dump['samples']}")
@@ -44,7 +45,7 @@ def replay(dump: dict[str, Any], where: Path) -> None:
         module.register_forward_hook(_watch(name))
     own = has_losses(network)
     how = {name: run.options[name] for name in LOSS}
-    objective = Objective(run.tasks, run.options, how, getattr(network, "auxiliary", None), own)
+    objective = Objective(run.tasks, run.options, how, auxiliary_of(network), own)
     outputs = Outputs(*reversed(WithLosses(network)(batch))) if own else Outputs(network(batch["input"]))
     losses = objective.losses(outputs, batch)
     for name, (loss, count) in losses.items():

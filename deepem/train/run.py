@@ -1,7 +1,7 @@
 """Train a network: the command line.
 
 Run as ``python deepem/train/run.py``, ``python -m deepem.train.run``, ``deepem train`` or ``deepem-train``, alone or
-under torchrun. ``--help`` lists the flags. Exit codes: 0 complete, 2 bad input, 85 asked to stop and saved.
+under torchrun. ``--help`` lists the flags. `deepem.utils.exit_codes` says how it ends.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ if __package__ in (None, ""):  # run as a file: deepem/train/ is first on the pa
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
 from deepem.cli.parser import one_line_errors
-from deepem.cli.train_parser import flag_names, parse
+from deepem.cli.train_parser import parse
+from deepem.train.launch import end_with_launcher, launch_on
 from deepem.train.preempt import Preemption
 from deepem.train.rank_errors import first_cause_speaks
 
@@ -23,15 +24,15 @@ from deepem.train.rank_errors import first_cause_speaks
 def main(words: Sequence[str] | None = None) -> None:
     """Read the command line and train, on several GPUs in as many processes."""
     preemption = Preemption()
-    with one_line_errors("run.py", flag_names()), first_cause_speaks(lambda: preemption.requested), preemption:
+    with one_line_errors("run.py") as flags, first_cause_speaks(lambda: preemption.requested), preemption:
+        end_with_launcher()
         options = parse(words)
+        flags.update(options.flat())
         if options.device.ray:
             from deepem.train.ray_cluster import launch_on_ray
 
             raise SystemExit(launch_on_ray(options))
         if len(options.device.gpu_ids or ()) > 1 and "RANK" not in os.environ:
-            from deepem.train.launch import launch_on
-
             given = sys.argv[1:] if words is None else words
             raise SystemExit(launch_on(options.device.gpu_ids or (), options.device.cpu, Path(__file__), given))
         # torch and all that needs it are imported once the command line is known to be good

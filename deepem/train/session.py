@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,25 +17,29 @@ from deepem.cli.training import TrainOptions
 from deepem.runs.folder import RunFolder, plain
 from deepem.tasks import TASKS, Task, to_plain
 from deepem.train import device as devices
-from deepem.train import loop, weights
+from deepem.train import given, loop, weights
 from deepem.train.device import Precision, enough_memory
 from deepem.train.evaluation import evaluate
 from deepem.train.guard import Guard
 from deepem.train.inputs import Inputs, Loading
 from deepem.train.logger import Logger
-from deepem.train.objective import Objective, has_losses
+from deepem.train.objective import Objective, auxiliary_of, has_losses
 from deepem.train.optimiser import optimizer
-from deepem.train.preempt import STOPPED, Preemption
+from deepem.train.preempt import Preemption
 from deepem.train.profiler import Profiler
 from deepem.train.ranks import Ranks
+from deepem.train.rescue import keeping_steps, living_workers
 from deepem.train.schedule import Schedule
 from deepem.train.trainer import Settings, Trainer
+from deepem.train.trial import try_out
+from deepem.train.used import UsedWeights
+from deepem.utils import checkpoint
 from deepem.utils.allocator import keep_memory
 from deepem.utils.checkpoint import State
 from deepem.utils.convolution import quicken
 from deepem.utils.errors import InputError, warn
-
-State_ = Mapping[str, Any]
+from deepem.utils.exit_codes import STOPPED
+from deepem.utils.provenance import provenance
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,11 @@ def train(options: TrainOptions, preemption: Preemption) -> None:
     session = prepare(options)
     trainer, inputs, folder, max_iter = session.trainer, session.inputs, session.folder, options.run.max_iter
     ranks, when = trainer.ranks, session.options.log
-    inputs.start(trainer.iteration + 1, max_iter)
+    with living_workers():
+        inputs.start(trainer.iteration + 1, max_iter, lambda: preemption.requested, _look(session))
+    if inputs.first is not None:
+        with enough_memory(options.inputsz, options.run.batch_size):
+            try_out(trainer, inputs.first)
     preemption.defer()
     if ranks.leads:
         size = sum(p.numel() * p.element_size() for p in trainer.network.parameters())
@@ -87,10 +95,13 @@ def train(options: TrainOptions, preemption: Preemption) -> None:
     ):
         for line in (*session.notes, _plan(session, max_iter)):
             log.line(line)
-        if _lacks_evaluation(session):
-            evaluate(trainer, inputs, log, preemption, when.eval_iter)
-        stopped = loop.train(trainer, inputs, folder, log, profiler, preemption, when, max_iter)
+        start = trainer.iteration
+        with keeping_steps(lambda: loop.rescue(trainer, inputs, folder, log, when, start), preemption):
+            if _lacks_evaluation(session):
+                evaluate(trainer, inputs, log, preemption, when.eval_iter)
+            stopped = loop.train(trainer, inputs, folder, log, profiler, preemption, when, max_iter)
     trainer.leave()
+    folder.release()
     if stopped:
         raise SystemExit(STOPPED)
 
@@ -98,8 +109,10 @@ def train(options: TrainOptions, preemption: Preemption) -> None:
 def prepare(options: TrainOptions) -> Session:
     """Build all that a run needs. This reads everything that the run reads, and writes nothing."""
     ranks = Ranks(options.device.rank_timeout)
-    folder = RunFolder(options.folder)
+    folder = RunFolder(options.folder, ranks.leads)
     state = folder.resume(options.log.chkpt_num)
+    if state is None and (there := checkpoint.numbers(folder.models)):
+        raise InputError(folder.models, f"{len(there)} checkpoints, none readable", "one, or another --exp_name")
     before: Mapping[str, Any] | None = None if state is None else state.get("options")
     notes: list[str] = []
     if before is not None:
@@ -131,16 +144,25 @@ def prepare(options: TrainOptions) -> Session:
     return Session(options, trainer, inputs, folder, notes, averages)
 
 
+def _look(session: Session) -> Callable[[str, Any], None]:
+    """What looks at the first batch as its plug-ins gave it."""
+    inputs, outputs = session.trainer.record["spec"]
+    data, run = session.options.data, session.options.run
+
+    def look(kind: str, batch: Any) -> None:
+        samples = run.batch_size // session.trainer.ranks.world if kind == "sampler" else None
+        given.require_batch(batch, inputs, outputs, f"--{kind} {getattr(data, kind)}", samples)
+
+    return look
+
+
 def _device(options: TrainOptions, ranks: Ranks) -> torch.device:
     """The device of this process."""
     gpus = options.device.gpu_ids
     if gpus and ranks.local >= len(gpus):
         raise InputError("--gpu_ids", f"{len(gpus)} of them", "one for each process on this machine, or none named")
     gpu = gpus[ranks.local] if gpus else ranks.local if ranks.world > 1 and torch.cuda.is_available() else None
-    found = torch.device(choose_device(gpu, options.device.cpu))
-    if options.speed.sync_bn and ranks.world > 1 and found.type == "cpu":
-        raise InputError("--sync_bn", "the CPU", "GPUs: elsewhere there is no synchronised batch norm")
-    return found
+    return torch.device(choose_device(gpu, options.device.cpu))
 
 
 def _with_device_defaults(options: TrainOptions, device: torch.device) -> TrainOptions:
@@ -172,6 +194,7 @@ def _record(options: TrainOptions, chosen: Sequence[Task], sizes: PatchSizes, sa
     rows = [to_plain(task) for task in options.tasks.rows if task not in TASKS]
     return {
         "options": plain(options.flat() | resolved), "spec": spec, "channels": samplers.channels, "tasks": rows,
+        "provenance": provenance(options.run.seed),
     }  # fmt: skip
 
 
@@ -187,8 +210,9 @@ def _trainer(
     if own and options.loss.size_average and optimise.accumulate > 1:
         raise InputError("--accumulate", optimise.accumulate, "1: --model counts its losses itself, part by part")
     frozen = weights.freeze(network, optimise.freeze or ())
-    objective = Objective(chosen, options.tasks.weights, vars(options.loss), getattr(network, "auxiliary", None), own)
+    objective = Objective(chosen, options.tasks.weights, vars(options.loss), auxiliary_of(network), own)
     groups = weights.groups(network, optimise.lr_scale or (), optimise.weight_decay)
+    average = weights.Average(network, optimise.ema) if optimise.ema else None
     settings = _fields(optimise, "lr", "betas", "eps", "amsgrad", "momentum")
     return Trainer(
         network=network,
@@ -196,7 +220,7 @@ def _trainer(
         optimizer=optimizer(optimise.optim, groups, **settings),
         schedule=schedule(options),
         precision=Precision(device, options.speed.amp),
-        average=weights.Average(network, optimise.ema) if optimise.ema else None,
+        used=UsedWeights(network, average, optimise.calibration_samples, frozen),
         guard=Guard(network, options.log.skip_nan, options.folder / "nan", ranks),
         ranks=ranks,
         tasks=chosen,
@@ -229,8 +253,7 @@ def _start_from(
         inputs.restore(state)
     elif pretrain:
         notes.append(weights.pretrain(trainer.network, pretrain))
-        if trainer.average is not None:
-            trainer.average.load(trainer.network.state_dict())
+        trainer.used.restore({"state_dict": trainer.network.state_dict()})
     return notes
 
 

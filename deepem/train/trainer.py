@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,30 +14,16 @@ from torch import Tensor, nn
 
 from deepem.tasks import Task
 from deepem.train import device as devices
-from deepem.train import weights
 from deepem.train.guard import Guard
-from deepem.train.objective import Batch, Losses, Objective, Outputs, Totals, WithLosses
+from deepem.train.objective import Batch, Losses, Objective, Outputs, Share, Totals, WithLosses
 from deepem.train.optimiser import in_groups
 from deepem.train.ranks import Ranks
 from deepem.train.render import Picture, pictures
 from deepem.train.schedule import Schedule
-from deepem.utils import checkpoint
+from deepem.train.sync_norm import synchronise
+from deepem.train.used import UsedWeights
+from deepem.utils import checkpoint, checkpoint_contents
 from deepem.utils.errors import InputError
-
-
-@dataclass(frozen=True)
-class Share:
-    """A share of a batch whose gradient is computed at once.
-
-    Attributes:
-        batch: Its samples.
-        totals: What losses must know of the whole batch.
-        last: It is the last share of its batch.
-    """
-
-    batch: Batch
-    totals: Totals
-    last: bool = True
 
 
 @dataclass(frozen=True)
@@ -65,7 +52,7 @@ class Settings:
 
 
 class Trainer:
-    """Owns the network, its objective, optimiser, precision, averaged weights, and the guard against NaN.
+    """Owns the network, its objective, optimiser, precision, the weights to use, and the guard against NaN.
 
     Args:
         network: On the device.
@@ -73,7 +60,7 @@ class Trainer:
         optimizer: Changes the weights.
         schedule: The factor on the learning rate, by iteration.
         precision: Mixed precision and its gradient scale.
-        average: The moving average of the weights, if they are averaged.
+        used: The weights that are used.
         guard: Keeps steps that are not finite from the weights.
         ranks: The processes that train together.
         tasks: The chosen rows, for pictures.
@@ -83,6 +70,7 @@ class Trainer:
 
     Attributes:
         iteration: Optimiser steps done; within a step, its number.
+        completed: Optimiser steps that are behind, those that were skipped included.
         model: What is called: the network, compiled and joined with that of the other ranks.
     """
 
@@ -93,7 +81,7 @@ class Trainer:
         optimizer: torch.optim.Optimizer,
         schedule: Schedule,
         precision: devices.Precision,
-        average: weights.Average | None,
+        used: UsedWeights,
         guard: Guard,
         ranks: Ranks,
         tasks: Sequence[Task],
@@ -102,20 +90,25 @@ class Trainer:
         frozen_norms: Sequence[nn.Module] = (),
     ) -> None:
         self.network, self.objective, self.optimizer, self.schedule = network, objective, optimizer, schedule
-        self.precision, self.average, self.guard, self.ranks = precision, average, guard, ranks
+        self.precision, self.used, self.guard, self.ranks = precision, used, guard, ranks
         self.tasks, self.settings, self.record, self.frozen_norms = tasks, settings, record, frozen_norms
         self.device = precision.device
-        self.iteration = 0
+        self.iteration = self.completed = 0
         self.model: nn.Module = network
         self._loss = self._norm = torch.zeros(())
 
     def join(self) -> None:
         """Meet the other ranks, and compile."""
         self.ranks.join(self.device)
-        called = WithLosses(self.network) if self.objective.own else self.network
-        self.model = self.ranks.together(called, self.device, self.settings.sync_bn)
+        if self.settings.sync_bn and self.ranks.world > 1:
+            synchronise(self.network, self.device, self.frozen_norms)
+        self.model = self.ranks.together(self._called(), self.device)
         if self.settings.compiled:
             self.model = torch.compile(self.model)  # type: ignore[assignment]
+
+    def _called(self) -> nn.Module:
+        """What is called with a batch, in this process alone."""
+        return WithLosses(self.network) if self.objective.own else self.network
 
     def leave(self) -> None:
         """Part from the other ranks.
@@ -135,6 +128,7 @@ class Trainer:
     def begin(self, iteration: int) -> None:
         """Begin a step: set its learning rate and the network's random numbers (dropout)."""
         self.iteration = iteration
+        self.used.changed()
         factor = self.schedule(iteration)
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.lr * group.get("scale", 1.0) * factor
@@ -145,11 +139,14 @@ class Trainer:
 
     def shares(self, batch: Batch) -> list[Share]:
         """A batch in the shares whose gradients are added up one after the other."""
-        count = self.settings.accumulate
         totals = Totals(self._counts(batch), self._classes(batch))
+        parts = self._parts(batch)
+        return [Share(part, totals, last=number == len(parts)) for number, part in enumerate(parts, 1)]
+
+    def _parts(self, batch: Batch) -> list[Batch]:
+        count = self.settings.accumulate
         split = {key: value.chunk(count) for key, value in batch.items()}
-        parts = [{key: values[i] for key, values in split.items()} for i in range(count)]
-        return [Share(part, totals, last=number == count) for number, part in enumerate(parts, 1)]
+        return [{key: values[i] for key, values in split.items()} for i in range(count)]
 
     def whole(self, batch: Batch) -> Share:
         """A batch as a single share."""
@@ -174,13 +171,14 @@ class Trainer:
         parallel: Any = getattr(self.model, "_orig_mod", self.model)  # the module inside torch.compile
         return nullcontext() if share.last or self.ranks.world == 1 else parallel.no_sync()
 
-    def forward(self, batch: Batch) -> Outputs:
-        """One forward pass in the run's precision."""
+    def forward(self, batch: Batch, model: nn.Module | None = None) -> Outputs:
+        """One forward pass in the run's precision, of the model that is trained or another."""
         batch = {**batch, "input": self._laid_out(batch["input"])}
+        model = self.model if model is None else model
         with self.precision.autocast():
             if not self.objective.own:
-                return Outputs(self.model(batch["input"]))
-            own, logits = self.model(batch)
+                return Outputs(model(batch["input"]))
+            own, logits = model(batch)
             return Outputs(logits, own)
 
     def _laid_out(self, image: Tensor) -> Tensor:
@@ -215,8 +213,8 @@ class Trainer:
     def step(self) -> bool:
         """Change the weights, unless loss or gradient is not finite. Returns whether the step counts."""
         taken = self.guard.step(self.optimizer, self.precision.scaler, self._loss, self._norm)
-        if taken and self.average is not None:
-            self.average.update(self.iteration)
+        if taken:
+            self.used.follow(self.iteration)
         return taken
 
     def skip(self, batch: Batch, losses: Losses, samples: Sequence[Mapping[str, Any]]) -> None:
@@ -230,14 +228,25 @@ class Trainer:
         facts = {**self.record, "samples": list(samples), "values": values | {"gradient": self._norm.item()}}
         self.guard.skip(self.iteration, facts, batch)
 
+    def calibrate(self, batches: Iterable[Batch]) -> None:
+        """Take the batch-norm statistics of the weights that are used anew, over some batches.
+
+        Each share of a batch is a pass, as in training. All ranks call it alike, and get the same statistics.
+        """
+        called = self._called()
+        passes = (partial(self.forward, part, called) for batch in batches for part in self._parts(batch))
+        self.used.calibrate(passes, self.ranks.sum)
+
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """The network as it is evaluated: with averaged weights if there are any, in eval mode unless --no_eval."""
+        """The network as it is used, in eval mode unless --no_eval."""
         self.guard.remember()
         self.train_mode(not self.settings.eval_mode)
-        with torch.no_grad(), nullcontext() if self.average is None else self.average.applied():
-            yield
-        self.guard.restore()
+        with torch.no_grad(), self.used.applied():
+            try:
+                yield
+            finally:
+                self.guard.restore()
         self.train_mode()
 
     def pictures(self, batch: Batch, outputs: Outputs) -> dict[str, Picture]:
@@ -255,7 +264,7 @@ class Trainer:
         return {"lr": self.settings.lr * self.schedule(self.iteration), **norm, **skipped}
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint holds of the trainer: all that exact resume needs.
+        """What a checkpoint holds of the trainer: all that exact resume needs, and the weights to use.
 
         No random numbers: those of samples, modifiers and the network are functions of the iteration.
         """
@@ -266,7 +275,7 @@ class Trainer:
             "scaler": self.precision.scaler.state_dict(),
             "skipped": self.guard.skipped,
         }
-        return own if self.average is None else own | {"ema": self.average.state}
+        return own | self.used.state()
 
     def restore(self, state: Mapping[str, Any], source: object) -> None:
         """Go on from the state of a checkpoint.
@@ -281,9 +290,15 @@ class Trainer:
         saved = state["optimizer"]
         if "options" not in state:  # of the public DeepEM, whose optimiser has a single group
             saved = in_groups(saved, self.optimizer, [*self.network.parameters()], source)
+        checkpoint_contents.check_optimiser(saved, self.optimizer, source)
         self.optimizer.load_state_dict(saved)
         self.precision.scaler.load_state_dict(state.get("scaler", {}))
         self.guard.skipped = state.get("skipped", 0)
-        if self.average is not None:
-            self.average.load(state.get("ema", state["state_dict"]))
-        self.iteration = int(state["iter"])
+        self.used.restore(state)
+        self.iteration = self.completed = int(state["iter"])
+
+    def back_to_completed(self) -> None:
+        """Undo what an unfinished step changed: the statistics of batch norms, and its number."""
+        if self.iteration > self.completed:
+            self.guard.restore()
+            self.iteration = self.completed

@@ -64,12 +64,13 @@ def groups(network: nn.Module, scales: Sequence[tuple[str, float]], weight_decay
 
 
 def pretrain(network: nn.Module, path: str) -> str:
-    """Load what matches from a checkpoint; a report of what did and what did not.
+    """Load what matches of the weights that a checkpoint is used with; a report of what did and what did not.
 
     Raises:
         InputError: the file cannot be read, or nothing in it matches.
     """
-    weights = checkpoint.read(Path(path))["state_dict"]
+    state = checkpoint.read(Path(path))
+    weights = state.get("ema") or state["state_dict"]
     own = network.state_dict()
     left = checkpoint.load_weights(network, weights, f"--pretrain {path}", matching=True)
     lines = [f"--pretrain {path}: {len(own) - len(left)} of {len(own)} entries taken"]
@@ -83,7 +84,7 @@ def pretrain(network: nn.Module, path: str) -> str:
 
 
 class Average:
-    """The exponential moving average of a network's state, buffers included.
+    """The exponential moving average of a network's state, statistics of batch norms included.
 
     average = d * average + (1 - d) * state after every step, with d = min(decay, (1 + n) / (10 + n)) in iteration n,
     so that the first weights are soon forgotten.
@@ -91,7 +92,7 @@ class Average:
 
     def __init__(self, network: nn.Module, decay: float) -> None:
         self.network, self.decay = network, decay
-        self.state = {name: value.detach().clone() for name, value in network.state_dict().items()}
+        self.state = {name: value.detach().clone() for name, value in _tensors(network).items()}
 
     @torch.no_grad()
     def update(self, iteration: int) -> None:
@@ -108,12 +109,18 @@ class Average:
         for name, value in self.state.items():
             value.copy_(state[name])
 
-    @contextmanager
-    def applied(self) -> Iterator[None]:
-        """The network has the average's weights within."""
-        own = {name: value.clone() for name, value in self.network.state_dict().items()}
-        self.network.load_state_dict(self.state)
-        try:
-            yield
-        finally:
-            self.network.load_state_dict(own)
+
+@contextmanager
+def applied(network: nn.Module, state: Mapping[str, Tensor]) -> Iterator[None]:
+    """The network has these entries of its state dict within; those that are not named stay."""
+    own = {name: value.clone() for name, value in _tensors(network).items() if name in state}
+    network.load_state_dict(state, strict=False)
+    try:
+        yield
+    finally:
+        network.load_state_dict(own, strict=False)
+
+
+def _tensors(network: nn.Module) -> dict[str, Tensor]:
+    """A network's state dict, without the extra state that modules may add in other types."""
+    return {name: value for name, value in network.state_dict().items() if isinstance(value, Tensor)}

@@ -13,10 +13,12 @@ import re
 import shutil
 import struct
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from deepem.utils import checkpoint_contents
 from deepem.utils.errors import InputError, warn
 from deepem.utils.files import replacing
 
@@ -27,9 +29,13 @@ State = dict[str, Any]
 
 UNREADABLE = (
     *(OSError, EOFError, RuntimeError, zipfile.BadZipFile, pickle.UnpicklingError, struct.error),
-    *(LookupError, ValueError, TypeError, AttributeError, AssertionError),
+    *(LookupError, ValueError, TypeError, AttributeError, AssertionError, OverflowError, MemoryError, zlib.error),
 )
 """What torch raises on a damaged file, which depends on where the damage is."""
+
+
+RELISTED = 10
+"""How often a folder is listed anew when a checkpoint vanishes while it is read."""
 
 
 def path_of(folder: Path, number: int) -> Path:
@@ -57,23 +63,35 @@ def read(path: Path) -> State:
     if not path.is_file():
         raise InputError(path, "no such file", wants)
     try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                if (damaged := archive.testzip()) is not None:  # torch does not check every record's checksum
-                    raise InputError(path, f"a damaged file (checksum of {damaged})", wants)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with open(path, "rb") as file:  # once: a run may remove the name meanwhile, and the file is still whole
+            if zipfile.is_zipfile(file):
+                with zipfile.ZipFile(file) as archive:
+                    if (damaged := archive.testzip()) is not None:  # torch does not check every record's checksum
+                        raise InputError(path, f"a damaged file (checksum of {damaged})", wants)
+            file.seek(0)
+            state = torch.load(file, map_location="cpu", weights_only=True)
     except UNREADABLE as error:
         if isinstance(error, InputError):
             raise
+        if held := _other_objects(error):
+            wants = "tensors and plain values alone: nothing else is loaded, for it could run code"
+            raise InputError(path, f"other objects in it ({held})", wants) from error
         reason = _first_sentence(error)
         raise InputError(path, f"an unreadable or truncated file ({reason})", wants) from error
     if not isinstance(state, dict):
         raise InputError(path, f"a {type(state).__name__}", wants)
-    if isinstance(state.get("state_dict"), Mapping):
-        return state
-    if all(isinstance(value, torch.Tensor) for value in state.values()):
-        return {"state_dict": state}
-    raise InputError(path, f"a dict of {', '.join(map(str, list(state)[:5]))}", wants)
+    if "state_dict" not in state:
+        if not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
+            raise InputError(path, f"a dict of {', '.join(map(str, list(state)[:5])) or 'nothing'}", wants)
+        state = {"state_dict": state}
+    checkpoint_contents.check(state, path)
+    return state
+
+
+def _other_objects(error: BaseException) -> str:
+    """The kind of object that torch refused to load, if that is what an error is about."""
+    found = re.search(r"(?:GLOBAL|class|global:?)\s+([A-Za-z_][\w.]*\.[\w.]+)", str(error))
+    return found[1].rstrip(".") if found and isinstance(error, pickle.UnpicklingError) else ""
 
 
 def _first_sentence(error: BaseException) -> str:
@@ -89,11 +107,19 @@ def _others(path: Path) -> str:
 
 def newest(folder: Path) -> tuple[int, State] | None:
     """The newest checkpoint that can be read, with its number, or None; those passed over get a warning line each."""
-    for number in reversed(numbers(folder)):
-        try:
-            return number, read(path_of(folder, number))
-        except InputError as error:
-            warn(f"passed over: {error}")
+    told = set[int]()
+    for _ in range(RELISTED):
+        for number in reversed(numbers(folder)):
+            try:
+                return number, read(path_of(folder, number))
+            except InputError as error:
+                if not path_of(folder, number).exists():
+                    break  # the run has written newer ones and removed this meanwhile
+                if number not in told:
+                    warn(f"passed over: {error}")
+                told.add(number)
+        else:
+            return None
     return None
 
 
@@ -137,10 +163,11 @@ def load_weights(model: nn.Module, weights: Mapping[str, Any], where: object, *,
     Raises:
         InputError: the checkpoint is of another architecture; the keys that differ are listed.
     """
+    checkpoint_contents.require_finite(weights, where)
     own = model.state_dict()
     absent = [key for key in own if key not in weights]
     extra = [key for key in weights if key not in own]
-    other = [key for key in own if key in weights and own[key].shape != weights[key].shape]
+    other = [key for key in own if key in weights and _shape(own[key]) != _shape(weights[key])]
     if (absent or extra or other) and not matching:
         parts = [
             f"{len(keys)} {what} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
@@ -155,6 +182,11 @@ def load_weights(model: nn.Module, weights: Mapping[str, Any], where: object, *,
         raise InputError(where, "no entry that matches the network", "the same architecture, at least in part")
     model.load_state_dict({key: weights[key] for key in own if key not in left}, strict=not left)
     return [key for key in own if key in left]
+
+
+def _shape(value: Any) -> tuple[int, ...] | None:
+    """The shape of an entry of a state dict; a module's extra state has none."""
+    return tuple(value.shape) if hasattr(value, "shape") else None
 
 
 def prune(folder: Path, keep: int, every: int, best: int | None) -> list[int]:

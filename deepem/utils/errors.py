@@ -1,5 +1,6 @@
 """What a user is told: errors that they can mend, and warnings."""
 
+import errno
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -37,6 +38,26 @@ def unreadable(where: object, error: OSError) -> InputError:
     """What a plug-in that cannot read a file comes to: bad input, named with its place and the file."""
     path = f"{error.filename}: {error.strerror}" if error.filename else str(error)
     return InputError(where, path, "a file that can be read")
+
+
+ENVIRONMENT = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "room on the disk, and in the quota"),
+    **dict.fromkeys((errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ENODEV, errno.ENXIO), "a disk that answers"),
+    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "a place that can be written to"),
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE), "more open files: ulimit -n"),
+    errno.ENOMEM: "more memory",
+}
+"""What is wanted where the system refuses: errno -> words."""
+
+
+def of_environment(error: BaseException) -> InputError | None:
+    """A refusal of the system (disk, rights, memory, open files) as bad input, or None for any other error."""
+    if isinstance(error, MemoryError):
+        return InputError("memory", reason(error), "more memory, smaller patches or fewer workers")
+    if isinstance(error, OSError) and error.errno in ENVIRONMENT:
+        where = error.filename if isinstance(error.filename, str) else "a file"
+        return InputError(where, error.strerror or error, ENVIRONMENT[error.errno])
+    return None
 
 
 def warn(line: str) -> None:

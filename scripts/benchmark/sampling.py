@@ -30,6 +30,7 @@ sys.path.insert(0, str(ROOT))
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 from _control import Control, clock  # noqa: E402
+from _dataloader import dataloader_rate  # noqa: E402
 
 from deepem.data import transform  # noqa: E402
 from deepem.data.sampler.basic import Sampler, get_spec  # noqa: E402
@@ -168,14 +169,14 @@ def show_loader(args: argparse.Namespace) -> dict[str, Any]:
 
     By the clock on the wall, which needs idle cores to mean anything, and by the processor time that a batch takes in
     all processes together. Beside it what the machine allows: the sampler alone in as many processes, on a core each,
-    which tell each other nothing but share the memory bus.
+    which tell each other nothing but share the memory bus; and torch's DataLoader with the same sampler and workers.
     """
     sampler, out = make_sampler(None), {}
     cores = sorted(args.cores)
     print(f"loader on {len(cores)} cores, {args.workers} workers over the sampler alone")
     print(
         f"{'recipe':28}{'alone/s':>9}{'apart/s':>9}{'batches/s':>11}{'apart':>8}{'loader':>8}{'alone ms':>11}"
-        f"{'batch ms':>10}"
+        f"{'batch ms':>10}{'torch/s':>9}{'over torch':>12}"
     )
     for name in RECIPES:
         if args.recipe and name not in args.recipe:
@@ -191,13 +192,16 @@ def show_loader(args: argparse.Namespace) -> dict[str, Any]:
             apart = apart_rate(sampler, args.workers, args.samples, cores)
             os.sched_setaffinity(0, set(cores))
             per_s, batch_ms = batch_rate(stream, args.workers, args.samples * args.workers)
-            rows.append((alone, apart, per_s, apart / alone, per_s / alone, alone_ms, batch_ms))
+            theirs = dataloader_rate(sampler, args.workers, args.samples)
+            rows.append((alone, apart, per_s, apart / alone, per_s / alone, alone_ms, batch_ms, theirs, per_s / theirs))
         stream.close()
         keys = ("alone_per_s", "apart_per_s", "batches_per_s", "apart_ratio", "ratio", "alone_ms", "batch_ms")
+        keys += ("torch_per_s", "over_torch")
         row = dict(zip(keys, map(statistics.median, zip(*rows, strict=True)), strict=True))
         print(
             f"{name:28}{row['alone_per_s']:9.1f}{row['apart_per_s']:9.1f}{row['batches_per_s']:11.1f}"
             f"{row['apart_ratio']:7.2f}x{row['ratio']:7.2f}x{row['alone_ms']:11.2f}{row['batch_ms']:10.2f}"
+            f"{row['torch_per_s']:9.1f}{row['over_torch']:11.2f}x"
         )
         out[name] = row
     return out

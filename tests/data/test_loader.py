@@ -136,7 +136,7 @@ def test_ranks_take_turns():
     for batch, even, odd in zip(whole, *ranks, strict=True):
         assert torch.equal(batch["input"][0::2], even["input"])
         assert torch.equal(batch["input"][1::2], odd["input"])
-    with pytest.raises(InputError, match=r"--batch_size: got 3, wants a positive multiple .* 2"):
+    with pytest.raises(InputError, match=r"batch_size: got 3, wants a positive multiple .* 2"):
         load(numbers, batch_size=3, world=2)
 
 

@@ -11,6 +11,7 @@ Those in the middle do not know each other nor how a program is called; train, t
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -144,6 +145,35 @@ def test_heavy_packages_are_imported_where_they_are_used(root):
 
 def test_options_stay_with_the_programs(root):
     assert options_passed(root) == []
+
+
+FLAG = re.compile(r"(?<![\w<-])--[a-z]\w+(?![\w ]*--)")
+TALKS_TO_USERS = "deepem/data/dataset/"
+"""Dataset modules tell users of the command line what to do about a label that is not there."""
+
+
+def flags_named(root: Path) -> list[str]:
+    """Texts and docstrings of the middle rooms and io that name a flag: their callers may know no command line."""
+    wrong = []
+    for path in sources(root):
+        name = path.relative_to(root).as_posix()
+        if layer_of(".".join(path.relative_to(root).parts)) not in (*MIDDLE, "io") or name.startswith(TALKS_TO_USERS):
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and FLAG.search(node.value):
+                wrong.append(f"{name}:{node.lineno} names {FLAG.search(node.value).group()}")
+    return wrong
+
+
+def test_library_code_names_parameters_and_no_flags(root):
+    assert flags_named(root) == []
+
+
+def test_a_flag_in_library_code_is_found(tmp_path):
+    text = 'def f():\n    raise InputError("--overlap", 1, 2)\n'
+    assert flags_named(house(tmp_path, "scan/grid.py", text)) == ["deepem/scan/grid.py:2 names --overlap"]
+    assert flags_named(house(tmp_path, "scan/grid.py", 'def f():\n    """a --grow--> b."""\n')) == []
+    assert flags_named(house(tmp_path, "train/run.py", 'X = "--overlap"')) == []
 
 
 BROKEN = [

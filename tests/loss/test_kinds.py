@@ -49,5 +49,5 @@ def test_every_other_head_has_cross_entropy_and_its_own_margins():
 
 
 def test_an_unknown_loss_is_bad_input():
-    with pytest.raises(InputError, match="--loss: got L7, wants one of BCELoss, MSELoss"):
+    with pytest.raises(InputError, match="loss: got L7, wants one of BCELoss, MSELoss"):
         criterion(AFF, loss="L7")

@@ -168,7 +168,7 @@ def test_the_last_stages_can_be_left_out():
     assert not any(key.startswith("layer4") for key in net.state_dict())
     assert net.multiple == (16, 16, 16)
     for wrong in (["p6"], []):
-        with pytest.raises(InputError, match=r"--return_layers.*p2 p3 p4 p5"):
+        with pytest.raises(InputError, match=r"return_layers.*p2 p3 p4 p5"):
             resnet(return_layers=wrong)
 
 

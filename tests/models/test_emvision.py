@@ -139,7 +139,7 @@ def test_sizes_that_cannot_be_pooled_are_named_with_the_nearest_that_can():
 
 
 def test_pooling_factors_must_be_one_per_level():
-    with pytest.raises(InputError, match=r"--zfactor: got 2, wants 2 whole numbers"):
+    with pytest.raises(InputError, match=r"zfactor: got 2, wants 2 whole numbers"):
         emvision.rsunet_act([2, 2, 2], zfactor=[2])
 
 
@@ -188,7 +188,7 @@ def test_gain_keeps_the_mean_square_of_normal_values(act, options):
 
 
 def test_unknown_activation_is_named():
-    with pytest.raises(InputError, match="--act: got GELU, wants one of ReLU"):
+    with pytest.raises(InputError, match="act: got GELU, wants one of ReLU"):
         emvision.rsunet_act([2, 3], act="GELU")
 
 

@@ -43,7 +43,7 @@ def test_sizes_that_do_not_fit_are_refused():
         mednext.output_size((20, 256, 256), zfactor=[2, 2, 2, 2])
     with pytest.raises(InputError, match="y = 8 or 12 instead of 10"):
         mednext.create_model(**SMALL)(torch.rand(1, 1, 4, 10, 8))
-    with pytest.raises(InputError, match="--variant: got huge, wants one of small, base"):
+    with pytest.raises(InputError, match="variant: got huge, wants one of small, base"):
         mednext.create_model(**SMALL, variant="huge")
 
 

@@ -88,7 +88,7 @@ def test_deep_supervision_scales_and_crops_like_its_heads():
 
 
 def test_deep_supervision_needs_a_level_for_each_weight():
-    with pytest.raises(InputError, match="--deep_supervision: got 3 weights, wants at most 2"):
+    with pytest.raises(InputError, match="deep_supervision: got 3 weights, wants at most 2"):
         rsunet.create_model(**SMALL, deep_supervision=[1.0, 1.0, 1.0])
 
 
@@ -107,7 +107,7 @@ def test_unrolled_model_reads_every_pass_in_training_and_gives_the_last():
     assert list(model(x)) == list(HEADS)
     sum(y.sum() for y in outputs.values()).backward()
     assert all(p.grad is not None for p in model.parameters())
-    with pytest.raises(InputError, match="--unroll: got 0"):
+    with pytest.raises(InputError, match="unroll: got 0"):
         dynamic_rsunet.create_model(**SMALL, unroll=0)
 
 
@@ -166,9 +166,9 @@ def test_dtu2_takes_kernels_and_factors_per_level():
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({"kernel_sizes": [(1, 3, 3)]}, "--width: got 3 levels, wants 1 to 1"),
-        ({"downsample_factors": [(1, 3, 3)]}, "--width: got 3 levels, wants 1 to 2"),
-        ({"downsample_factors": [(1, 0, 3)] * 2}, "--downsample_factors: .* 1 or more"),
+        ({"kernel_sizes": [(1, 3, 3)]}, "width: got 3 levels, wants 1 to 1"),
+        ({"downsample_factors": [(1, 3, 3)]}, "width: got 3 levels, wants 1 to 2"),
+        ({"downsample_factors": [(1, 0, 3)] * 2}, "downsample_factors: .* 1 or more"),
     ],
 )
 def test_dtu2_refuses_kernels_and_factors_that_cannot_be(flags, message):

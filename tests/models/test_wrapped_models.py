@@ -44,7 +44,7 @@ def test_a_patch_that_cannot_be_pooled_names_axis_and_nearest_sizes(module):
 def test_depth_takes_the_first_default_widths_and_width_goes_before_it():
     assert rsunet.create_model(**SPECS, depth=2).core.width == (16, 32)
     assert rsunet.create_model(**SPECS, depth=9, width=[2, 3]).core.width == (2, 3)
-    with pytest.raises(InputError, match=r"--depth: got 7, wants 1 to 6"):
+    with pytest.raises(InputError, match=r"depth: got 7, wants 1 to 6"):
         rsunet.create_model(**SPECS, depth=7)
 
 
@@ -52,9 +52,9 @@ def test_group_is_channels_per_group_and_must_divide_every_width():
     model = rsunet.create_model(**SPECS, width=[4, 6], group=2)
     groups = {m.num_channels: m.num_groups for m in model.modules() if isinstance(m, torch.nn.GroupNorm)}
     assert groups == {4: 2, 6: 3}
-    with pytest.raises(InputError, match=r"--group: got 4, .*divides every width, also 6"):
+    with pytest.raises(InputError, match=r"group: got 4, .*divides every width, also 6"):
         rsunet_act.create_model(**SPECS, width=[4, 6], group=4)
-    with pytest.raises(InputError, match=r"--group: got 16"):
+    with pytest.raises(InputError, match=r"group: got 16"):
         rsunet_act.create_model(**SPECS, width=[4, 6], group=16)
 
 
@@ -105,7 +105,7 @@ def test_a_crop_of_every_possible_size_loses_no_voxel():
 
 
 def test_crop_larger_than_the_patch_is_refused():
-    with pytest.raises(InputError, match="--outputsz"):
+    with pytest.raises(InputError, match="outputsz"):
         Crop((1, 1.5, 1))
 
 

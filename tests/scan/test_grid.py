@@ -75,7 +75,7 @@ def test_patches_that_leave_gaps_or_do_not_move_are_refused(overlap, stride):
 
 @pytest.mark.parametrize("values", [(float("nan"), 0, 0), (0, float("inf"), 0), (0, 0, -0.5), (1, 1), 0.5])
 def test_what_is_no_overlap_or_stride_is_refused(values):
-    for flag, words in (("--overlap", {"overlap": values}), ("--stride", {"stride": values})):
+    for flag, words in (("overlap", {"overlap": values}), ("stride", {"stride": values})):
         with pytest.raises(InputError, match=f"{flag}: got .*, wants three numbers z,y,x of 0 or more"):
             resolve_stride((8, 8, 8), **words)
 

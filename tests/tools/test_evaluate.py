@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lab import same_partition
 
+from deepem import tasks
 from deepem.tools import evaluate, scoring
 
 NEAREST = [(0, 0, 1), (0, 1, 0), (1, 0, 0)]
@@ -144,6 +145,15 @@ class TestSegments:
         along = scoring.nearest_zyx(oracle(ids, edges), edges)
         assert np.array_equal(along[0, 1:], (ids[1:] == ids[:-1]).astype(np.float32))
         assert np.array_equal(along[2, ..., 1:], (ids[..., 1:] == ids[..., :-1]).astype(np.float32))
+
+    def test_long_range_affinities_are_scored_without_waterz(self):
+        ids, edges = slabs(), ((0, 0, 3), (0, 3, 0), (2, 0, 0))
+        assert [scoring.hold_nearest(e) for e in (NEAREST, BACK, [*NEAREST, *edges], edges)] == [True] * 3 + [False]
+        row = next(task for task in tasks.TASKS if task.flag == "long")
+        prediction = evaluate.Prediction(Path("t_long_range_1.h5"), oracle(ids, edges), row, edges, (0, 0, 0), None)
+        found = evaluate.score_affinity(prediction, ids[None], "seg", None, "both")
+        assert found["cut_edges"]["average_precision"] == 1
+        assert list(found["segmentation"]) == ["components"]
 
     def test_every_waterz_threshold_has_segments_of_its_own(self):
         pytest.importorskip("waterz", reason="needs the extra eval")

@@ -34,7 +34,7 @@ def test_a_step_with_nan_is_skipped_and_dumped(lab, capsys):
     dump = torch.load(folder / "iter3.pt", weights_only=True)
     assert dump["batch"]["input"].isnan().any()
 
-    replay.main([str(folder / "iter3.pt")])
+    replay.main([str(folder / "iter3.pt"), "--model", "net.py"])
     told = capsys.readouterr().out
     assert "input: not finite" in told
     assert "affinity: loss nan" in told
@@ -60,7 +60,7 @@ def test_the_run_ends_when_the_budget_is_spent(lab, capsys):
     assert lab.fails("run", "--max_iter", 4, "--chkpt_intv", 1, "--modifier", bad) == 2
     line = capsys.readouterr().err.splitlines()[-1]
     assert line.startswith("run.py: error: iteration 3: got affinity nan")
-    assert "replay: python -m deepem.train.replay experiments/run/nan/iter3.pt" in line
+    assert "replay: python -m deepem.train.replay experiments/run/nan/iter3.pt --model net.py" in line
     lab.calm()
     lab.train("run", "--max_iter", 4, "--modifier", bad)
     assert lab.state("run", 4)["skipped"] == 0

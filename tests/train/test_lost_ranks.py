@@ -11,6 +11,7 @@ import pytest
 
 from deepem.train import rank_errors
 from deepem.utils import checkpoint
+from deepem.utils.exit_codes import STOPPED
 
 WORDS = ("--batch_size", 2, "--max_iter", 8, "--chkpt_intv", 1, "--eval_intv", 100, "--rank_timeout", 3)
 KILL, STOP = "os.kill(os.getpid(), signal.SIGKILL)", "os.kill(os.getpid(), signal.SIGSTOP)"
@@ -90,9 +91,9 @@ def test_a_rank_that_nobody_ends_says_that_it_lost_another(lab, monkeypatch, cap
 
 
 def test_a_rank_that_is_ended_before_it_notices_the_loss_says_nothing(monkeypatch):
-    """Its launcher may see first that another has died, and its request to stop waits for the end of the step."""
+    """It ends with the code of a stop: its launcher has seen first that another died, and asked it to stop."""
     monkeypatch.setenv("RANK", "0")
     lost = RuntimeError("[third_party/gloo/transport/tcp/pair.cc:553] Connection closed by peer")
     with pytest.raises(SystemExit) as ended, rank_errors.first_cause_speaks(lambda: True):
         raise lost
-    assert ended.value.code == 1
+    assert ended.value.code == STOPPED

@@ -40,6 +40,16 @@ def test_gradients_and_log_are_those_of_one_process(lab, average):
     rows_agree(lab, "one", "two")
 
 
+def test_synchronised_batch_norm_is_that_of_the_whole_batch(lab):
+    more = (*NET, "--norm", "batch", "--sync_bn", "--eval_intv", 1, "--max_iter", 1)
+    lab.train("one", *more)
+    assert lab.together("two", *more) == [0, 0]
+    a, b = (lab.state(name, 1)["state_dict"] for name in ("one", "two"))
+    assert all(torch.allclose(a[name], b[name], rtol=1e-5, atol=1e-7) for name in a)
+    assert close(gradient(lab, "one"), gradient(lab, "two"))
+    rows_agree(lab, "one", "two")
+
+
 @pytest.mark.parametrize("average", [(), ("--size_average",)])
 def test_a_head_without_labels_on_one_rank_stops_nobody(lab, average):
     """Odd samples, which are the second rank's, lose the mask of one head."""

@@ -71,6 +71,22 @@ def test_pretraining_reports_what_matched_and_what_did_not(tmp_path):
     ]
 
 
+def test_pretraining_takes_the_weights_that_are_used(tmp_path):
+    net, trained, used = network(), network().state_dict(), network().state_dict()
+    used["head.weight"] = used["head.weight"] + 1
+    checkpoint.write(tmp_path / "model1.chkpt", {"state_dict": trained, "ema": used})
+    weights.pretrain(net, str(tmp_path / "model1.chkpt"))
+    assert torch.equal(net["head"].weight, used["head.weight"])
+
+
+def test_a_part_of_the_state_is_applied_only_within():
+    net = network()
+    own = net["core"][1].running_mean.clone()
+    with weights.applied(net, {"core.1.running_mean": own + 1}):
+        assert torch.equal(net["core"][1].running_mean, own + 1)
+    assert torch.equal(net["core"][1].running_mean, own)
+
+
 def test_the_average_follows_the_formula_and_is_applied_only_within():
     net = network()
     average = weights.Average(net, 0.5)
@@ -83,6 +99,6 @@ def test_the_average_follows_the_formula_and_is_applied_only_within():
         expected = decay * expected + (1 - decay) * net["head"].weight.detach()
     assert torch.allclose(average.state["head.weight"], expected)
     own = net["head"].weight.clone()
-    with average.applied():
+    with weights.applied(net, average.state):
         assert torch.equal(net["head"].weight, average.state["head.weight"])
     assert torch.equal(net["head"].weight, own)

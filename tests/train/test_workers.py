@@ -6,6 +6,9 @@ import traceback
 
 import pytest
 
+from deepem.utils import checkpoint
+from deepem.utils.exit_codes import BAD_INPUT, STOPPED
+
 RECIPE = """
 import os, signal, threading, time
 from deepem.data.transform import Augment, Compose, FlipRotate
@@ -45,12 +48,24 @@ def screen(words):
     return "".join(traceback.format_exception(caught.value)).splitlines()
 
 
-def test_a_hanging_worker_ends_the_run_and_shows_where_it_hangs(words, capfd):
-    told = screen(words("threading.Event().wait()"))
-    assert "WorkerError: worker 0 hangs: nothing for 1 s in train sample " in told[-1]
-    assert told[-1].endswith(" of seed 0")
-    stack = capfd.readouterr().err.splitlines()
-    assert any(line.endswith('faulty.py", line 12 in happens') for line in stack)
+def code_of(words):
+    """The exit code of a run."""
+    from deepem.train import run
+
+    with pytest.raises(SystemExit) as ended:
+        run.main(words)
+    return ended.value.code
+
+
+def test_a_hanging_worker_ends_the_run_and_shows_where_it_hangs(lab, words, capfd):
+    """It is worth queuing again, for its steps are saved."""
+    assert code_of(words("threading.Event().wait()")) == STOPPED
+    told = capfd.readouterr().err.splitlines()
+    assert told[-1].startswith("warning: WorkerError: worker 0 hangs: nothing for 1 s in train sample ")
+    assert told[-1].endswith(" of seed 0; the steps are saved, and the same command goes on")
+    assert any(line.endswith('faulty.py", line 12 in happens') for line in told)
+    (saved,) = checkpoint.numbers(lab.models("run"))
+    assert lab.state("run", saved)["iter"] == saved > 0
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -61,10 +76,35 @@ def test_a_sample_that_cannot_be_made_ends_the_run_with_its_traceback_and_name(w
     assert any("in train sample " in line for line in told)  # last, from Python 3.11
 
 
-def test_a_killed_worker_ends_the_run(words):
-    told = screen(words("os.kill(os.getpid(), signal.SIGKILL)"))
-    assert "WorkerError: worker 0 died in or after train sample " in told[-1]
-    assert "SIGKILL" in told[-1]
+def test_a_killed_worker_ends_the_run_and_its_steps_are_saved(lab, equal_runs):
+    kill = lab.faulty("os.environ.get('MISHAP') and os.kill(os.getpid(), signal.SIGKILL)", at=5)
+    lab.mishap("unused", 0, "pass")
+    assert lab.fails("run", "--num_workers", 1, "--max_iter", 7, *kill) == STOPPED
+    (saved,) = checkpoint.numbers(lab.models("run"))
+    assert 0 < saved <= 5
+    lab.calm()
+    lab.train("run", "--max_iter", 7, *kill)
+    lab.train("whole", "--max_iter", 7, *kill)
+    equal_runs("run", "whole", 7)
+
+
+def test_a_worker_that_always_dies_is_not_queued_for_ever(lab, capsys):
+    kill = lab.faulty("os.kill(os.getpid(), signal.SIGKILL)", at=0)
+    assert lab.fails("run", "--num_workers", 1, "--max_iter", 7, *kill) == BAD_INPUT
+    assert "--num_workers: got WorkerError: worker 0 died in or after train sample 0" in capsys.readouterr().err
+
+
+def test_a_failure_beside_the_step_keeps_the_steps(lab, equal_runs):
+    """A sample that cannot be made in the middle of a run: a bug of a plug-in, with its traceback."""
+    bad = lab.faulty("int('x') if 'MISHAP' in os.environ else None", at=4)
+    lab.mishap("unused", 0, "pass")
+    with pytest.raises(ValueError, match="invalid literal"):
+        lab.train("run", "--max_iter", 6, *bad)
+    assert checkpoint.numbers(lab.models("run")) == [4]
+    lab.calm()
+    lab.train("run", "--max_iter", 6, *bad)
+    lab.train("whole", "--max_iter", 6, *bad)
+    equal_runs("run", "whole", 6)
 
 
 def test_a_slow_worker_is_left_alone_while_it_begins_samples(words):

@@ -60,7 +60,7 @@ def test_reading_never_runs_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     torch.save({"state_dict": _Evil()}, "model1.chkpt")
     Path("model2.chkpt").write_bytes(pickle.dumps(_Evil()))
     for number in (1, 2):
-        with pytest.raises(InputError, match="got an unreadable"):
+        with pytest.raises(InputError, match=r"got other objects in it \(\w+\.mkdir\)|got an unreadable"):
             checkpoint.read(Path(f"model{number}.chkpt"))
     assert not Path("ran").exists()
 
@@ -157,5 +157,5 @@ def test_one_that_cannot_be_used_names_the_others(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"model10\.chkpt: got an unreadable or truncated file .*; there: 3, 20"):
         checkpoint.read(path)
     checkpoint.write(path, {"state_dict": 5})
-    with pytest.raises(InputError, match=r"model10\.chkpt: got a dict of state_dict, wants a checkpoint"):
+    with pytest.raises(InputError, match=r"model10\.chkpt: got state_dict = 5, wants tensors by name"):
         checkpoint.read(path)

@@ -1,7 +1,7 @@
 """FIB-25: 140x250x250 voxels of fly medulla at 10 nm (FIB-SEM), neuron instances that touch without a gap.
 
 ``<data_dir>/fib25/img.h5`` and ``seg.h5``: a relabelled cut-out of the FlyEM project (HHMI Janelia; Creative Commons
-Attribution), from the neuroproof examples. Membranes are not marked: `--bdr` trains on the contacts of instances.
+Attribution), from the neuroproof examples. Membranes are not marked: the task bdr trains on the contacts of instances.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ def load_data(
         synth_size: size of each synthetic volume, z,y,x voxels
     """
     if min(synth_size) < 1:
-        raise InputError("--synth_size", ",".join(map(str, synth_size)), "z,y,x of one voxel or more each")
+        raise InputError("synth_size", ",".join(map(str, synth_size)), "z,y,x of one voxel or more each")
 
     def make(word: str) -> Mapping[str, Any]:
         return {key: array for key, array in make_volume(word, synth_size).items() if key in ("img", *labels)}

@@ -1,0 +1,1 @@
+"""Plug-ins: each file changes whole batches on the device (`Modifier`)."""

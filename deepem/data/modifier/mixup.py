@@ -34,7 +34,7 @@ class Modifier:
         outputs = {name.removesuffix("_mask") for name in batch if name.endswith("_mask")}  # each target has a mask
         images = [name for name in batch if name.removesuffix("_mask") not in outputs]
         if any(len(batch[name]) < 2 for name in images):
-            raise InputError("--modifier mixup", "batches of one sample", "--batch_size 2 or more")
+            raise InputError("modifier mixup", "batches of one sample", "a batch_size of 2 or more")
         if rng.random() >= PROBABILITY:
             return batch
         mixed = dict(batch)

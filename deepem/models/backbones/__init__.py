@@ -1,7 +1,7 @@
 """Backbones, which a model is built on: image to feature maps.
 
-A plug-in is a file with `create_backbone`, named by `--backbone`. The classes and functions below are imported when
-they are first asked for, so that listing the folder does not import torch.
+A plug-in is a file with `create_backbone`, which a model takes by name. The classes and functions below are imported
+when they are first asked for, so that listing the folder does not import torch.
 """
 
 from __future__ import annotations

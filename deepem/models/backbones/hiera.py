@@ -215,7 +215,7 @@ def position_grids(kind: Positions, tokens: Vec3) -> dict[str, Vec3]:
     three: dict[str, Vec3] = {"pos_embed_z": (z, 1, 1), "pos_embed_y": (1, y, 1), "pos_embed_x": (1, 1, x)}
     kinds: dict[Positions, dict[str, Vec3]] = {"whole": whole, "z_yx": two, "z_y_x": three, False: whole, True: two}
     if kind not in kinds:
-        raise InputError("--positions", kind, "one of whole, z_yx, z_y_x")
+        raise InputError("positions", kind, "one of whole, z_yx, z_y_x")
     return kinds[kind]
 
 
@@ -286,7 +286,7 @@ def create_backbone(
         checkpointing: Save memory in training by computing feature maps twice.
     """
     if hiera_size not in SIZES:
-        raise InputError("--hiera_size", hiera_size, f"one of {', '.join(SIZES)}")
+        raise InputError("hiera_size", hiera_size, f"one of {', '.join(SIZES)}")
     return Hiera(
         image_size,
         in_channels,

@@ -57,7 +57,7 @@ def norm_of(kind: str, groups: int = 32) -> Norm:
         "frozen": FrozenBatchNorm,
     }
     if kind not in kinds:
-        raise InputError("--norm", kind, f"one of {', '.join(kinds)}")
+        raise InputError("norm", kind, f"one of {', '.join(kinds)}")
     return kinds[kind]
 
 
@@ -169,7 +169,7 @@ class ResNet(Backbone):
         self.return_layers = _stages(return_layers)
         self.checkpointing = checkpointing
         if len(stage_zstride) != len(STAGES) - 1 or min(stage_zstride) < 1:
-            raise InputError("--stage_zstride", " ".join(map(str, stage_zstride)), "3 whole numbers, of p3 p4 p5")
+            raise InputError("stage_zstride", " ".join(map(str, stage_zstride)), "3 whole numbers, of p3 p4 p5")
         make = norm_of(norm, norm_groups)
         self.conv1 = nn.Conv3d(in_channels, width, 7, triple(stem_stride), 3, bias=False)
         self.bn1 = make(width)
@@ -213,7 +213,7 @@ def _stages(names: Sequence[str] | None) -> tuple[str, ...]:
     """The chosen stages in order."""
     chosen = STAGES if names is None else tuple(names)
     if not chosen or not set(chosen) <= set(STAGES):
-        raise InputError("--return_layers", " ".join(chosen) or "nothing", f"some of {' '.join(STAGES)}")
+        raise InputError("return_layers", " ".join(chosen) or "nothing", f"some of {' '.join(STAGES)}")
     return tuple(name for name in STAGES if name in chosen)
 
 
@@ -285,7 +285,7 @@ def create_backbone(
         checkpointing: Save memory in training by computing feature maps twice.
     """
     if resnet_depth not in DEPTHS:
-        raise InputError("--resnet_depth", resnet_depth, f"one of {', '.join(map(str, DEPTHS))}")
+        raise InputError("resnet_depth", resnet_depth, f"one of {', '.join(map(str, DEPTHS))}")
     block, layers = DEPTHS[resnet_depth]
     return ResNet(
         block,

@@ -229,7 +229,7 @@ def _take_other_names(module: nn.Module, state: dict[str, Any], prefix: str, *_:
 def windowed(depth: int, everywhere: int) -> list[int]:
     """The blocks that attend within windows, all but `everywhere` at equal distances, the last among them."""
     if not 0 <= everywhere <= depth:
-        raise InputError("--global_blocks", everywhere, f"at most the {depth} blocks that there are")
+        raise InputError("global_blocks", everywhere, f"at most the {depth} blocks that there are")
     whole = {(i + 1) * depth // everywhere - 1 for i in range(everywhere)}
     return [i for i in range(depth) if i not in whole]
 

@@ -8,13 +8,13 @@ from typing import TypeVar
 T = TypeVar("T")
 
 KEYS = {"architecture.unet.": "core.", "chain.0.unet.": "core.", "unet.": "core."}
-"""Prefix in a DaCapo model, in its chain, in a `CNNectomeUNet` -> prefix in a model of `--model cnnectome_unet`."""
+"""Prefix in a DaCapo model, in its chain, in a `CNNectomeUNet` -> prefix in `deepem.models.cnnectome_unet`."""
 HEADS = ("prediction_head.", "chain.1.")
 OURS = ("core.", "in.", "out.")
 
 
 def dacapo_keys(state_dict: Mapping[str, T], head: str | None = None) -> dict[str, T]:
-    """The entries of a DaCapo model's state dict, under the names of a model of `--model cnnectome_unet`.
+    """The entries of a DaCapo model's state dict, under the names of a model of `deepem.models.cnnectome_unet`.
 
     ===============================================  ===========================
     DaCapo                                           here

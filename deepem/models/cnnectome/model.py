@@ -85,9 +85,9 @@ def frames_of(channels: int, length: int, sizes: Sizes) -> int:
         InputError: a length that does not divide the channels, or of which the network leaves more than one frame.
     """
     if length < 1 or channels % length:
-        raise InputError("--length", length, f"a divisor of the {channels} channels of the image")
+        raise InputError("length", length, f"a divisor of the {channels} channels of the image")
     if sizes.length(length) != 1:
         fits = next(n for n in range(1, 10**6) if sizes.length(n))
         wants = f"{fits}, of which the convolutions of this network leave one frame"
-        raise InputError("--length", length, "1, or --padding valid" if sizes.padded and length > 1 else wants)
+        raise InputError("length", length, "1, or padding valid" if sizes.padded and length > 1 else wants)
     return channels // length

@@ -174,7 +174,7 @@ class Sizes:
         return [below, *found] if below else found
 
     def output_size(
-        self, size: Sequence[int], where: str = "--fov (or --inputsz)", *, training: bool = False
+        self, size: Sequence[int], where: str = "fov (or inputsz)", *, training: bool = False
     ) -> tuple[int, ...]:
         """Size of the output for an input of `size`, both ([z,] y, x).
 

@@ -42,7 +42,7 @@ class Matcher:
 
     def __call__(self, match_quality_matrix: Tensor) -> Tensor:
         """(objects, predictions) overlaps -> (predictions,) int64: the number of an object, -1 or -2."""
-        if not match_quality_matrix.shape[0]:
+        if not match_quality_matrix.numel():
             return self._nothing(match_quality_matrix.shape[1], match_quality_matrix.device)
         quality, best = match_quality_matrix.max(0)
         found = self._judged(quality, best)

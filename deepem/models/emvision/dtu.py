@@ -20,7 +20,7 @@ def dtu_shape(levels: int, kszs: Sequence[Triple] = KERNELS, factors: Sequence[T
     """Sizes of a network of so many levels: one convolution on either way of the finest one, two on all others."""
     most = min(len(kszs), len(factors) + 1)
     if not 1 <= levels <= most:
-        raise InputError("--width", f"{levels} levels", f"1 to {most}, a kernel size for each, a pooling between")
+        raise InputError("width", f"{levels} levels", f"1 to {most}, a kernel size for each, a pooling between")
     lost = tuple(mul3(sum3(k, -1), 2 if level else 1) for level, k in enumerate(kszs[:levels]))
     return UShape(tuple(map(triple, factors[: levels - 1])), lost, lost[:-1])
 

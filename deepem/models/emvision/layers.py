@@ -88,7 +88,7 @@ def activation(name: str, *, inplace: bool, **options: float) -> nn.Module:
         return nn.PReLU(**options)  # type: ignore[arg-type]
     kinds: dict[str, type[nn.Module]] = {"ReLU": nn.ReLU, "LeakyReLU": nn.LeakyReLU, "ELU": nn.ELU}
     if name not in kinds:
-        raise InputError("--act", name, f"one of {', '.join([*kinds, 'PReLU'])}")
+        raise InputError("act", name, f"one of {', '.join([*kinds, 'PReLU'])}")
     return kinds[name](inplace=inplace, **options)
 
 
@@ -117,5 +117,5 @@ def normalisation(kind: str, channels: int, group: int) -> nn.Module:
     if kind != "group":
         raise ValueError(f"normalisation {kind!r} is none of batch, group, instance")
     if group < 1 or channels % group:
-        raise InputError("--group", group, f"channels per group: a number that divides every width, also {channels}")
+        raise InputError("group", group, f"channels per group: a number that divides every width, also {channels}")
     return nn.GroupNorm(channels // group, channels)

@@ -37,7 +37,7 @@ def u_shape(
         factors = [(z, 2, 2) for z in ([1] * poolings if zfactor is None else zfactor)]
     if len(factors) != poolings or any(f < 1 for factor in factors for f in triple(factor)):
         got = ",".join(map(str, factors if zfactor is None else zfactor)) or "none"
-        raise InputError("--zfactor", got, f"{poolings} whole numbers, one per pooling")
+        raise InputError("zfactor", got, f"{poolings} whole numbers, one per pooling")
     down, up = ((triple(lost),) * n if lost else () for n in (poolings + 1, poolings))
     return UShape(tuple(map(triple, factors)), down, up, stem)
 
@@ -96,7 +96,7 @@ class RSUNet(nn.Module):
         self.supervisable = not (valid or turns)
         poolings = len(self.width) - 1
         if poolings < 0 or min(self.width) < 1:
-            raise InputError("--width", " ".join(map(str, width)) or "nothing", "a number of channels for each level")
+            raise InputError("width", " ".join(map(str, width)) or "nothing", "a number of channels for each level")
         self.shape = u_shape(poolings, zfactor, factors, 4 if valid else 0)
         kernels = [3] * (poolings + 1) if kernels is None else kernels
         style = Style(

@@ -97,7 +97,7 @@ class UShape:
         lost = [sum(v[a] for v in (*self.down, *self.up)) for a in range(3)]
         return vec3((1 + lost[a]) * self.period[a] for a in range(3))
 
-    def output_size(self, size: Sequence[int], where: str = "--fov (or --inputsz)") -> Vec3:
+    def output_size(self, size: Sequence[int], where: str = "fov (or inputsz)") -> Vec3:
         """Size (z, y, x) of the output for an input of `size`.
 
         Raises:

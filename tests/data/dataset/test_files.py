@@ -54,7 +54,7 @@ def test_cremi_borders_and_glia_mask(cremi):
     np.testing.assert_array_equal(volume["seg"], read("seg_d3_b0"))
     for key in ("msk_train", "msk_val"):
         np.testing.assert_array_equal(volume[key], read(key) * (read("glia") == 0))
-    with pytest.raises(InputError, match="--glia_mask"):
+    with pytest.raises(InputError, match="glia_mask"):
         cremi_b.load_data(cremi, class_keys=("glia",), labels=("glia",), glia_mask=True)
     (cremi / cremi_b.FOLDER / "glia.h5").unlink()
     with pytest.raises(InputError, match=r"glia\.h5"):

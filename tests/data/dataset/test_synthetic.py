@@ -46,7 +46,7 @@ def test_every_task_finds_its_label():
 
 
 def test_a_size_without_voxels_is_refused():
-    with pytest.raises(InputError, match="--synth_size: got 4,0,4"):
+    with pytest.raises(InputError, match="synth_size: got 4,0,4"):
         synthetic.load_data("", ["v1"], synth_size=(4, 0, 4))
 
 

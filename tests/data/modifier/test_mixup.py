@@ -50,7 +50,7 @@ def test_each_image_keeps_more_than_half_and_gets_its_share_of_the_one_before():
 
 
 def test_a_batch_of_one_is_refused():
-    with pytest.raises(InputError, match="--batch_size 2 or more"):
+    with pytest.raises(InputError, match="a batch_size of 2 or more"):
         Modifier()(batch(1), np.random.default_rng(0))
 
 
@@ -110,4 +110,4 @@ def test_training_on_batches_of_one_ends_in_one_line(
         train(tmp_path, "one", "--modifier", "mixup")
     assert ended.value.code == 2
     last = capsys.readouterr().err.strip().splitlines()[-1]
-    assert last == "run.py: error: --modifier mixup: got batches of one sample, wants --batch_size 2 or more"
+    assert last == "run.py: error: --modifier mixup: got batches of one sample, wants a batch_size of 2 or more"

@@ -62,7 +62,7 @@ def test_a_patch_that_only_training_takes_is_refused_at_the_start():
     assert model(x)["affinity"].shape[2:] == (20, 4, 4)
     with pytest.raises(InputError, match=r"network input: got 48,92,92, .* y = 100, 108 or 116"):
         model.eval()(x)
-    with pytest.raises(InputError, match=r"--fov .*: got 48,92,92, .* y = 100, 108 or 116"):
+    with pytest.raises(InputError, match=r"fov .*: got 48,92,92, .* y = 100, 108 or 116"):
         output_size((48, 92, 92), **flags)
 
 
@@ -89,13 +89,13 @@ def test_sections_on_their_own_in_both_ways_of_writing():
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({"zfactor": [1, 1]}, "--downsample_factors: got --zfactor or --xyfactor besides"),
-        ({"downsample_factors": None, "zfactor": [1, 1]}, "--zfactor: got 1 1, wants one per --xyfactor, 3 in all"),
-        ({"kernel_size_down": [[(3, 3, 3)]]}, "--kernel_size_down: got 1 lists .* wants 2 or 3 lists"),
-        ({"kernel_size_up": [[(3, 3, 3, 3)], [(3, 0, 3)]]}, "--kernel_size_up: .* above 0"),
-        ({"upsample_factors": [(2, 1, 1, 1)]}, "--upsample_factors: .*axes"),
-        ({"upsample_channel_contraction": [True]}, "--upsample_channel_contraction"),
-        ({"activation": "Swish"}, "--activation: got Swish"),
+        ({"zfactor": [1, 1]}, "downsample_factors: got zfactor or xyfactor besides"),
+        ({"downsample_factors": None, "zfactor": [1, 1]}, "zfactor: got 1 1, wants one per xyfactor, 3 in all"),
+        ({"kernel_size_down": [[(3, 3, 3)]]}, "kernel_size_down: got 1 lists .* wants 2 or 3 lists"),
+        ({"kernel_size_up": [[(3, 3, 3, 3)], [(3, 0, 3)]]}, "kernel_size_up: .* above 0"),
+        ({"upsample_factors": [(2, 1, 1, 1)]}, "upsample_factors: .*axes"),
+        ({"upsample_channel_contraction": [True]}, "upsample_channel_contraction"),
+        ({"activation": "Swish"}, "activation: got Swish"),
     ],
 )
 def test_flags_that_cannot_be_are_refused_by_their_names(flags, message):
@@ -154,11 +154,11 @@ def test_channels_are_seen_as_frames(io_kernel):
         (8, 8, CLIP, "wants 4, of which"),
         (8, 1, CLIP, "wants 4, of which"),
         (8, 2, SMALL, "wants 1, of which"),
-        (8, 2, {**SMALL, "padding": "same"}, "wants 1, or --padding valid"),
+        (8, 2, {**SMALL, "padding": "same"}, "wants 1, or padding valid"),
     ],
 )
 def test_lengths_that_leave_no_single_frame_are_refused(channels, length, flags, wants):
-    with pytest.raises(InputError, match=f"--length: got {length}, .*{wants}|--length: got {length}, {wants}"):
+    with pytest.raises(InputError, match=f"length: got {length}, .*{wants}|length: got {length}, {wants}"):
         create_model(in_spec={"input": (channels, 4, 8, 8)}, out_spec=HEADS, **flags, length=length)
 
 

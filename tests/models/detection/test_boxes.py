@@ -60,7 +60,7 @@ def test_overlaps_and_suppression_equal_the_recorded_ones(recorded, to_3d):
 @pytest.mark.parametrize("block", [1, 3, 16, 1024])
 @pytest.mark.parametrize("threshold", [0.0, 0.2, 0.5, 1.0])
 def test_suppression_does_not_depend_on_its_blocks(boxes_at, monkeypatch, block, threshold):
-    monkeypatch.setattr(b, "BLOCK", block)
+    monkeypatch.setitem(b.BLOCKS, "cpu", (block, 2 * block))
     boxes = boxes_at(120, side=30)
     scores = (torch.rand(120, generator=torch.Generator().manual_seed(1)) * 20).round()  # many of the same
     assert b.nms(boxes, scores, threshold).tolist() == greedy(boxes, scores, threshold)

@@ -177,3 +177,11 @@ def test_detections_are_of_every_class_and_the_best_come_first():
     assert found["labels"].tolist() == [1, 2]  # the second suppresses the first in class 1, not in class 2
     torch.testing.assert_close(found["boxes"], boxes[[1, 0]])
     assert found["scores"].tolist() == sorted(found["scores"].tolist(), reverse=True)
+
+
+def test_each_class_has_its_own_box():
+    roi = heads(score_thresh=0.1)
+    offsets = torch.zeros(1, 3, 6)
+    offsets[0, :, 2] = torch.tensor([0.0, 5, 10])  # half a side and a whole side in x: weights are 10
+    [found] = roi.detections(torch.zeros(1, 3), offsets.flatten(1), [torch.tensor([[0.0, 0, 0, 4, 4, 4]])], [(9, 9, 9)])
+    assert sorted(zip(found["labels"].tolist(), found["boxes"][:, 2].tolist(), strict=True)) == [(1, 2.0), (2, 4.0)]

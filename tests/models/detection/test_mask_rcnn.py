@@ -341,7 +341,7 @@ def test_the_plug_in_hands_its_flags_on(pyramid):
     ("flags", "message"),
     [
         ({"out_spec": {"affinity": (3, 8, 8, 8)}, "create_backbone": "tiny"}, "got the outputs affinity"),
-        ({"rpn_pre_nms": [1, 2, 3], "create_backbone": "tiny"}, "--rpn_pre_nms"),
+        ({"rpn_pre_nms": [1, 2, 3], "create_backbone": "tiny"}, "rpn_pre_nms"),
         ({"anchor_sizes": [[8.0]], "aspect_ratios": [[1.0], [2.0]], "create_backbone": "tiny"}, "anchors: got 1 sizes"),
     ],
 )

@@ -71,7 +71,7 @@ def load_data(
     volume = files["cremi_b"]
     if glia_mask:
         if "glia" in class_keys:
-            raise InputError("--glia_mask", "together with --glia", "one of the two: the mask hides the glia")
+            raise InputError("glia_mask", "together with the task glia", "one of the two: the mask hides the glia")
         for key in ("msk_train", "msk_val"):
             volume[key] = np.where(volume["glia"] > 0, 0, volume[key])
     return {"cremi_b": volume}

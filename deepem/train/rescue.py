@@ -1,0 +1,70 @@
+"""Whatever fails beside a training step keeps the steps: the main process is whole, so it saves, says why, and ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from deepem.data.loader import GivenUpError, WorkerError
+from deepem.train.preempt import Preemption
+from deepem.utils.errors import InputError, of_environment, reason, warn
+from deepem.utils.exit_codes import STOPPED
+
+
+@contextmanager
+def keeping_steps(save: Callable[[], bool], preemption: Preemption) -> Iterator[None]:
+    """Wrap the training loop: an error saves the steps that were completed before it goes on.
+
+    Args:
+        save: Writes a checkpoint of the completed steps where there is none yet. Returns whether the run has a
+            checkpoint that is newer than the one it started from.
+        preemption: The run is about to leave once something failed.
+
+    Raises:
+        SystemExit: with the code of a run worth queuing again: it was asked to stop while it waited for data, or a
+            worker died and a checkpoint has advanced since the start.
+        InputError: a worker died before there was any progress.
+    """
+    try:
+        yield
+    except Exception as error:
+        preemption.leave()
+        advanced = _saved(save, error)
+        if isinstance(error, GivenUpError):
+            warn(f"stopped while waiting for data: {error}")
+            raise SystemExit(STOPPED) from None
+        if not isinstance(error, WorkerError):
+            raise
+        if advanced or preemption.requested:
+            warn(f"{reason(error)}; the steps are saved, and the same command goes on")
+            raise SystemExit(STOPPED) from error
+        raise _of_workers(error) from error
+
+
+@contextmanager
+def living_workers() -> Iterator[None]:
+    """Wrap the start of the workers.
+
+    Raises:
+        InputError: one of them died or hangs.
+    """
+    try:
+        yield
+    except WorkerError as error:
+        raise _of_workers(error) from error
+
+
+def _of_workers(error: WorkerError) -> InputError:
+    wants = "workers that live: --num_workers 0 shows what fails in them, fewer of them take less memory"
+    return InputError("--num_workers", reason(error), wants)
+
+
+def _saved(save: Callable[[], bool], error: Exception) -> bool:
+    """Save, and whether a checkpoint has advanced. What fails now is a warning: the first error has the last word."""
+    try:
+        return save()
+    except Exception as failure:  # noqa: BLE001 - a device that is lost, say, cannot be read any more
+        told = failure if isinstance(failure, InputError) else of_environment(failure)
+        if str(told or failure) != str(error):
+            warn(f"the steps since the last checkpoint are lost: {told or reason(failure)}")
+        return False
