@@ -25,6 +25,7 @@ VERBS = {
     "train": Verb("deepem.train.run", "train a network, or resume a run"),
     "forward": Verb("deepem.test.forward", "predict volumes with a trained network"),
     "evaluate": Verb("deepem.tools.evaluate", "score predictions against the truth"),
+    "check": Verb("deepem.tools.check", "look at the volumes of a run, and say what is wrong with them"),
     "preview": Verb("deepem.tools.preview", "draw the samples that the network will see"),
     "summary": Verb("deepem.tools.summary", "show a network's parameters, field of view, FLOPs and memory"),
     "export": Verb("deepem.tools.export", "write a checkpoint for serving: safetensors, torch.export, ONNX"),

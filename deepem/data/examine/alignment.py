@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-
 Array = NDArray[Any]
 Floats = NDArray[np.float32]
 
@@ -93,7 +92,7 @@ def _turned(image: Array, label: Array) -> Iterator[Misfit]:
     """The label with axes exchanged or mirrored, within a cube in the middle."""
     if min(image.shape) < 8:
         return
-    turns = [(axes, flips) for axes in itertools.permutations(range(3)) for flips in itertools.product((1, -1), repeat=3)]
+    turns = list(itertools.product(itertools.permutations(range(3)), itertools.product((1, -1), repeat=3)))
     side = min(SIDE, *image.shape)
     square = min(LONG, *image.shape[1:])
     for size, allowed in (
@@ -140,21 +139,20 @@ def _moved(image: Array, label: Array) -> Iterator[Misfit]:
 
 def _scaled(image: Array, label: Array) -> Iterator[Misfit]:
     """The label of another resolution, cut or padded to the size of the image: laid down from the first voxel."""
+    limits = (SIDE, LONG, LONG)
     for factor in ((1, 2, 2), (2, 2, 2)):
-        half = tuple(slice(0, max(n // f, 1)) for n, f in zip(label.shape, factor, strict=True))
-        crop: Any = tuple(slice(0, m) for m in (SIDE, LONG, LONG))
-        finer = label[tuple(slice(None, None, f) for f in factor)][crop]
-        coarser = label[half]
-        for f, axis in zip(factor, range(3), strict=True):
-            coarser = coarser[tuple(slice(0, -(-m // f)) if a == axis else slice(None) for a, m in enumerate((SIDE, LONG, LONG)))].repeat(f, axis)  # fmt: skip
-        coarser = coarser[crop]
-        for what, other in (("finer", finer), ("coarser", coarser)):
+        steps: Any = tuple(slice(None, f * m, f) for f, m in zip(factor, limits, strict=True))
+        few: Any = tuple(slice(0, -(-min(n, m) // f)) for n, f, m in zip(label.shape, factor, limits, strict=True))
+        coarser = label[few]
+        for axis, f in enumerate(factor):
+            coarser = coarser.repeat(f, axis)
+        for what, other in (("finer", label[steps]), ("coarser", coarser)):
             part: Any = tuple(slice(0, n) for n in np.minimum(other.shape, image.shape))
             if min(other[part].shape[1:]) < 16:
                 continue
             features = features_of(image[part])
-            yield Misfit("scaled", f"{what} than the image, {factor} (z, y, x) times", fit(features, edges_of(label[part])),
-                         fit(features, edges_of(other[part])))  # fmt: skip
+            words = f"{what} than the image, {factor} (z, y, x) times"
+            yield Misfit("scaled", words, fit(features, edges_of(label[part])), fit(features, edges_of(other[part])))
 
 
 def _middle(array: Array, size: tuple[int, ...]) -> Array:
@@ -166,5 +164,3 @@ def _normal(array: Floats) -> Floats:
     out = array - array.mean(dtype=np.float64)
     spread = float(out.std(dtype=np.float64))
     return np.asarray(out / spread if spread > 1e-12 else out * 0, np.float32)
-
-
