@@ -4,8 +4,8 @@ Takes all flags of training, and its own below; it reads what a run with the sam
 
     deepem check --data deepem.data.dataset.synthetic --aff 1 --mit 1 --out check.png
 
-Exit code 0: nothing was found; 3: something was; 2: the flags or files cannot be used at all. What is left out cannot be
-told from the data: an image and a label that are mirrored together, say, look like any other volume.
+Exit code 0: nothing was found; 3: something was; 2: the flags or files cannot be used at all. What is left out cannot
+be told from the data: an image and a label that are mirrored together, say, look like any other volume.
 """
 
 from __future__ import annotations
@@ -62,20 +62,19 @@ def screen(report: Report) -> str:
     for name, about in report.volumes.items():
         size = about["voxel_size_nm"]
         told = f"{', '.join(f'{n:g}' for n in size)} nm" if size else "voxel size not told"
-        lines.append(
-            f"{name}: {_shape(about)}, {told}, z differs {about.get('z differs', '?')} times as much as y and x"
-        )
+        change = f"change along z {about['z differs']} of that along y and x" if "z differs" in about else ""
+        lines.append(", ".join(filter(None, (f"{name}: {_shape(about)}", told, change))))
         for key, label in about["labels"].items():
             share = f"{label['ids']} ids, {label['cut']:.1%} of edges cut" if "ids" in label else ""
             share = share or f"{label.get('positive', 0):.2%} positive"
             lines.append(f"  {key}: {_shape(label)}, {share}")
     lines += [f"note: {line}" for line in report.notes]
     if report.expected:
-        told = report.expected
-        patch = ",".join(map(str, told["largest_patch"]))
+        expected = report.expected
+        patch = ",".join(map(str, expected["largest_patch"]))
         lines.append(
-            f"{told['samples_per_s']} samples/s in one process, {told['memory_mb']} MB of volumes, checkpoints of about "
-            f"{told['checkpoint_mb']} MB, patches up to {patch}"
+            f"{expected['samples_per_s']} samples/s in one process, {expected['memory_mb']} MB of volumes, "
+            f"checkpoints of about {expected['checkpoint_mb']} MB, patches up to {patch}"
         )
     for number, one in enumerate(report.findings, 1):
         lines.append(f"{number}. {one.where}: {one.code}: {one.what}; {one.remedy}")

@@ -55,7 +55,8 @@ def _grey(section: NDArray[Any]) -> Picture:
     values = np.nan_to_num(section.astype(np.float32))
     low, high = (float(n) for n in np.percentile(values, (0.5, 99.5)))
     stretched = (values - low) * (255 / max(high - low, 1e-9))
-    return stretched.clip(0, 255).astype(np.uint8)
+    grey: Picture = stretched.clip(0, 255).astype(np.uint8)
+    return grey
 
 
 def _large(picture: Picture) -> Picture:
@@ -72,6 +73,6 @@ def _outlined(picture: Picture, label: NDArray[Any]) -> Picture:
     edge = np.zeros(large.shape, bool)
     edge[:-1] |= large[:-1] != large[1:]
     edge[:, :-1] |= large[:, :-1] != large[:, 1:]
-    out = picture.copy()
+    out: Picture = picture.copy()
     out[edge] = OUTLINE
     return out

@@ -8,7 +8,7 @@ more as it is than in any other way of laying it down.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,9 @@ LONG = 192
 
 CLEAR = 1.35
 """Another way of laying the label down must explain so many times as much."""
+
+ALONE = 3.0
+"""And so many times as much as any further way: what explains a little by chance does so in many ways."""
 
 LEAST = 0.005
 """And at least this share of the image's variation."""
@@ -79,34 +82,31 @@ def fit(features: list[Floats], edge: Floats) -> float:
 
 def misfits(image: Array, label: Array) -> list[Misfit]:
     """Ways of laying a label (Z, Y, X) down that explain the image (Z, Y, X) clearly better; the best of each kind."""
-    found = [*_best(_turned(image, label)), *_best(_moved(image, label)), *_best(_scaled(image, label))]
+    side, square = min(SIDE, *image.shape), min(LONG, *image.shape[1:])
+    found = _best(_turned(image, label, (side, side, side), keeps_z=False), ALONE)
+    found += _best(_turned(image, label, (min(SIDE, image.shape[0]), square, square), keeps_z=True), ALONE)
+    found += _best(_moved(image, label), ALONE / 2) + _best(_scaled(image, label), 1)
     return sorted(found, key=lambda misfit: -misfit.better)
 
 
-def _best(ways: Iterator[Misfit]) -> list[Misfit]:
-    clear = [way for way in ways if way.better > CLEAR * way.given and way.better - way.given > LEAST]
-    return [max(clear, key=lambda way: way.better)] if clear else []
+def _best(ways: Iterable[Misfit], alone: float) -> list[Misfit]:
+    """The best way if it is clearly better than the label as it is, and than the next best: chance favours several."""
+    first, *others = sorted(ways, key=lambda way: -way.better) or [Misfit("", "", 0, 0)]
+    clear = first.better > CLEAR * first.given and first.better - first.given > LEAST
+    return [first] if clear and all(first.better > alone * other.better for other in others[:1]) else []
 
 
-def _turned(image: Array, label: Array) -> Iterator[Misfit]:
-    """The label with axes exchanged or mirrored, within a cube in the middle."""
-    if min(image.shape) < 8:
+def _turned(image: Array, label: Array, size: tuple[int, ...], keeps_z: bool) -> Iterator[Misfit]:
+    """The label with axes exchanged or mirrored, within a box in the middle."""
+    if min(size) < 8:
         return
-    turns = list(itertools.product(itertools.permutations(range(3)), itertools.product((1, -1), repeat=3)))
-    side = min(SIDE, *image.shape)
-    square = min(LONG, *image.shape[1:])
-    for size, allowed in (
-        ((side, side, side), lambda axes: axes[0] != 0),
-        ((min(SIDE, image.shape[0]), square, square), lambda axes: axes[0] == 0),
-    ):
-        features, middle = features_of(_middle(image, size)), _middle(label, size)
-        given = fit(features, edges_of(middle))
-        for axes, flips in turns:
-            if (axes, flips) == ((0, 1, 2), (1, 1, 1)) or not allowed(axes):
-                continue
+    features, middle = features_of(_middle(image, size)), _middle(label, size)
+    given = fit(features, edges_of(middle))
+    for axes, flips in itertools.product(itertools.permutations(range(3)), itertools.product((1, -1), repeat=3)):
+        if (axes, flips) != ((0, 1, 2), (1, 1, 1)) and (axes[0] == 0) == keeps_z:
             turned = middle.transpose(axes)[tuple(slice(None, None, f) for f in flips)]
-            yield Misfit("mirrored" if axes == (0, 1, 2) else "axes", _words(axes, flips), given,
-                         fit(features, edges_of(turned)))  # fmt: skip
+            kind = "mirrored" if axes == (0, 1, 2) else "axes"
+            yield Misfit(kind, _words(axes, flips), given, fit(features, edges_of(turned)))
 
 
 def _words(axes: tuple[int, ...], flips: tuple[int, ...]) -> str:
@@ -132,9 +132,14 @@ def _moved(image: Array, label: Array) -> Iterator[Misfit]:
     near = np.abs(at).max(0) <= 1
     far = (np.abs(at) > np.reshape(reach, (3, 1, 1, 1))).any(0)
     explained = np.where(near | far, 0, explained)
-    best = np.unravel_index(int(np.argmax(explained)), edge.shape)
-    shift = tuple(int(a[best]) for a in at)
-    yield Misfit("shifted", f"moved by {shift} (z, y, x) voxels", given, float(explained[best]))
+    for _ in range(2):  # the best place, and the best of those that lie apart from it
+        best = np.unravel_index(int(np.argmax(explained)), edge.shape)
+        shift = tuple(int(a[best]) for a in at)
+        yield Misfit("shifted", f"moved by {shift} (z, y, x) voxels", given, float(explained[best]))
+        around = np.abs(at - np.reshape(shift, (3, 1, 1, 1))) <= np.reshape(
+            (max(size[0] // 4, 2), 16, 16), (3, 1, 1, 1)
+        )
+        explained = np.where(around.all(0), 0, explained)
 
 
 def _scaled(image: Array, label: Array) -> Iterator[Misfit]:

@@ -27,9 +27,8 @@ COARSE = 2.0
 
 def tiles_of(image: Array) -> Array:
     """The middle of each section (Z, Y, X)."""
-    return image[
-        (slice(None), *(slice(max((n - TILE) // 2, 0), max((n - TILE) // 2, 0) + TILE) for n in image.shape[1:]))
-    ]
+    y, x = (max((n - TILE) // 2, 0) for n in image.shape[1:])
+    return image[:, y : y + TILE, x : x + TILE]
 
 
 def image_findings(image: Array, voxel_size_nm: Sequence[float] | None) -> list[Finding]:

@@ -31,18 +31,19 @@ def part_of(array: Any) -> Array:
     """The first channel (Z, Y, X) of an array; of one on disk the box in the middle."""
     lazy = as_lazy(array)
     if lazy is None:
-        held = np.asarray(array)
+        held: Array = np.asarray(array)
         return held if held.ndim == 3 else held[0]
     size = vec3(lazy.shape[-3:])
     begin = vec3(max((n - m) // 2, 0) for n, m in zip(size, MOST, strict=True))
-    return lazy.read(Box(begin, vec3(min(b + m, n) for b, m, n in zip(begin, MOST, size, strict=True))))[0]
+    box = Box(begin, vec3(min(b + m, n) for b, m, n in zip(begin, MOST, size, strict=True)))
+    part: Array = lazy.read(box)[0]
+    return part
 
 
 def voxel_size_of(array: Any) -> tuple[float, ...] | None:
     """(z, y, x) nanometres, where the file says so."""
-    told = (
-        array.attributes.get("voxel_size_nm", array.attributes.get("resolution")) if isinstance(array, Lazy) else None
-    )
+    attributes = array.attributes if isinstance(array, Lazy) else {}
+    told = attributes.get("voxel_size_nm", attributes.get("resolution"))
     sizes = () if told is None else tuple(float(n) for n in np.ravel(told))
     return sizes if len(sizes) == 3 else None
 
@@ -178,7 +179,7 @@ def between(volumes: Mapping[str, tuple[Array, Array | None]]) -> list[Finding]:
     signs = {name: sign for name, pair in volumes.items() if (sign := sign_of(*pair))}
     plus = [name for name, sign in signs.items() if sign > 0]
     minus = [name for name, sign in signs.items() if sign < 0]
-    inverted = set(min((plus, minus), key=len)) if plus and minus else set()
+    inverted = set(plus if len(plus) < len(minus) else minus) if plus and minus else set()
     for name in sorted(inverted):
         what = f"brighter where the others are darker at the edges of {len(signs)} labels: an inverted image"
         found.append(Finding("inverted", what, "255 less the image", f"{name} img"))
