@@ -24,17 +24,23 @@ class Verb(NamedTuple):
 VERBS = {
     "train": Verb("deepem.train.run", "train a network, or resume a run"),
     "forward": Verb("deepem.test.forward", "predict volumes with a trained network"),
+    "segment": Verb("deepem.tools.segment", "turn predictions into segments, volumes of any size"),
     "evaluate": Verb("deepem.tools.evaluate", "score predictions against the truth"),
     "check": Verb("deepem.tools.check", "look at the volumes of a run, and say what is wrong with them"),
     "preview": Verb("deepem.tools.preview", "draw the samples that the network will see"),
+    "run": Verb("deepem.tools.pipeline", "train, predict, segment and evaluate as one file says"),
+    "suggest": Verb("deepem.tools.suggest", "choose what to annotate next"),
+    "convert": Verb("deepem.tools.convert", "turn arguments or a checkpoint's options into a YAML file"),
     "summary": Verb("deepem.tools.summary", "show a network's parameters, field of view, FLOPs and memory"),
     "export": Verb("deepem.tools.export", "write a checkpoint for serving: safetensors, torch.export, ONNX"),
     "synthesize": Verb("deepem.tools.synthesize", "write volumes of synthetic tissue"),
-    "prepare cremi": Verb("deepem.tools.prepare_cremi", "download CREMI sample B and convert it"),
+    "prepare": Verb("deepem.tools.prepare", "make the files of a public data set ready to train on"),
+    "prepare cremi": Verb("deepem.tools.prepare_cremi", "download CREMI's samples and convert them"),
     "queue plan": Verb("deepem.tools.queue_plan", "cut a prediction into tasks for many machines"),
     "queue enqueue": Verb("deepem.tools.queue_enqueue", "put the tasks that are left into a queue"),
     "queue work": Verb("deepem.tools.queue_work", "do tasks of a queue; run it on every machine"),
     "queue status": Verb("deepem.tools.queue_status", "show how far a plan is"),
+    "help": Verb("deepem.tools.guide", "show a topic of the manual, or which there are"),
 }
 
 HEAD = """\
@@ -45,7 +51,7 @@ The shortest run:  deepem train --data deepem.data.dataset.synthetic --aff 1
 
 """
 FOOT = """
-deepem VERB --help lists the flags of a verb; deepem --version shows the version.
+deepem VERB --help: the flags of a verb; deepem help: topics of the manual; deepem --version
 """
 
 
@@ -61,7 +67,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
         sys.stdout.write(f"deepem {__version__}\n")
         return 0
-    if words[:1] in ([], ["-h"], ["--help"], ["help"]):
+    if words[:1] in ([], ["-h"], ["--help"]):
         (sys.stdout if words else sys.stderr).write(overview())
         return 0 if words else 2
     from importlib import import_module

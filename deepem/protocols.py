@@ -23,8 +23,10 @@ Specs = Mapping[str, Shape4]
 """Name -> (C, Z, Y, X), in table order, such as ``{"input": (1, 20, 256, 256)}``."""
 
 Arrays = Mapping[str, Any]
-"""One volume: ``img``; a label per key; ``msk``, or ``msk_train`` and ``msk_val``; ``<label>_msk``; ``loc``, true if
-patches are to be centred on voxels of the mask. A mapping of such mappings is a superset of volumes."""
+"""One volume: ``img``; a label per key, instance ids -1 where nothing is known; ``msk``, or ``msk_train`` and
+``msk_val``; ``<label>_msk``; ``loc``, true if patches are to be centred on voxels of the mask; ``soft``, the labels
+that are targets in [0, 1]; ``label_factor``, (z, y, x) voxels of labels and masks per voxel of the image. A mapping of
+such mappings is a superset of volumes."""
 
 
 class DatasetModule(Protocol):
@@ -32,7 +34,7 @@ class DatasetModule(Protocol):
 
     Optional attributes: ``splits = {"train": [ids], "val": [ids]}``, the default ids; ``hints = {label: text}``, what
     to tell a user who asks for a label that is not there; ``tasks = (Task(...),)``, rows of its own beside those of
-    `deepem.tasks`, of the kinds that there are.
+    `deepem.tasks`, of the kinds that there are; ``ids_in(data_dir)``, the ids in a folder, in place of `data_info`.
     """
 
     data_info: Mapping[str, Any] | Sequence[str]
@@ -61,6 +63,14 @@ class TellsVolume(Protocol):
 
     def which(self, rng: np.random.Generator) -> str:
         """The name of the volume that the sample of this generator comes from."""
+
+
+@runtime_checkable
+class TellsMember(Protocol):
+    """A sampler that also tells which member of a superset a sample comes from."""
+
+    def member(self, rng: np.random.Generator) -> str:
+        """The name of the volume, with its superset's in front, that the sample of this generator comes from."""
 
 
 @runtime_checkable
@@ -148,6 +158,36 @@ class HasOutputSize(Protocol):
 
     def output_size(self, input_size: tuple[int, int, int], **flags: Any) -> tuple[int, int, int]:
         """The output patch of an input patch; InputError with the nearest sizes that work if it does not fit."""
+
+
+@runtime_checkable
+class HasEvaluationSize(Protocol):
+    """A model module whose network gives less in eval mode than in training.
+
+    Of an odd number of voxels, the smaller half is left out in front.
+    """
+
+    def evaluation_size(self, input_size: tuple[int, int, int], **flags: Any) -> tuple[int, int, int]:
+        """The output patch of an input patch in eval mode; as `HasOutputSize` says."""
+
+
+@runtime_checkable
+class HasTiles(Protocol):
+    """A model module that knows how patches may be laid side by side; sizes are in voxels of the output."""
+
+    def output_factor(self, **flags: Any) -> tuple[int, int, int]:
+        """(z, y, x) voxels of the output per voxel of the input."""
+
+    def tiling(self, **flags: Any) -> tuple[int, int, int] | None:
+        """The steps by which a patch may move so that no voxel's value changes; None where values depend on it."""
+
+
+@runtime_checkable
+class RenamesWeights(Protocol):
+    """A network that knows the names which another program's checkpoints have for its weights."""
+
+    def renamed(self, weights: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Such weights under its own names; those under its own names as they are."""
 
 
 class ModelModule(Protocol):

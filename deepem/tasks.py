@@ -21,26 +21,29 @@ class Kind:
         edges: Each output channel belongs to an edge; a row without edges takes those of the command line.
         classes: Channels are classes that exclude each other, and may have a weight each in the loss.
         channels: The least and the greatest number of output channels.
+        counted: What channels are called in the flag that sets their number, ``--sem_classes``.
     """
 
     edges: bool = False
     classes: bool = False
     channels: tuple[int, int] = (1, 1 << 16)
+    counted: str = "num_channels"
 
 
 KINDS: dict[str, Kind] = {
     "affinity": Kind(edges=True),
     "binary": Kind(),
-    "semantic": Kind(classes=True, channels=(2, 256)),
+    "semantic": Kind(classes=True, channels=(2, 256), counted="classes"),
+    "instance": Kind(channels=(1, 255), counted="classes"),
 }
 """The kinds of tasks. Each layer has a table with one entry per kind::
 
     deepem.data.kinds     how the label is stored, and how the target is made from it
-    deepem.loss.kinds     the criterion
+    deepem.loss.kinds     the criterion, where the network does not compute its losses itself
     deepem.train.render   the picture in the log
     deepem.scan.kinds     from logits to probabilities, and how flips and edges act on them
     deepem.test.kinds     the files that are written, with their type and attributes
-    deepem.tools.evaluate the score (and tools/sheet.py and scripts/_panels.py, which draw)
+    deepem.build.scores   the score (and tools/sheet.py and scripts/_panels.py, which draw)
 """
 
 
@@ -85,7 +88,7 @@ class Task:
     @property
     def channels_flag(self) -> str:
         """The name of the flag for the number of channels, where it can be set."""
-        return f"{self.flag}_{'classes' if KINDS[self.kind].classes else 'num_channels'}"
+        return f"{self.flag}_{KINDS[self.kind].counted}"
 
     @property
     def weights_flag(self) -> str | None:
@@ -107,6 +110,7 @@ TASKS: tuple[Task, ...] = (
     Task("blv", "blood_vessel", "blv", "binary", 2, "blood vessel", settable=True),
     Task("glia", "glia", "glia", "binary", 1, "glia"),
     Task("sem", "semantic", "sem", "semantic", 0, "classes that exclude each other", settable=True),
+    Task("inst", "instance", "seg", "instance", 1, "objects with boxes, classes and masks", settable=True),
 )
 
 

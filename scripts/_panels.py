@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import colorsys
-import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from deepem.tools import evaluate, scoring
+from deepem.build import scores
+from deepem.build.scores import Case, Ways
+from deepem.segment import segment
 from deepem.utils.palette import class_colours
 
+Array = NDArray[Any]
 MARK = (1.0, 0.72, 0.0)  # of structures that are marked on the grey image
 
 
@@ -21,16 +25,16 @@ class Panel:
 
     title: str
     note: str
-    picture: scoring.Array
+    picture: Array
 
 
-def marked(grey: scoring.Array, colours: scoring.Array, strength: scoring.Array) -> scoring.Array:
+def marked(grey: Array, colours: Array, strength: Array) -> Array:
     """Colours (Y, X, 3) over a grey section, as strongly as `strength` (Y, X) says."""
     weight = np.clip(strength, 0, 1)[..., None] * 0.6
     return np.clip((1 - weight) * grey[..., None] + weight * colours, 0, 1)
 
 
-def colour_of(names: scoring.Array) -> scoring.Array:
+def colour_of(names: Array) -> Array:
     """A bright colour for each id, (..., 3), the same for the same id; black for 0."""
     ids, at = np.unique(names, return_inverse=True)
     hues = (ids.astype(np.float64) * 0.61803398875) % 1  # golden ratio: neighbours in number are far apart in hue
@@ -39,7 +43,7 @@ def colour_of(names: scoring.Array) -> scoring.Array:
     return np.array(table)[at].reshape(*names.shape, 3)
 
 
-def named_after(found: scoring.Array, truth: scoring.Array) -> scoring.Array:
+def named_after(found: Array, truth: Array) -> Array:
     """Segments renamed so that the largest part of every true object has its id, hence its colour.
 
     What a segment takes of other objects, and the other parts of an object, then stand out.
@@ -47,67 +51,57 @@ def named_after(found: scoring.Array, truth: scoring.Array) -> scoring.Array:
     pairs, sizes = np.unique(np.stack([found.ravel(), truth.ravel()]), axis=1, return_counts=True)
     names: dict[int, int] = {0: 0}
     taken = {0}
-    for (segment, name), _ in sorted(zip(pairs.T.tolist(), sizes.tolist(), strict=True), key=lambda row: -row[1]):
-        if segment not in names and name not in taken:
-            names[segment] = name
+    for (one, name), _ in sorted(zip(pairs.T.tolist(), sizes.tolist(), strict=True), key=lambda row: -row[1]):
+        if one not in names and name not in taken:
+            names[one] = name
             taken.add(name)
     free = int(truth.max()) + 1
-    renamed = [names.get(segment, free + i) for i, segment in enumerate(np.unique(found).tolist())]
+    renamed = [names.get(one, free + i) for i, one in enumerate(np.unique(found).tolist())]
     return np.array(renamed)[np.unique(found, return_inverse=True)[1]].reshape(found.shape)
 
 
-def segmented(p: evaluate.Prediction, ids: scoring.Array) -> tuple[str, scoring.Array, float]:
-    """What is made of affinities: the way, the segments, and the least adapted Rand error of all ways there are."""
-    size = p.voxel_size_nm or (1, 1, 1)
-    swept = {"components": list(scoring.by_components(p.array, p.edges, evaluate.COMPONENTS_AT, size))}
-    if importlib.util.find_spec("waterz") and scoring.hold_nearest(p.edges):
-        swept["waterz"] = scoring.by_waterz(p.array, p.edges, evaluate.WATERZ_AT)
-    best = {way: evaluate.best(pairs, ids, None) for way, pairs in swept.items()}
-    way = min(best, key=lambda name: np.nan_to_num(best[name]["are"], nan=9))
-    return way, dict(swept[way])[best[way]["threshold"]], best[way]["are"]
-
-
-def affinity_panels(
-    p: evaluate.Prediction, grey: scoring.Array, truth: scoring.Array, label: str, z: int
-) -> list[Panel]:
+def affinity_panels(case: Case, grey: Array, z: int) -> list[Panel]:
     """True cells, affinities and segments of one section."""
-    ids = truth[0]
-    way, found, error = segmented(p, ids)
-    found = named_after(found, ids)
-    ranked = [scoring.cut_edges(channel, edge, ids) for channel, edge in zip(p.array, p.edges, strict=True)]
-    precision = np.mean([ranking.average_precision() for ranking in ranked])
-    edges = " ".join("({},{},{})".format(*edge) for edge in p.edges[:3])
+    ids, affinity = case.truth(case.whole)[0], case.predicted(case.whole)
+    measured = scores.score_affinity(case, Ways())
+    best = min(measured["segmentation"].values(), key=lambda row: row["error"])
+    found = named_after(
+        segment(affinity, edges=case.edges, decoder=best["decoder"], threshold=best["threshold"]).astype(np.int64), ids
+    )
+    edges = " ".join("({},{},{})".format(*edge) for edge in case.edges[:3])
     cells = len(np.unique(ids[ids > 0]))
+    precision = measured["cut_edges"]["average_precision"]
+    note = f"adapted Rand error {best['error']:.3f} ({best['decoder']}, best threshold for this truth)"
     return [
         Panel("true cells", f"{cells} in the volume", marked(grey, colour_of(ids[z]), ids[z] > 0)),
-        Panel("predicted affinity", f"red, green, blue: edges {edges}", np.moveaxis(p.array[:3, z], 0, -1)),
         Panel(
-            "its segments",
-            f"cut edges: average precision {precision:.2f};  adapted Rand error {error:.3f} ({way})",
-            marked(grey, colour_of(found[z]), found[z] > 0),
+            "predicted affinity",
+            f"edges {edges}; of cut edges: average precision {precision:.2f}",
+            np.moveaxis(affinity[:3, z], 0, -1),
         ),
+        Panel("its segments", note, marked(grey, colour_of(found[z]), found[z] > 0)),
     ]
 
 
-def binary_panels(p: evaluate.Prediction, grey: scoring.Array, truth: scoring.Array, label: str, z: int) -> list[Panel]:
+def binary_panels(case: Case, grey: Array, z: int) -> list[Panel]:
     """Truth and probability of the first channel of one section, marked on the image."""
-    truth = evaluate.events(p, truth, label)
-    ranking = scoring.Ranking.of(p.array[0], truth[0] > 0)
-    name = p.task.name.replace("_", " ")
+    predicted = case.predicted(case.whole)
+    truth = case.events(case.whole, len(predicted))
+    row = scores.score_binary(case, Ways())["channels"]["0"]
+    name = case.task.name.replace("_", " ")
     colour = np.broadcast_to(MARK, (*grey.shape, 3))
     return [
-        Panel(f"true {name}", f"{ranking.share:.1%} of the voxels", marked(grey, colour, truth[0, z] > 0)),
-        Panel(f"predicted {name}", f"ROC AUC {ranking.auc():.3f}", marked(grey, colour, p.array[0, z])),
+        Panel(f"true {name}", f"{row['share']:.1%} of the voxels", marked(grey, colour, truth[0, z] > 0)),
+        Panel(f"predicted {name}", f"ROC AUC {row['auc']:.3f}", marked(grey, colour, predicted[0, z])),
     ]
 
 
-def semantic_panels(
-    p: evaluate.Prediction, grey: scoring.Array, truth: scoring.Array, label: str, z: int
-) -> list[Panel]:
+def semantic_panels(case: Case, grey: Array, z: int) -> list[Panel]:
     """True and most probable classes of one section, in the colours of the classes on the image."""
-    colours, found = class_colours(p.task.channels), evaluate.classes_of(p)
-    measured = evaluate.score_semantic(p, truth, label, None, "none")
-    name = p.task.name.replace("_", " ")
+    colours, predicted = class_colours(case.task.channels), case.predicted(case.whole)
+    found, truth = predicted[0] if case.classes else predicted.argmax(0), case.truth(case.whole)
+    measured = scores.score_semantic(case, Ways())
+    name = case.task.name.replace("_", " ")
     return [
         Panel(
             f"true {name}", f"{len(measured['classes'])} classes", marked(grey, colours[truth[0, z]], truth[0, z] > 0)
@@ -120,34 +114,45 @@ def semantic_panels(
     ]
 
 
-def no_share(p: evaluate.Prediction, truth: scoring.Array, label: str) -> float:
+def instance_panels(case: Case, grey: Array, z: int) -> list[Panel]:
+    """True and predicted objects of one section."""
+    measured = scores.score_instance(case, Ways())["instances"]
+    true, found = case.truth(case.whole)[:, z].max(0), case.predicted(case.whole)[0, z].astype(np.int64)
+    return [
+        Panel("true objects", f"{measured['objects']} in the volume", marked(grey, colour_of(true), true > 0)),
+        Panel("predicted objects", f"AP {measured['ap'][0.5]:.3f}", marked(grey, colour_of(found), found > 0)),
+    ]
+
+
+def no_share(case: Case) -> float:
     """Cells fill every section: none is richer in them."""
     return 0.0
 
 
-def share_of_events(p: evaluate.Prediction, truth: scoring.Array, label: str) -> scoring.Array:
+def share_of_events(case: Case) -> Array:
     """The share of the true structures that each section has."""
-    found = evaluate.events(p, truth, label).sum((0, 2, 3))
+    found = case.events(case.whole, case.task.channels).sum((0, 2, 3))
     return found / max(found.sum(), 1)
 
 
-def share_of_classes(p: evaluate.Prediction, truth: scoring.Array, label: str) -> scoring.Array:
+def share_of_classes(case: Case) -> Array:
     """The share of voxels of a class other than 0 that each section has."""
-    found = (truth[0] > 0).sum((1, 2))
+    found = (case.truth(case.whole)[0] > 0).sum((1, 2))
     return found / max(found.sum(), 1)
 
 
 @dataclass(frozen=True)
 class Kind:
-    """How a kind of task is shown: its panels, and how much each section has to show; both from truth and its label."""
+    """How a kind of task is shown: its panels, and how much each section has to show."""
 
-    panels: Callable[[evaluate.Prediction, scoring.Array, scoring.Array, str, int], list[Panel]]
-    share: Callable[[evaluate.Prediction, scoring.Array, str], scoring.Array | float]
+    panels: Callable[[Case, Array, int], list[Panel]]
+    share: Callable[[Case], Array | float]
 
 
 KINDS: dict[str, Kind] = {
     "affinity": Kind(panels=affinity_panels, share=no_share),
     "binary": Kind(panels=binary_panels, share=share_of_events),
     "semantic": Kind(panels=semantic_panels, share=share_of_classes),
+    "instance": Kind(panels=instance_panels, share=share_of_classes),
 }
 """One entry per kind of `deepem.tasks`."""

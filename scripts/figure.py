@@ -13,6 +13,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,13 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from _panels import KINDS, Panel
+from _panels import KINDS, Panel, colour_of, marked, named_after
 
-from deepem.data import emio
+from deepem.build.scores import Case
+from deepem.evaluate import adapted_rand
 from deepem.tasks import TASKS
-from deepem.tools import evaluate, output, scoring
+from deepem.tools import output
+from deepem.tools.predictions import Prediction, laid, opened_case, opened_prediction, opened_there
 from deepem.utils.errors import InputError
 
 INK = "#262626"
@@ -34,30 +37,48 @@ WIDE = 4.0  # inches of one panel
 
 def panels(options: argparse.Namespace) -> tuple[list[Panel], float | None]:
     """The pictures of all predictions, and the length of a voxel in nm along x."""
-    predictions = [evaluate.Prediction.read(file) for file in options.predictions]
-    first = predictions[0]
-    image = first.crop(emio.imread(options.image), options.image)
-    image = image[0] if image.ndim == 4 else image
-    grey_volume = image / 255 if image.dtype == np.uint8 else image
-    truths = [evaluate.truth_of(p, options.truth)[:2] for p in predictions]
-    z = richest(predictions, truths) if options.z is None else options.z
-    if not 0 <= z < len(grey_volume):
-        raise InputError("--z", z, f"a section from 0 to {len(grey_volume) - 1}")
-    low, high = np.percentile(grey_volume[z], [0.5, 99.5])
-    grey = np.clip((grey_volume[z] - low) / max(high - low, 1e-6), 0, 1)
-    found = [Panel("image", f"section {z + first.offset[0]}", grey)]
-    for p, (truth, label) in zip(predictions, truths, strict=True):
-        if p.array.shape[1:] != first.array.shape[1:] or p.offset != first.offset:
-            raise InputError(p.file, f"another place than {first.file}", "predictions of the same voxels")
-        found += KINDS[p.task.kind].panels(p, grey, truth, label, z)
-    return found, first.voxel_size_nm[2] if first.voxel_size_nm else None
+    with ExitStack() as stack:
+        predictions = [stack.enter_context(opened_prediction(str(file))) for file in options.predictions]
+        cases = [stack.enter_context(opened_case(p, str(options.truth)))[0] for p in predictions]
+        first, whole = predictions[0], cases[0].whole
+        for p in predictions:
+            if (p.size, p.offset) != (first.size, first.offset):
+                raise InputError(p.file, f"another place than {first.file}", "predictions of the same voxels")
+        stored = stack.enter_context(opened_there(str(options.image)))
+        image = laid(stored, first.size, first.offset, first.file).read(whole)[0]
+        grey_volume = image / 255 if image.dtype == np.uint8 else image
+        z = richest(cases) if options.z is None else options.z
+        if not 0 <= z < len(grey_volume):
+            raise InputError("--z", z, f"a section from 0 to {len(grey_volume) - 1}")
+        low, high = np.percentile(grey_volume[z], [0.5, 99.5])
+        grey = np.clip((grey_volume[z] - low) / max(high - low, 1e-6), 0, 1)
+        found = [Panel("image", f"section {z + first.offset[0]}", grey)]
+        for case in cases:
+            found += KINDS[case.task.kind].panels(case, grey, z)
+        if options.segmentation is not None:
+            found.append(segments_panel(stack, options.segmentation, cases, predictions, grey, z))
+        return found, first.voxel_size_nm[2] if first.voxel_size_nm else None
 
 
-def richest(predictions: Sequence[evaluate.Prediction], truths: Sequence[tuple[scoring.Array, str]]) -> int:
+def segments_panel(
+    stack: ExitStack, file: Path, cases: Sequence[Case], predictions: Sequence[Prediction], grey: Any, z: int
+) -> Panel:
+    """The segments that deepem segment wrote, in the colours of the true cells, and their score."""
+    stored, first = stack.enter_context(opened_there(str(file))), predictions[0]
+    ids = laid(stored, first.size, first.offset, first.file).read(cases[0].whole)[0]
+    truth = next((case.truth(case.whole)[0] for case in cases if case.label == "seg"), None)
+    note, found = "", np.unique(ids, return_inverse=True)[1].reshape(ids.shape)
+    if truth is not None:
+        found = named_after(found, truth)
+        note = f"adapted Rand error {adapted_rand(ids, truth)['error']:.3f}, {stored.attributes.get('segments', '')}"
+    return Panel("segmentation", note, marked(grey, colour_of(found[z]), ids[z] > 0))
+
+
+def richest(cases: Sequence[Case]) -> int:
     """The section with most of the structures that outputs should find; the middle one where there are none."""
-    best = np.zeros(predictions[0].array.shape[1])
-    for p, (truth, label) in zip(predictions, truths, strict=True):
-        best = best + KINDS[p.task.kind].share(p, truth, label)
+    best = np.zeros(cases[0].size[0])
+    for case in cases:
+        best = best + KINDS[case.task.kind].share(case)
     return int(np.argmax(best)) if best.any() else len(best) // 2
 
 
@@ -172,6 +193,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("predictions", nargs="+", type=Path, metavar="PREDICTION", help="HDF5 output of deepem forward")
     parser.add_argument("--image", required=True, type=Path, help="the volume that was predicted")
     parser.add_argument("--truth", required=True, type=Path, help="folder with seg.h5, mit.h5, ...")
+    parser.add_argument("--segmentation", type=Path, help="label volume that deepem segment wrote")
     parser.add_argument("--metrics", type=Path, help="metrics.jsonl of the run")
     parser.add_argument("--out", type=Path, default=Path("figure.png"))
     parser.add_argument("--z", type=int, help="section (default: the one with most structures)")

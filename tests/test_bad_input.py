@@ -122,7 +122,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory, program: Program) -> Lab:
     nan = (image / 255).astype(np.float32)
     nan[5, 6, 7] = np.nan
     negative = ids.astype(np.int32)
-    negative[0, 0, 0] = -1
+    negative[0, 0, 0] = -2
     broken: dict[str, dict[str, np.ndarray]] = {
         "small": {"img": image[:4], "seg": ids[:4]},
         "shapes": {"img": image, "seg": ids[:, :-1]},
@@ -286,7 +286,7 @@ TRAIN = {
     "a label of another shape": Case(NEW + "--train_ids shapes", "shapes seg", "(12, 48, 54)", "(12, 49, 54)"),
     "a mask of another shape": Case(NEW + "--train_ids masked", "masked msk", "(3, 3, 3)", "(12, 49, 54)"),
     "float ids": Case(NEW + "--train_ids float", "float seg", "float32", "whole numbers"),
-    "negative ids": Case(NEW + "--train_ids negative", "negative seg", "-1", "whole numbers"),
+    "negative ids": Case(NEW + "--train_ids negative", "negative seg", "-2", "whole numbers"),
     "fractions as classes": Case(NEW + "--mit 1 --train_ids halves", "halves mit", "float64", "whole numbers"),
     "NaN in the image": Case(NEW + "--train_ids nan", "nan img", "NaN", "a grey value"),
     "grey values out of range": Case(NEW + "--train_ids range", "range img", "", "in [0, 1]"),

@@ -13,7 +13,7 @@ from typing import Any
 
 from deepem.blocks.folder import Folder
 from deepem.blocks.markers import Markers
-from deepem.utils.errors import InputError
+from deepem.utils.errors import InputError, reason
 from deepem.utils.geometry import Box, Tiles, vec3
 
 FILE = "plan.json"
@@ -77,16 +77,21 @@ class Plan:
         Raises:
             InputError: there is none, or one of another version.
         """
-        held = Folder(folder).json(FILE)
+        try:
+            held = Folder(folder).json(FILE)
+        except OSError as error:
+            raise InputError(folder, error.strerror or reason(error), "the folder of a plan") from error
         if held is None:
             raise InputError(folder, f"no {FILE}", "the folder of a plan")
-        if "phases" not in held:
+        if not isinstance(held, Mapping) or "phases" not in held:
             raise InputError(folder, f"the {FILE} of another version", "a plan made by this version, in a new folder")
-        phases = []
-        for phase in held["phases"]:
-            begin, end = map(vec3, phase["covered"])
-            phases.append(Phase(phase["name"], Tiles(Box(begin, end), vec3(phase["task_size"]))))
-        return cls(folder, held["program"], held["settings"], tuple(phases))
+        try:
+            phases = tuple(map(_phase, held["phases"]))
+            program, settings = str(held["program"]), dict(held["settings"])
+        except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            wants = "a plan as this version writes it: make it again in a new folder"
+            raise InputError(f"{folder}/{FILE}", f"contents of another kind ({reason(error)})", wants) from error
+        return cls(folder, program, settings, phases)
 
     @property
     def markers(self) -> Markers:
@@ -150,3 +155,16 @@ class Plan:
         markers.close(later)  # first of all: no worker is to begin with a later phase now
         after = self.first(phase + 1)
         markers.forget([number, *(other for other in markers.done() if other >= after)])
+
+
+def _phase(held: Mapping[str, Any]) -> Phase:
+    """A phase as it is written in a plan.
+
+    Raises:
+        ValueError: a box or a task of no size.
+    """
+    begin, end = (vec3(int(n) for n in corner) for corner in held["covered"])
+    tile = vec3(int(n) for n in held["task_size"])
+    if min(tile) < 1 or any(b >= e for b, e in zip(begin, end, strict=True)):
+        raise ValueError(f"{tile} of {begin} to {end}")
+    return Phase(str(held["name"]), Tiles(Box(begin, end), tile))

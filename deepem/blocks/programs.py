@@ -16,7 +16,7 @@ from deepem.utils.geometry import Box, Vec3
 if TYPE_CHECKING:
     from deepem.blocks.plan import Plan
 
-PROGRAMS = {"forward": "deepem.test.blockwise"}
+PROGRAMS = {"forward": "deepem.test.blockwise", "segment": "deepem.tools.segment_tasks"}
 
 
 class Tasks(Protocol):
@@ -53,7 +53,13 @@ class Effort:
 
 
 class Program(Protocol):
-    """What the module of a program offers."""
+    """What the module of a program offers.
+
+    Attributes:
+        MACHINE: What does a task: ``GPU`` or ``processor``.
+    """
+
+    MACHINE: str
 
     def make_plan(self, folder: str, words: Sequence[str], task_size: Vec3) -> Plan:
         """Cut what a command line asks for into tasks of about `task_size` (z, y, x) voxels.

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import os
+import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,12 @@ from deepem.io.faults import store_fault, unwritable
 from deepem.utils.errors import InputError, reason
 
 AT_ONCE = 1000
+
+LEASABLE = 1000
+"""task-queue chooses among a part of the entries, the first 250 that are not leased."""
+
+YOUNG_S = 2.0
+"""An entry so young may still be written."""
 
 
 def open_queue(queue: str, does: Callable[..., object], make: bool = False) -> Any:
@@ -47,6 +56,23 @@ def require(queue: str) -> None:
     """Refuse a queue whose folder is not there (any more): opening it would make an empty one."""
     if queue.startswith("fq://") and not Path(queue.removeprefix("fq://"), "queue").is_dir():
         raise InputError("queue", f"{queue}, which is not there", "a queue that tasks were put into")
+
+
+def remove_empty(queue: str) -> list[str]:
+    """Remove entries without contents from a queue on disk: task-queue would try to read them for ever.
+
+    Looked at are those that the next lease may take. The tasks are still in their plan, to be enqueued again.
+    """
+    if not queue.startswith("fq://"):
+        return []
+    found = []
+    with os.scandir(Path(queue.removeprefix("fq://"), "queue")) as entries:
+        for entry in itertools.islice(entries, LEASABLE):
+            with suppress(OSError):  # another worker was quicker
+                if entry.is_file() and entry.stat().st_size == 0 and time.time() - entry.stat().st_mtime > YOUNG_S:
+                    Path(entry.path).unlink()
+                    found.append(entry.name)
+    return found
 
 
 def put(queue: str, does: Callable[[str, int], object], folder: str, numbers: Iterable[int]) -> int:

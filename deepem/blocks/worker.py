@@ -41,6 +41,9 @@ def do_task(folder: str, number: int) -> bool:
         InputError: the plan's folder cannot take even that.
     """
     plan = Plan.load(folder)
+    if number not in range(len(plan)):
+        tell(f"task {number}: left by an older plan of {folder}, which has {len(plan)} tasks now")
+        return False
     markers, at = plan.markers, plan.phase_of(number)
     opening = markers.opening(at)
     if opening is None:
@@ -107,6 +110,8 @@ def work(queue: str, lease_s: int, stay: bool = False) -> int:
     while True:
         try:
             queues.require(queue)
+            for entry in queues.remove_empty(queue):
+                tell(f"queue entry {entry}: empty, left by a full disk or a process that was killed; removed")
             task = tasks.lease(seconds=lease_s)
         except QueueEmptyError:
             if not stay and tasks.enqueued == 0:

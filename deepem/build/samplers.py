@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from deepem import tasks
 from deepem.build import volumes
+from deepem.build.intensity import GreyValues, with_ranges
 from deepem.build.network import PatchSizes, specs
 from deepem.cli.plugins import PlugIn
 from deepem.cli.training import TrainOptions
 from deepem.data import cache
+from deepem.data.items import ItemSampler
 from deepem.protocols import Modifier, Sampler
 from deepem.tasks import Task
 from deepem.utils.errors import InputError, warn
+from deepem.utils.geometry import Vec3
+from deepem.utils.intensity import Percentiles
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,7 @@ class Samplers:
         train_ids: The ids that are trained on, as they are written on the command line.
         val_ids: The ids that are evaluated on.
         channels: Channels of the images.
+        grey_values: What is done with the grey values of images.
     """
 
     train: Sampler
@@ -35,6 +41,7 @@ class Samplers:
     train_ids: list[str]
     val_ids: list[str]
     channels: int
+    grey_values: GreyValues = field(default_factory=GreyValues)
 
 
 def create_samplers(options: TrainOptions, chosen: Sequence[Task], sizes: PatchSizes) -> Samplers:
@@ -44,17 +51,22 @@ def create_samplers(options: TrainOptions, chosen: Sequence[Task], sizes: PatchS
         InputError: ids, files, labels, probabilities or sizes that cannot be used.
     """
     data = options.data
-    sets = [volumes.DataSet(options.plug_in("dataset", word)) for word in data.data or ()]
+    sets = [volumes.DataSet(options.plug_in("dataset", word), Path(data.data_dir)) for word in data.data or ()]
     train, val = volumes.choose_ids(sets, data.train_ids, data.val_ids)
     for flag, given, refs in (("train_prob", data.train_prob, train), ("val_prob", data.val_prob, val)):
         if given and len(given) != len(refs):
             ids = ", ".join(ref.word for ref in refs)
             raise InputError(f"--{flag}", f"{len(given)} numbers", f"{len(refs)}, one for each of {ids}")
+    if any(gives_items(one) for one in sets):
+        return _of_items(options, chosen, sizes, sets, train, val)
     loaded = volumes.load([*train, *val], Path(data.data_dir), chosen, lazy=data.lazy)
     volumes.require_labels(train, loaded, chosen)
     kept = volumes.without_overlap(train, val, loaded, explicit=bool(data.val_ids))
     if not kept:
         warn("no evaluation: no volume is left for --val_ids")
+    loaded, grey_values = with_ranges(
+        data.intensity, Percentiles(*data.percentiles), data.percentiles_of, {"train": train, "val": kept}, loaded
+    )
     labels = tasks.labels(chosen)
     arrays = {
         phase: volumes.prepared(refs, loaded, labels, phase, chosen)
@@ -62,6 +74,7 @@ def create_samplers(options: TrainOptions, chosen: Sequence[Task], sizes: PatchS
     }
     cache.share(arrays["train"], arrays["val"], data.cache_mb << 20, options.speed.num_workers)
     channels = _channels({**arrays["train"], **arrays["val"]})
+    _require_factor({**arrays["train"], **arrays["val"]}, sizes.factor, options.data.modifier)
     spec = specs(chosen, channels, sizes)
     return Samplers(
         train=_sampler(options, chosen, arrays["train"], spec, is_train=True),
@@ -69,6 +82,7 @@ def create_samplers(options: TrainOptions, chosen: Sequence[Task], sizes: PatchS
         train_ids=[ref.word for ref in train],
         val_ids=[ref.word for ref in kept],
         channels=channels,
+        grey_values=grey_values,
     )
 
 
@@ -77,6 +91,18 @@ def _channels(arrays: Mapping[str, Any]) -> int:
     if len(set(found.values())) > 1:
         raise InputError("--data", f"images of different channels ({found})", "one number of channels")
     return int(next(iter(found.values())))
+
+
+def _require_factor(arrays: Mapping[str, Any], factor: Vec3, modifier: str | None) -> None:
+    """Refuse volumes whose labels are not as much finer than the image as the output of the network is."""
+    for name, volume in arrays.items():
+        for leaf in volumes.leaves(volume):
+            found = leaf.get("label_factor", (1, 1, 1))
+            if found != factor:
+                got = f"labels of {name} with label_factor {found}"
+                raise InputError("--data", got, f"{factor}, the factor of the network's output")
+    if modifier and factor != (1, 1, 1):
+        raise InputError("--modifier", f"{modifier}, for an output that is finer than the input", "none")
 
 
 def _sampler(options: TrainOptions, chosen: Sequence[Task], arrays: Any, spec: Any, *, is_train: bool) -> Sampler:
@@ -91,6 +117,52 @@ def _sampler(options: TrainOptions, chosen: Sequence[Task], arrays: Any, spec: A
     if not callable(made):
         raise InputError(sampler.where, "a Sampler that cannot be called", "__call__(rng), which gives a sample")
     return made
+
+
+def gives_items(dataset: volumes.DataSet) -> bool:
+    """Whether a dataset module gives (image, target) items in place of volumes."""
+    return not hasattr(dataset.module, "load_data") and hasattr(dataset.module, "get_items")
+
+
+def _of_items(
+    options: TrainOptions,
+    chosen: Sequence[Task],
+    sizes: PatchSizes,
+    sets: Sequence[volumes.DataSet],
+    train: Sequence[volumes.Ref],
+    val: Sequence[volumes.Ref],
+) -> Samplers:
+    """The samplers of a module that gives items."""
+    if len(sets) > 1:
+        raise InputError("--data", f"{len(sets)} modules, one of which gives items", "that one alone")
+    if lacking := [task for task in chosen if "seg" not in task.sources]:
+        raise InputError(f"--{lacking[0].flag}", f"items of {sets[0].word}", "a task that instances are a label of")
+    both = {ref.word for ref in train} & {ref.word for ref in val}
+    if both and options.data.val_ids:
+        warn(f"--val_ids: {', '.join(sorted(both))} are trained on too")
+    kept = list(val) if options.data.val_ids else [ref for ref in val if ref.word not in both]
+    if not kept:
+        warn("no evaluation: no volume is left for --val_ids")
+    classes = max(task.channels for task in chosen if task.settable) if any(t.settable for t in chosen) else 1
+    made: dict[bool, ItemSampler] = {}
+    for is_train, refs in ((True, train), (False, kept)):
+        if refs:
+            items = sets[0].plug_in.create(Path(options.data.data_dir), [ref.id for ref in refs])
+            make = partial(_sampler_of, options, chosen, sizes, is_train)
+            made[is_train] = ItemSampler(items, make, sets[0].word, classes, sizes.input)
+    return Samplers(
+        train=made[True],
+        val=made.get(False),
+        train_ids=[ref.word for ref in train],
+        val_ids=[ref.word for ref in kept],
+        channels=made[True].channels,
+    )
+
+
+def _sampler_of(options: TrainOptions, chosen: Sequence[Task], sizes: PatchSizes, is_train: bool, arrays: Any) -> Any:
+    """The sampler of some volumes that have been checked."""
+    spec = specs(chosen, _channels(arrays), sizes)
+    return _sampler(options, chosen, arrays, spec, is_train=is_train)
 
 
 def _augmentation(plug_in: PlugIn, is_train: bool) -> Any:

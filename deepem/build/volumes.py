@@ -7,13 +7,14 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from deepem import tasks
 from deepem.cli.plugins import KINDS, PlugIn, as_file, short_name
-from deepem.data.volume import compact
+from deepem.data.volume import GreyValueError, compact
 from deepem.utils.errors import InputError, warn
 
 Arrays = dict[str, Any]
@@ -24,6 +25,7 @@ class DataSet:
     """A dataset module and the ids that it knows."""
 
     plug_in: PlugIn
+    data_dir: Path = Path()
 
     @property
     def word(self) -> str:
@@ -37,8 +39,19 @@ class DataSet:
 
     @property
     def ids(self) -> list[Any]:
-        """The ids that the module knows, as it writes them: text, but numbers pass."""
-        return list(dict.fromkeys(self.module.data_info))
+        """The ids that the module knows, as it writes them: text, but numbers pass.
+
+        They are those of its `data_info`, or, where it has a function `ids_in`, those that are in the folder.
+        """
+        return list(dict.fromkeys(self._ids))
+
+    @cached_property
+    def _ids(self) -> list[Any]:
+        find = getattr(self.module, "ids_in", None)
+        if find is None:
+            return list(self.module.data_info)
+        with self.plug_in.calling():
+            return list(find(self.data_dir))
 
     def split(self, phase: str) -> list[Any]:
         """The module's default ids for 'train' or 'val'; none where it has no splits."""
@@ -96,6 +109,15 @@ def choose_ids(
     return train, val
 
 
+def find(datasets: Sequence[DataSet], word: str, flag: str) -> Ref:
+    """The volume that an id of the command line means.
+
+    Raises:
+        InputError: an unknown id, or one that two modules have.
+    """
+    return _find(_every(datasets), word, flag)
+
+
 def _require_distinct(datasets: Sequence[DataSet]) -> None:
     """Refuse a module that is named twice, in whichever way, and one that does not name its ids."""
     words: dict[str, str] = {}
@@ -149,7 +171,7 @@ def _names(datasets: Sequence[DataSet]) -> dict[str, str]:
 
 def _listed(refs: Iterable[Ref]) -> list[Ref]:
     """Those that can be asked for."""
-    return [ref for ref in refs if ref.id in ref.dataset.module.data_info]
+    return [ref for ref in refs if ref.id in ref.dataset.ids]
 
 
 def _find(refs: Iterable[Ref], word: str, flag: str) -> Ref:
@@ -182,6 +204,7 @@ def load(refs: Sequence[Ref], data_dir: Path, chosen: Sequence[tasks.Task], *, l
             class_keys=tuple(task.flag for task in chosen),
             labels=tasks.labels(chosen),
             **({"lazy": True} if lazy else {}),
+            tasks=tuple(chosen),
             **one.plug_in.flags,
         )
         if lazy and "lazy" not in keywords:
@@ -234,8 +257,22 @@ def prepared(
     phase: str,
     rows: Sequence[tasks.Task] = tasks.TASKS,
 ) -> dict[str, Arrays]:
-    """Checked and compact volumes by id for a phase, 'train' or 'val'."""
-    return {ref.word: compact(f"{ref.dataset.word} {ref.id}", loaded[ref.word], labels, phase, rows) for ref in refs}
+    """Checked and compact volumes by id for a phase, 'train' or 'val'.
+
+    Raises:
+        InputError: an array that cannot be used. Of unusual grey values it says what to add.
+    """
+    return {ref.word: _prepared(ref, loaded[ref.word], labels, phase, rows) for ref in refs}
+
+
+def _prepared(ref: Ref, volume: Arrays, labels: Sequence[str], phase: str, rows: Sequence[tasks.Task]) -> Arrays:
+    try:
+        return compact(f"{ref.dataset.word} {ref.id}", volume, labels, phase, rows)
+    except GreyValueError as error:
+        from deepem.build.intensity import suggestion
+
+        image = leaves(volume)[0]["img"]
+        raise InputError(error.where, error.got, f"{error.wants}, or {suggestion(image)}") from error
 
 
 def without_overlap(

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -72,6 +72,7 @@ class Flag:
         negatable: A switch that also has a form ``--no-NAME``.
         resume: What a resumed run may do with it.
         older: The value that runs had before this flag existed; a resumed run takes it.
+        gather: Makes the value from those of its words, where the type does not say how.
     """
 
     name: str
@@ -86,11 +87,12 @@ class Flag:
     negatable: bool = True
     resume: Resume = SAME
     older: Any = UNSET
+    gather: Callable[[list[Any]], Any] | None = None
 
     @property
     def is_switch(self) -> bool:
         """Whether the flag takes no value."""
-        return _without_none(self.type) is bool
+        return without_none(self.type) is bool
 
     @property
     def form(self) -> Form | None:
@@ -100,13 +102,15 @@ class Flag:
             return found
         many = found.many if found is not None and self.read is None and self.many is None else self.many
         gather = found.gather if found is not None else list
-        if typing.get_origin(_without_none(self.type)) is tuple and many is not None:
+        if typing.get_origin(without_none(self.type)) is tuple and many is not None:
             gather = tuple
+        gather = self.gather or gather
         read = self.read or (found.read if found else str)
         return Form(read, self.metavar or (found.metavar if found else None), many, gather)
 
 
-def _without_none(kind: Any) -> Any:
+def without_none(kind: Any) -> Any:
+    """The type that an optional type is of; any other type as it is."""
     inner = [part for part in typing.get_args(kind) if part is not type(None)]
     return inner[0] if len(inner) == 1 and type(None) in typing.get_args(kind) else kind
 
@@ -122,11 +126,12 @@ def flag(
     negatable: bool = False,
     resume: Resume = SAME,
     older: Any = UNSET,
+    gather: Callable[[list[Any]], Any] | None = None,
 ) -> Any:
     """Declare a flag as a field of a `Group`; see `Flag` for the arguments."""
     declared = {
         "help": help, "read": read, "metavar": metavar, "many": many, "short": short, "negatable": negatable,
-        "resume": resume, "older": older,
+        "resume": resume, "older": older, "gather": gather,
     }  # fmt: skip
     if isinstance(default, list):
         return dataclasses.field(default_factory=lambda: list(default), metadata=declared)

@@ -17,7 +17,7 @@ from deepem.tasks import Task
 from deepem.utils import checkpoint
 from deepem.utils.checkpoint import State
 from deepem.utils.errors import InputError
-from deepem.utils.files import run_folder
+from deepem.utils.files import inside, run_folder
 
 SIZES = ("fov", "inputsz", "outputsz")
 
@@ -154,6 +154,7 @@ def _check(values: Mapping[str, Any], tasks_given: TaskOptions) -> None:
     if not any(wanted):
         wants = "the volumes under --data_dir to predict (or --gs_input, --spec, --dummy)"
         raise InputError("--test_ids", "nothing", wants)
+    _check_names(values)
     if values["variance"] and not values["test_aug"]:
         raise InputError("--variance", "no --test_aug", "the flips to take it over")
     if values["gs_input_norm"] and sum(values["gs_input_norm"]) >= 1:
@@ -161,5 +162,21 @@ def _check(values: Mapping[str, Any], tasks_given: TaskOptions) -> None:
     for flag, least in (("chunk_size", 1), ("size", 1), ("mirror", 0), ("crop_border", 0), ("overlap", 0)):
         if min(values[flag] or (least,)) < least:
             raise InputError(f"--{flag}", ",".join(map(str, values[flag])), f"{least} or more on every axis")
+    if values["context"] != "none" and (values["mirror"] or values["pad_small"]):
+        raise InputError("--context", f"{values['context']} besides --mirror or --pad_small", "one of them")
+    if values["context"] == "outside" and not values["gs_input"]:
+        raise InputError(
+            "--context", "outside without --gs_input", "none or mirror: of a file, everything is predicted"
+        )
     if values["pad_small"] and values["crop_center"]:
         raise InputError("--pad_small", "--crop_center", "one of them")
+
+
+def _check_names(values: Mapping[str, Any]) -> None:
+    """Refuse names that lead out of their folders."""
+    for flag in ("test_ids", "data_names"):
+        for name in values[flag] or ():
+            inside(f"--{flag}", name)
+    for flag in ("out_prefix", "out_tag"):
+        if {"/", "\0"} & set(values[flag]):
+            raise InputError(f"--{flag}", values[flag], "a part of a file's name, without /")

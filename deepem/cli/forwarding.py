@@ -83,7 +83,9 @@ class PatchOptions(Group):
 
     title = "patches and blending"
     overlap: tuple[float, float, float] = flag(
-        (0.5, 0.5, 0.5), "overlap of output patches in voxels, or below 1 as a fraction", metavar="Z,Y,X"
+        (0.5, 0.5, 0.5),
+        "overlap of output patches in voxels, or below 1 as a fraction; default: 0 where that leaves no seam",
+        metavar="Z,Y,X",
     )
     stride: tuple[float, float, float] | None = flag(None, "stride of patches, in place of --overlap", metavar="Z,Y,X")
     blend: str = flag("bump", "bump, mean, precomputed (as bump), or '' for none")
@@ -98,6 +100,11 @@ class PatchOptions(Group):
     )
     variance: bool = flag(False, "also write the variance over --test_aug")
     force_crop: Vec3 | None = flag(None, "keep only the centre of each output patch", read=words.size, metavar="Z,Y,X")
+    context: Literal["none", "mirror", "outside"] = flag(
+        "none",
+        "what a network sees beyond the border, whose output is smaller than its patch: nothing, so that the output is "
+        "smaller too; the volume's reflection; or, outside --begin and --end, the volume itself where it goes on",
+    )
     mirror: Vec3 | None = flag(None, "pad the input by half of this on each side, by reflection", metavar="Z,Y,X")
     pad_small: bool = flag(False, "pad volumes smaller than a patch, by reflection")
     crop_border: Vec3 | None = flag(None, "cut half of this off each side of the output", metavar="Z,Y,X")

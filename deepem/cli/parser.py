@@ -2,7 +2,8 @@
 
 The words are read twice. The first reading knows the program's own flags and so learns which plug-ins are named. The
 second also knows the plug-ins' flags. Between the two, a program may replace defaults: `forward.py` reads the
-checkpoint there and takes what the network was trained with.
+checkpoint there and takes what the network was trained with. Settings in the YAML files of --config are read as words
+that stand before those of the command line.
 """
 
 from __future__ import annotations
@@ -10,24 +11,25 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
-from deepem.cli import argfile, signatures
+from deepem.cli import argfile, config_file, config_places, config_text, config_words, schema, signatures
+from deepem.cli.arguments import argument_of, help_of
 from deepem.cli.flags import REQUIRED, Flag, Group, GroupT, filled, flags_of
-from deepem.cli.plugins import KINDS, load
-from deepem.cli.public import PUBLIC
-from deepem.cli.words import SHIELD, text, words_of
-from deepem.utils.errors import InputError, of_environment, warn
+from deepem.cli.naming import PLUG_IN_FLAGS, with_dashes
+from deepem.cli.plugins import load
+from deepem.cli.public import refuse_unknown
+from deepem.cli.words import SHIELD, text
+from deepem.utils.errors import InputError, of_environment
 from deepem.utils.exit_codes import BAD_INPUT
 from deepem.utils.terminal import lasting_streams
 
-PLUG_IN_FLAGS = {row.flag.lstrip("-"): kind for kind, row in KINDS.items()}
-"""Flag that names plug-ins -> their kind."""
+PROGRAMS_OF_FILES = {"run.py": "train", "forward.py": "forward"}
+"""Program as errors name it -> its heading in files of settings."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,9 @@ class Parser(argparse.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         self.flags: dict[str, Flag] = {}
+        self.titles: dict[str, list[Flag]] = {}
+        self.program = PROGRAMS_OF_FILES.get(prog, prog.removeprefix("deepem "))
+        self.files: dict[str, list[config_file.Setting]] = {}
 
     def add_group(self, group: type[Group]) -> None:
         """Add the flags of a group under its title."""
@@ -78,8 +83,9 @@ class Parser(argparse.ArgumentParser):
         group = self.add_argument_group(title)
         for flag in flags:
             self.flags[flag.name] = flag
+            self.titles.setdefault(title, []).append(flag)
             names = [*([flag.short] if flag.short else []), f"--{flag.name}"]
-            group.add_argument(*names, dest=flag.name, help=_help_of(flag), **_argument(flag))
+            group.add_argument(*names, dest=flag.name, help=help_of(flag), **argument_of(flag))
 
     def read(
         self,
@@ -99,20 +105,24 @@ class Parser(argparse.ArgumentParser):
             SystemExit: after --help.
         """
         shielded = _shield(sys.argv[1:] if words is None else words)
-        self.add_argument("-h", "--help", action="store_true", help="show this text and exit")
+        self._add_own()
         own = set(self.flags)
         first, _ = self._typed(shielded)
-        wants_help = first.pop("help", False)
+        wants_help, wants_schema, wants_config = (first.pop(n, False) for n in ("help", "schema", "print_config"))
+        wants_help = wants_help or wants_schema
         replaced = {} if wants_help else between(self.defaults() | first)
         named = _plug_in_words(self.defaults() | dict(replaced) | first)
         modules = self._add_plug_ins(named, own, loaded=not wants_help)
         plug_ins = set(self.flags) - own
         extend(self, [module for kind, _, module in modules if kind == "dataset"])
         if wants_help:
-            self.print_help()
+            sys.stdout.write(schema.schema(self.program, self.titles)) if wants_schema else self.print_help()
             raise SystemExit(0)
-        typed, unknown = self._typed(shielded)
-        _refuse_unknown(unknown)
+        typed, unknown = self._typed(shielded, final=True)
+        refuse_unknown(unknown)
+        if typed.pop("print_config", False) or wants_config:
+            sys.stdout.write(config_text.as_yaml(typed, self.flags, defaults=True))
+            raise SystemExit(0)
         replaced = {name: value for name, value in replaced.items() if name in self.flags}
         values = self.defaults() | replaced | typed
         self._require(values)
@@ -125,14 +135,25 @@ class Parser(argparse.ArgumentParser):
             InputError: a value that cannot be used, or a required flag that is not there.
             SystemExit: after --help.
         """
-        self.add_argument("-h", "--help", action="store_true", help="show this text and exit")
+        self._add_own()
         typed, rest = self._typed(_shield(words))
-        if typed.pop("help", False):
-            self.print_help()
+        wants_help, wants_schema, wants_config = (typed.pop(n, False) for n in ("help", "schema", "print_config"))
+        if wants_help or wants_schema:
+            sys.stdout.write(schema.schema(self.program, self.titles)) if wants_schema else self.print_help()
             raise SystemExit(0)
         values = self.defaults() | typed
         self._require(values)
-        return values, [text(word) for word in rest]
+        files = config_places.files_of(words)
+        kept = [*(["--config", *files] if files else []), *(["--print_config"] if wants_config else [])]
+        return values, [text(word) for word in (*rest, *kept)]
+
+    def _add_own(self) -> None:
+        """Add what every program takes."""
+        group = self.add_argument_group("help and files of settings")
+        group.add_argument("-h", "--help", action="store_true", help="show this text and exit")
+        group.add_argument("--config", nargs="+", metavar="FILE", help="YAML files of settings; later ones win")
+        group.add_argument("--print_config", action="store_true", help="write what is set as YAML, and exit")
+        group.add_argument("--schema", action="store_true", help="write a JSON schema of such files, and exit")
 
     def _require(self, values: Mapping[str, Any]) -> None:
         for name in (name for name, value in values.items() if value is REQUIRED):
@@ -142,9 +163,24 @@ class Parser(argparse.ArgumentParser):
         """The declared defaults."""
         return {name: flag.default for name, flag in self.flags.items()}
 
-    def _typed(self, words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    def _typed(self, words: Sequence[str], *, final: bool = False) -> tuple[dict[str, Any], list[str]]:
+        """The values that were typed, in files of settings or on the command line; the words that are not known."""
         namespace, unknown = self.parse_known_args(words)
-        return vars(namespace), unknown
+        typed = vars(namespace)
+        files = typed.pop("config", ())
+        if not files:
+            return typed, unknown
+        key = " ".join(files)
+        if key not in self.files:
+            self.files[key] = config_file.of_program(config_file.read(files), self.program)
+
+        def read(words: list[str]) -> Mapping[str, Any]:
+            found, rest = self.parse_known_args(words)
+            if rest:
+                raise InputError(words[0], f"{len(words) - 1} values", f"{len(words) - 1 - len(rest)}")
+            return vars(found)
+
+        return config_words.values(self.files[key], self.flags, read, final=final) | typed, unknown
 
     def _add_plug_ins(
         self, named: Sequence[tuple[str, str]], own: set[str], *, loaded: bool
@@ -189,37 +225,6 @@ class Parser(argparse.ArgumentParser):
         raise InputError(where, words or message, "another value")
 
 
-def _argument(flag: Flag) -> dict[str, Any]:
-    """What argparse needs to know of a flag."""
-    if flag.is_switch:
-        return {"action": argparse.BooleanOptionalAction if flag.negatable else "store_true"}
-    form = flag.form
-    assert form is not None, flag.name
-    made: dict[str, Any] = {"type": form.read, "metavar": flag.metavar or form.metavar}
-    if form.many is not None:
-        made |= {"nargs": form.many, "action": _gathering(form.gather)}
-    return made
-
-
-def _gathering(gather: Callable[[list[Any]], Any]) -> type[argparse.Action]:
-    """An action that stores what becomes of the values of several words."""
-
-    class Gather(argparse.Action):
-        def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
-            setattr(namespace, self.dest, gather(values))
-
-    return Gather
-
-
-def _help_of(flag: Flag) -> str:
-    """A flag's help with its default, unless there is none worth telling."""
-    told = (flag.help or f"of {Path(flag.source).stem}").replace("%", "%%")
-    if flag.default in (None, False, "", [], (), REQUIRED) or "(default" in told:
-        return told
-    shown = " ".join(words_of(flag.default)) if not isinstance(flag.default, bool) else "on"
-    return f"{told} (default: {shown.replace('%', '%%')})"
-
-
 def _refuse_clash(flag: Flag, own: set[str], other: Flag | None) -> None:
     """Refuse a plug-in's flag that the program has, or that another plug-in has with another meaning."""
     if flag.name in own:
@@ -247,26 +252,6 @@ def _shield(words: Sequence[str]) -> list[str]:
     return [SHIELD + word if re.match(r"-[\d.]", word) else word for word in words]
 
 
-def _refuse_unknown(rest: Sequence[str]) -> None:
-    """Warn of public flags that no chosen module takes; refuse everything else that was not understood."""
-    follow = 0
-    for shielded in rest:
-        word = text(shielded)
-        if not shielded.startswith("-"):
-            if not follow:
-                raise InputError(word.strip(), "a word that belongs to no flag", "--FLAG VALUE")
-            follow -= 1
-            continue
-        name = word.split("=")[0].lstrip("-").replace("-", "_")
-        name = name.removeprefix("no_") if name != "no_autotune" else name
-        if name not in PUBLIC:
-            where = signatures.takers(name)
-            wants = f"a module that does: {' or '.join(where[:4])}" if where else "a flag of --help"
-            raise InputError(word, "a flag that no chosen module takes" if where else "an unknown flag", wants)
-        warn(f"{word}: no chosen module takes it; ignored")
-        follow = 0 if "=" in word else PUBLIC[name]
-
-
 def read_group(program: str, doc: str | None, group: type[GroupT], words: Sequence[str], example: str) -> GroupT:
     """Read the command line of a program with a single group of flags.
 
@@ -286,8 +271,14 @@ def read_group(program: str, doc: str | None, group: type[GroupT], words: Sequen
     return filled(group, parser.read(words).values)
 
 
+def leading(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The words before the first flag or file of arguments, and the others."""
+    first = next((i for i, word in enumerate(words) if word.startswith(("-", "@"))), len(words))
+    return list(words[:first]), list(words[first:])
+
+
 @contextmanager
-def one_line_errors(program: str) -> Iterator[set[str]]:
+def one_line_errors(program: str, typed: Sequence[str] | None = None) -> Iterator[set[str]]:
     """Turn an InputError, or a refusal of the system, into one line on stderr and exit code 2.
 
     Any other error keeps its traceback. Within, what is printed never ends the program.
@@ -297,6 +288,8 @@ def one_line_errors(program: str) -> Iterator[set[str]]:
 
     Args:
         program: Begins the line.
+        typed: The command line, or None for that of the process. Where a file of settings gave the flag, the line
+            names the file and line.
     """
     flags = set[str]()
     with lasting_streams():
@@ -306,19 +299,9 @@ def one_line_errors(program: str) -> Iterator[set[str]]:
             told = error if isinstance(error, InputError) else of_environment(error)
             if told is None:
                 raise
+            heading = PROGRAMS_OF_FILES.get(program, program.removeprefix("deepem "))
+            told = config_places.explained(told, heading, sys.argv[1:] if typed is None else typed)
             line = " ".join(f"{with_dashes(told.where, flags)}: got {told.got}, wants {told.wants}".split("\n"))
             sys.stderr.write(f"{program}: error: {line}\n")
             sys.stderr.flush()
             raise SystemExit(BAD_INPUT) from None
-
-
-def with_dashes(where: str, flags: Collection[str]) -> str:
-    """What an error names, as the command line knows it: ``fov (or inputsz)`` becomes ``--fov (or --inputsz)``.
-
-    A plug-in keeps its name behind its flag: ``model rsunet`` becomes ``--model rsunet``.
-    """
-    names = re.findall(r"[A-Za-z_]\w*", where)
-    if names and all(name in flags or name == "or" for name in names) and re.fullmatch(r"[\w ,()]+", where):
-        return re.sub(r"[A-Za-z_]\w*", lambda name: name[0] if name[0] == "or" else f"--{name[0]}", where)
-    first, _, rest = where.partition(" ")
-    return f"--{where}" if rest and first in flags and first in PLUG_IN_FLAGS else where

@@ -36,11 +36,19 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of plug-in: the flag that names it, where short names live, and what a module of it must offer."""
+    """A kind of plug-in: the flag that names it, where short names live, and what a module of it must offer.
+
+    Attributes:
+        flag: The flag.
+        package: The package of short names.
+        offers: Name -> how it is written; the first is the entry function.
+        instead: The function that a module may offer in place of the entry function.
+    """
 
     flag: str
     package: str
     offers: Mapping[str, str]
+    instead: str | None = None
 
     @property
     def entry(self) -> str:
@@ -56,6 +64,7 @@ KINDS: dict[str, Kind] = {
             "load_data": "load_data(data_dir, data_ids=None, *, class_keys, labels)",
             "data_info": "data_info, a dict or list that names the ids",
         },
+        instead="get_items",
     ),
     "sampler": Kind(
         "--sampler",
@@ -108,7 +117,7 @@ class PlugIn:
 
     def create(self, *arguments: Any, **filled_in: Any) -> Any:
         """Call its entry function with its flags."""
-        entry = getattr(self.module, KINDS[self.kind].entry)
+        entry = entry_of(self.kind, self.module)
         with self.calling():
             return entry(*arguments, **filled_in, **self.flags)
 
@@ -158,9 +167,20 @@ def load(kind: str, name: str) -> ModuleType:
         wants = f"{instead}; `deepem help migrate` lists what took whose place"
         raise InputError(f"{row.flag} {name}", f"an import of {error.name}, of the public DeepEM", wants) from error
     for attribute, signature in row.offers.items():
-        if not hasattr(module, attribute):
+        if not hasattr(module, attribute) and not (attribute == row.entry and _offers_instead(row, module)):
             raise InputError(f"{row.flag} {name}", f"a module without {attribute}", signature)
     return module
+
+
+def entry_of(kind: str, module: ModuleType) -> Any:
+    """The entry function of a plug-in."""
+    row = KINDS[kind]
+    name = row.instead if row.instead and _offers_instead(row, module) else row.entry
+    return getattr(module, name)
+
+
+def _offers_instead(row: Kind, module: ModuleType) -> bool:
+    return row.instead is not None and not hasattr(module, row.entry) and hasattr(module, row.instead)
 
 
 def require_own(kind: str, word: str | None, where: object) -> None:
@@ -196,7 +216,8 @@ def locate(kind: str, name: str) -> str | None:
             return known or byfile.import_name(path)
         public = re.search(rf"{package.replace('.', '/')}/(.+?)(\.py)?$", path.as_posix())
         name = public.group(1).replace("/", ".") if public else ""
-    for candidate in (f"{package}.{name}", name):
+    importable = name.replace("-", "_")  # some of DeepEM's own modules have names that cannot be imported
+    for candidate in (f"{package}.{name}", name, f"{package}.{importable}", importable):
         if name and _exists(candidate):
             return candidate
     short = name.removeprefix(f"{package}.")
@@ -238,9 +259,8 @@ def short_name(name: str) -> str:
 def siblings(kind: str) -> list[str]:
     """Short names of the modules of a kind that come with deepem."""
     folder = ROOT.joinpath(*KINDS[kind].package.split(".")[1:])
-    entry = re.compile(
-        rf"^(def|class) {KINDS[kind].entry}\b|^{KINDS[kind].entry} =|import .*\b{KINDS[kind].entry}\b", re.M
-    )
+    names = "|".join(filter(None, (KINDS[kind].entry, KINDS[kind].instead)))
+    entry = re.compile(rf"^(def|class) ({names})\b|^({names}) =|import .*\b({names})\b", re.M)
     return [
         ".".join(path.relative_to(folder).with_suffix("").parts)
         for path in sorted(folder.rglob("*.py"))

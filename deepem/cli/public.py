@@ -1,6 +1,13 @@
 """Flags of the public DeepEM that belong to plug-ins here, or to nothing any more."""
 
+from __future__ import annotations
+
 import sys
+from collections.abc import Sequence
+
+from deepem.cli import signatures
+from deepem.cli.words import text
+from deepem.utils.errors import InputError, warn
 
 PUBLIC = {
     **dict.fromkeys(("recompute", "flip", "grayscale", "warping", "interp", "lost", "random"), 0),
@@ -10,3 +17,23 @@ PUBLIC = {
 }
 """Flag -> the most words that can follow it. Public files of arguments pass all of them to every program, so a flag
 that no chosen module takes is a warning and no error."""
+
+
+def refuse_unknown(rest: Sequence[str]) -> None:
+    """Warn of public flags that no chosen module takes; refuse everything else that was not understood."""
+    follow = 0
+    for shielded in rest:
+        word = text(shielded)
+        if not shielded.startswith("-"):
+            if not follow:
+                raise InputError(word.strip(), "a word that belongs to no flag", "--FLAG VALUE")
+            follow -= 1
+            continue
+        name = word.split("=")[0].lstrip("-").replace("-", "_")
+        name = name.removeprefix("no_") if name != "no_autotune" else name
+        if name not in PUBLIC:
+            where = signatures.takers(name)
+            wants = f"a module that does: {' or '.join(where[:4])}" if where else "a flag of --help"
+            raise InputError(word, "a flag that no chosen module takes" if where else "an unknown flag", wants)
+        warn(f"{word}: no chosen module takes it; ignored")
+        follow = 0 if "=" in word else PUBLIC[name]

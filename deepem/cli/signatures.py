@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import Any
 
 from deepem.cli.flags import Flag
-from deepem.cli.plugins import KINDS, load, locate, siblings
+from deepem.cli.plugins import KINDS, entry_of, load, locate, siblings
 from deepem.cli.words import ALLOWED
 from deepem.utils.errors import InputError
 
@@ -29,7 +29,7 @@ FILLED_IN = frozenset(
 
 def flags(kind: str, module: ModuleType) -> list[Flag]:
     """The flags of a plug-in: the keyword-only parameters of its entry function that the machinery does not fill in."""
-    function = getattr(module, KINDS[kind].entry)
+    function = entry_of(kind, module)
     return list(_flags_of(function, str(module.__file__)))
 
 
@@ -42,7 +42,8 @@ def flags_unloaded(kind: str, name: str) -> list[Flag]:
     spec = importlib.util.find_spec(target) if target else None
     if spec is None or spec.origin is None:
         return flags(kind, load(kind, name))
-    function = _stub(Path(spec.origin).read_text(encoding="utf-8"), KINDS[kind].entry)
+    row, source = KINDS[kind], Path(spec.origin).read_text(encoding="utf-8")
+    function = _stub(source, row.entry) or (_stub(source, row.instead) if row.instead else None)
     return flags(kind, load(kind, name)) if function is None else list(_flags_of(function, spec.origin))
 
 

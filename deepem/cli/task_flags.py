@@ -67,7 +67,8 @@ def _shape_flags(task: Task) -> list[Flag]:
     """The flags that say how many channels or classes a task has, and how its classes weigh."""
     found = []
     if task.settable:
-        told = f"output channels of --{task.flag}" + (f" (default: {task.channels})" if task.channels else "")
+        counted = "output channels" if task.channels_flag.endswith("num_channels") else "classes"
+        told = f"{counted} of --{task.flag}" + (f" (default: {task.channels})" if task.channels else "")
         found.append(Flag(task.channels_flag, int | None, None, told, read=words.counting, metavar="N"))
     if task.weights_flag:
         told = f"weight of each class of --{task.flag} in the loss (default: 1 each)"

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from deepem import tasks
-from deepem.cli import argfile, plugins
+from deepem.cli import argfile, config_text, plugins
 from deepem.cli.flags import Flag, filled, groups_of
 from deepem.cli.parser import Given, Parser
 from deepem.cli.task_flags import EDGES, TaskOptions, add_rows_of_datasets, rows_with, task_options, weight_flags
@@ -51,7 +51,10 @@ def options_of(given: Given, flags: Mapping[str, Flag]) -> TrainOptions:
     values = _completed(given.values, chosen)
     groups: dict[str, Any] = {name: filled(group, values) for name, group in groups_of(TrainOptions).items()}
     lines = tuple(argfile.in_words(values, flags))
-    return TrainOptions(tasks=chosen, plug_in_flags=given.plug_in_flags, typed=given.typed, lines=lines, **groups)
+    settings = config_text.as_yaml(values, flags)
+    return TrainOptions(
+        tasks=chosen, plug_in_flags=given.plug_in_flags, typed=given.typed, lines=lines, settings=settings, **groups
+    )
 
 
 def _require_data(values: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -72,6 +75,10 @@ def _completed(values: Mapping[str, Any], chosen: TaskOptions) -> dict[str, Any]
         done["lr_until"] = done["lr_until"] or done["max_iter"]
     if done["lr_schedule"] == "step" and not done["lr_steps"]:
         raise InputError("--lr_schedule", "step without --lr_steps", "the steps at which the rate falls")
+    for name in ("loss", "margin0", "margin1", "class_balancing"):
+        known = {task.flag for task in chosen.chosen}
+        if isinstance(done[name], Mapping) and (other := [flag for flag in done[name] if flag and flag not in known]):
+            raise InputError(f"--{name}", other[0], f"chosen tasks: {', '.join(sorted(known))}")
     if done["test"]:
         done |= {name: min(value, done[name]) for name, value in SHORT_TRIAL.items()}
     return done

@@ -31,6 +31,20 @@ def _scale(word: str) -> tuple[str, float]:
     return name, float(words.non_negative(factor))
 
 
+def _intensity(word: str) -> Any:
+    """Read ``none``, ``percentile``, or the grey values ``LOW,HIGH`` that become 0 and 1."""
+    given = words.text(word).strip()
+    if given in ("none", "percentile"):
+        return given
+    try:
+        low, high = (words.number(part) for part in given.split(","))
+    except (ValueError, argparse.ArgumentTypeError):
+        low = high = 0.0
+    if not low < high:
+        raise argparse.ArgumentTypeError(f"got {given}, wants LOW,HIGH with LOW < HIGH, percentile, or none")
+    return low, high
+
+
 @dataclass(frozen=True)
 class DataOptions(Group):
     """Where samples come from."""
@@ -53,6 +67,12 @@ class DataOptions(Group):
     )  # fmt: skip
     sampler: str = flag("basic", "sampler module", metavar="MODULE")
     augment: str | None = flag(None, "augmentation recipe", metavar="MODULE")
+    intensity: list[Any] = flag(
+        ["none"], "grey values that become 0 and 1, for images that are not bytes: LOW,HIGH (of each channel), "
+        "percentile, or none", read=_intensity, metavar="LOW,HIGH", many="+", older=["none"],
+    )  # fmt: skip
+    percentiles: tuple[float, float] = flag((0.5, 99.5), "those of --intensity percentile, in per cent")
+    percentiles_of: Literal["train", "volume"] = flag("train", "of all voxels to train on, or of each volume")
     modifier: str | None = flag(None, "module that changes batches on the device, in training only", metavar="MODULE")
 
 
@@ -77,7 +97,7 @@ class RunOptions(Group):
     title = "run"
     exp_name: str | None = flag(None, "folder under experiments/ (default: <dataset>_<tasks>)", resume=FREE)
     max_iter: int = flag(1_000_000, "optimiser steps in all", read=words.counting, metavar="N", resume=FREE)
-    batch_size: int = flag(1, "samples per step", read=words.counting, metavar="N")
+    batch_size: int = flag(1, "samples per step, over all processes or GPUs together", read=words.counting, metavar="N")
     seed: int = flag(0, "decides every sample and the initial weights", read=words.natural)
     pretrain: str | None = flag(
         None, "start from those weights of this checkpoint that match", metavar="FILE", resume=FREE
@@ -90,12 +110,25 @@ class LossOptions(Group):
     """How losses are computed."""
 
     title = "loss"
-    loss: Literal["BCELoss", "MSELoss"] = flag("BCELoss", "criterion of affinities")
+    loss: Any = flag(
+        "BCELoss", "criterion of affinities, BCELoss or MSELoss; of other tasks: mit=MSELoss",
+        read=words.per_task(words.one_of("BCELoss", "MSELoss")), metavar="[TASK=]NAME", many="+",
+        gather=words.by_task,
+    )  # fmt: skip
     size_average: bool = flag(False, "take the mean over voxels instead of the sum")
-    margin0: float = flag(0.0, "margin of target 0", read=words.fraction, metavar="M")
-    margin1: float = flag(0.0, "margin of target 1", read=words.fraction, metavar="M")
+    margin0: Any = flag(
+        0.0, "margin of target 0, of all tasks or mit=0.1",
+        read=words.per_task(words.fraction), metavar="[TASK=]M", many="+", gather=words.by_task,
+    )  # fmt: skip
+    margin1: Any = flag(
+        0.0, "margin of target 1, of all tasks or mit=0.1",
+        read=words.per_task(words.fraction), metavar="[TASK=]M", many="+", gather=words.by_task,
+    )  # fmt: skip
     inverse: bool = flag(False, "use margins to smooth the labels instead of masking what lies within them")
-    class_balancing: bool = flag(False, "balance cut and uncut edges of affinities")
+    class_balancing: Any = flag(
+        False, "balance cut and uncut edges of affinities; with names, the two classes of these tasks",
+        read=words.task_on, metavar="TASK", many="*", gather=words.by_task_or_on,
+    )  # fmt: skip
     default_aux: bool = flag(False, "use no margins for tasks other than affinities")
 
 
@@ -167,6 +200,13 @@ class LogOptions(Group):
     eval_intv: int = flag(1000, "evaluate every N steps", read=words.counting, metavar="N", resume=FREE)
     eval_iter: int = flag(100, "samples per evaluation", read=words.counting, metavar="N", resume=FREE)
     no_eval: bool = flag(False, "evaluate in train mode", resume=FREE)
+    eval_segment: str | None = flag(
+        None, "predict, segment and score the whole of this volume now and then", metavar="ID", resume=FREE
+    )
+    eval_segment_intv: int = flag(10_000, "do that every N steps", read=words.counting, metavar="N", resume=FREE)
+    best_by: Literal["loss", "arand", "voi", "f1", "auc", "iou"] = flag(
+        "loss", "best.chkpt follows the loss on --val_ids, or this score of --eval_segment", resume=FREE
+    )
     chkpt_intv: int = flag(10_000, "save a checkpoint every N steps", read=words.counting, metavar="N", resume=FREE)
     chkpt_num: int = flag(
         0, "resume from this checkpoint; 0: from the newest", read=words.natural, metavar="N", resume=FREE
@@ -181,6 +221,10 @@ class LogOptions(Group):
     change: list[str] | None = flag(
         None, "flags that may differ from those that the run was started with", metavar="FLAG", many="+", resume=FREE
     )
+
+    def segments_after(self, iteration: int) -> bool:
+        """Whether the whole of a volume is to be scored after an iteration."""
+        return self.eval_segment is not None and iteration % self.eval_segment_intv == 0
 
 
 @dataclass(frozen=True)
@@ -248,6 +292,8 @@ class TrainOptions:
     typed: frozenset[str]
     lines: tuple[str, ...]
     """The command line as lines of an @file."""
+    settings: str = ""
+    """The same as a YAML file for --config."""
 
     @property
     def inputsz(self) -> Vec3:

@@ -219,15 +219,29 @@ def _dict(kind: Any) -> Form | None:
     return Form(read, f"NAME={form.metavar}", "*", dict)
 
 
+def takes_mapping(form: Form | None) -> bool:
+    """Whether a flag's value is a mapping: JSON, or NAME=VALUE several times."""
+    return form is not None and (form.metavar == "JSON" or str(form.metavar).startswith("NAME="))
+
+
 def words_of(value: Any) -> list[str]:
     """The words after a flag that give a value again."""
+    if value is True:  # of a flag that may also name what it switches on
+        return []
     if isinstance(value, Mapping):
-        return [f"{name}={_word(inner)}" for name, inner in value.items()]
+        return [_named(name, inner) for name, inner in value.items()]
     if isinstance(value, list):
         if value and all(isinstance(inner, list) for inner in value):
             return [word for inner in value for word in (SLASH, *map(_word, inner))][1:]
         return [_word(inner) for inner in value]
     return [_word(value)]
+
+
+def _named(name: str, value: Any) -> str:
+    """A value by name as one word: ``name=x``, a name alone that is on, or a value without a name."""
+    if value is True:
+        return name
+    return f"{name}={_word(value)}" if name else _word(value)
 
 
 def _word(value: Any) -> str:
@@ -237,3 +251,29 @@ def _word(value: Any) -> str:
     if not isinstance(value, (list, tuple)):
         return str(value)
     return ("=" if value and isinstance(value[0], str) else ",").join(map(str, value))
+
+
+def per_task(read: Read) -> Read:
+    """Make a reader of ``VALUE``, for all tasks that are not named, or ``TASK=VALUE``: (flag or "", value)."""
+
+    def convert(word: str) -> tuple[str, Any]:
+        name, _, value = text(word).strip().rpartition("=")
+        return name, read(value)
+
+    return convert
+
+
+def task_on(word: str) -> tuple[str, bool]:
+    """Read the flag of a task for which something is switched on."""
+    return text(word).strip(), True
+
+
+def by_task(pairs: Sequence[tuple[str, Any]]) -> Any:
+    """One value where no task is named, else the values by task."""
+    found = dict(pairs)
+    return found[""] if [*found] == [""] else found
+
+
+def by_task_or_on(pairs: Sequence[tuple[str, Any]]) -> Any:
+    """True where no task is named, else the tasks."""
+    return by_task(pairs) if pairs else True

@@ -10,7 +10,7 @@ import numpy as np
 from deepem.data.transform.base import Apply, Spec
 from deepem.utils.errors import InputError
 
-AUGMENTATION, SAMPLER = "--augment", "--sampler"
+AUGMENTATION, SAMPLER = "augment", "sampler"
 
 
 def told(value: object) -> str:

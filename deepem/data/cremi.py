@@ -1,4 +1,9 @@
-"""CREMI's file of sample B as volumes of `deepem.data.dataset.flyem.cremi_b`, at 8 nm in plane."""
+"""CREMI's files as volumes: sample B at 8 nm in plane, as `flyem.cremi_b` reads it, or any sample as it is.
+
+A file has ``volumes/raw``. Unless it is a test sample, it also has ``volumes/labels/neuron_ids`` and ``clefts``, whose
+attribute ``offset`` says in nanometres where they begin in the image, and the pre- and postsynaptic sites of synapses
+as points under ``annotations``, in nanometres from its own ``offset``.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +15,18 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from deepem.data.truth_folder import eroded, masks
+from deepem.data.borders import eroded
+from deepem.data.convert import smallest
+from deepem.data.truth_folder import masks
 from deepem.utils.errors import InputError
 
 PAD = (16, 256, 256)
 """Unlabelled voxels (z, y, x) on each side, at 8 nm in plane."""
+
+RADIUS_NM = 60.0
+"""Of the balls that are drawn around synaptic sites."""
+
+SITES = {"presynaptic_site": 1, "postsynaptic_site": 2}
 
 NOTHING = np.uint64(2**64 - 1)
 """What CREMI writes where there is no cleft, or no neuron."""
@@ -40,9 +52,73 @@ def convert(hdf: Path, pad: tuple[int, int, int] = PAD, glia_ids: Sequence[int] 
         out["glia"] = np.isin(out["seg"], glia_ids).astype(np.uint8)
     out["seg"] = out["seg"].astype(np.uint32) if out["seg"].max(initial=0) < 2**32 else out["seg"]
     out["seg_d3_b0"] = eroded(out["seg"])
-    shape = out["img"].shape
+    return {**out, **_masks(out["img"].shape, pad)}
+
+
+def convert_whole(hdf: Path, pad: tuple[int, int, int] = (0, 0, 0), radius_nm: float = RADIUS_NM) -> dict[str, Any]:
+    """A sample as it is, at 4 nm in plane, (Z, Y, X): img, and of one with labels also these.
+
+    seg and seg_d3_b0; syn, 1 in clefts; partners, 1 within a radius of presynaptic and 2 of postsynaptic sites; and
+    msk_train and msk_val. What lies around the labels in CREMI's padded files fills `pad`, as far as it goes.
+
+    Raises:
+        InputError: the file cannot be read, or is none of CREMI's.
+    """
+    try:
+        with h5py.File(hdf, "r") as top:
+            raw = dataset(top, hdf, "volumes/raw")
+            if "volumes/labels/neuron_ids" not in top:
+                return {"img": image(raw, [(0, n) for n in raw.shape], pad, 1)}
+            ids = dataset(top, hdf, "volumes/labels/neuron_ids")
+            box = labelled(hdf, raw, ids, even=False)
+            out = {"img": image(raw, box, pad, 1), "seg": smallest(labels(ids, pad, 1))}
+            if "volumes/labels/clefts" in top:
+                found = labels(dataset(top, hdf, "volumes/labels/clefts"), pad, 1)
+                out["syn"] = (found > 0).astype(np.uint8)
+            if "annotations/locations" in top:
+                begin = [low - reach for (low, _), reach in zip(box, pad, strict=True)]
+                out["partners"] = sites(top["annotations"], out["img"].shape, begin, resolution(raw), radius_nm)
+    except (OSError, RuntimeError) as error:
+        raise InputError(hdf, f"a file that cannot be read ({' '.join(str(error).split())})", "CREMI's file") from error
+    out["seg_d3_b0"] = eroded(out["seg"])
+    return {**out, **_masks(out["img"].shape, pad)}
+
+
+def _masks(shape: tuple[int, ...], pad: tuple[int, int, int]) -> dict[str, NDArray[Any]]:
     z, y, x = (slice(p, n - p) for p, n in zip(pad, shape, strict=True))
-    return {**out, **masks(shape, (z, y, x))}
+    return masks(shape, (z, y, x))
+
+
+def sites(
+    annotations: Any, shape: tuple[int, ...], begin: Sequence[int], nm: NDArray[np.float64], radius_nm: float
+) -> NDArray[np.uint8]:
+    """Balls around synaptic sites, (Z, Y, X): 1 presynaptic, 2 postsynaptic, the nearer site where both reach.
+
+    Args:
+        annotations: CREMI's group: ``ids``, ``types`` and ``locations`` in nanometres.
+        shape: Of the result.
+        begin: Where it begins, in voxels of the image.
+        nm: Of a voxel.
+        radius_nm: Of the balls.
+    """
+    out, nearest = np.zeros(shape, np.uint8), np.full(shape, np.inf, np.float32)
+    offset = np.asarray(annotations.attrs.get("offset", (0, 0, 0)), float)
+    types = [kind.decode() if isinstance(kind, bytes) else str(kind) for kind in annotations["types"][()]]
+    for kind, location in zip(types, annotations["locations"][()], strict=True):
+        if kind not in SITES:
+            continue
+        centre = (np.asarray(location, float) + offset) / nm - begin
+        low = np.maximum(np.ceil(centre - radius_nm / nm), 0).astype(int)
+        high = np.minimum(np.floor(centre + radius_nm / nm) + 1, shape).astype(int)
+        if (low >= high).any():
+            continue
+        box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+        axes = np.ogrid[box]
+        distance = sum(((axis - c) * n) ** 2 for axis, c, n in zip(axes, centre, nm, strict=True))
+        nearer = (distance <= radius_nm**2) & (distance < nearest[box])
+        out[box][nearer] = SITES[kind]
+        nearest[box][nearer] = distance[nearer]
+    return out
 
 
 def dataset(top: Any, hdf: Path, name: str) -> Any:
@@ -52,36 +128,49 @@ def dataset(top: Any, hdf: Path, name: str) -> Any:
     return top[name]
 
 
-def labelled(hdf: Path, raw: Any, ids: Any) -> list[tuple[int, int]]:
-    """The labelled box in voxels of the image, (begin, end) along z, y, x, with even sides in y and x.
+def resolution(raw: Any) -> NDArray[np.float64]:
+    """(z, y, x) nanometres of a voxel."""
+    return np.asarray(raw.attrs.get("resolution", (40, 4, 4)), np.float64)
+
+
+def labelled(hdf: Path, raw: Any, ids: Any, even: bool = True) -> list[tuple[int, int]]:
+    """The labelled box in voxels of the image, (begin, end) along z, y, x, with `even` sides in y and x.
 
     CREMI says where it begins in nanometres, as the attribute `offset`.
     """
-    nm = np.asarray(raw.attrs.get("resolution", (40, 4, 4)), float)
-    begin = np.rint(np.asarray(ids.attrs.get("offset", (0, 0, 0)), float) / nm).astype(int).tolist()
+    begin = np.rint(np.asarray(ids.attrs.get("offset", (0, 0, 0)), float) / resolution(raw)).astype(int).tolist()
     box = [(b, b + n) for b, n in zip(begin, ids.shape, strict=True)]
     if any(low < 0 or high > whole for (low, high), whole in zip(box, raw.shape, strict=True)):
         raise InputError(hdf, f"labels {ids.shape} from {begin} on", f"a box inside the image, {raw.shape}")
+    if not even:
+        return box
     return [box[0], *((low, low + (high - low) // 2 * 2) for low, high in box[1:])]
 
 
-def image(raw: Any, box: Sequence[tuple[int, int]], pad: tuple[int, int, int]) -> NDArray[Any]:
-    """The image of a box and `pad` voxels of 8 nm around it, averaged over 2x2; mirrored where the file ends."""
+def image(raw: Any, box: Sequence[tuple[int, int]], pad: tuple[int, int, int], factor: int = 2) -> NDArray[Any]:
+    """The image of a box, averaged over factor x factor, and `pad` such voxels around; mirrored where the file ends."""
     index = []
-    for (low, high), reach, whole in zip(box, (pad[0], 2 * pad[1], 2 * pad[2]), raw.shape, strict=True):
+    for (low, high), reach, whole in zip(box, (pad[0], factor * pad[1], factor * pad[2]), raw.shape, strict=True):
         # Which voxels of the file: beyond its ends the order runs backwards.
         wanted = np.arange(low - reach, high + reach) % (2 * whole)
         index.append(np.minimum(wanted, 2 * whole - 1 - wanted))
     sections = []
     for z in index[0]:
-        full = raw[int(z)][np.ix_(index[1], index[2])].astype(np.uint16)
+        plane = raw[int(z)][np.ix_(index[1], index[2])]
+        if factor == 1:
+            sections.append(plane)
+            continue
+        full = plane.astype(np.uint16)
         total = full[0::2, 0::2] + full[0::2, 1::2] + full[1::2, 0::2] + full[1::2, 1::2]
         sections.append(((total + 2) // 4).astype(np.uint8))
     return np.stack(sections)
 
 
-def labels(ids: Any, pad: tuple[int, int, int]) -> NDArray[Any]:
-    """Labels at 8 nm in plane with zeros around: of each 2x2 voxels the most frequent id, of equals the first."""
+def labels(ids: Any, pad: tuple[int, int, int], factor: int = 2) -> NDArray[Any]:
+    """Labels with zeros around: of each 2x2 voxels the most frequent id, of equals the first; or all, by `factor` 1."""
+    if factor == 1:
+        whole = ids[()].astype(np.uint64)
+        return np.pad(np.where(whole == NOTHING, np.uint64(0), whole), [(p, p) for p in pad])
     depth, height, width = (int(n) // f for n, f in zip(ids.shape, (1, 2, 2), strict=True))
     half = np.zeros((depth, height, width), np.uint64)
     for z in range(depth):

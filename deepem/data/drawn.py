@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepem.data.facts import Facts, Held, Known, block_counts
-from deepem.data.scan import facts_of
+from deepem.data.scan import facts_of, pieces_of
 from deepem.io.lazy import Lazy, as_lazy
 from deepem.io.stored import floats
 from deepem.utils.errors import InputError, warn
@@ -38,11 +38,12 @@ class Storing:
 
     Attributes:
         how: ``cast`` to the type; ``bytes``, taken as they are; ``clip`` to TOP_CLASS; ``positive``, 1 above 0;
-            ``grey``, floats from 0 to 1, refused where they are not.
+            ``grey``, floats from 0 to 1, refused where they are not; ``share``, bytes over 255; ``known``, 0 at -1
+            and 1 elsewhere.
         dtype: What they become.
     """
 
-    how: Literal["cast", "bytes", "clip", "positive", "grey"]
+    how: Literal["cast", "bytes", "clip", "positive", "grey", "share", "known"]
     dtype: np.dtype[Any]
 
     def __call__(self, array: Array) -> Array:
@@ -51,6 +52,11 @@ class Storing:
             return np.ascontiguousarray(array).view(np.uint8)
         if self.how in ("cast", "grey"):
             return np.ascontiguousarray(array, dtype=self.dtype)
+        if self.how == "share":
+            return np.asarray(np.divide(array, np.float32(TOP_CLASS), dtype=np.float32))
+        if self.how == "known":
+            there: Array = (array != -1).astype(self.dtype)
+            return there
         out = np.empty(array.shape, self.dtype)
         for index in np.ndindex(array.shape[:2]):  # section by section: temporaries stay small
             part = array[index]
@@ -152,6 +158,14 @@ class Drawn:
         """The voxels that are not 0 in each cube, as `deepem.data.facts.block_counts` counts them."""
         assert self._factor is None, "no location is drawn from a product"
         return self.facts.blocks
+
+    def blocks(self) -> Iterator[Array]:
+        """All of it, in blocks (C, z, y, x) of whole chunks, from disk."""
+        return (self.storing(piece) for _, piece in pieces_of(self.lazy))
+
+    def min(self) -> Any:
+        """The least value that is stored in the file."""
+        return self.facts.low
 
     def max(self) -> Any:
         """The greatest value."""

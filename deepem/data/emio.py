@@ -10,21 +10,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
+from deepem.data.table import ALWAYS, folder_of, load_row, present
 from deepem.io.files import imread, imsave
 from deepem.io.format import MAIN
-from deepem.io.formats import FORMATS, format_of, split_path
+from deepem.io.formats import FORMATS, split_path
 from deepem.io.lazy import Lazy, lazily
 from deepem.utils.errors import InputError
 
 __all__ = ["ALWAYS", "MAIN", "SUFFIXES", "Lazy", "imread", "imsave", "lazily", "load_files", "split_path"]
 
 SUFFIXES = {row.name.lower(): row.suffixes for row in FORMATS if row.suffixes}
-
-ALWAYS = ("img", "msk", "msk_train", "msk_val")
-"""Keys of a volume that are read whatever the labels wanted."""
 
 
 def load_files(
@@ -42,7 +39,11 @@ def load_files(
     Args:
         table: Id -> row. A row gives the file of each array, under the key that `load_data` gives it (``img``,
             labels, ``msk`` or ``msk_train`` and ``msk_val``, ``<label>_msk``), and ``loc``. Files are relative to the
-            row's ``dir``, and that to `data_dir`; a row without it lies in `data_dir` itself.
+            row's ``dir`` (of several, the first that is there), and that to `data_dir`; a row without it lies in
+            `data_dir` itself. In place of a file may stand what `deepem.data.table` has for files whose numbers mean
+            something else. ``soft`` names the labels that are targets in [0, 1]. A row ``{"members": table}`` is a
+            superset of the members whose folders exist. ``label_factor`` is (z, y, x) voxels of the labels per voxel of
+            the image.
         data_dir: The folder of the datasets.
         data_ids: The ids to read, by default all.
         labels: The labels that are wanted: of the others and their masks nothing is read.
@@ -56,17 +57,13 @@ def load_files(
     labels, optional = set(labels), set(optional)
     volumes: dict[str, dict[str, Any]] = {}
     for id in table if data_ids is None else data_ids:
-        row = {key: value for key, value in table[id].items() if key not in ("dir", "loc")}
-        folder = Path(data_dir, table[id].get("dir", ""))
-        files = {
-            key: name if "://" in name else os.path.join(folder, name)
-            for key, name in row.items()
-            if key in ALWAYS or key.removesuffix("_msk") in labels
-        }
-        absent = {key for key, file in files.items() if not format_of(file).exists(split_path(file)[0])}
-        if lacking := [row[key] for key in files if key in absent - optional]:
-            raise InputError(folder, f"no {', '.join(lacking)}", remedy or "these files")
-        read = lazily if lazy else imread
-        volumes[id] = {key: read(file, sparse="msk" in key) for key, file in files.items() if key not in absent}
-        volumes[id]["loc"] = bool(table[id].get("loc", False))
+        members = table[id].get("members")
+        if members is None:
+            volumes[id] = load_row(table[id], data_dir, labels, optional, remedy, lazily if lazy else imread)
+            continue
+        there = present(members, data_dir)
+        if not there:
+            folders = [folder_of(row, "") for row in members.values()]
+            raise InputError(data_dir, f"none of the folders {folders[0]} to {folders[-1]}", remedy or "one of them")
+        volumes[id] = load_files(there, data_dir, None, labels, optional=optional, remedy=remedy, lazy=lazy)
     return volumes

@@ -3,6 +3,7 @@
 KINDS has one entry per kind of `deepem.tasks`. An entry says all of this; nothing has a default::
 
     ids        the target is instance ids, of the type of the ids in the volumes; else it is bytes
+    by_class   the label may have a channel of ids for each class
     store      (where, label as a dataset gives it) -> (C, Z, Y, X), checked and small
     channels   channels of the output -> channels of the target
     check      refuses a stored label that the target cannot be made from
@@ -11,7 +12,7 @@ KINDS has one entry per kind of `deepem.tasks`. An entry says all of this; nothi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,11 +20,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepem.data import target
+from deepem.data.borders import dilated, eroded
 from deepem.data.drawn import Drawn
-from deepem.data.labels import as_classes, as_ids
+from deepem.data.labels import as_classes, as_ids, as_ids_by_class
+from deepem.data.transform.label import components
 from deepem.tasks import Task
+from deepem.utils.errors import InputError
 
 Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Change:
+    """What is done to the labels of a patch, the same for all volumes.
+
+    Attributes:
+        erosion: Instances lose so many voxels at their borders within each section; see `deepem.data.borders`.
+        dilation: Boundaries gain so many voxels on either side.
+        components: Every connected piece of an instance, within the patch and its mask, becomes one of its own.
+    """
+
+    erosion: int = 0
+    dilation: int = 0
+    components: bool = False
 
 
 @dataclass(frozen=True)
@@ -36,6 +55,8 @@ class Making:
         channels: Channels of the target.
         dtype: Type of the target.
         touching: The label is a segmentation whose instances touch without a gap.
+        partly: The label has ids of -1: voxels of which nothing is known.
+        change: What is done to labels before a target is made from them.
     """
 
     task: Task
@@ -43,6 +64,8 @@ class Making:
     channels: int
     dtype: Any
     touching: bool
+    partly: bool = False
+    change: Change = Change()
 
     @property
     def derived(self) -> bool:
@@ -58,6 +81,7 @@ class Kind:
     """An entry; see the module."""
 
     ids: bool
+    by_class: bool
     store: Callable[[str, Any], Array | Drawn]
     channels: Callable[[int], int]
     check: Check
@@ -65,7 +89,23 @@ class Kind:
 
 
 def _ids(label: Array, how: Making, out: Array | None) -> Array:
+    label = target.of_one_channel(label)
+    if how.change.erosion:
+        label = eroded(label, how.change.erosion)
+    if how.change.components:
+        label = components(label)
     return target.ids(label, how.dtype, out)
+
+
+def _ids_by_class(label: Array, how: Making, out: Array | None) -> Array:
+    return target.ids(label, how.dtype, out)
+
+
+def _check_ids_by_class(where: str, how: Making, label: Array | Drawn, mask: Array | Drawn | None) -> None:
+    if len(label) != how.channels:
+        raise InputError(
+            f"{where} {how.task.source}", f"{len(label)} volumes of ids", f"{how.channels}, one for each class"
+        )
 
 
 def _anything(where: str, how: Making, label: Array | Drawn, mask: Array | Drawn | None) -> None:
@@ -73,14 +113,22 @@ def _anything(where: str, how: Making, label: Array | Drawn, mask: Array | Drawn
 
 
 def _binary(label: Array, how: Making, out: Array | None) -> Array:
+    if how.dtype == np.float32:
+        return target.soft(label, how.channels, out)
+    widened = how.change.dilation if how.task.fallback else 0
+    into = None if widened else out
     if how.derived:
-        return target.boundary(label, how.touching, out)
-    return target.binary(label, how.channels, out)
+        made = target.boundary(target.of_one_channel(label), how.touching, into, how.partly)
+    else:
+        made = target.binary(label, how.channels, into)
+    return target.ids(dilated(made, widened), how.dtype, out) if widened else made
 
 
 def _check_binary(where: str, how: Making, label: Array | Drawn, mask: Array | Drawn | None) -> None:
     target.check_channels(where, how.task, how.channels, label)
-    if not how.derived and label.shape[0] == 1 < how.channels:
+    if label.dtype == np.float32 and label.shape[0] != how.channels:
+        raise InputError(f"{where} {how.task.source}", "one soft volume", f"{how.channels}, one per channel")
+    if not how.derived and label.dtype != np.float32 and label.shape[0] == 1 < how.channels:
         target.check_classes(where, how.task, how.channels, label, mask)
 
 
@@ -99,9 +147,12 @@ def _one(channels: int) -> int:
 
 
 KINDS: dict[str, Kind] = {
-    "affinity": Kind(ids=True, store=as_ids, channels=_one, check=_anything, make=_ids),
-    "binary": Kind(ids=False, store=as_classes, channels=int, check=_check_binary, make=_binary),
-    "semantic": Kind(ids=False, store=as_classes, channels=_one, check=_check_semantic, make=_semantic),
+    "affinity": Kind(ids=True, by_class=False, store=as_ids, channels=_one, check=_anything, make=_ids),
+    "binary": Kind(ids=False, by_class=False, store=as_classes, channels=int, check=_check_binary, make=_binary),
+    "semantic": Kind(ids=False, by_class=False, store=as_classes, channels=_one, check=_check_semantic, make=_semantic),
+    "instance": Kind(
+        ids=True, by_class=True, store=as_ids_by_class, channels=int, check=_check_ids_by_class, make=_ids_by_class
+    ),
 }
 
 
@@ -113,21 +164,27 @@ def id_labels(rows: Iterable[Task]) -> frozenset[str]:
 
 
 def storage(label: str, rows: Iterable[Task]) -> Callable[[str, Any], Array | Drawn]:
-    """How a label of the rows is stored: as ids if any of them needs ids, else as its first row's kind says."""
+    """How a label of the rows is stored: as ids if any of them needs ids, else as its first row's kind says.
+
+    Ids may have a channel for each class where a row has several classes; other rows take the ids of all channels.
+    """
     rows = tuple(rows)
     users = [KINDS[row.kind] for row in rows if row.source == label]
     wanting_ids = [kind for kind in users if kind.ids]
+    if any(KINDS[row.kind].by_class and row.channels > 1 for row in rows if row.source == label):
+        return as_ids_by_class
     if not wanting_ids and label in id_labels(rows):
         return as_ids
     return next((kind.store for kind in [*wanting_ids, *users]), as_classes)
 
 
-def making(row: Task, label: str, channels: int, dtype: Any, array: Array | Drawn) -> Making:
+def making(row: Task, label: str, channels: int, dtype: Any, array: Array | Drawn, change: Change) -> Making:
     """How the target of a row is made from a stored label, whose instances are looked at once, for all patches."""
     derived = label == row.fallback
-    return Making(row, label, channels, dtype, derived and target.instances_touch(array))
+    partly = derived and bool(array.min() < 0)
+    return Making(row, label, channels, dtype, derived and target.instances_touch(array), partly, change)
 
 
-def target_type(row: Task, ids: Any) -> Any:
-    """The type of a row's target, where instance ids have the type `ids`."""
-    return ids if KINDS[row.kind].ids else np.dtype(np.uint8)
+def target_type(row: Task, ids: Any, soft: Collection[str] = ()) -> Any:
+    """The type of a row's target, where instance ids have the type `ids` and some labels are soft."""
+    return ids if KINDS[row.kind].ids else np.dtype(np.float32 if row.source in soft else np.uint8)

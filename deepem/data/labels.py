@@ -10,6 +10,9 @@ from deepem.data.drawn import TOP_CLASS, Array, Drawn, Storing, known_of, seen, 
 from deepem.data.facts import Known
 from deepem.utils.errors import InputError, warn
 
+UNKNOWN = -1
+"""The id of voxels of which nothing is known."""
+
 TOPS = (2**64 - 1, 2**32 - 1, 2**16 - 1)
 """The greatest values of unsigned types. Many files mark voxels without a label by them."""
 
@@ -17,28 +20,82 @@ TOPS = (2**64 - 1, 2**32 - 1, 2**16 - 1)
 def as_ids(where: str, given: Any) -> Array | Drawn:
     """Instance ids, (1, Z, Y, X) int32, or int64 where they do not fit. Ids that are 0 throughout are warned about.
 
+    -1 stands for what is not known; see `known`.
+
     Raises:
         InputError: no ids, or the greatest value of a type of 32 bits or more, which stands for no label.
     """
     array = seen(where, given)
-    wants = "instance ids: whole numbers from 0 (background)"
-    if array.dtype.kind not in "iu":
-        raise InputError(where, f"{array.dtype} labels", wants)
     if array.shape[0] != 1:
         raise InputError(where, f"{array.shape[0]} channels", "one channel of instance ids")
-    known = known_of(array)
-    low, high = int(known.low), int(known.high)
-    if low < 0:
+    return as_ids_by_class(where, array)
+
+
+def as_ids_by_class(where: str, given: Any) -> Array | Drawn:
+    """Instance ids, a channel for each class of objects, (C, Z, Y, X) int32 or int64; see `as_ids`.
+
+    Raises:
+        InputError: as `as_ids`, but for the number of channels.
+    """
+    array = seen(where, given)
+    wants = "instance ids: whole numbers from 0 (background), or -1 where nothing is known"
+    if array.dtype.kind not in "iu":
+        raise InputError(where, f"{array.dtype} labels", wants)
+    looked_at = known_of(array)
+    low, high = int(looked_at.low), int(looked_at.high)
+    if low < UNKNOWN:
         raise InputError(where, f"the negative label {low}", wants)
     if high in TOPS[:2]:
         raise _top_value(where, high)
     if high > np.iinfo(np.int64).max:
         raise InputError(where, f"the label {high}", "ids below 2**63")
-    if array.dtype == np.uint16 and _lone_top(known):
+    if array.dtype == np.uint16 and _lone_top(looked_at):
         warn(f"{where}: the id {high} is the greatest of uint16; if it marks voxels without a label, make them 0")
-    if not high:
+    if low == UNKNOWN:
+        warn(f"{where}: voxels of id {UNKNOWN} are masked out: nothing is known of them")
+    if high <= 0:
         warn(f"{where}: no instance, the label is 0 throughout; every voxel counts as background")
     return stored(array, Storing("cast", np.dtype(np.int32 if high <= np.iinfo(np.int32).max else np.int64)))
+
+
+def known(ids: Array | Drawn, mask: Array | Drawn | None) -> Array | Drawn | None:
+    """The mask of instance ids of which some are not known, (1, Z, Y, X): a mask less those voxels, or None if all are.
+
+    Args:
+        ids: As stored.
+        mask: Their mask, if there is one.
+    """
+    if ids.min() >= 0:
+        return None
+    if isinstance(ids, Drawn):
+        counts = Drawn(ids.lazy, Storing("known", np.dtype(np.uint8)))
+        return counts if mask is None else counts * mask
+    if isinstance(mask, Drawn):
+        there: Array = (ids != UNKNOWN).astype(np.uint8)
+        return mask * there
+    whole: Array = np.ones((), np.uint8) if mask is None else mask
+    less: Array = np.where(ids == UNKNOWN, whole.dtype.type(0), whole)
+    return less
+
+
+def as_soft(where: str, given: Any) -> Array | Drawn:
+    """A target between 0 and 1, such as another network's probabilities, (C, Z, Y, X) float32.
+
+    Bytes above 1 are probabilities times 255.
+
+    Raises:
+        InputError: values outside 0 to 1.
+    """
+    array = seen(where, given)
+    if array.dtype.kind not in "biuf":
+        raise InputError(where, f"{array.dtype} values", "numbers from 0 to 1")
+    looked_at = known_of(array)
+    low, high = float(looked_at.low), float(looked_at.high)
+    if array.dtype == np.uint8 and high > 1:
+        return stored(array, Storing("share", np.dtype(np.float32)))
+    if not (low >= 0 and high <= 1):
+        raise InputError(where, f"a soft target from {low:g} to {high:g}", "numbers from 0 to 1")
+    return stored(array, Storing("cast", np.dtype(np.float32)))
 
 
 def as_classes(where: str, given: Any) -> Array | Drawn:
@@ -54,19 +111,19 @@ def as_classes(where: str, given: Any) -> Array | Drawn:
     wants = "class labels: whole numbers from 0 (background)"
     if array.dtype.kind not in "biuf":
         raise InputError(where, f"{array.dtype} labels", wants)
-    known = known_of(array)
-    low, high = known.low, known.high
+    looked_at = known_of(array)
+    low, high = looked_at.low, looked_at.high
     if not low >= 0:  # NaN is not
         raise InputError(where, f"the label {low:g}", wants)
     if array.dtype.kind == "f":
         if not np.isfinite(high):
             raise InputError(where, f"the label {high:g}", wants)
-        if not known.whole:
+        if not looked_at.whole:
             raise InputError(where, f"fractions ({array.dtype})", wants)
     if int(high) in _tops_of(array.dtype):
         raise _top_value(where, int(high))
     if array.dtype.itemsize == 1:
-        if _lone_top(known):
+        if _lone_top(looked_at):
             warn(f"{where}: 255 beside other classes is a class too; voxels without a label are for a mask")
         return stored(array, Storing("bytes", np.dtype(np.uint8)))
     return stored(array, Storing("clip", np.dtype(np.uint8)))
@@ -85,18 +142,18 @@ def as_mask(where: str, given: Any) -> Array | Drawn:
         raise InputError(where, f"{array.shape[0]} channels", "one channel")
     if array.dtype.kind not in "biuf":
         raise InputError(where, f"a mask of {array.dtype}", "numbers")
-    known = known_of(array)
-    low, high = known.low, known.high
+    looked_at = known_of(array)
+    low, high = looked_at.low, looked_at.high
     if not (low >= 0 and np.isfinite(high)):
         raise InputError(where, f"mask values from {low:g} to {high:g}", "finite weights of 0 or more")
     if array.dtype.kind == "b":
         return stored(array, Storing("bytes", np.dtype(np.uint8)))
-    if int(high) in (TOP_CLASS, *TOPS) and known.two_valued:
+    if int(high) in (TOP_CLASS, *TOPS) and looked_at.two_valued:
         warn(f"{where}: a mask of 0 and {int(high)} is read as one of 0 and 1")
         return stored(array, Storing("positive", np.dtype(np.uint8)))
     if array.dtype.kind != "f" and high > 1:
         warn(f"{where}: a mask of whole numbers up to {int(high)} multiplies the loss by them")
-    whole = high <= 1 and (array.dtype.kind != "f" or known.whole)
+    whole = high <= 1 and (array.dtype.kind != "f" or looked_at.whole)
     return stored(array, Storing("cast", np.dtype(np.uint8 if whole else np.float32)))
 
 

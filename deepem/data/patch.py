@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -117,7 +117,10 @@ class Dataset:
         self.tag = tag
         self.spec: dict[str, Vec3] | None = None
         self._arrays: dict[str, tuple[Shared | Drawn, Vec3]] = {}
+        self._factors: dict[str, Vec3] = {}
         self._locations: tuple[Locations, Vec3] | None = None
+        self._changes: dict[str, Callable[[Array], Array]] = {}
+        self._location_factor: Vec3 = (1, 1, 1)
         if spec is not None:
             self.set_spec(spec)
 
@@ -125,18 +128,43 @@ class Dataset:
         """Set the patch size of each key to read."""
         self.spec = sizes_of(spec)
 
-    def add_data(self, key: str, data: Array | Shared | Drawn, offset: Sequence[int] = (0, 0, 0)) -> None:
-        """Add an array (Z, Y, X) or (C, Z, Y, X) whose first voxel is at `offset` (z, y, x)."""
+    def add_data(
+        self, key: str, data: Array | Shared | Drawn, offset: Sequence[int] = (0, 0, 0), factor: Vec3 = (1, 1, 1)
+    ) -> None:
+        """Add an array (Z, Y, X) or (C, Z, Y, X) whose first voxel is at `offset` (z, y, x).
+
+        Args:
+            key: Its name.
+            data: The array.
+            offset: In voxels of its own.
+            factor: Its voxels per voxel that positions count. Some array must have the factor 1.
+        """
         shared = data if isinstance(data, Shared | Drawn) else Shared(_read_only(data))
         self._arrays[key] = shared, vec3(offset)
+        if factor != (1, 1, 1):
+            self._factors[key] = factor
 
     def add_mask(
-        self, key: str, data: Array | Shared | Drawn, offset: Sequence[int] = (0, 0, 0), loc: bool = False
+        self,
+        key: str,
+        data: Array | Shared | Drawn,
+        offset: Sequence[int] = (0, 0, 0),
+        loc: bool = False,
+        factor: Vec3 = (1, 1, 1),
     ) -> None:
-        """Add a mask; with `loc`, patches are centred on its non-zero voxels."""
-        self.add_data(key, data, offset)
+        """Add a mask as `add_data` does; with `loc`, patches are centred on its non-zero voxels."""
+        self.add_data(key, data, offset, factor)
         if loc:
             self._locations = Locations(self._arrays[key][0]), vec3(offset)
+            self._location_factor = factor
+
+    def set_change(self, key: str, change: Callable[[Array], Array]) -> None:
+        """Set what every patch (C, z, y, x) of an array goes through."""
+        self._changes[key] = change
+
+    def as_stored(self, key: str) -> bool:
+        """Whether patches of an array are its voxels as they are."""
+        return key not in self._changes
 
     def has(self, key: str) -> bool:
         """Whether there is such an array."""
@@ -162,19 +190,41 @@ class Dataset:
             array   [b                     e)        size 4: pos - 2 ... pos + 1
             patch   |--o-|             |--o-|        from b + 2 to e - 2, included
             pos        b + size//2 ... e - (size - size//2 - 1), excluded
+
+        Of a finer array, with f voxels for each one of pos, pos is rounded up at the begin and down at the end.
         """
         sizes = self.own_spec() if spec is None else sizes_of(spec)
         begin, end = [-np.inf] * 3, [np.inf] * 3
         for key, size in sizes.items():
             offset, shape = self._arrays[key][1], self.array(key).shape
+            zero, factor = self.position(key, (0, 0, 0), sizes), self._factors.get(key, (1, 1, 1))
             for axis in range(3):
-                half = size[axis] // 2
-                begin[axis] = max(begin[axis], offset[axis] + half)
-                length = shape[axis - 3]
-                end[axis] = min(end[axis], offset[axis] + length - (size[axis] - half - 1))
+                first = offset[axis] + size[axis] // 2 - zero[axis]
+                last = first + shape[axis - 3] - size[axis]
+                begin[axis] = max(begin[axis], -(-first // factor[axis]))
+                end[axis] = min(end[axis], last // factor[axis] + 1)
         if any(e <= b for b, e in zip(begin, end, strict=True)):
             return None
         return Box(vec3(begin), vec3(end))  # type: ignore[arg-type]
+
+    def position(self, key: str, pos: Sequence[int], spec: Sizes) -> Vec3:
+        """A position in the voxels of an array: that of a finer one is where the patches have their common centre.
+
+        The finer patch of `f` voxels for each of a patch of `n`, `f n` voxels, begins where that patch does::
+
+            patch        |   .   |   o   |   .   |       n = 3, centre voxel o at pos, n // 2 from its begin
+            finer patch  | . | . | . | o | . | . |       f = 2, centre voxel o at 2 pos + 1, 6 // 2 from its begin
+
+        Args:
+            key: Of the array.
+            pos: The centre voxel of the patches.
+            spec: The patches; the first without a factor tells how the others lie.
+        """
+        factor = self._factors.get(key)
+        if factor is None:
+            return vec3(pos)
+        coarse = next(size for name, size in spec.items() if name not in self._factors)[-3:]
+        return vec3(p * f + (f // 2 if n % 2 else 0) for p, f, n in zip(pos, factor, coarse, strict=True))
 
     def random_location(self, spec: Sizes | None, rng: np.random.Generator) -> Vec3 | None:
         """A position at which the patches fit, uniform over the mask's voxels or over the valid range; or None."""
@@ -183,12 +233,14 @@ class Dataset:
             return None
         if self._locations is None:
             return vec3(rng.integers(box.begin, box.end))
-        locations, offset = self._locations
-        mask_box = Box.of_size(offset, locations.size)
-        if (inner := box.intersect(mask_box)) is None:
+        (locations, offset), factor = self._locations, self._location_factor
+        begin, end = (vec3(n * f for n, f in zip(corner, factor, strict=True)) for corner in box)
+        if (inner := Box(begin, end).intersect(Box.of_size(offset, locations.size))) is None:
             return None
         found = locations.draw(inner.shift(-o for o in offset), rng)
-        return None if found is None else vec3(f + o for f, o in zip(found, offset, strict=True))
+        if found is None:
+            return None
+        return vec3((n + o) // f for n, o, f in zip(found, offset, factor, strict=True))
 
     def get_patch(self, key: str, pos: Sequence[int], dim: Sequence[int]) -> Array:
         """A copy (C, z, y, x) of the voxels around a position; IndexError where they leave the array."""
@@ -196,12 +248,15 @@ class Dataset:
         return patch
 
     def view(self, key: str, pos: Sequence[int], dim: Sequence[int]) -> Array:
-        """The voxels of `get_patch`, read-only, where they lie in the volume or in a cache of it."""
+        """The voxels of `get_patch`, read-only, where they lie in the volume or its cache unless they are changed."""
         held, box = self._arrays[key][0], self._box(key, pos, dim)
         if isinstance(held, Drawn):
-            return held.cut(box)
-        z, y, x = box.slices()
-        patch: Array = held.array[:, z, y, x]
+            patch = held.cut(box)
+        else:
+            z, y, x = box.slices()
+            patch = held.array[:, z, y, x]
+        if key in self._changes:
+            patch = self._changes[key](patch)
         patch.flags.writeable = False
         return patch
 
@@ -225,7 +280,7 @@ class Dataset:
     def get_sample(self, pos: Sequence[int], spec: Sizes | None = None) -> Sample:
         """The patches of all keys around a position."""
         sizes = self.own_spec() if spec is None else sizes_of(spec)
-        return {key: self.get_patch(key, pos, size) for key, size in sizes.items()}
+        return {key: self.get_patch(key, self.position(key, pos, sizes), size) for key, size in sizes.items()}
 
     def random_sample(self, rng: np.random.Generator, spec: Sizes | None = None) -> Sample:
         """The patches around a location drawn at random."""
@@ -247,6 +302,11 @@ class Dataset:
         if self.random_location(sizes, np.random.default_rng(0)) is None:
             patch = " and ".join(str(size) for size in sorted(set(sizes.values())))
             raise InputError(where, "no voxel of the mask", f"at least one around which a patch of {patch} fits")
+
+    @property
+    def factor(self) -> Vec3:
+        """Voxels of the labels per voxel of the images; that of any array that has one."""
+        return next(iter(self._factors.values()), (1, 1, 1))
 
     def leaves(self) -> list[Dataset]:
         """Itself."""

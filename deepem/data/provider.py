@@ -146,7 +146,8 @@ class DataProvider(DataSuperset):
             InputError: REDRAWS requests of the augmentation fitted nowhere in the drawn dataset.
         """
         dataset, request, apply, pos = self._draw(rng)
-        sample = {key: dataset.view(key, pos, size) for key, size in request.size.items()}
+        sizes = request.size
+        sample = {key: dataset.view(key, dataset.position(key, pos, sizes), size) for key, size in sizes.items()}
         return dataset, sample if apply is None else applied(apply, sample, self._request(dataset))
 
     @property
@@ -158,7 +159,7 @@ class DataProvider(DataSuperset):
         """Read ahead what `draw` will need for this generator."""
         dataset, request, _, pos = self._draw(rng)
         for key, size in request.size.items():
-            dataset.fetch(key, pos, size)
+            dataset.fetch(key, dataset.position(key, pos, request.size), size)
 
     def _draw(self, rng: np.random.Generator) -> tuple[Dataset, Spec, Apply | None, Vec3]:
         dataset = self.pick(rng)[1]
@@ -176,7 +177,7 @@ class DataProvider(DataSuperset):
     def _request(self, dataset: Dataset) -> Spec:
         size = dataset.own_spec()
         images = tuple(key for key in self._images if key in size)
-        return Spec(size, images, tuple(key for key in self._segs if key in size))
+        return Spec(size, images, tuple(key for key in self._segs if key in size), dataset.factor)
 
 
 def _too_large(dataset: Dataset, spec: Spec, request: Spec) -> InputError:

@@ -71,7 +71,7 @@ def scan(lazy: Lazy) -> Facts:
     last: Array | None = None
     with tqdm(total=int(np.prod(size)), desc=f"scanning {lazy.name}", unit="voxel", unit_scale=True, delay=QUIET_S,
               leave=False) as bar:  # fmt: skip
-        for box, piece in _pieces(lazy, size):
+        for box, piece in pieces_of(lazy):
             found, least = _seen(found, least, piece)
             add_blocks(found.blocks, piece[0], box.begin)
             ids = piece[0] if box.begin[2] == 0 or last is None else np.concatenate([last, piece[0]], 2)
@@ -86,9 +86,14 @@ def scan(lazy: Lazy) -> Facts:
 
 
 def meetings(ids: Array) -> tuple[int, int]:
-    """How often neighbours in x have different ids (Z, Y, X): neither of them 0, and one of them 0."""
+    """How often neighbours in x have different ids (Z, Y, X): neither of them 0, and one of them 0.
+
+    -1, of which nothing is known, meets nothing.
+    """
     a, b = ids[..., :-1], ids[..., 1:]
     differ = a != b
+    if ids.dtype.kind == "i":
+        differ &= (a >= 0) & (b >= 0)
     zero = int(np.count_nonzero(differ & ((a == 0) | (b == 0))))
     return int(np.count_nonzero(differ)) - zero, zero
 
@@ -110,9 +115,9 @@ def _seen(found: Facts, least: Any, piece: Array) -> tuple[Facts, Any]:
     ), least
 
 
-def _pieces(lazy: Lazy, size: Vec3) -> Iterator[tuple[Box, Array]]:
+def pieces_of(lazy: Lazy) -> Iterator[tuple[Box, Array]]:
     """The array in boxes of whole chunks, x fastest, a few read ahead."""
-    begin = lazy.window.begin
+    size, begin = vec3(lazy.shape[-3:]), lazy.window.begin
     step = _step(lazy, size)
     cuts = [
         [0, *range(n - b % n, whole, n)] for n, b, whole in zip(step, begin, size, strict=True)

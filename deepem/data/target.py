@@ -52,6 +52,20 @@ def ids(label: Array, dtype: Any, out: Array | None = None) -> Array:
     return owned(contiguous(label, out))
 
 
+def of_one_channel(label: Array) -> Array:
+    """Ids that have a channel for each class (C, Z, Y, X) as ids of all, (1, Z, Y, X): the greatest at each voxel."""
+    return label if len(label) == 1 else label.max(0, keepdims=True)
+
+
+def soft(label: Array, channels: int, out: Array | None = None) -> Array:
+    """A target in [0, 1], (channels, Z, Y, X) float32: a label that is one, or 0 and 1 as `binary` makes them."""
+    if label.dtype == np.float32:
+        return owned(contiguous(label, out))
+    out = np.empty((channels, *label.shape[1:]), np.float32) if out is None else out
+    out[...] = binary(label, channels)
+    return out
+
+
 def binary(label: Array, channels: int, out: Array | None = None) -> Array:
     """0 or 1 at every voxel, (channels, Z, Y, X) uint8, from class labels (1 or channels, Z, Y, X).
 
@@ -68,7 +82,7 @@ def binary(label: Array, channels: int, out: Array | None = None) -> Array:
     return out
 
 
-def boundary(seg: Array, touching: bool, out: Array | None = None) -> Array:
+def boundary(seg: Array, touching: bool, out: Array | None = None, partly: bool = False) -> Array:
     """1 at boundaries between cells, (1, Z, Y, X) uint8, from instance ids (1, Z, Y, X).
 
     These are the voxels of the gap, seg == 0. Where instances touch without one (`touching`), also both voxels of
@@ -78,7 +92,7 @@ def boundary(seg: Array, touching: bool, out: Array | None = None) -> Array:
         boundary   0 0 1 1 0 1 1 1 1
 
     Not in z: in thick sections a neurite that moves between two of them has no membrane there. Neighbours outside the
-    patch do not count. Written into `out` if given.
+    patch do not count, nor, in a segmentation that is known `partly`, those of id -1. Written into `out` if given.
     """
     out = np.empty(seg.shape, np.uint8) if out is None else out
     seg, edge = contiguous(seg), out.view(np.bool_)
@@ -89,6 +103,8 @@ def boundary(seg: Array, touching: bool, out: Array | None = None) -> Array:
             low: Any = (slice(None),) * axis + (slice(0, size - 1),)
             high: Any = (slice(None),) * axis + (slice(1, size),)
             differ = seg[low] != seg[high]
+            if partly:
+                differ &= (seg[low] >= 0) & (seg[high] >= 0)
             edge[low] |= differ
             edge[high] |= differ
     return out
@@ -97,10 +113,15 @@ def boundary(seg: Array, touching: bool, out: Array | None = None) -> Array:
 def instances_touch(seg: Array | Drawn) -> bool:
     """Whether a segmentation (1, Z, Y, X) has no gap between its instances, counted over neighbours in x.
 
-    Some voxels or a rim without label are no gap: in one, instances meet 0 and hardly ever each other.
+    Some voxels or a rim without label are no gap: in one, instances meet 0 and hardly ever each other. Nor is id -1.
     """
-    if isinstance(seg, Drawn):
-        touch, gap = seg.facts.touch, seg.facts.gap
-    else:
-        touch, gap = (sum(counts) for counts in zip(*map(meetings, seg[0]), strict=True))
+    touch, gap = contacts(seg)
     return touch > TOUCHING * gap
+
+
+def contacts(seg: Array | Drawn) -> tuple[int, int]:
+    """How often instances (1, Z, Y, X) meet each other, and how often 0, over neighbours in x."""
+    if isinstance(seg, Drawn):
+        return seg.facts.touch, seg.facts.gap
+    touch, gap = (sum(counts) for counts in zip(*map(meetings, seg[0]), strict=True))
+    return touch, gap

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deepem.data.card import FILE as CARD
+from deepem.data.card import Card
 from deepem.data.emio import imsave
 from deepem.utils.errors import InputError
 
@@ -30,45 +32,38 @@ def masks(shape: tuple[int, ...], labelled: tuple[slice, slice, slice], share: f
     return made
 
 
-def eroded(seg: NDArray[Any]) -> NDArray[Any]:
-    """Ids (Z, Y, X) with 0 wherever another id lies among the eight neighbours in the section."""
-    out: NDArray[Any] = seg.copy()
-    for section, target in zip(seg, out, strict=True):
-        border = np.zeros(section.shape, bool)
-        for first, second in (
-            (np.s_[1:, :], np.s_[:-1, :]),
-            (np.s_[:, 1:], np.s_[:, :-1]),
-            (np.s_[1:, 1:], np.s_[:-1, :-1]),
-            (np.s_[1:, :-1], np.s_[:-1, 1:]),
-        ):
-            differs = section[first] != section[second]
-            border[first] |= differs
-            border[second] |= differs
-        target[border] = 0
-    return out
-
-
-def write_folder(folder: Path, volumes: Mapping[str, NDArray[Any]], note: str = "") -> None:
+def write_folder(folder: Path, volumes: Mapping[str, NDArray[Any]], note: str = "", card: Card | None = None) -> None:
     """Write key.h5 for every volume, all of them or none; `note` marks the folder as synthetic.
 
-    Files of other names in the folder stay. Where the folder holds real volumes nothing is written.
+    Files of other names in the folder stay. Where the folder holds real volumes nothing is written, but what its card
+    says was made from the same files with the same settings is made whole again.
+
+    Args:
+        folder: Where they go.
+        volumes: Arrays by key.
+        note: What is said of a synthetic volume.
+        card: What is said of a real one.
 
     Raises:
-        InputError: real volumes of these names are there already.
+        InputError: other real volumes of these names are there already.
     """
     there = [f"{key}.h5" for key in volumes if (folder / f"{key}.h5").exists()]
-    if there and not (note and (folder / MARK).exists()):
+    synthetic, same = note and (folder / MARK).exists(), card is not None and card.describes(folder)
+    if there and not (synthetic or same):
         raise InputError(folder, f"a folder that has {', '.join(there)}", "another folder, or these files moved away")
     beside = folder.with_name(f".{folder.name}.{os.getpid()}.part")
     beside.mkdir(parents=True)
     try:
         for key, volume in volumes.items():
-            imsave(volume, beside / f"{key}.h5", compress=key != "img")
+            attributes = {} if card is None else {"axes": "zyx", "voxel_size_nm": tuple(card.voxel_size_nm)}
+            imsave(volume, beside / f"{key}.h5", compress=key != "img", attributes=attributes)
         if note:
             (beside / MARK).write_text(f"{note}\n")
+        if card is not None:
+            (beside / CARD).write_text(card.written(beside, volumes))
         folder.mkdir(exist_ok=True)
         # The image comes last: a module that finds it finds everything else.
-        for file in sorted(beside.iterdir(), key=lambda file: file.name == "img.h5"):
+        for file in sorted(beside.iterdir(), key=lambda file: (file.name == CARD, file.name == "img.h5")):
             file.replace(folder / file.name)
     finally:
         shutil.rmtree(beside, ignore_errors=True)

@@ -12,9 +12,7 @@ import os
 import pickle
 import signal
 import sys
-import threading
 import traceback
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -27,6 +25,7 @@ import cv2
 import numpy as np
 
 from deepem.data.arrays_given import SAMPLER, require_sample
+from deepem.data.orders import Ahead, Order, Orders
 from deepem.data.volume import Array, Shared, map_file, memory_file
 from deepem.utils.allocator import keep_memory
 from deepem.utils.errors import InputError, unreadable
@@ -34,11 +33,7 @@ from deepem.utils.errors import InputError, unreadable
 PHASES = {"train": 0, "val": 1, "modifier": 2, "calibrate": 3, "calibrate modifier": 4}
 """The number by which each stream of random numbers is seeded."""
 
-AHEAD = 2
-"""Samples whose chunks are read ahead, in each worker."""
-
 ALIGNMENT = 64
-POLL_S = 1.0
 
 
 def generator(seed: int, phase: str, index: int) -> np.random.Generator:
@@ -92,7 +87,7 @@ class Stream:
         except InputError as error:
             raise InputError(f"{error.where} ({self.name(index)})", error.got, error.wants) from error
         except SystemExit as error:
-            where = f"--sampler or --augment ({self.name(index)})"
+            where = f"sampler or augment ({self.name(index)})"
             raise InputError(where, f"sys.exit({error.code})", "a sample, or an exception that says why not") from error
         except OSError as error:
             raise unreadable(f"sampler or augment ({self.name(index)})", error) from error
@@ -198,14 +193,6 @@ def view(memory: Array, part: Part) -> Array:
 
 
 @dataclass(frozen=True)
-class Order:
-    """What the loader asks of a worker: a batch."""
-
-    number: int
-    indices: range
-
-
-@dataclass(frozen=True)
 class Done:
     """A batch in a slot.
 
@@ -272,8 +259,8 @@ def work(stream: Stream, loader: Connection, beats: Shared, rank: int) -> None:
     beat = beats.array[rank]
     beat[0] += 1
     slots = _Slots()
-    orders = _Orders(loader, parent)
-    ahead = Ahead(stream) if getattr(stream.sampler, "fetch", None) is not None else None
+    orders = Orders(loader, parent)
+    ahead = Ahead(stream.fetch) if getattr(stream.sampler, "fetch", None) is not None else None
     told: dict[str, Part] | None = None
     while (order := orders.next()) is not None:
         if ahead is not None:
@@ -288,63 +275,6 @@ def work(stream: Stream, loader: Connection, beats: Shared, rank: int) -> None:
         if isinstance(answer, Done) and answer.fresh is not None:
             with slots.files.pop(answer.slot) as file:
                 reduction.send_handle(loader, file.fileno(), parent)
-
-
-class _Orders:
-    """What the loader asks for, in order; what lies in the pipe already can be seen ahead."""
-
-    def __init__(self, loader: Connection, parent: int) -> None:
-        self._loader, self._parent = loader, parent
-        self._waiting: deque[Order | None] = deque()
-
-    def next(self) -> Order | None:
-        """The next order; None when there will be no more, or the loader is gone."""
-        while not self._waiting and not self._loader.poll(POLL_S):
-            if os.getppid() != self._parent:
-                return None
-        self._receive()
-        return self._waiting.popleft()
-
-    def upcoming(self) -> list[int]:
-        """The samples of the orders behind."""
-        return [index for order in self._waiting if order is not None for index in order.indices]
-
-    def _receive(self) -> None:
-        while self._loader.poll(0):
-            try:
-                self._waiting.append(self._loader.recv())
-            except EOFError:
-                self._waiting.append(None)
-            if self._waiting[-1] is None:
-                return
-
-
-class Ahead:
-    """Reads what the samples after this one need while this one is made, in a thread.
-
-    Where a patch lies follows from its sample's index alone, so that it is known before the sample is made.
-    """
-
-    def __init__(self, stream: Stream) -> None:
-        self._stream = stream
-        self._indices: deque[int] = deque()
-        self._last = -1
-        self._more = threading.Event()
-        threading.Thread(target=self._run, daemon=True, name="deepem-ahead").start()
-
-    def expect(self, indices: Sequence[int]) -> None:
-        """Read what these samples need; the first is being made now."""
-        self._indices = deque([index for index in indices[1 : 1 + AHEAD] if index > self._last])
-        self._more.set()
-
-    def _run(self) -> None:
-        while True:
-            self._more.wait()
-            self._more.clear()
-            while self._indices:
-                with suppress(IndexError):
-                    self._last = self._indices.popleft()
-                    self._stream.fetch(self._last)
 
 
 def _make(stream: Stream, order: Order, slots: _Slots, beat: Array) -> Done | Failed:

@@ -27,8 +27,9 @@ class Layout:
         bounds: In voxels of the output's own level.
         voxel_size_nm: Its resolution, not always whole numbers.
         chunk: Size of a stored chunk.
-        dtype: uint8 or float32.
-        classes: Voxels are class numbers, which have no mean: a "segmentation" for cloud-volume, else an "image".
+        dtype: uint8, float32 or, of ids, uint64.
+        classes: Voxels are classes or ids, which have no mean: a "segmentation" for cloud-volume, else an "image".
+        encoding: Of its chunks.
     """
 
     bounds: Box
@@ -36,6 +37,7 @@ class Layout:
     chunk: Vec3 = (16, 64, 64)
     dtype: str = "float32"
     classes: bool = False
+    encoding: str = "raw"
 
     def of_classes(self) -> Layout:
         """The same for the classes of the voxels."""
@@ -205,7 +207,7 @@ def _create(
         num_channels=channels,
         layer_type="segmentation" if layout.classes else "image",
         data_type=layout.dtype,
-        encoding="raw",
+        encoding=layout.encoding,
         resolution=_xyz(layout.voxel_size_nm),
         voxel_offset=_xyz(layout.bounds.begin),
         volume_size=_xyz(layout.bounds.size),

@@ -19,6 +19,9 @@ FAULTS = (
 """What libraries raise over a file that is damaged or not what its name says."""
 
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""A full disk, a quota, and a limit on the size of a file."""
+
 EXTRAS = {"zarr": "zarr", "imagecodecs": "tiff", "tensorstore": "zarr"}
 """Optional package -> the extra of this project that brings it."""
 
@@ -76,7 +79,7 @@ def unwritable(path: object, error: Exception) -> InputError:
     """What to say when a disk cannot take an output."""
     if (told := store_fault(path, error)) is not None:
         return told
-    full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
+    full = getattr(error, "errno", None) in FULL or "No space left" in str(error)
     if full:
         return InputError(path, "a full disk", "room for the output")
     return InputError(path, f"a place that cannot be written to ({reason(error)})", "one that can")

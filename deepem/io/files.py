@@ -47,14 +47,14 @@ def opened(path: str | os.PathLike[str], *, sparse: bool = False) -> Iterator[St
 
 
 @contextmanager
-def opened_image(path: str | os.PathLike[str]) -> Iterator[Image]:
-    """An image, opened for reading: uint8, or floats whose range is checked as they are read.
+def opened_image(path: str | os.PathLike[str], *, as_stored: bool = False) -> Iterator[Image]:
+    """An image, opened for reading: uint8, or floats whose range is checked as they are read; or any, `as_stored`.
 
     Raises:
         InputError: there is no such file, it cannot be read, or it is no image.
     """
     with opened(path) as stored:
-        yield Image(stored.name, stored.data, stored.attributes)
+        yield Image(stored.name, stored.data, stored.attributes, as_stored=as_stored)
 
 
 def imread(path: str | os.PathLike[str], *, sparse: bool = False) -> Array:

@@ -16,6 +16,7 @@ import numpy as np
 
 from deepem.io.faults import missing_array, readable
 from deepem.io.format import MAIN, Format
+from deepem.io.hdf5_writing import new_hdf5
 from deepem.io.stored import Stored
 from deepem.io.volume import Array
 from deepem.utils.errors import InputError
@@ -122,7 +123,7 @@ def _datasets(top: h5py.File) -> list[str]:
 def _write(file: str, key: str | None, array: Array, compress: bool, attributes: Mapping[str, Any]) -> None:
     wanted = compress and array.size
     packed = {"compression": "gzip", "compression_opts": 1, "shuffle": True} if wanted else {}
-    with open_hdf5(file, "w") as top:
+    with new_hdf5(file) as (top, _):
         top.create_dataset(key or MAIN, data=array, **packed).attrs.update(attributes)
 
 

@@ -17,7 +17,7 @@ from deepem.io.chunks import bounds_of, get, put, voxel_size_of, zyx
 from deepem.io.cloud_sink import Layout, make_volume
 from deepem.io.faults import store_fault
 from deepem.io.format import Format
-from deepem.io.stored import Stored, floats
+from deepem.io.stored import Stored, grey, refuse_unusual
 from deepem.io.volume import Array, VolumeInfo
 from deepem.utils.errors import InputError, reason
 from deepem.utils.geometry import Box, vec3
@@ -55,6 +55,7 @@ class CloudSource:
         path: ``file://``, ``gs://``, ``s3://``, ...
         mip: Level to read.
         cache: Keep chunks that were read on the local disk.
+        as_stored: Hand on grey values of any type and range, for a view that maps them.
 
     Attributes:
         bounds: Of the level, in its voxels.
@@ -65,12 +66,10 @@ class CloudSource:
         size: (z, y, x) voxels of the box.
     """
 
-    def __init__(self, path: str, mip: int = 0, cache: bool = False) -> None:
-        self.name, self.mip = path, mip
+    def __init__(self, path: str, mip: int = 0, cache: bool = False, as_stored: bool = False) -> None:
+        self.name, self.mip, self.as_stored = path, mip, as_stored
         self.volume = open_volume(path, mip, fill_missing=True, bounded=True, cache=cache)
-        dtype = np.dtype(self.volume.dtype)
-        if dtype != np.uint8 and dtype.kind != "f":
-            raise InputError(path, f"an image of {dtype}", "uint8, or floats from 0 to 1")
+        refuse_unusual(path, np.dtype(self.volume.dtype), as_stored=as_stored)
         whole = self.volume.mip_bounds(0)
         self.whole, self.bounds = Box(zyx(whole.minpt), zyx(whole.maxpt)), bounds_of(self.volume)
         self.ratio = vec3(round(float(r)) for r in tuple(self.volume.downsample_ratio)[::-1])
@@ -104,7 +103,7 @@ class CloudSource:
             InputError: a chunk cannot be read; the box is named.
         """
         array = get(self.volume, box.shift(self.origin), self.absent)
-        return array if array.dtype == np.uint8 else floats(self.name, box, array)
+        return grey(self.name, box, array, as_stored=self.as_stored)
 
 
 class Level:

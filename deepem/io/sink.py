@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 
 from deepem.io.faults import unwritable
-from deepem.io.hdf5 import open_hdf5
+from deepem.io.hdf5_writing import Outlet, new_hdf5
 from deepem.io.volume import Array
 from deepem.utils.files import replacing
 from deepem.utils.geometry import Box
@@ -44,6 +44,7 @@ class Hdf5Sink:
         self.attributes = attributes or {}
         self._stack = ExitStack()
         self._data: dict[str, h5py.Dataset] = {}
+        self._outlets: dict[str, Outlet] = {}
 
     def __enter__(self) -> Hdf5Sink:
         with ExitStack() as stack:  # left in reverse: all files are closed before the first gets its name
@@ -51,7 +52,7 @@ class Hdf5Sink:
             for name, path in self.paths.items():
                 try:
                     path.parent.mkdir(parents=True, exist_ok=True)
-                    file = stack.enter_context(open_hdf5(beside[name], "w"))
+                    file, self._outlets[name] = stack.enter_context(new_hdf5(beside[name]))
                 except OSError as error:
                     raise unwritable(path, error) from error
                 shape = (self.channels[name], *self.covered.size)
@@ -67,6 +68,7 @@ class Hdf5Sink:
             try:
                 for channel, planes in enumerate(value):  # h5py copies what is not contiguous
                     self._data[name][channel, z, y, x] = as_stored(planes, self.dtypes[name])
+                self._outlets[name].check()
             except OSError as error:
                 raise unwritable(self.paths[name], error) from error
 

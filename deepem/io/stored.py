@@ -137,17 +137,16 @@ class Image(Stored):
     """An image: uint8, or floats from 0 to 1.
 
     Attributes:
-        any_range: Whether floats may lie outside 0 to 1: what a caller of `predict` hands over is his own affair.
+        as_stored: Whether grey values of any type and range are handed on, for a view that maps them.
     """
 
-    any_range: bool = False
+    as_stored: bool = False
     origin = (0, 0, 0)
 
     def __post_init__(self) -> None:
         self.check_axes()
         dtype = np.dtype(self.data.dtype)
-        if dtype != np.uint8 and dtype.kind != "f":
-            raise InputError(self.name, f"an image of {dtype}", "uint8, or floats from 0 to 1")
+        refuse_unusual(self.name, dtype, as_stored=self.as_stored)
 
     def read(self, box: Box) -> Array:
         """The box as (C, Z, Y, X) uint8 or float32.
@@ -156,7 +155,25 @@ class Image(Stored):
             InputError: the file cannot be read there, or holds a value that is not a finite number.
         """
         array = super().read(box)
-        return array if array.dtype == np.uint8 else floats(self.name, box, array, any_range=self.any_range)
+        return grey(self.name, box, array, as_stored=self.as_stored)
+
+
+def refuse_unusual(name: str, dtype: np.dtype[Any], *, as_stored: bool) -> None:
+    """Refuse an image of another type than networks are trained on, unless its grey values are mapped.
+
+    Raises:
+        InputError: neither bytes nor floats.
+    """
+    if dtype.kind not in "uif" or (dtype != np.uint8 and dtype.kind != "f" and not as_stored):
+        wants = "uint8, or floats from 0 to 1; a network that was trained on a range of grey values takes any type"
+        raise InputError(name, f"an image of {dtype}", wants)
+
+
+def grey(name: str, box: Box, array: Array, *, as_stored: bool = False) -> Array:
+    """Grey values as they are handed on: bytes, whole numbers that are mapped later, or floats that are checked."""
+    if array.dtype == np.uint8 or (as_stored and array.dtype.kind in "ui"):
+        return array
+    return floats(name, box, array, any_range=as_stored)
 
 
 def warn_of_absent(name: str, absent: Collection[str]) -> None:
@@ -166,7 +183,7 @@ def warn_of_absent(name: str, absent: Collection[str]) -> None:
         warn(f"{name}: {len(absent)} {words} absent and read as the fill value, such as {min(absent)}")
 
 
-def floats(name: str, box: Box, array: Array, any_range: bool = False) -> NDArray[np.float32]:
+def floats(name: str, box: Box, array: Array, *, any_range: bool = False) -> NDArray[np.float32]:
     """Grey values as float32.
 
     Raises:

@@ -5,14 +5,15 @@ Each is a volume itself, so that they stack, and each gives the same voxels howe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deepem.io.volume import Array, Volume
 from deepem.utils.errors import InputError
-from deepem.utils.geometry import Box, Vec3, vec3
+from deepem.utils.geometry import Box, Vec3, touched, vec3
+from deepem.utils.intensity import Intensity
 
 STRETCHED = "uint8, whose contrast alone can be normalised"
 
@@ -30,8 +31,33 @@ class View:
         return self.inner.read(box)
 
 
+class Ranged(View):
+    """A volume of any type whose grey values within a range become 0 to 1, float32."""
+
+    def __init__(self, inner: Volume, intensity: Intensity) -> None:
+        super().__init__(inner)
+        self.intensity = intensity
+
+    def read(self, box: Box) -> Array:
+        """The box, mapped."""
+        return self.intensity(self.inner.read(box))
+
+
+def blocks_of(volume: Volume, piece: Sequence[int] = (16, 2048, 2048)) -> Iterator[Array]:
+    """A volume in blocks, one after the other."""
+    whole = Box((0, 0, 0), volume.size)
+    for box in touched(whole, vec3(piece), whole):
+        yield volume.read(box)
+
+
 class Mirrored(View):
-    """A volume padded by reflection, its border voxels not repeated, as many times over as it takes."""
+    """A volume padded by reflection, its border voxels not repeated, as many times over as it takes.
+
+    Attributes:
+        own: Where the volume itself lies, if the padding only makes room for a patch; else None.
+    """
+
+    own: Box | None = None
 
     def __init__(self, inner: Volume, before: Vec3, after: Vec3) -> None:
         super().__init__(inner)
@@ -41,9 +67,11 @@ class Mirrored(View):
 
     @classmethod
     def to_size(cls, inner: Volume, least: Vec3) -> Mirrored:
-        """Padded to at least a size, the smaller half in front."""
+        """Padded to at least a size, the smaller half in front; what is asked for of it is its own extent alone."""
         missing = [max(m - n, 0) for m, n in zip(least, inner.size, strict=True)]
-        return cls(inner, vec3(m // 2 for m in missing), vec3(m - m // 2 for m in missing))
+        made = cls(inner, vec3(m // 2 for m in missing), vec3(m - m // 2 for m in missing))
+        made.own = Box(made.before, vec3(b + n for b, n in zip(made.before, inner.size, strict=True)))
+        return made
 
     def read(self, box: Box) -> Array:
         """The box, the padding filled in."""
@@ -56,6 +84,34 @@ class Mirrored(View):
             return array
         z, y, x = (i - b for i, b in zip(found, hull.begin, strict=True))
         return np.asarray(array[:, z[:, None, None], y[:, None], x])
+
+
+class Finer(View):
+    """A volume of smaller voxels, each voxel of the inner one repeated.
+
+    Args:
+        inner: The volume.
+        factor: (z, y, x) voxels per voxel of the inner volume.
+    """
+
+    def __init__(self, inner: Volume, factor: Vec3) -> None:
+        super().__init__(inner)
+        self.factor = factor
+        self.size = vec3(n * f for n, f in zip(inner.size, factor, strict=True))
+        self.origin = vec3(o * f for o, f in zip(inner.origin, factor, strict=True))
+        if inner.voxel_size_nm is not None:
+            z, y, x = (nm / f for nm, f in zip(inner.voxel_size_nm, factor, strict=True))
+            self.voxel_size_nm = z, y, x
+
+    def read(self, box: Box) -> Array:
+        """The box, in the smaller voxels."""
+        sides = list(zip(*box, self.factor, strict=True))
+        begin, end = vec3(b // f for b, _, f in sides), vec3(-(-e // f) for _, e, f in sides)
+        array = self.inner.read(Box(begin, end))
+        for axis, factor in enumerate(self.factor, 1):
+            array = np.repeat(array, factor, axis) if factor > 1 else array
+        z, y, x = (slice(b - first * f, e - first * f) for (b, e, f), first in zip(sides, begin, strict=True))
+        return array[:, z, y, x]
 
 
 def _reflect(index: NDArray[np.int64], size: int) -> NDArray[np.int64]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from deepem.loss.balance import balanced, class_sums
 from deepem.loss.voxel import averaged, full_precision
 from deepem.utils.edges import edge_slices, edge_views
 from deepem.utils.geometry import vec3
@@ -60,14 +61,14 @@ class AffinityLoss(nn.Module):
         with torch.no_grad():
             affinity, weight = self._affinities(target, mask.to(input.dtype), len(input))
             if self.class_balancing:
-                weight = _balanced(affinity, weight, _classes(affinity, weight) if classes is None else classes)
+                weight = balanced(affinity, weight, class_sums(affinity, weight) if classes is None else classes)
         loss, count = self.criterion(input, affinity, weight)
         return averaged(loss, count) if self.size_average else (loss, count)
 
     @torch.no_grad()
     def classes(self, target: Tensor, mask: Tensor) -> Tensor:
         """The summed mask of the positive and the negative voxels of every edge: (2, E, 1, 1, 1)."""
-        return _classes(*self._affinities(target, mask.float(), len(target)))
+        return class_sums(*self._affinities(target, mask.float(), len(target)))
 
     def _affinities(self, ids: Tensor, mask: Tensor, batch: int) -> tuple[Tensor, Tensor]:
         """Affinities and their mask, (N, E, Z, Y, X).
@@ -85,14 +86,3 @@ class AffinityLoss(nn.Module):
             affinity[inside] = (a == b) & (a != 0)
             weight[inside] = torch.mul(*edge_views(mask[:, 0], edge))
         return affinity, weight
-
-
-def _classes(affinity: Tensor, weight: Tensor) -> Tensor:
-    sums = [values.sum((0, 2, 3, 4)) for values in (weight * affinity, weight * (1 - affinity))]
-    return torch.stack(sums)[..., None, None, None]
-
-
-def _balanced(affinity: Tensor, weight: Tensor, classes: Tensor) -> Tensor:
-    positive, negative = classes
-    share = torch.where(affinity > 0, negative, positive) / (positive + negative)
-    return torch.where((positive > 0) & (negative > 0), weight * share, weight)

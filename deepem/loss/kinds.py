@@ -1,29 +1,43 @@
 """Which criterion a task is trained with, by its kind.
 
-CRITERIA has one entry per kind of `deepem.tasks`: (row, How) -> criterion. A criterion is called with (logits, target,
+CRITERIA has one entry per kind of `deepem.tasks`: (row, How) -> criterion, or None where the network must compute the
+losses itself. A criterion is called with (logits, target,
 mask) and gives (loss, count), see `deepem.loss.voxel`. One that balances classes has the attribute `class_balancing`
 and a method `classes(target, mask)`, whose sum over the parts of a batch it takes as a fourth argument.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any, TypeVar, Union
 
 from torch import nn
 
 from deepem.loss.affinity import AffinityLoss
+from deepem.loss.balance import BalancedLoss
 from deepem.loss.semantic import SemanticLoss
 from deepem.loss.voxel import BCELoss, MSELoss
 from deepem.tasks import Task
 from deepem.utils.errors import InputError
+
+T = TypeVar("T")
+
+PerTask = Union[T, Mapping[str, T]]  # noqa: UP007 - a type variable has no | in Python 3.10
+"""One value, or values by the flags of tasks, "" for all that are not named."""
+
+DEFAULTS: dict[str, Any] = {"loss": "BCELoss", "margin0": 0.0, "margin1": 0.0, "class_balancing": False}
 
 LOSSES: dict[str, type[nn.Module]] = {"BCELoss": BCELoss, "MSELoss": MSELoss}
 
 
 @dataclass(frozen=True)
 class How:
-    """What the command line says of criteria; see `criterion`."""
+    """What the command line says of the criterion of one task; see `criterion`.
+
+    Attributes:
+        named: The settings that were given for this task by name.
+    """
 
     loss: str
     size_average: bool
@@ -32,6 +46,12 @@ class How:
     inverse: bool
     class_balancing: bool
     default_aux: bool
+    named: frozenset[str] = frozenset()
+
+    def margin(self, name: str) -> float:
+        """A margin of a task other than affinities: none with default_aux, unless it was given for the task."""
+        value: float = getattr(self, name)
+        return 0.0 if self.default_aux and name not in self.named else value
 
 
 def _affinity(task: Task, how: How) -> nn.Module:
@@ -40,47 +60,76 @@ def _affinity(task: Task, how: How) -> nn.Module:
 
 
 def _binary(task: Task, how: How) -> nn.Module:
-    if how.default_aux:
-        return BCELoss(how.size_average, 0, 0, False)
-    return BCELoss(how.size_average, how.margin0, how.margin1, how.inverse)
+    loss = LOSSES[how.loss if "loss" in how.named else "BCELoss"]
+    balances = how.class_balancing and "class_balancing" in how.named
+    made = loss(
+        size_average=how.size_average and not balances,
+        margin0=how.margin("margin0"),
+        margin1=how.margin("margin1"),
+        inverse=how.inverse and not how.default_aux,
+    )
+    return BalancedLoss(made, how.size_average) if balances else made
 
 
 def _semantic(task: Task, how: How) -> nn.Module:
+    if refused := how.named - {"class_balancing"}:
+        name = min(refused)
+        wants = f"no --{name} for {task.flag}: classes that exclude each other have cross-entropy, without margins"
+        raise InputError(f"--{name}", f"{task.flag}={getattr(how, name)}", wants)
     return SemanticLoss(task.channels, task.class_weights, how.size_average, how.class_balancing)
 
 
-CRITERIA: dict[str, Callable[[Task, How], nn.Module]] = {
+def _of_the_network(task: Task, how: How) -> None:
+    return None
+
+
+CRITERIA: dict[str, Callable[[Task, How], nn.Module | None]] = {
     "affinity": _affinity,
     "binary": _binary,
     "semantic": _semantic,
+    "instance": _of_the_network,
 }
 
 
 def criterion(
     task: Task,
     *,
-    loss: str = "BCELoss",
+    loss: PerTask[str] = "BCELoss",
     size_average: bool = False,
-    margin0: float = 0,
-    margin1: float = 0,
+    margin0: PerTask[float] = 0.0,
+    margin1: PerTask[float] = 0.0,
     inverse: bool = False,
-    class_balancing: bool = False,
+    class_balancing: PerTask[bool] = False,
     default_aux: bool = False,
-) -> nn.Module:
+) -> nn.Module | None:
     """The criterion of a task: called with (logits, target, mask) it gives (loss, count).
+
+    It is None for a task whose losses the network must compute itself.
+
+    Loss, margins and balancing are one value, which means what it means in the public DeepEM, or values by task:
+    ``{"": 0.1, "mit": 0.2}``, where "" holds for those that are not named.
 
     Args:
         task: A chosen row, its edges filled in.
-        loss: Name of the voxel-wise criterion of affinities; every other kind has cross-entropy.
+        loss: Name of the voxel-wise criterion of affinities. Every other kind has cross-entropy, unless it is named.
         size_average: Mean over the voxels with mask > 0, in place of the sum.
         margin0: See BCELoss and MSELoss; classes that exclude each other have no margins.
         margin1: See BCELoss and MSELoss.
         inverse: Margins smooth the labels, see BCELoss.
-        class_balancing: See AffinityLoss and SemanticLoss; binary tasks have none.
+        class_balancing: See AffinityLoss and SemanticLoss; binary tasks have it where they are named, see BalancedLoss.
         default_aux: No margins for tasks other than affinities.
     """
-    if loss not in LOSSES:
-        raise InputError("loss", loss, f"one of {', '.join(LOSSES)}")
+    given = {"loss": loss, "margin0": margin0, "margin1": margin1, "class_balancing": class_balancing}
+    named = frozenset(name for name, value in given.items() if isinstance(value, Mapping) and task.flag in value)
+    own: dict[str, Any] = {name: _for(task, value, DEFAULTS[name]) for name, value in given.items()}
+    if own["loss"] not in LOSSES:
+        raise InputError("loss", own["loss"], f"one of {', '.join(LOSSES)}")
     if task.kind not in CRITERIA:
         raise ValueError(f"no criterion for tasks of kind {task.kind!r}")
-    return CRITERIA[task.kind](task, How(loss, size_average, margin0, margin1, inverse, class_balancing, default_aux))
+    how = How(size_average=size_average, inverse=inverse, default_aux=default_aux, named=named, **own)
+    return CRITERIA[task.kind](task, how)
+
+
+def _for(task: Task, value: PerTask[T], default: T) -> T:
+    """The value that holds for a task."""
+    return value.get(task.flag, value.get("", default)) if isinstance(value, Mapping) else value

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from math import prod
 from typing import Any, Literal
 
 from deepem.models.cnnectome import (
@@ -20,7 +21,7 @@ from deepem.models.cnnectome import (
 )
 from deepem.models.cnnectome.model import CNNectomeModel, frames_of
 from deepem.models.cnnectome.settings import Equivariant
-from deepem.models.cnnectome.sizes import Sizes
+from deepem.models.cnnectome.sizes import AXES, Sizes
 from deepem.models.cnnectome.superres import SuperResolution, with_finer
 from deepem.models.cnnectome.unet import sizes_of
 from deepem.models.layers import Spec
@@ -38,7 +39,9 @@ __all__ = [
     "create_model",
     "evaluation_size",
     "formerly",
+    "output_factor",
     "output_size",
+    "tiling",
 ]
 
 Numbers = tuple[int, ...]
@@ -126,7 +129,34 @@ def evaluation_size(input_size: Vec3, **flags: Any) -> Vec3:
     Raises:
         InputError: a patch that the network cannot take; it names the nearest sizes.
     """
-    return vec3(_sizes(flags).output_size(input_size))
+    sizes = _sizes(flags)
+    found = sizes.output_size(input_size)
+    if wrong := [axis for axis in range(3) if sizes.off_centre(axis, input_size[axis])]:
+        parts = []
+        for axis in wrong:
+            near = (input_size[axis] + d for n in range(1, 1000) for d in (-n, n))
+            fits = next(n for n in near if sizes.course(axis, n) is not None and not sizes.off_centre(axis, n))
+            parts.append(f"{AXES[axis]} = {fits} instead of {input_size[axis]}")
+        wants = f"a size in whose middle the finer output lies: {'; '.join(parts)}"
+        raise InputError("fov (or inputsz)", ",".join(map(str, input_size)), wants)
+    return vec3(found)
+
+
+def output_factor(*, upsample_factors: Sequence[Numbers] | None = None, **_: object) -> Vec3:
+    """(z, y, x) voxels of the output per voxel of the input."""
+    found = [_zyx(factor) for factor in upsample_factors or ()]
+    return vec3(prod(factor[axis - 3] for factor in found) for axis in range(3))
+
+
+def tiling(*, io_kernel: Vec3 | None = None, **flags: Any) -> Vec3 | None:
+    """(z, y, x) voxels of the output by which a patch may move so that no voxel's value changes.
+
+    That is the product of all poolings, and None for a network that pads, whose values depend on the patch.
+    """
+    sizes = _sizes(flags)
+    if sizes.padded or io_kernel is not None or any(padded for _, _, padded in sizes.finer):
+        return None
+    return vec3(n * f for n, f in zip(sizes.step, output_factor(**flags), strict=True))
 
 
 def create_model(

@@ -21,7 +21,6 @@ def create_model(
     create_backbone: Callable[..., nn.Module] | nn.Module | None = None,
     fpn_width: int = 256,
     fpn_pool: bool = True,
-    inst_classes: int = 0,
     inst_min_voxels: int = 1,
     inst_objectness_weight: float = 1.0,
     inst_rpn_box_weight: float = 1.0,
@@ -67,7 +66,6 @@ def create_model(
         create_backbone: Makes the backbone from `in_channels`, or is the backbone; ResNet-18 by default.
         fpn_width: Channels of the feature pyramid, which is put on a backbone that is none itself.
         fpn_pool: Add a coarser map to it, for proposals only.
-        inst_classes: Classes of objects, without the background; 0 for as many as the labels have channels.
         inst_min_voxels: Do not train on objects of fewer voxels.
         inst_objectness_weight: Loss weight of whether an anchor holds an object.
         inst_rpn_box_weight: Loss weight of the boxes of proposals.
@@ -119,7 +117,7 @@ def create_model(
     before, after = pair("rpn_pre_nms", rpn_pre_nms, (2000, 1000)), pair("rpn_post_nms", rpn_post_nms, (2000, 1000))
     return MaskRCNN(
         backbone,
-        1 + (inst_classes or out_spec[INSTANCE][-4]),
+        1 + out_spec[INSTANCE][-4],
         min_size=min_size,
         max_size=max_size,
         image_mean=image_mean,

@@ -40,11 +40,11 @@ def core(
     Args:
         width: Channels per level.
         act: The activation.
-        mode: Upsampling; bilinear has zeros beyond the border, the others repeat it.
+        mode: Upsampling; bilinear is the public name of trilinear.
         scale_factor: Pooling between levels, z,y,x.
         checkpointing: Save memory in training by computing feature maps twice.
     """
-    up = "exact" if mode == "bilinear" else mode
+    up = "trilinear" if mode == "bilinear" else mode
     return emvision.vrunet(width, up, scale_factor, act, checkpointing=checkpointing)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ class RunFolder:
     Args:
         folder: Where the run lives.
         writes: This process writes into it, and holds it against others; of several ranks the first one does.
+        best_by: What `best.chkpt` follows: the loss, or the name of a score in the rows of the phase ``segment``.
+        lower: Whether the best of these is the lowest.
 
     Attributes:
         models: The checkpoints.
@@ -30,8 +33,8 @@ class RunFolder:
         saved: The iteration that was saved last.
     """
 
-    def __init__(self, folder: Path, writes: bool = True) -> None:
-        self.writes = writes
+    def __init__(self, folder: Path, writes: bool = True, best_by: str = "loss", lower: bool = True) -> None:
+        self.writes, self.best_by, self.lower = writes, best_by, lower
         self.folder, self.models, self.logs = folder, folder / "models", folder / "logs"
         self.source = self.models
         self.saved = 0
@@ -56,7 +59,14 @@ class RunFolder:
         self.source = checkpoint.path_of(self.models, number)
         return state
 
-    def begin(self, iteration: int, record: Mapping[str, Any], lines: Sequence[str], checkpoint_size: int) -> None:
+    def begin(
+        self,
+        iteration: int,
+        record: Mapping[str, Any],
+        lines: Sequence[str],
+        checkpoint_size: int,
+        settings: str = "",
+    ) -> None:
         """Move aside what is newer than the iteration to go on from, and write down the options.
 
         Args:
@@ -64,6 +74,7 @@ class RunFolder:
             record: The options of the run: flag -> value, in plain types.
             lines: The same as an @file.
             checkpoint_size: About how many bytes a checkpoint takes.
+            settings: The same as a YAML file.
         """
         checkpoint.require_room(self.models, checkpoint_size)
         try:
@@ -82,6 +93,13 @@ class RunFolder:
             remove_torn(folder)
         write_text(self.folder / "options.json", json.dumps(record, indent=2) + "\n")
         write_text(self.folder / "options.args", "\n".join(lines) + "\n")
+        write_text(self.folder / "options.yaml", settings)
+
+    def remember(self, iteration: int, changes: Sequence[str]) -> None:
+        """Write down, in logs/history.jsonl, what is other from an iteration on than the run was started with."""
+        for line in changes:
+            row = {"iter": iteration, "change": line, "time": datetime.now(timezone.utc).isoformat(timespec="seconds")}
+            events.append_row(self.logs / "history.jsonl", row)
 
     def release(self) -> None:
         """Let another process have the folder."""
@@ -121,23 +139,29 @@ class RunFolder:
             checkpoint.prune(self.models, keep, keep_every, best)
         return path
 
-    def evaluated(self, iteration: int) -> bool:
+    def evaluated(self, iteration: int, phase: str = "test") -> bool:
         """Whether an iteration has a row of its evaluation."""
-        return any(row["phase"] == "test" and row["iter"] == iteration for row in events.rows(self.logs))
+        return any(row["phase"] == phase and row["iter"] == iteration for row in events.rows(self.logs))
 
     def link_best(self) -> int | None:
-        """Point `best.chkpt` to the checkpoint with the lowest validation loss, if there is one, and give its number.
+        """Point `best.chkpt` to the best checkpoint, if there is one, and give its number.
 
-        Read from the log, so that it is right after any resume; a loss that is not finite is never the best.
+        Read from the log, so that it is right after any resume; a value that is not finite is never the best.
         """
         there = set(checkpoint.numbers(self.models))
-        losses = {
-            row["iter"]: row["loss"] for row in events.rows(self.logs) if row["phase"] == "test" and "loss" in row
-        }
-        ranked = [(loss, number) for number, loss in losses.items() if number in there and math.isfinite(loss)]
+        values = [(row["iter"], self._value(row)) for row in events.rows(self.logs)]
+        known = {number: value for number, value in values if value is not None and number in there}
+        ranked = [(value if self.lower else -value, number) for number, value in known.items() if math.isfinite(value)]
         best = min(ranked)[1] if ranked else None
         checkpoint.link(self.models, "best.chkpt", best)
         return best
+
+    def _value(self, row: Mapping[str, Any]) -> float | None:
+        """What a row says of its iteration: the loss, or the mean of a score over the outputs that have it."""
+        if self.best_by == "loss":
+            return row.get("loss") if row["phase"] == "test" else None
+        own = [value for name, value in row.items() if name.endswith(f"/{self.best_by}")]
+        return math.fsum(own) / len(own) if row["phase"] == "segment" and own else None
 
 
 def _not_finite(value: Any) -> bool:

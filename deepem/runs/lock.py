@@ -88,7 +88,7 @@ class Lock:
     def _refusal(self) -> InputError:
         holder = self._holder() or "another process"
         self.release()
-        wants = "another --exp_name, or that run ended first"
+        wants = "another exp_name, or that run ended first"
         return InputError(self.path.parent, f"a folder in use by another run ({holder})", wants)
 
 

@@ -8,4 +8,6 @@
     flips.py    the 16 flips and transposes of test-time augmentation
     augment.py  the average over them, in place
     memory.py   the cut of a volume into columns and runs that fit in memory
+    patch_network.py   a network as the scan wants it: patches in, probabilities of the output patch out
+    inference.py       all of this for an image in memory
 """

@@ -148,26 +148,53 @@ class Grid:
 
 
 def resolve_stride(
-    output: Vec3, overlap: Sequence[float] = (0.5, 0.5, 0.5), stride: Sequence[float] | None = None
+    output: Vec3,
+    overlap: Sequence[float] = (0.5, 0.5, 0.5),
+    stride: Sequence[float] | None = None,
+    step: Vec3 = (1, 1, 1),
+    *,
+    exact: bool = True,
 ) -> Vec3:
     """The stride in voxels.
 
     An overlap between 0 and 1 is a fraction, floor(fraction * output), else voxels; a stride between 0 and 1 is a
-    fraction, rounded up, else voxels, and wins over the overlap.
+    fraction, rounded up, else voxels, and wins over the overlap. What comes from a fraction is then rounded down to a
+    whole number of steps.
+
+    Args:
+        output: The output patch.
+        overlap: Of two patches.
+        stride: From one to the next.
+        step: Strides that the network allows: multiples of this.
+        exact: An overlap in voxels is meant to be just that.
 
     Raises:
-        InputError: the patches would leave gaps, or not move, or these are not three numbers of 0 or more.
+        InputError: the patches would leave gaps, or not move, these are not three numbers of 0 or more, or the network
+            does not allow such strides.
     """
-    _check("overlap" if stride is None else "stride", overlap if stride is None else stride)
+    flag, given = ("overlap", overlap) if stride is None else ("stride", stride)
+    _check(flag, given)
     if stride is not None:
         found = vec3(math.ceil(s * o) if 0 < s < 1 else int(s) for s, o in zip(stride, output, strict=True))
         if any(not 1 <= s <= o for s, o in zip(found, output, strict=True)):
             raise InputError("stride", tuple(stride), f"1 to {output} voxels, or a fraction")
-        return found
-    shared = vec3(math.floor(v * o) if 0 < v < 1 else int(v) for v, o in zip(overlap, output, strict=True))
-    if any(not 0 <= v < o for v, o in zip(shared, output, strict=True)):
-        raise InputError("overlap", tuple(overlap), f"0 or more and less than the output patch {output}")
-    return vec3(o - v for v, o in zip(shared, output, strict=True))
+    else:
+        shared = vec3(math.floor(v * o) if 0 < v < 1 else int(v) for v, o in zip(overlap, output, strict=True))
+        if any(not 0 <= v < o for v, o in zip(shared, output, strict=True)):
+            raise InputError("overlap", tuple(overlap), f"0 or more and less than the output patch {output}")
+        found = vec3(o - v for v, o in zip(shared, output, strict=True))
+    if any(o < s for o, s in zip(output, step, strict=True)):
+        raise InputError("output patch", output, f"{step} or more: the network gives the same only in such steps")
+    rounds = [0 < v < 1 or not (exact or stride is not None) for v in given]
+    nearest = vec3(max(n // s, 1) * s for n, s in zip(found, step, strict=True))
+    if any(n != m and not r for n, m, r in zip(found, nearest, rounds, strict=True)):
+        works = nearest if stride is not None else tuple(o - n for o, n in zip(output, nearest, strict=True))
+        raise InputError(flag, _comma(given), f"strides that are multiples of {step}, such as {_comma(works)}")
+    return nearest
+
+
+def _comma(values: Sequence[float]) -> str:
+    return ",".join(f"{value:g}" for value in values)
 
 
 def _check(flag: str, values: Sequence[float]) -> None:

@@ -4,6 +4,7 @@ KINDS has one entry per kind of `deepem.tasks`. An entry says all of this; nothi
 
     activate        (logits (N, C, Z, Y, X), temperature, out float32 of the same shape) -> out, filled with the
                     probabilities of logits / temperature. Patches are blended, and flips averaged, after this.
+                    None where the output is no volume but a list of objects.
     probabilities   the same of logits alone, in a tensor of its own: for exported programs
     edges           row -> the edge of each channel, or None where a value belongs to its voxel alone. Along an edge a
                     value moves under a flip, and planes of a patch without a partner may be left out of the blend.
@@ -27,8 +28,8 @@ Activate = Callable[[Tensor, float, Tensor], Tensor]
 class Kind:
     """An entry; see the module."""
 
-    activate: Activate
-    probabilities: Callable[[Tensor], Tensor]
+    activate: Activate | None
+    probabilities: Callable[[Tensor], Tensor] | None
     edges: Callable[[Task], tuple[Vec3, ...] | None]
 
 
@@ -61,12 +62,19 @@ KINDS: dict[str, Kind] = {
     "affinity": Kind(activate=sigmoid, probabilities=torch.sigmoid, edges=_own),
     "binary": Kind(activate=sigmoid, probabilities=torch.sigmoid, edges=_none),
     "semantic": Kind(activate=softmax, probabilities=_softmax, edges=_none),
+    "instance": Kind(activate=None, probabilities=None, edges=_none),
 }
+
+
+def is_dense(row: Task) -> bool:
+    """Whether an output has a value at every voxel, so that patches are blended; else it is a list of objects."""
+    return KINDS[row.kind].activate is not None
 
 
 def activations(rows: Iterable[Task]) -> dict[str, Activate]:
     """From logits to probabilities, by output."""
-    return {row.name: KINDS[row.kind].activate for row in rows}
+    found = {row.name: KINDS[row.kind].activate for row in rows}
+    return {name: activate for name, activate in found.items() if activate is not None}
 
 
 def edges_by_output(rows: Iterable[Task]) -> dict[str, tuple[Vec3, ...]]:

@@ -26,8 +26,8 @@ from deepem.scan.grid import Grid
 from deepem.scan.stitch import Scan
 from deepem.scan.weights import KEPT
 from deepem.utils.geometry import Box, Tiles, Vec3, vec3
+from deepem.utils.main_memory import MIB, free_memory
 
-MIB = 1 << 20
 RUNS = 4
 """Runs that a scan is cut into where memory allows fewer: reading and writing go on beside the network."""
 HOUSE = 16 * MIB
@@ -160,14 +160,4 @@ def available(device: torch.device) -> int:
     """Bytes that a scan may take: nine tenths of what is free on a GPU, half of what is free in main memory."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0] * 0.9)
-    try:
-        with open("/proc/meminfo") as file:
-            free = next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration):
-        return 4 << 30
-    return free // 2
-
-
-def in_words(bytes: float) -> str:
-    """A size for people."""
-    return f"{bytes / (1 << 30):.1f} GiB" if bytes >= 1 << 30 else f"{bytes / MIB:.0f} MiB"
+    return free_memory() // 2

@@ -23,9 +23,9 @@ import torch
 
 from deepem.cli.forward_parser import find_checkpoint, parse, parser
 from deepem.cli.forwarding import ForwardOptions
+from deepem.scan.progress import tell
 from deepem.test.job import Job
 from deepem.test.kinds import written
-from deepem.test.progress import tell
 from deepem.test.volumes import file_paths, predict_all
 from deepem.utils.errors import InputError
 

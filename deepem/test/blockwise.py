@@ -29,14 +29,16 @@ from deepem.io.cloud_sink import CloudSink
 from deepem.io.precomputed import CloudSource
 from deepem.io.stored import warn_of_absent
 from deepem.io.views import tables_of
-from deepem.io.volume import Volume
 from deepem.test.job import Job
+from deepem.test.prepared import Prepared, with_context
 from deepem.test.volumes import Placement, cloud_volume, placement, stored
 from deepem.utils.errors import InputError
 from deepem.utils.geometry import Box, Tiles, Vec3, vec3
+from deepem.utils.intensity import Percentiles
 
 Array = NDArray[Any]
 
+MACHINE = "GPU"
 PHASE = "predict"
 TABLES = "tables.npy"
 DOWNSAMPLE = (
@@ -61,8 +63,11 @@ def make_plan(folder: str, words: Sequence[str], task_size: Vec3) -> Plan:
     Folder(folder).refuse_unless_new(FILE)
     words = [*words, "--chkpt_num", str(found.number)]  # workers are to agree on it while training goes on
     job = Job(options, found)
+    if isinstance(job.intensity, Percentiles):  # every worker would read all of the volume for them
+        got = "percentiles of each volume as the range of grey values"
+        raise InputError("a plan", got, "a network trained on one range, such as --percentiles_of train")
     norm = options.cloud.gs_input_norm
-    tables = None if norm is None else tables_of(stored(options, options.cloud.gs_input), *norm)
+    tables = None if norm is None else tables_of(with_context(job, stored(options, options.cloud.gs_input)), *norm)
     volume, source = cloud_volume(job, tables)
     covered = job.covered(volume)
     place = placement(job, volume, source, covered)
@@ -93,7 +98,7 @@ def effort(plan: Plan) -> Effort:
 def rate(plan: Plan, seconds: float = 5.0) -> float:
     """Output voxels per second of the network on this machine, from a trial of a few seconds."""
     job = Job(*parse(plan.settings["words"]))
-    size = (job.options.speed.batch_size, job.channels, *job.patch)
+    size = (job.options.speed.batch_size, job.channels, *job.fine_patch)
     patches = torch.zeros(size, device=job.device)
     float(next(iter(job.network(patches).values())).sum())  # the first call builds what later ones use
     begun, count = time.monotonic(), 0
@@ -131,7 +136,7 @@ class Predictions:
     """What does the tasks of a plan: the network and the volumes, kept from task to task."""
 
     job: Job
-    volume: Volume
+    volume: Prepared
     place: Placement
     source: CloudSource
 

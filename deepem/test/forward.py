@@ -31,7 +31,7 @@ if TYPE_CHECKING:  # torch and all that needs it are imported once the command l
 
 def main(words: Sequence[str] | None = None) -> None:
     """Read the command line and predict."""
-    with one_line_errors("forward.py") as flags:
+    with one_line_errors("forward.py", words) as flags:
         options, found = parse(words)
         flags.update(options.flat())
         from deepem.test.batch import predict_batch
@@ -104,7 +104,7 @@ def predict(
     Raises:
         InputError: an image smaller than a patch or with values that are no numbers, sizes that do not fit.
     """
-    from deepem.test import inference
+    from deepem.scan import inference
 
     return inference.predict(
         model, image, patch_size=patch_size, output_size=output_size, overlap=overlap, stride=stride, blend=blend,

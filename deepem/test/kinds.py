@@ -1,7 +1,8 @@
 """What the kinds of tasks mean for inference: which volumes are written of an output.
 
 OUTPUTS has one entry per kind of `deepem.tasks`: row -> the volumes, by what is added to the output's name. The first,
-under the name itself, holds the probabilities.
+under the name itself, holds the probabilities. Of objects it is the volume of their labels, (Z, Y, X), which
+`deepem.test.objects` writes.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ class Written:
 
     Attributes:
         task: The output's row.
-        values: What it holds: ``probability``, ``class`` or ``variance``.
+        values: What it holds: ``probability``, ``class``, ``variance`` or ``label``.
+        axes: Of the array.
         channels: Number of channels.
         dtype: Type that it has in any case; None: float32, or as the command line says.
         make: From the output's probabilities (C, Z, Y, X) to what is written; None: themselves.
@@ -35,6 +37,7 @@ class Written:
     channels: int
     dtype: str | None = None
     make: Callable[[torch.Tensor], torch.Tensor] | None = None
+    axes: str = "czyx"
 
     def attributes(self, offset: Vec3 | None = None, voxel_size_nm: Sequence[float] | None = None) -> dict[str, Any]:
         """What tells a reader what this is; sizes and offsets are z, y, x.
@@ -47,7 +50,7 @@ class Written:
         if voxel_size_nm is not None:
             known["voxel_size_nm"] = np.asarray(voxel_size_nm, np.float64)
         return known | {
-            "axes": "czyx",
+            "axes": self.axes,
             "edges": np.asarray(self.task.edges, np.int64).reshape(-1, 3),
             "tasks": [self.task.flag],
             "rows": json.dumps([to_plain(self.task)]),
@@ -72,10 +75,15 @@ def _with_classes(task: Task) -> dict[str, Written]:
     return {**_probabilities(task), "_class": classes}
 
 
+def _objects(task: Task) -> dict[str, Written]:
+    return {"": Written(task, "label", 1, axes="zyx")}
+
+
 OUTPUTS: dict[str, Callable[[Task], dict[str, Written]]] = {
     "affinity": _probabilities,
     "binary": _probabilities,
     "semantic": _with_classes,
+    "instance": _objects,
 }
 
 

@@ -11,18 +11,11 @@ from numpy.typing import NDArray
 
 from deepem.io.volume import Volume
 from deepem.scan.augment import Augmented
+from deepem.scan.inference import tensor
 from deepem.scan.memory import Cut
 from deepem.scan.stitch import Finished, Scan
 from deepem.test.kinds import Written, made
 from deepem.utils.geometry import Box
-
-
-def tensor(volume: Volume, box: Box, device: torch.device | str = "cpu") -> torch.Tensor:
-    """A box of a volume as a tensor on a device."""
-    array = volume.read(box)
-    if not array.flags.writeable or min(array.strides) < 0:  # torch takes no such views
-        array = array.copy()
-    return torch.from_numpy(array).to(device)
 
 
 class Sink(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import posixpath
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -19,12 +20,13 @@ from deepem.io.precomputed import CloudSource
 from deepem.io.pyramid import downsample
 from deepem.io.sink import Hdf5Sink
 from deepem.io.stored import Image, warn_of_absent
-from deepem.io.views import Masked, Mirrored, Normalised, tables_of
 from deepem.io.volume import Volume, VoxelSize
 from deepem.scan.augment import VARIANCE
+from deepem.scan.progress import tell
+from deepem.test.detect import predict_objects
 from deepem.test.job import Job
 from deepem.test.place import Place, filled
-from deepem.test.progress import tell
+from deepem.test.prepared import Prepared, asked_of, prepared, with_context
 from deepem.test.stream import Nowhere
 from deepem.utils.errors import InputError, told_as
 from deepem.utils.files import run_folder
@@ -45,8 +47,8 @@ def predict_all(job: Job) -> list[Summary]:
     refuse_shared(job)
     for name in options.volumes:  # bad input is found before the first volume is begun
         with file_volume(job, name) as volume:
-            covered = job.covered(volume)
-            if options.cloud.gs_output:
+            covered = job.covered(volume) if job.dense else None
+            if options.cloud.gs_output and covered:
                 file_placement(job, volume, covered, name).check()
     return [predict_file(job, name) for name in options.volumes]
 
@@ -64,7 +66,7 @@ def refuse_shared(job: Job) -> None:
             places = [filled(options.cloud.gs_output, options.cloud.keywords, name).rstrip("/")]
             wants = "--gs_output with a {} for the id, without --keywords"
         else:
-            places = [str(path) for path in file_paths(options, job.outputs, job.number, name).values()]
+            places = [str(path) for path in file_paths(options, job.files, job.number, name).values()]
             wants = "a run for each, with --out_prefix or --out_tag: in file names / is _"
         for place in places:
             if (other := taken.setdefault(place, name)) != name:
@@ -80,9 +82,10 @@ def predict_dummy(job: Job) -> Summary:
 
 
 @contextmanager
-def file_volume(job: Job, name: str) -> Iterator[Volume]:
+def file_volume(job: Job, name: str) -> Iterator[Prepared]:
     """The volume of an id, with what the options change about it."""
-    with opened_image(Path(job.options.files.data_dir) / name / job.options.files.input_name) as source:
+    path = Path(job.options.files.data_dir) / name / job.options.files.input_name
+    with opened_image(path, as_stored=job.intensity is not None) as source:
         yield prepared(job, source)
 
 
@@ -90,24 +93,41 @@ def predict_file(job: Job, name: str) -> Summary:
     """Predict the volume of an id, into files or, with an output path, behind cloud-volume."""
     options = job.options
     with file_volume(job, name) as volume:
-        covered = job.covered(volume)
-        if options.cloud.gs_output:
-            return {"name": name, **file_placement(job, volume, covered, name).predict(volume)}
-        paths = file_paths(options, job.outputs, job.number, name)
-        begin = vec3(o + b for o, b in zip(volume.origin, covered.begin, strict=True))
-        size = voxel_size_of(options, volume)
-        attributes = {output: one.attributes(begin, size) for output, one in job.written.items()}
-        with Hdf5Sink(paths, job.outputs, covered, job.dtypes, attributes) as sink:
-            figures = job.run(volume, covered, sink, label=name)
+        figures: Summary = {"name": name, "outputs": {}}
+        if job.dense:
+            figures |= _predict_dense(job, name, volume)
+        source = Path(options.files.data_dir) / name / options.files.input_name
+        for task in job.objects:
+            path = file_paths(options, job.files, job.number, name)[task.name]
+            figures[task.name] = predict_objects(
+                job, task, volume, path, source, voxel_size_of(options, volume, job.sizes.factor)
+            )
+            figures["outputs"][task.name] = str(path)
+    return figures
+
+
+def _predict_dense(job: Job, name: str, volume: Prepared) -> Summary:
+    """The outputs of the volume of an id that have a value at every voxel."""
+    options = job.options
+    covered = job.covered(volume)
+    if options.cloud.gs_output:
+        return dict(file_placement(job, volume, covered, name).predict(volume))
+    paths = file_paths(options, job.outputs, job.number, name)
+    begin = vec3(o + b for o, b in zip(volume.origin, covered.begin, strict=True))
+    size = voxel_size_of(options, volume, job.sizes.factor)
+    made = {"provenance": json.dumps(job.provenance)}
+    attributes = {output: one.attributes(begin, size) | made for output, one in job.written.items()}
+    with Hdf5Sink(paths, job.outputs, covered, job.dtypes, attributes) as sink:
+        figures = job.run(volume, covered, sink, label=name)
     tell(f"{name}: wrote {', '.join(map(str, paths.values()))}")
-    return {"name": name, **figures, "outputs": {output: str(path) for output, path in paths.items()}}
+    return {**figures, "outputs": {output: str(path) for output, path in paths.items()}}
 
 
-def voxel_size_of(options: ForwardOptions, volume: Volume) -> VoxelSize | None:
-    """(z, y, x) nanometres: those of the options, else the input's, else unknown."""
+def voxel_size_of(options: ForwardOptions, volume: Volume, factor: Vec3) -> VoxelSize | None:
+    """(z, y, x) nanometres of the output: the input's, those of the options or else its own, over the factor."""
     if not options.cloud.resolution:
         return volume.voxel_size_nm
-    x, y, z = (float(n) for n in options.cloud.resolution)
+    z, y, x = (float(nm) / f for nm, f in zip(options.cloud.resolution[::-1], factor, strict=True))
     return z, y, x
 
 
@@ -126,19 +146,20 @@ def predict_cloud(job: Job) -> Summary:
     return {"name": source.name, **figures}
 
 
-def cloud_volume(job: Job, tables: Any = None) -> tuple[Volume, CloudSource]:
+def cloud_volume(job: Job, tables: Any = None) -> tuple[Prepared, CloudSource]:
     """The input volume of the options as it is to be read, and as it is stored."""
     cloud = job.options.cloud
-    source, path = stored(job.options, cloud.gs_input), cloud.gs_input_mask
-    mask = CloudMask(filled(path, cloud.keywords), source) if path else None
-    return prepared(job, source, mask, tables), source
+    source, path = stored(job.options, cloud.gs_input, job.intensity is not None), cloud.gs_input_mask
+    read = with_context(job, source)
+    mask = CloudMask(filled(path, cloud.keywords), read) if path else None
+    return prepared(job, read, mask, tables, asked_of(source, read)), source
 
 
-def stored(options: ForwardOptions, path: str) -> CloudSource:
-    """The volume at a path, at the place that the options name, as it is stored."""
+def stored(options: ForwardOptions, path: str, as_stored: bool = False) -> CloudSource:
+    """The volume at a path, at the place that the options name, as it is stored: its grey values of any type or not."""
     path = filled(path, options.cloud.keywords)
     with told_as({"mip": "--in_mip"}):
-        source = CloudSource(path, options.cloud.in_mip, options.cloud.cache)
+        source = CloudSource(path, options.cloud.in_mip, options.cloud.cache, as_stored)
     return place_of(options).within(source)
 
 
@@ -154,27 +175,6 @@ def placement(job: Job, volume: Volume, source: CloudSource, covered: Box) -> Pl
 def place_of(options: ForwardOptions) -> Place:
     """Which box of the input the options name."""
     return Place(options.cloud.begin, options.cloud.end, options.cloud.center, options.cloud.size)
-
-
-def prepared(job: Job, volume: Volume, mask: Volume | None = None, tables: Any = None) -> Volume:
-    """A volume as the options have it read: contrast, mask, padding.
-
-    Raises:
-        InputError: its channels are not those of the network.
-    """
-    options = job.options
-    if volume.channels != job.channels:
-        raise InputError(volume.name, f"{volume.channels} channels", f"{job.channels}, as in training")
-    if options.cloud.gs_input_norm is not None:
-        volume = Normalised(volume, tables_of(volume, *options.cloud.gs_input_norm) if tables is None else tables)
-    if mask is not None:
-        volume = Masked(volume, mask)
-    if options.patches.mirror is not None:
-        half = vec3(n // 2 for n in options.patches.mirror)
-        volume = Mirrored(volume, half, half)
-    if options.patches.pad_small:
-        volume = Mirrored.to_size(volume, job.patch)
-    return volume
 
 
 def file_paths(options: ForwardOptions, outputs: Mapping[str, int], number: int, name: str) -> dict[str, Path]:
@@ -233,8 +233,10 @@ class Placement:
         offset = self.job.options.cloud.offset
         if offset is None:
             return self.volume.origin
-        moved = zip(tuple(offset)[::-1], self.ratio, self.volume.origin, self.stored, strict=True)
-        return vec3(o // r + padded - stored for o, r, padded, stored in moved)
+        moved = zip(
+            tuple(offset)[::-1], self.ratio, self.volume.origin, self.stored, self.job.sizes.factor, strict=True
+        )
+        return vec3(o * f // r + padded - stored * f for o, r, padded, stored, f in moved)
 
     @property
     def bounds(self) -> Box:
@@ -245,7 +247,7 @@ class Placement:
     def layout(self) -> Layout:
         """Of new output volumes."""
         options = self.job.options
-        voxel_size = voxel_size_of(options, self.volume) or (40.0, 4.0, 4.0)
+        voxel_size = voxel_size_of(options, self.volume, self.job.sizes.factor) or (40.0, 4.0, 4.0)
         return Layout(self.bounds, voxel_size, vec3(tuple(options.cloud.chunk_size)[::-1]), options.files.out_dtype)
 
     @property
@@ -266,7 +268,7 @@ class Placement:
             "method": "deepem forward",
             "input": self.volume.name,
             "experiment": str(options.run.exp_name),
-            "checkpoint": self.job.number,
+            **self.job.provenance,
             "options": {name: value if isinstance(value, (int, float, str, bool)) else str(value)
                         for name, value in sorted(options.flat().items()) if value not in (None, False, "", [])},
         }  # fmt: skip

@@ -21,7 +21,7 @@ from deepem.cli.training import TrainOptions
 from deepem.data.examine import volume as look
 from deepem.data.examine.finding import Finding
 from deepem.data.examine.image import differences, tiles_of
-from deepem.data.kinds import id_labels
+from deepem.data.kinds import KINDS, id_labels
 from deepem.data.volume import compact
 from deepem.data.worker import generator
 from deepem.utils.errors import InputError
@@ -151,8 +151,10 @@ def _never_there(
         if task.source in ids or not leaves:
             continue
         parts = [look.part_of(leaf[task.source]) for leaf in leaves]
-        single = all(len(leaf[task.source].shape) == 3 for leaf in leaves)
-        wanted = range(1, task.channels + 1) if task.channels > 1 and single and task.kind != "semantic" else [None]
+        apart = KINDS[task.kind].channels(task.channels) > 1 and all(
+            len(leaf[task.source].shape) == 3 for leaf in leaves
+        )
+        wanted = range(1, task.channels + 1) if apart else [None]
         for number in wanted:
             if not any(bool((part == number).any() if number else part.any()) for part in parts):
                 what = f"the class {number} is" if number else "a positive voxel is"

@@ -9,10 +9,12 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from deepem.cli.plugins import PlugIn
+from deepem.models.cnnectome.sizes import Sizes
 from deepem.models.emvision.memory import live_bytes
 from deepem.models.emvision.receptive_field import receptive_field
 from deepem.models.emvision.sizes import AXES, UShape
-from deepem.utils.geometry import Vec3
+from deepem.tools import context
+from deepem.utils.geometry import Vec3, vec3
 
 MIB = 2**20
 
@@ -27,14 +29,23 @@ def summary(
 ) -> list[tuple[str, str]]:
     """The rows of the summary: what, and how much of it."""
 
-    def build() -> nn.Module:
+    def build(plug_in: PlugIn = plug_in) -> nn.Module:
         spec = {"in_spec": {"input": (in_channels, *fov)}, "out_spec": {"output": (channels, *fov)}}
         model: nn.Module = plug_in.create(**spec)
         return model
 
+    def flops(plug_in: PlugIn, patch: Vec3) -> int:
+        with torch.device("meta"):
+            return _flops(build(plug_in), torch.empty(1, in_channels, *patch))
+
     with torch.device("meta"):
         model = build()
-    shape: UShape | None = getattr(model, "shape", None)
+    shape: UShape | Sizes | None = getattr(model, "shape", None)
+    if isinstance(shape, Sizes):
+        x = torch.empty(batch_size, in_channels, *fov, device="meta")
+        out = vec3(shape.output_size(fov))
+        rows = [*parameters(model), *context.rows(shape, fov, voxel_size_nm), *costs(model, x, out)]
+        return [*rows, *context.valid_against_same(plug_in, shape, fov, flops)]
     out = shape.output_size(fov) if shape else fov
     x = torch.empty(batch_size, in_channels, *fov, device="meta")
     rows = [*parameters(model), ("patch", f"{comma(fov)} -> {comma(out)}")]
@@ -71,11 +82,18 @@ def sizes(shape: UShape, size: Vec3) -> Iterator[tuple[str, str]]:
 def costs(model: nn.Module, x: Tensor, out: Vec3) -> Iterator[tuple[str, str]]:
     """FLOPs and memory of a forward pass and of a training step, from shapes alone, in float32."""
     voxels = x.shape[0] * out[0] * out[1] * out[2]
-    with torch.no_grad(), FlopCounterMode(display=False) as counter, live_bytes() as forward:
+    with torch.no_grad(), live_bytes() as forward:
         model.eval()(x)
-    yield "FLOPs per output voxel", f"{counter.get_total_flops() / voxels:,.0f} forward (2 per multiply-add)"
+    yield "FLOPs per output voxel", f"{_flops(model, x) / voxels:,.0f} forward (2 per multiply-add)"
     own = sum(p.numel() * p.element_size() for p in model.parameters())
     yield "memory, inference", f"{(own + forward[0]) / MIB:,.0f} MiB at most for the patch, float32"
     with live_bytes() as step:
         sum(y.sum() for y in model.train()(x).values()).backward()
     yield "memory, training", f"{(3 * own + step[0]) / MIB:,.0f} MiB at most, float32, gradients and Adam included"
+
+
+def _flops(model: nn.Module, x: Tensor) -> int:
+    """FLOPs of a forward pass in eval mode."""
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model.eval()(x)
+    return int(counter.get_total_flops())

@@ -1,117 +1,104 @@
-"""Make the folder that `deepem.data.dataset.flyem.cremi_b` reads from CREMI's file of sample B.
+"""Make volumes to train on from CREMI's files, downloaded or at hand.
 
-    deepem prepare cremi                                         download it, then convert
-    deepem prepare cremi --hdf sample_B_padded_20160501.hdf    convert a file at hand
+    deepem prepare cremi                                       sample B for --data flyem.cremi_b
+    deepem prepare cremi --hdf sample_B_padded_20160501.hdf    the same, from a file at hand
+    deepem prepare cremi --samples A B C                       samples as they are, for --data cremi
 
-CREMI's volumes are 4 nm in plane; the folder is at 8 nm (mip 1): the image averaged over 2x2 voxels, ids by the most
-frequent of the four. Around the labelled box lie 16 sections and 256 voxels in y and x of tissue, unlabelled: real
-tissue from CREMI's padded file, mirrored from the other one. Written are img, seg, seg_d3_b0 (ids with eroded borders),
-msk_train and msk_val (the first four fifths of the labelled sections, and the rest), syn from the clefts if there are
-any, and glia from volumes/labels/glia or the ids after --glia_ids. All of it or nothing.
+Without --samples it is sample B at 8 nm in plane: the image averaged over 2x2 voxels, ids by the most frequent of the
+four. Around the labelled box lie 16 sections and 256 voxels in y and x of tissue, unlabelled: real tissue from
+CREMI's padded file, mirrored from the other one. Written are img, seg, seg_d3_b0 (ids with eroded borders), msk_train
+and msk_val (the first four fifths of the labelled sections, and the rest), syn from the clefts, if there are any, and
+glia from volumes/labels/glia or the ids after --glia_ids. With --samples all of it stays at 4 nm, and partners.h5 has
+a ball around each presynaptic (1) and postsynaptic site (2). A folder is written whole or not at all. card.json says
+what is in it, and the same command again makes nothing that is there.
 """
 
 from __future__ import annotations
 
-import argparse
-import hashlib
-import sys
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from deepem.data.cremi import PAD, convert
+from deepem.cli import words as readers
+from deepem.cli.flags import Group, flag
+from deepem.cli.parser import read_group
+from deepem.data import card, cremi
+from deepem.data.card import Card
 from deepem.data.dataset.flyem import cremi_b
 from deepem.data.truth_folder import write_folder
+from deepem.io.download import check, digest, fetch
 from deepem.tools import output
 from deepem.utils.errors import InputError
+from deepem.utils.geometry import Vec3
 
+PROGRAM = "deepem prepare cremi"
+SITE = "https://cremi.org/static/data"
 URLS = {
-    "padded": "https://cremi.org/static/data/sample_B_padded_20160501.hdf",
-    "cropped": "https://cremi.org/static/data/sample_B_20160501.hdf",
+    "padded": f"{SITE}/sample_B_padded_20160501.hdf",
+    **{sample: f"{SITE}/sample_{sample}_20160501.hdf" for sample in "ABC"},
 }
+SAMPLES = ("A", "B", "C", "A+", "B+", "C+")
+
+
+@dataclass(frozen=True)
+class CremiOptions(Group):
+    """What to prepare, from what."""
+
+    title = "CREMI"
+    samples: list[str] | None = flag(
+        None, "samples as they are, for --data cremi", read=readers.one_of(*SAMPLES), metavar="SAMPLE", many="+"
+    )
+    hdf: list[Path] | None = flag(
+        None, "CREMI's file, or one for each of --samples, at hand: nothing is downloaded", many="+"
+    )
+    url: str | None = flag(None, f"where to download it (default: {URLS['padded']})", metavar="URL")
+    sha256: str | None = flag(None, "refuse a file whose checksum is another", metavar="HEX")
+    data_dir: Path = flag(Path("data"), "where it goes", metavar="DIR")
+    glia_ids: list[int] = flag([], "neuron ids that are glia", many="+")
+    pad: Vec3 | None = flag(None, "unlabelled voxels on each side (default: 16,256,256, with --samples none)")
+    licence: str = flag("not stated here, see https://cremi.org", "what the card says of the licence")
 
 
 def main(words: Sequence[str]) -> int:
     """Download if need be, convert, write."""
-    as_written = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser("deepem prepare cremi", description=__doc__, formatter_class=as_written)
-    parser.add_argument("--hdf", type=Path, help="CREMI's file, if it is at hand: nothing is downloaded")
-    parser.add_argument("--url", default=URLS["padded"], help=f"where to download it (default: {URLS['padded']})")
-    parser.add_argument("--sha256", help="refuse a file whose checksum is another")
-    parser.add_argument("--data_dir", type=Path, default=Path("data"), help="where it goes (default: data)")
-    parser.add_argument("--glia_ids", type=int, nargs="+", default=[], help="neuron ids that are glia")
-    parser.add_argument("--pad", default=",".join(map(str, PAD)), help="unlabelled voxels z,y,x on each side")
-    args = parser.parse_args(words)
-    with output.errors_of(parser.prog):
-        pad = vector("--pad", args.pad)
-        hdf = args.hdf or download(args.url, args.data_dir / Path(args.url).name)
-        if args.hdf or args.sha256:
-            check(hdf, args.sha256)
-        volumes = convert(hdf, pad, args.glia_ids)
-        folder = args.data_dir / cremi_b.FOLDER
-        write_folder(folder, volumes)
-        output.say(f"{folder}: {', '.join(volumes)}, {'x'.join(map(str, volumes['img'].shape))}")
+    with output.errors_of(PROGRAM):
+        own = read_group(PROGRAM, __doc__, CremiOptions, words, PROGRAM)
+        samples: list[str | None] = [*(own.samples or (None,))]
+        if own.hdf and len(own.hdf) != len(samples):
+            raise InputError("--hdf", f"{len(own.hdf)} files", f"{len(samples)}, one for each sample")
+        if len(samples) > 1 and (own.url or own.sha256):
+            raise InputError("--url, --sha256", f"{len(samples)} samples", "one of --samples at a time")
+        pad = own.pad or ((0, 0, 0) if own.samples else cremi.PAD)
+        if min(pad) < 0:
+            raise InputError("--pad", ",".join(map(str, pad)), "z,y,x of 0 or more")
+        output.check_folder("--data_dir", own.data_dir)
+        files = [_file(own, sample, index) for index, sample in enumerate(samples)]
+        for sample, hdf in zip(samples, files, strict=True):
+            _prepare(own, sample, hdf, pad)
     return 0
 
 
-def vector(flag: str, text: str) -> tuple[int, int, int]:
-    """Three whole numbers of 0 or more, z,y,x."""
-    try:
-        z, y, x = (int(part) for part in text.split(","))
-    except ValueError:
-        raise InputError(flag, text, "z,y,x voxels") from None
-    if min(z, y, x) < 0:
-        raise InputError(flag, text, "z,y,x of 0 or more")
-    return z, y, x
+def _file(own: CremiOptions, sample: str | None, index: int) -> Path:
+    """The file of a sample, at hand or downloaded."""
+    if own.hdf:
+        check(own.hdf[index], own.sha256)
+        return own.hdf[index]
+    url = own.url or URLS.get(sample or "padded")
+    if url is None:
+        raise InputError("--samples", sample, "--hdf with a file at hand, or --url: where it lies is not known here")
+    return fetch(url, own.data_dir / Path(url).name, own.sha256, otherwise="--hdf with a file")
 
 
-def download(url: str, target: Path) -> Path:
-    """The file of a URL, downloaded with progress unless it is there; it appears under its name once it is whole.
-
-    The checksum of what came is written beside it, ``<name>.sha256``, and holds for every later use of the file.
-
-    Raises:
-        InputError: the server cannot be reached, or what it sent is shorter than it said.
-    """
-    record = target.with_name(f"{target.name}.sha256")
-    if target.exists():
-        check(target, record.read_text().split()[0] if record.exists() else None)
-        return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f"{target.name}.part")
-    digest, got = hashlib.sha256(), 0
-    try:
-        with urllib.request.urlopen(url) as source, part.open("wb") as out:
-            size = int(source.headers.get("Content-Length") or 0)
-            while block := source.read(1 << 20):
-                out.write(block)
-                digest.update(block)
-                got += len(block)
-                share = f" of {size / 1e6:.0f} MB, {100 * got / size:.0f} %" if size else " MB"
-                sys.stderr.write(f"\r{target.name}: {got / 1e6:.0f}{share}")
-        sys.stderr.write("\n")
-        if size and got != size:
-            raise InputError(url, f"{got} bytes", f"the {size} that the server announced; try again")
-        record.write_text(f"{digest.hexdigest()}  {target.name}\n")
-        part.replace(target)
-    except (OSError, urllib.error.URLError) as error:
-        reason = getattr(error, "reason", None) or error
-        raise InputError(url, f"no file ({reason})", "a download, or --hdf with a file at hand") from error
-    finally:
-        part.unlink(missing_ok=True)
-    return target
-
-
-def check(file: Path, sha256: str | None) -> None:
-    """Refuse a file that is not there or whose checksum is another."""
-    if not file.is_file():
-        raise InputError(file, "no file", "CREMI's sample B")
-    if sha256 is None:
+def _prepare(own: CremiOptions, sample: str | None, hdf: Path, pad: Vec3) -> None:
+    folder = own.data_dir / (cremi_b.FOLDER if sample is None else f"cremi/{sample}")
+    settings: dict[str, Any] = {"pad": pad, "glia_ids": own.glia_ids}
+    nm = (40, 8, 8) if sample is None else (40, 4, 4)
+    about = Card("cremi", sample or "cremi_b", nm, "https://cremi.org", own.licence, {"hdf": digest(hdf)}, settings)
+    if about.describes(folder) and not card.lacking(folder):
+        output.say(f"{folder}: is there already: {card.in_words(folder)}")
         return
-    with file.open("rb") as handle:
-        digest = hashlib.sha256()
-        while block := handle.read(1 << 20):
-            digest.update(block)
-    if digest.hexdigest() != sha256.lower():
-        raise InputError(file, f"checksum {digest.hexdigest()}", f"{sha256}; remove it to download it again")
+    volumes = cremi.convert(hdf, pad, own.glia_ids) if sample is None else cremi.convert_whole(hdf, pad)
+    with output.writing("--data_dir", folder):
+        write_folder(folder, volumes, card=about)
+    output.say(f"{folder}: {card.in_words(folder)}")

@@ -1,7 +1,7 @@
-"""Cut a prediction into tasks.
+"""Cut a prediction or a segmentation into tasks.
 
-Makes the output volumes and FOLDER/plan.json, and prints tasks, voxels, GPU hours and cost. Then call `deepem queue
-enqueue`, and `deepem queue work` on as many machines as there are, in the same working directory or a copy of it.
+Makes FOLDER/plan.json, and prints tasks, voxels, hours and cost. Then call `deepem queue enqueue`, again whenever a
+phase is done, and `deepem queue work` on as many machines as there are, in the same working directory or a copy of it.
 `deepem queue status` shows how far it is.
 """
 
@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from deepem.cli import forward_parser
 from deepem.cli import words as readers
-from deepem.cli.flags import REQUIRED, Group, filled, flag
+from deepem.cli.flags import REQUIRED, Group, filled, flag, flags_of
 from deepem.cli.parser import Parser
 from deepem.tools import output
+from deepem.tools.segment_options import SegmentOptions
 from deepem.utils.geometry import Vec3, vec3
 
 PROGRAM = "deepem queue plan"
@@ -26,24 +28,27 @@ class PlanOptions(Group):
 
     title = "plan"
     plan: str = flag(REQUIRED, "folder of the plan: a path, file://, gs://, ...", metavar="FOLDER")
+    program: Literal["forward", "segment"] = flag("forward", "what is cut: deepem forward, or deepem segment")
     task_size: Vec3 = flag(
         (1024, 1024, 128), "size of a task, rounded to whole chunks", read=readers.xyz, metavar="X,Y,Z"
     )
-    voxels_per_s: float | None = flag(None, "of one GPU (default: a trial on this machine)", read=readers.positive)
-    price: float = flag(1.0, "of one GPU for an hour", read=readers.positive, metavar="PER_HOUR")
+    voxels_per_s: float | None = flag(
+        None, "of one GPU, or processor (default: a trial on this machine)", read=readers.positive
+    )
+    price: float = flag(1.0, "of one GPU, or processor, for an hour", read=readers.positive, metavar="PER_HOUR")
 
 
 def main(words: Sequence[str]) -> int:
     """Read the command line, make the plan and print what it costs."""
-    parser = Parser(PROGRAM, __doc__ or "", f"{PROGRAM} --plan FOLDER <the flags of deepem forward>")
+    parser = Parser(PROGRAM, __doc__ or "", f"{PROGRAM} --plan FOLDER <the words of deepem forward>")
     parser.add_group(PlanOptions)
     with output.errors_of(PROGRAM) as flags:
-        flags.update(forward_parser.parser().flags)
+        flags.update(forward_parser.parser().flags, (flag.name for flag in flags_of(SegmentOptions)))
         given, rest = parser.read_known(words)
         own = filled(PlanOptions, given)
         from deepem.blocks.programs import program
 
-        of = program("forward")
+        of = program(own.program)
         plan = of.make_plan(own.plan, rest, vec3(own.task_size[::-1]))
         rate, how = (own.voxels_per_s, "as given") if own.voxels_per_s else (of.rate(plan), "a trial here")
         effort, tasks = of.effort(plan), len(plan)
@@ -51,7 +56,9 @@ def main(words: Sequence[str]) -> int:
         hours = effort.voxels * share / rate / 3600
         patches = f"{effort.patches:,} patches ({share:.2f} times those of one piece)"
         output.say(f"{tasks:,} tasks, {effort.voxels:,} voxels, {patches}")
-        output.say(f"about {hours:,.2f} GPU hours at {rate:,.0f} voxels/s ({how}), cost {hours * own.price:,.2f}")
+        output.say(
+            f"about {hours:,.2f} {of.MACHINE} hours at {rate:,.0f} voxels/s ({how}), cost {hours * own.price:,.2f}"
+        )
         each = hours * 3600 / tasks
         output.say(f"about {each:,.0f} s a task: --lease of deepem queue work is to be several times that")
     return 0

@@ -21,6 +21,7 @@ from deepem.tools import output
 from deepem.utils import checkpoint
 from deepem.utils.errors import InputError, of_environment, reason
 from deepem.utils.files import replacing, run_folder, write_text
+from deepem.utils.intensity import Percentiles, from_plain
 from deepem.utils.provenance import checksum, provenance
 
 
@@ -34,7 +35,7 @@ class Served(nn.Module):
     def __init__(self, network: nn.Module, tasks: Sequence[Task]) -> None:
         super().__init__()
         heads = [task.name for task in tasks]
-        self.probabilities = [KINDS[task.kind].probabilities for task in tasks]
+        self.probabilities = [probabilities_of(task) for task in tasks]
         self.hidden, self.heads = [network], heads  # in a list, it is no part of this module
         self.flat = {name: name.replace(".", "__") for name in network.state_dict()}
         for name, value in network.state_dict().items():
@@ -45,6 +46,18 @@ class Served(nn.Module):
         weights = {name: getattr(self, flat) for name, flat in self.flat.items()}
         outputs = torch.func.functional_call(self.hidden[0], weights, (image,))
         return tuple(made(outputs[head]) for head, made in zip(self.heads, self.probabilities, strict=True))
+
+
+def probabilities_of(task: Task) -> Callable[[Tensor], Tensor]:
+    """From the logits of a head to probabilities.
+
+    Raises:
+        InputError: the head gives objects.
+    """
+    found = KINDS[task.kind].probabilities
+    if found is None:
+        raise InputError(f"--{task.flag}", "an output of objects", "outputs that have a value at every voxel")
+    return found
 
 
 @dataclass(frozen=True)
@@ -90,14 +103,17 @@ def export(found: Checkpoint, out: Path, raw: bool, model: str | None = None) ->
             left.
     """
     state = found.state
+    output.check_folder("--out", out)
     if "options" not in state or "spec" not in state:
         raise InputError("checkpoint", "one without options", "one written by this program")
-    with output.writing("--out", out):
-        out.mkdir(parents=True, exist_ok=True)
+    if lacking := [name for name in ("iter",) if state.get(name) is None]:
+        raise InputError(found.path, f"a checkpoint without {lacking[0]}", "one written by this program")
     run, (shape,) = stored_run(state, found.path, model), state["spec"][0].values()
     network = run.network()
     averaged = "ema" in state and not raw
     checkpoint.load_weights(network, state["ema" if averaged else "state_dict"], found.path)
+    with output.writing("--out", out):
+        out.mkdir(parents=True, exist_ok=True)
     served = Served(network.eval(), run.tasks).eval()
     card = described(state, run, averaged)
     card["provenance"] = provenance(checkpoint=str(found.path), checkpoint_sha256=checksum(found.path))
@@ -167,7 +183,8 @@ def described(state: checkpoint.State, run: StoredRun, averaged: bool) -> dict[s
             t.name: {"kind": t.kind, "weight": options[t.flag], "edges": [list(e) for e in t.edges], "row": to_plain(t)}
             for t in run.tasks
         },
-        "normalisation": "grey values in [0, 1]: uint8 divided by 255; outputs are probabilities",
+        "normalisation": f"grey values in [0, 1]: {normalisation(state)}; outputs are probabilities",
+        "intensity": state.get("intensity"),
         "axes": "N, C, Z, Y, X; an edge (dz, dy, dx) relates voxel v to v - (dz, dy, dx)",
         "data": {name: options.get(name) for name in ("data", "train_ids", "val_ids", "augment")},
         "optimiser": {name: options.get(name) for name in ("optim", "lr", "batch_size", "seed", "amp")},
@@ -180,6 +197,16 @@ def _weights(options: Mapping[str, Any], averaged: bool) -> str:
     if not averaged:
         return "as trained"
     return "moving average" if options.get("ema") else "as trained, with batch-norm statistics taken anew"
+
+
+def normalisation(state: checkpoint.State) -> str:
+    """How grey values become numbers in [0, 1]."""
+    found = from_plain(state.get("intensity"))
+    if found is None:
+        return "uint8 divided by 255"
+    if isinstance(found, Percentiles):
+        return f"the percentiles {found.low:g} and {found.high:g} of each volume become 0 and 1, the rest is clipped"
+    return f"{found.in_words()} (by channel) become 0 to 1, the rest is clipped"
 
 
 def in_words(card: dict[str, Any]) -> str:

@@ -16,9 +16,11 @@ from deepem.cli.training import TrainOptions
 from deepem.data.loader import generator
 from deepem.protocols import TellsVolume
 from deepem.tasks import Task
+from deepem.tools import output
 from deepem.utils.crop import centre_crop
 from deepem.utils.errors import InputError
-from deepem.utils.geometry import vec3
+from deepem.utils.frames import boxes_of, frames
+from deepem.utils.geometry import Vec3, vec3
 
 Picture = NDArray[np.uint8]
 """(Y, X, 3), blue, green, red as OpenCV has them."""
@@ -45,6 +47,11 @@ def _channel_names(task: Task) -> list[str]:
     return [f"{task.name} {i + 1}" for i in range(task.channels)] if task.channels > 1 else [task.name]
 
 
+def _box_frames(task: Task, target: NDArray[Any]) -> list[NDArray[Any]]:
+    """The frames of the boxes of each class."""
+    return [frames(boxes_of(volume), vec3(volume.shape)) for volume in target]
+
+
 KINDS: dict[str, Kind] = {
     "affinity": Kind(ids=lambda target: target[0], names=_nothing, outlines=_nothing),
     "binary": Kind(ids=lambda target: None, names=_channel_names, outlines=lambda task, target: list(target)),
@@ -53,6 +60,7 @@ KINDS: dict[str, Kind] = {
         names=lambda task: [f"{task.name} {c}" for c in range(1, task.channels)],
         outlines=lambda task, target: [target[0] == c for c in range(1, task.channels)],
     ),
+    "instance": Kind(ids=lambda target: target.max(0), names=_channel_names, outlines=_box_frames),
 }
 """One entry per kind of `deepem.tasks`."""
 
@@ -70,6 +78,8 @@ def sheet(options: TrainOptions, phase: str, samples: int, sections: int) -> Pic
     tasks, seed = options.tasks.chosen, options.run.seed
     sizes = patch_sizes(options.model(), options.inputsz, options.network.outputsz)
     data = create_samplers(options, tasks, sizes)
+    for note in data.grey_values.notes:
+        output.say(note)
     sampler = data.train if phase == "train" else data.val
     if sampler is None:
         raise InputError("--phase", phase, "train, or ids to evaluate on")
@@ -77,15 +87,18 @@ def sheet(options: TrainOptions, phase: str, samples: int, sections: int) -> Pic
     for index in range(samples):
         sample = sampler(generator(seed, phase, index))
         name = sampler.which(generator(seed, phase, index)) if isinstance(sampler, TellsVolume) else ""
-        rows += [heading(f"sample {index}  {name}", tasks), *draw(sample, tasks, sections)]
+        rows += [heading(f"sample {index}  {name}", tasks), *draw(sample, tasks, sections, sizes.factor)]
     width = max(row.shape[1] for row in rows)
     return np.concatenate([_padded(row, width) for row in rows])
 
 
-def draw(sample: Mapping[str, Any], tasks: Sequence[Task], sections: int) -> list[Picture]:
-    """Two rows of sections: image, and image with labels; both of the size of the output."""
+def draw(sample: Mapping[str, Any], tasks: Sequence[Task], sections: int, factor: Vec3 = (1, 1, 1)) -> list[Picture]:
+    """Two rows of sections: image, and image with labels; both of the size of the output, `factor` times finer."""
     size = vec3(np.asarray(sample[tasks[0].name]).shape[-3:])
-    image = centre_crop(np.asarray(sample["input"])[0], size)
+    image = np.asarray(sample["input"])[0]
+    for axis, times in enumerate(factor):
+        image = np.repeat(image, times, axis)
+    image = centre_crop(image, size)
     shown = np.unique(np.linspace(0, size[0] - 1, min(sections, size[0])).round().astype(int))
     plain = [cv2.cvtColor((image[z] * 255).clip(0, 255).astype(np.uint8), cv2.COLOR_GRAY2BGR) for z in shown]
     marked = [labelled(picture, sample, tasks, int(z)) for picture, z in zip(plain, shown, strict=True)]

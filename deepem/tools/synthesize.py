@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deepem.data.borders import eroded
 from deepem.data.dataset.flyem import cremi_b
 from deepem.data.synth.volume import make_volume
-from deepem.data.truth_folder import eroded, masks, write_folder
+from deepem.data.truth_folder import masks, write_folder
 from deepem.tools import output
 from deepem.utils.errors import InputError
 

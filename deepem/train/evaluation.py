@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from time import perf_counter
 
-from deepem.train.inputs import Inputs
+from torch import Tensor
+
+from deepem.train import render
+from deepem.train.inputs import Batch, Inputs
 from deepem.train.logger import Averages, Logger
 from deepem.train.preempt import Preemption
 from deepem.train.trainer import Trainer
@@ -20,6 +24,12 @@ def calibrate(trainer: Trainer, inputs: Inputs, log: Logger) -> None:
     seconds = perf_counter() - began
     log.pause(seconds)
     log.line(f"batch-norm statistics taken over {samples} training samples  ({seconds:.1f} s)")
+
+
+def samples_of_last(inputs: Inputs, samples: int) -> int:
+    """The index of the first sample of the last batch of an evaluation, which is the one that is drawn."""
+    size = inputs.loading.batch_size
+    return (-(-samples // size) - 1) * size + inputs.ranks.rank
 
 
 def evaluate(trainer: Trainer, inputs: Inputs, log: Logger, preemption: Preemption, samples: int) -> bool:
@@ -40,10 +50,28 @@ def evaluate(trainer: Trainer, inputs: Inputs, log: Logger, preemption: Preempti
         for batch in inputs.evaluation(samples):
             if trainer.ranks.any(preemption.requested, trainer.device):
                 return True
-            share = trainer.whole(batch)
-            outputs = trainer.forward(share.batch)
+            outputs = trainer.forward(batch)
+            share = trainer.whole(cropped(batch, outputs.logits))
             averages.add(trainer.losses(outputs, share))
-    log.pictures(trainer.iteration, "test", trainer.pictures(share.batch, outputs))
+    sample = f"sample {samples_of_last(inputs, samples)} of the evaluation set"
+    log.pictures(
+        trainer.iteration, "test", trainer.pictures(share.batch, outputs), render.in_words(trainer.tasks, sample)
+    )
     losses = averages.values()
     log.test_row(trainer.iteration, losses | {"loss": trainer.objective.mean(losses)}, perf_counter() - began)
     return False
+
+
+def cropped(batch: Batch, logits: Mapping[str, Tensor]) -> Batch:
+    """A batch whose targets and masks are cropped to what came out, which may be less than in training.
+
+    Of an odd number of voxels, the smaller half is cropped in front, as networks do that crop in eval mode.
+    """
+    found = dict(batch)
+    for name, output in logits.items():
+        for key in (name, f"{name}_mask"):
+            if key in batch:
+                for axis in (2, 3, 4):
+                    more = found[key].shape[axis] - output.shape[axis]
+                    found[key] = found[key].narrow(axis, more // 2, output.shape[axis]) if more > 0 else found[key]
+    return found

@@ -97,7 +97,7 @@ class Guard:
         path = self._dump(iteration, facts, batch)
         values = ", ".join(f"{name} {value:.4g}" for name, value in facts["values"].items())
         bad = [key for key, value in batch.items() if value.is_floating_point() and not value.isfinite().all()]
-        samples = "; ".join(_told(sample) for sample in facts["samples"])
+        samples = "; ".join(told(sample) for sample in facts["samples"])
         got = f"{values}; batch {'not finite in ' + ', '.join(bad) if bad else 'finite'}; samples: {samples}"
         replay = f"python -m deepem.train.replay {shlex.quote(str(path))}"
         if model := facts.get("options", {}).get("model"):
@@ -118,7 +118,8 @@ class Guard:
         return path
 
 
-def _told(sample: Mapping[str, Any]) -> str:
+def told(sample: Mapping[str, Any]) -> str:
+    """A training sample in words: its number, and where it was cut."""
     place = f" of {sample['volume']} around {','.join(map(str, sample['location']))}" if "volume" in sample else ""
     return f"{sample['index']} of seed {sample['seed']}{place}"
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from deepem.build.samplers import Samplers
 from deepem.data.loader import batches, generator
-from deepem.protocols import Modifier, TellsProbabilities, TellsVolume
+from deepem.protocols import Modifier, TellsMember, TellsProbabilities, TellsVolume
 from deepem.train import guard
 from deepem.train.ranks import Ranks
 from deepem.train.transfer import DeviceBatches
@@ -159,7 +159,9 @@ class Inputs:
         return guard.samples(self.samplers.train, self.loading.seed, indices, generator)
 
     def drawn(self, iteration: int) -> dict[str, float]:
-        """Share of the samples so far that came from each volume, beside the probability that was asked for.
+        """Share of the samples so far that came from each volume, and from each member of one that is a superset.
+
+        Beside it stands the probability that was asked for.
 
         Nothing if the sampler cannot tell. Which volume a sample comes from is its first random draw, so it is drawn
         again here, and no worker has to report it.
@@ -167,11 +169,13 @@ class Inputs:
         sampler = self.samplers.train
         if not isinstance(sampler, TellsVolume) or not self.ranks.leads:
             return {}
+        which = sampler.member if isinstance(sampler, TellsMember) else sampler.which
         size, seed = self.loading.batch_size, self.loading.seed
         for index in range(sum(self._drawn.values()), iteration * size):
-            self._drawn[sampler.which(generator(seed, "train", index))] += 1
+            self._drawn[which(generator(seed, "train", index))] += 1
         asked = sampler.probabilities if isinstance(sampler, TellsProbabilities) else {}
-        shares = {f"drawn/{name}": self._drawn[name] / (iteration * size) for name in asked or self._drawn}
+        counts = {name: sum(n for leaf, n in self._drawn.items() if _within(leaf, name)) for name in asked}
+        shares = {f"drawn/{name}": count / (iteration * size) for name, count in (counts | self._drawn).items()}
         return shares | {f"asked/{name}": probability for name, probability in asked.items()}
 
     def state(self) -> dict[str, Any]:
@@ -181,3 +185,8 @@ class Inputs:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from the state of a checkpoint."""
         self._drawn = Counter[str](state.get("drawn", {}))
+
+
+def _within(volume: str, name: str) -> bool:
+    """Whether a volume is the one of that name, or a member of it."""
+    return volume == name or volume.startswith(f"{name}/")

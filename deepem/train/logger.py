@@ -106,16 +106,23 @@ class Logger:
         self._write(iteration, "test", losses, {})
         self._say(iteration, "test", losses, f"{seconds:.1f} s")
 
+    def segment_row(self, iteration: int, scores: Mapping[str, float], seconds: float, told: str) -> None:
+        """Write the scores of a whole volume; their time does not count as training time."""
+        self.pause(seconds)
+        self._write(iteration, "segment", scores, {})
+        self._say(iteration, "segment", scores, told)
+
     def pause(self, seconds: float) -> None:
         """Leave some seconds that have passed out of the training time."""
         self.row_time = min(self.row_time + seconds, perf_counter())
 
-    def pictures(self, iteration: int, phase: str, rows: Mapping[str, Picture]) -> None:
-        """Write one picture per task."""
+    def pictures(self, iteration: int, phase: str, rows: Mapping[str, Picture], words: Mapping[str, str]) -> None:
+        """Write one picture per task, and under the same tag what it shows."""
         if self.board is None:
             return
         for name, picture in rows.items():
             self.board.image(f"{phase}/images/{name}", picture, iteration)
+            self.board.text(f"{phase}/images/{name}", words[name], iteration)
 
     def line(self, text: str) -> None:
         """Show one line, above the progress bar where there is one."""

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from deepem.cli.training import LogOptions
 from deepem.runs.folder import RunFolder
+from deepem.train import guard, render
 from deepem.train.evaluation import calibrate, evaluate
 from deepem.train.inputs import Inputs
 from deepem.train.logger import Logger
@@ -11,6 +15,7 @@ from deepem.train.objective import Losses, added
 from deepem.train.preempt import Preemption
 from deepem.train.profiler import Profiler
 from deepem.train.trainer import Trainer
+from deepem.train.whole_volume import WholeVolume, score_whole
 
 
 def train(
@@ -22,6 +27,7 @@ def train(
     preemption: Preemption,
     when: LogOptions,
     max_iter: int,
+    whole: WholeVolume | None = None,
 ) -> bool:
     """Take optimiser steps until `max_iter`. Returns whether the run was asked to stop before it and saved."""
     trainer.train_mode()
@@ -54,9 +60,12 @@ def train(
         elif last:
             log.show(iteration)
         if iteration % when.imgs_intv == 0:
-            log.pictures(iteration, "train", trainer.pictures(share.batch, outputs))
+            words = render.in_words(trainer.tasks, told(inputs.samples_of(iteration)))
+            log.pictures(iteration, "train", trainer.pictures(share.batch, outputs), words)
         if iteration % when.eval_intv == 0 and not stopping:
             stopping = evaluate(trainer, inputs, log, preemption, when.eval_iter)
+        if when.segments_after(iteration) and not stopping:
+            score_whole(trainer, inputs, log, whole)
         if stopping or last:
             preemption.leave()
         if iteration % when.chkpt_intv == 0 or last or stopping:
@@ -64,6 +73,11 @@ def train(
         if stopping:
             return not last
     return False
+
+
+def told(samples: Sequence[Mapping[str, Any]]) -> str:
+    """The sample that is drawn, in words: the first of the last share of a batch."""
+    return f"a sample among: {'; '.join(map(guard.told, samples))}" if len(samples) > 1 else guard.told(samples[0])
 
 
 def save(trainer: Trainer, inputs: Inputs, folder: RunFolder, log: Logger, when: LogOptions) -> None:

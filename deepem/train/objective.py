@@ -44,21 +44,6 @@ class Totals:
     classes: Mapping[str, Tensor] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Share:
-    """A share of a batch whose gradient is computed at once.
-
-    Attributes:
-        batch: Its samples.
-        totals: What losses must know of the whole batch.
-        last: It is the last share of its batch.
-    """
-
-    batch: Batch
-    totals: Totals
-    last: bool = True
-
-
 class Objective:
     """The losses of a network's outputs and their weighted sum.
 
@@ -67,11 +52,12 @@ class Objective:
         weights: Flag -> weight.
         how: Keyword arguments of `deepem.loss.criterion`.
         auxiliary: Auxiliary outputs ``head@which`` -> weight, relative to that of their head.
-        own: Whether the network computes losses itself. One named after a head has that head's weight, any other the
-            weight 1.
+        own: Whether the network computes losses itself. One named after a head has that head's weight, any other that
+            of the task that has no criterion, or 1 if each task has one.
 
     Attributes:
         average: Losses are means over voxels, not sums.
+        left_to_network: The rows without a criterion.
     """
 
     def __init__(
@@ -87,7 +73,10 @@ class Objective:
         self.average = bool(how.get("size_average"))
         self.channels = {task.name: task.channels for task in tasks}
         self.weights = {task.name: weights[task.flag] for task in tasks}
-        self.criteria: dict[str, Any] = {task.name: criterion(task, **{**how, "size_average": False}) for task in tasks}
+        every: dict[str, Any] = {task.name: criterion(task, **{**how, "size_average": False}) for task in tasks}
+        self.criteria = {name: made for name, made in every.items() if made is not None}
+        self.left_to_network = [task for task in tasks if task.name not in self.criteria]
+        self._other_weight = next((weights[task.flag] for task in self.left_to_network), 1.0)
         self.weights |= {name: self.weights[_head(name)] * factor for name, factor in (auxiliary or {}).items()}
 
     def losses(self, outputs: Outputs, batch: Mapping[str, Tensor], totals: Totals = Totals()) -> Losses:
@@ -103,6 +92,8 @@ class Objective:
         expected = () if self.own else self.criteria
         for name in (n for n in self.weights if n not in found and (n in outputs.logits or n in expected)):
             head = _head(name)
+            if head not in self.criteria:
+                continue
             more = (totals.classes[head],) if head in totals.classes else ()
             found[name] = self.criteria[head](outputs.logits[name], batch[head], batch[f"{head}_mask"], *more)
         return found
@@ -143,7 +134,7 @@ class Objective:
         return found
 
     def _weight(self, name: str) -> float:
-        return self.weights.get(name, 1.0) if self.own else self.weights[name]
+        return self.weights.get(name, self._other_weight) if self.own else self.weights[name]
 
 
 class WithLosses(nn.Module):

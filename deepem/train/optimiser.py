@@ -45,6 +45,31 @@ def _is_like(value: Any, default: Any) -> bool:
     return isinstance(value, (tuple, list)) == isinstance(default, (tuple, list))
 
 
+def regrouped(
+    saved: Mapping[str, Any], before: Sequence[Sequence[str]], own: torch.optim.Optimizer, names: Mapping[int, str]
+) -> dict[str, Any]:
+    """The state of an optimiser for one whose parameters lie in other groups: after a change of --freeze, say.
+
+    Parameters that were not trained before begin without a state.
+
+    Args:
+        saved: A state dict.
+        before: The names of the parameters in each of its groups.
+        own: The optimiser to load it into, whose settings stay.
+        names: The name of each parameter by its id.
+    """
+    mine = own.state_dict()
+    numbers = [number for group in saved["param_groups"] for number in group["params"]]
+    number_of = dict(zip((name for group in before for name in group), numbers, strict=False))
+    state = {}
+    for group, numbered in zip(own.param_groups, mine["param_groups"], strict=True):
+        for parameter, number in zip(group["params"], numbered["params"], strict=True):
+            held = saved["state"].get(number_of.get(names[id(parameter)]))
+            if held is not None:
+                state[number] = held
+    return {"state": state, "param_groups": mine["param_groups"]}
+
+
 def in_groups(
     saved: Mapping[str, Any], own: torch.optim.Optimizer, order: Sequence[Tensor], where: object
 ) -> dict[str, Any]:

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from deepem.models.detection.masks import label_volume
 from deepem.tasks import Task
 from deepem.utils.crop import centre_crop
 from deepem.utils.edges import edge_slices
-from deepem.utils.geometry import vec3
+from deepem.utils.frames import boxes_of, colours_of, frames
+from deepem.utils.geometry import Vec3, vec3
 from deepem.utils.palette import class_colours
 
 Picture = NDArray[np.float32]
 """(3, Y, X) float32 in [0, 1]."""
+
+COLOURS = ("red:", "green:", "blue:")
 
 GAP = 2
 """Voxels of white between the pictures of a row."""
@@ -33,7 +38,21 @@ def _affinity_target(task: Task, ids: Tensor) -> Tensor:
     return target
 
 
-def _sigmoid(task: Task, logits: Tensor) -> Tensor:
+def _affinity_mask(task: Task, mask: Tensor) -> Tensor:
+    """(E, Z, Y, X): the product of the masks of both voxels of an edge, at v; 0 where the edge leaves the patch."""
+    found = torch.zeros((len(task.edges), *mask.shape[-3:]), device=mask.device)
+    for channel, edge in zip(found, task.edges, strict=True):
+        first, second = edge_slices(edge)
+        channel[first] = (mask[0][first] * mask[0][second]).to(channel.dtype)
+    return found
+
+
+def _first_channel(task: Task, mask: Tensor) -> Tensor:
+    return mask[:1].float()
+
+
+def _sigmoid(task: Task, output: Any, size: Vec3) -> Tensor:
+    logits: Tensor = output[0].float()
     return logits.sigmoid()
 
 
@@ -47,47 +66,119 @@ def _class_target(task: Task, target: Tensor) -> Tensor:
     return colours[target[0].long().clamp(max=task.channels - 1)].movedim(-1, 0)
 
 
-def _class_prediction(task: Task, logits: Tensor) -> Tensor:
+def _class_prediction(task: Task, output: Any, size: Vec3) -> Tensor:
     """(3, Z, Y, X): the colour of the most probable class, the darker the less probable."""
+    logits: Tensor = output[0].float()
     probability, found = logits.softmax(0).max(0)
     return _class_target(task, found[None]) * probability
 
 
+def _objects_target(task: Task, ids: Tensor) -> Tensor:
+    """(3, Z, Y, X): each object in a colour of its own, and the frame of its box."""
+    volumes = ids.cpu().numpy()
+    return objects_picture(volumes.max(0), np.concatenate([boxes_of(volume) for volume in volumes]))
+
+
+def _objects_prediction(task: Task, output: Any, size: Vec3) -> Tensor:
+    """(3, Z, Y, X): the masks of what was found in the first sample, and the frames of its boxes."""
+    found = {name: value.detach().float().cpu() for name, value in output[0].items() if name != "masks"}
+    masks = found.get("mask_probs", torch.zeros(len(found["boxes"]), 1, 1, 1))
+    labels = label_volume(masks, found["boxes"], found["scores"], size)
+    return objects_picture(labels.numpy(), found["boxes"].numpy())
+
+
+def objects_picture(ids: NDArray[Any], boxes: NDArray[Any]) -> Tensor:
+    """(3, Z, Y, X): ids in dark colours, the frames of boxes in bright ones."""
+    framed = frames(boxes, vec3(ids.shape))
+    drawn = np.where(framed[..., None] > 0, colours_of(framed), 0.6 * colours_of(ids))
+    return torch.from_numpy(drawn).movedim(-1, 0)
+
+
 @dataclass(frozen=True)
 class Kind:
-    """How a kind of task is drawn: (C, Z, Y, X) in [0, 1] from a target, and from logits (C, Z, Y, X)."""
+    """How a kind of task is drawn: (C, Z, Y, X) in [0, 1] from a target, a mask, and what the network gives.
+
+    The latter is of a whole batch, of which the first sample is drawn. Its third argument is the size of the image.
+
+    Attributes:
+        channels: What the channels are, in words; they become red, green and blue.
+    """
 
     target: Callable[[Task, Tensor], Tensor]
-    prediction: Callable[[Task, Tensor], Tensor]
+    mask: Callable[[Task, Tensor], Tensor]
+    prediction: Callable[[Task, Any, Vec3], Tensor]
+    channels: Callable[[Task], Sequence[str]]
+
+
+def _edges(task: Task) -> list[str]:
+    return [f"edge {','.join(map(str, edge))}" for edge in task.edges]
+
+
+def _numbers(task: Task) -> list[str]:
+    return [] if task.channels == 1 else [f"channel {number}" for number in range(task.channels)]
+
+
+def _one(task: Task) -> list[str]:
+    return []
 
 
 PICTURES: dict[str, Kind] = {
-    "affinity": Kind(target=_affinity_target, prediction=_sigmoid),
-    "binary": Kind(target=_as_it_is, prediction=_sigmoid),
-    "semantic": Kind(target=_class_target, prediction=_class_prediction),
+    "affinity": Kind(_affinity_target, _affinity_mask, _sigmoid, _edges),
+    "binary": Kind(_as_it_is, _first_channel, _sigmoid, _numbers),
+    "semantic": Kind(_class_target, _first_channel, _class_prediction, _one),
+    "instance": Kind(_objects_target, _first_channel, _objects_prediction, _one),
 }
 """One entry per kind of `deepem.tasks`. Three channels become red, green and blue, more become further pictures."""
 
 
 @torch.no_grad()
-def pictures(tasks: Iterable[Task], batch: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> dict[str, Picture]:
+def pictures(
+    tasks: Iterable[Task], batch: Mapping[str, Tensor], outputs: Mapping[str, Any], factor: Vec3 = (1, 1, 1)
+) -> dict[str, Picture]:
     """One row of pictures per task: the middle section of the batch's first sample.
 
+    Args:
+        tasks: Their rows.
+        batch: Input, targets and masks.
+        outputs: Logits by output name.
+        factor: Voxels of the outputs per voxel of the input, (z, y, x).
+
     Returns:
-        Output name -> (3, Y, X'): the input, the target, the mask and the prediction from left to right; up to three
-        channels of target and prediction as red, green and blue, more as further pictures.
+        Output name -> (3, Y, X'): the input, the target, the mask that the loss applies and the prediction from left
+        to right; up to three channels as red, green and blue, more as further pictures.
     """
     rows: dict[str, Picture] = {}
     for task in tasks:
         kind = PICTURES[task.kind]
-        prediction = kind.prediction(task, outputs[task.name][0].float())
-        image = centre_crop(batch["input"][0, :1], vec3(prediction.shape[-3:])).float()
         target = kind.target(task, batch[task.name][0])
-        mask = batch[f"{task.name}_mask"][0, :1].float()
+        whole = kind.prediction(task, outputs[task.name], vec3(batch["input"].shape[-3:]))
+        prediction = centre_crop(whole, vec3(target.shape[-3:]))
+        image = batch["input"][0, :1].float()
+        for axis, times in enumerate(factor, 1):
+            image = image.repeat_interleave(times, axis)
+        image = centre_crop(image, vec3(prediction.shape[-3:]))
+        mask = kind.mask(task, batch[f"{task.name}_mask"][0].float())
         middle = prediction.shape[-3] // 2
         sections = [part[:, middle].cpu().numpy() for part in (image, target, mask, prediction)]
         rows[task.name] = beside([colour for section in sections for colour in colours(section)])
     return rows
+
+
+def in_words(tasks: Iterable[Task], sample: str) -> dict[str, str]:
+    """What the panels of each picture are, and of which sample: output name -> text in Markdown."""
+    found = {}
+    for task in tasks:
+        names = PICTURES[task.kind].channels(task)
+        panels = [
+            ", ".join(f"{colour} {name}" for colour, name in zip(COLOURS, names[i : i + 3], strict=False))
+            for i in range(0, len(names), 3)
+        ]
+        coloured = f"; channels from left to right: {' | '.join(panels)}" if panels else ""
+        found[task.name] = (
+            f"From left to right: image, target of {task.name}, mask (white: the voxel counts in the loss), "
+            f"prediction{coloured}. The middle section of {sample}."
+        )
+    return found
 
 
 def colours(section: NDArray[np.float32]) -> list[Picture]:

@@ -24,7 +24,7 @@ from deepem.train.rank_errors import first_cause_speaks
 def main(words: Sequence[str] | None = None) -> None:
     """Read the command line and train, on several GPUs in as many processes."""
     preemption = Preemption()
-    with one_line_errors("run.py") as flags, first_cause_speaks(lambda: preemption.requested), preemption:
+    with one_line_errors("run.py", words) as flags, first_cause_speaks(lambda: preemption.requested), preemption:
         end_with_launcher()
         options = parse(words)
         flags.update(options.flat())

@@ -12,6 +12,7 @@ from torch import nn
 from deepem.build.device import choose_device, has_fast_bf16
 from deepem.build.network import PatchSizes, create_network, patch_sizes, require_room_for_edges, specs
 from deepem.build.samplers import Samplers, create_modifier, create_samplers
+from deepem.build.scores import LOWER_IS_BETTER
 from deepem.cli import resume
 from deepem.cli.training import TrainOptions
 from deepem.runs.folder import RunFolder, plain
@@ -33,12 +34,14 @@ from deepem.train.schedule import Schedule
 from deepem.train.trainer import Settings, Trainer
 from deepem.train.trial import try_out
 from deepem.train.used import UsedWeights
+from deepem.train.whole_volume import WholeVolume, create_whole_volume, score_whole
 from deepem.utils import checkpoint
 from deepem.utils.allocator import keep_memory
 from deepem.utils.checkpoint import State
 from deepem.utils.convolution import quicken
 from deepem.utils.errors import InputError, warn
 from deepem.utils.exit_codes import STOPPED
+from deepem.utils.geometry import Vec3, vec3
 from deepem.utils.provenance import provenance
 
 
@@ -52,7 +55,9 @@ class Session:
         inputs: The batches.
         folder: The run on disk.
         notes: Lines to tell when the run begins.
+        changes: What is other than the run was started with, a line each.
         averages: The sums of losses since the last row of the log, from the checkpoint.
+        whole: The volume that is scored as a whole now and then.
     """
 
     options: TrainOptions
@@ -60,7 +65,9 @@ class Session:
     inputs: Inputs
     folder: RunFolder
     notes: Sequence[str]
+    changes: Sequence[str]
     averages: Mapping[str, list[float]]
+    whole: WholeVolume | None
 
 
 def train(options: TrainOptions, preemption: Preemption) -> None:
@@ -87,7 +94,9 @@ def train(options: TrainOptions, preemption: Preemption) -> None:
     if ranks.leads:
         size = sum(p.numel() * p.element_size() for p in trainer.network.parameters())
         # a checkpoint holds the weights, two moments, perhaps the average, and a little more
-        folder.begin(trainer.iteration, trainer.record["options"], session.options.lines, 5 * size)
+        lines, settings = session.options.lines, options.settings
+        folder.begin(trainer.iteration, trainer.record["options"], lines, 5 * size, settings)
+        folder.remember(trainer.iteration, session.changes)
     with (
         enough_memory(options.inputsz, options.run.batch_size),
         Logger(folder.logs, trainer.iteration, max_iter, session.averages, ranks) as log,
@@ -99,7 +108,9 @@ def train(options: TrainOptions, preemption: Preemption) -> None:
         with keeping_steps(lambda: loop.rescue(trainer, inputs, folder, log, when, start), preemption):
             if _lacks_evaluation(session):
                 evaluate(trainer, inputs, log, preemption, when.eval_iter)
-            stopped = loop.train(trainer, inputs, folder, log, profiler, preemption, when, max_iter)
+            if _lacks_scores(session):
+                score_whole(trainer, inputs, log, session.whole)
+            stopped = loop.train(trainer, inputs, folder, log, profiler, preemption, when, max_iter, session.whole)
     trainer.leave()
     folder.release()
     if stopped:
@@ -109,12 +120,14 @@ def train(options: TrainOptions, preemption: Preemption) -> None:
 def prepare(options: TrainOptions) -> Session:
     """Build all that a run needs. This reads everything that the run reads, and writes nothing."""
     ranks = Ranks(options.device.rank_timeout)
-    folder = RunFolder(options.folder, ranks.leads)
+    by = options.log.best_by
+    folder = RunFolder(options.folder, ranks.leads, by, LOWER_IS_BETTER.get(by, True))
     state = folder.resume(options.log.chkpt_num)
     if state is None and (there := checkpoint.numbers(folder.models)):
         raise InputError(folder.models, f"{len(there)} checkpoints, none readable", "one, or another --exp_name")
     before: Mapping[str, Any] | None = None if state is None else state.get("options")
     notes: list[str] = []
+    changes: list[str] = []
     if before is not None:
         options, notes = resume.adopted(options, before, options.typed, [options.model().module])
     device = _device(options, ranks)
@@ -123,9 +136,12 @@ def prepare(options: TrainOptions) -> Session:
     chosen = options.tasks.chosen
     model = options.model()
     sizes = patch_sizes(model, options.inputsz, options.network.outputsz)
-    require_room_for_edges(chosen, sizes.output)
+    evaluated = patch_sizes(model, options.inputsz, None, evaluating=True).output
+    require_room_for_edges(chosen, vec3(map(min, sizes.output, evaluated)))
     require_divisible(options.run.batch_size, options.optimiser.accumulate, ranks.world)
     samplers = create_samplers(options, chosen, sizes)
+    whole = create_whole_volume(options, chosen, sizes) if ranks.leads else None
+    notes += samplers.grey_values.notes
     network = create_network(model, chosen, samplers.channels, sizes, seed=options.run.seed)
     network = _on_device(network, device, options)
     record = _record(options, chosen, sizes, samplers)
@@ -134,14 +150,15 @@ def prepare(options: TrainOptions) -> Session:
             folder.folder, TrainOptions, before, record["options"], options.log.change or ()
         ):
             warn(line)
+            changes.append(line)
     elif state is not None:
         warn(f"{folder.models}: a checkpoint without options; resuming with those of the command line")
-    trainer = _trainer(options, chosen, network, device, ranks, record)
+    trainer = _trainer(options, chosen, network, device, ranks, record, sizes.factor)
     inputs = Inputs(samplers, _loading(options), create_modifier(options), ranks, device, tuple(record["spec"][0]))
     notes += _start_from(trainer, inputs, state, folder, options.run.pretrain)
     trainer.join()
     averages = (state or {}).get("averages", {}) if ranks.leads else {}
-    return Session(options, trainer, inputs, folder, notes, averages)
+    return Session(options, trainer, inputs, folder, notes, changes, averages, whole)
 
 
 def _look(session: Session) -> Callable[[str, Any], None]:
@@ -195,6 +212,7 @@ def _record(options: TrainOptions, chosen: Sequence[Task], sizes: PatchSizes, sa
     return {
         "options": plain(options.flat() | resolved), "spec": spec, "channels": samplers.channels, "tasks": rows,
         "provenance": provenance(options.run.seed),
+        "intensity": samplers.grey_values.stored,
     }  # fmt: skip
 
 
@@ -205,12 +223,17 @@ def _trainer(
     device: torch.device,
     ranks: Ranks,
     record: Mapping[str, Any],
+    factor: Vec3,
 ) -> Trainer:
     optimise, own = options.optimiser, has_losses(network)
     if own and options.loss.size_average and optimise.accumulate > 1:
         raise InputError("--accumulate", optimise.accumulate, "1: --model counts its losses itself, part by part")
     frozen = weights.freeze(network, optimise.freeze or ())
     objective = Objective(chosen, options.tasks.weights, vars(options.loss), auxiliary_of(network), own)
+    if objective.left_to_network and not own:
+        row = objective.left_to_network[0]
+        wants = "a model that computes its losses itself, such as mask_rcnn"
+        raise InputError(f"--{row.flag}", f"--model {options.network.model}", wants)
     groups = weights.groups(network, optimise.lr_scale or (), optimise.weight_decay)
     average = weights.Average(network, optimise.ema) if optimise.ema else None
     settings = _fields(optimise, "lr", "betas", "eps", "amsgrad", "momentum")
@@ -233,6 +256,7 @@ def _trainer(
             eval_mode=not options.log.no_eval,
             compiled=options.speed.compile,
             sync_bn=options.speed.sync_bn,
+            factor=factor,
         ),
         record=record,
         frozen_norms=frozen,
@@ -274,11 +298,20 @@ def _lacks_evaluation(session: Session) -> bool:
     return ranks.any(due and ranks.leads and not session.folder.evaluated(start), session.trainer.device)
 
 
+def _lacks_scores(session: Session) -> bool:
+    """Whether the run stopped before the whole volume was scored."""
+    start, ranks = session.trainer.iteration, session.trainer.ranks
+    due = start > 0 and session.options.log.segments_after(start)
+    return ranks.any(due and ranks.leads and not session.folder.evaluated(start, "segment"), session.trainer.device)
+
+
 def require_divisible(batch_size: int, accumulate: int, world: int) -> None:
     """Refuse a batch that cannot be divided among processes and shares."""
     if batch_size % (world * accumulate):
         factors = [f"{world} processes"] * (world > 1) + [f"--accumulate {accumulate}"] * (accumulate > 1)
-        raise InputError("--batch_size", batch_size, f"a multiple of {world * accumulate}: {' times '.join(factors)}")
+        hint = f", such as --batch_size {-(-batch_size // (world * accumulate)) * world * accumulate}"
+        wants = f"a multiple of {world * accumulate}: {' times '.join(factors)}{hint}"
+        raise InputError("--batch_size", batch_size, wants)
 
 
 def schedule(options: TrainOptions) -> Schedule:

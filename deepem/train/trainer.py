@@ -14,16 +14,19 @@ from torch import Tensor, nn
 
 from deepem.tasks import Task
 from deepem.train import device as devices
+from deepem.train import weights
 from deepem.train.guard import Guard
-from deepem.train.objective import Batch, Losses, Objective, Outputs, Share, Totals, WithLosses
-from deepem.train.optimiser import in_groups
+from deepem.train.objective import Batch, Losses, Objective, Outputs, WithLosses
+from deepem.train.optimiser import in_groups, regrouped
 from deepem.train.ranks import Ranks
 from deepem.train.render import Picture, pictures
 from deepem.train.schedule import Schedule
+from deepem.train.shares import Division, Share
 from deepem.train.sync_norm import synchronise
 from deepem.train.used import UsedWeights
 from deepem.utils import checkpoint, checkpoint_contents
 from deepem.utils.errors import InputError
+from deepem.utils.geometry import Vec3
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class Settings:
         eval_mode: Evaluation runs the network in eval mode.
         compiled: The network is compiled.
         sync_bn: Batch norm is computed over all ranks.
+        factor: Voxels of the outputs per voxel of the input, (z, y, x).
     """
 
     seed: int
@@ -49,6 +53,7 @@ class Settings:
     eval_mode: bool
     compiled: bool
     sync_bn: bool
+    factor: Vec3 = (1, 1, 1)
 
 
 class Trainer:
@@ -93,6 +98,7 @@ class Trainer:
         self.precision, self.used, self.guard, self.ranks = precision, used, guard, ranks
         self.tasks, self.settings, self.record, self.frozen_norms = tasks, settings, record, frozen_norms
         self.device = precision.device
+        self.division = Division(objective, ranks, settings.accumulate)
         self.iteration = self.completed = 0
         self.model: nn.Module = network
         self._loss = self._norm = torch.zeros(())
@@ -132,39 +138,21 @@ class Trainer:
         factor = self.schedule(iteration)
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.lr * group.get("scale", 1.0) * factor
-        seeds = np.random.SeedSequence([self.settings.seed, iteration, self.ranks.rank])
-        devices.seed(self.device, int(seeds.generate_state(1, np.uint64)[0]))
+        self._seed(iteration)
         self.guard.remember()
         self._loss = torch.zeros((), device=self.device)
 
+    def _seed(self, iteration: int) -> None:
+        seeds = np.random.SeedSequence([self.settings.seed, iteration, self.ranks.rank])
+        devices.seed(self.device, int(seeds.generate_state(1, np.uint64)[0]))
+
     def shares(self, batch: Batch) -> list[Share]:
         """A batch in the shares whose gradients are added up one after the other."""
-        totals = Totals(self._counts(batch), self._classes(batch))
-        parts = self._parts(batch)
-        return [Share(part, totals, last=number == len(parts)) for number, part in enumerate(parts, 1)]
-
-    def _parts(self, batch: Batch) -> list[Batch]:
-        count = self.settings.accumulate
-        split = {key: value.chunk(count) for key, value in batch.items()}
-        return [{key: values[i] for key, values in split.items()} for i in range(count)]
+        return self.division.shares(batch)
 
     def whole(self, batch: Batch) -> Share:
         """A batch as a single share."""
-        return Share(batch, Totals(classes=self._classes(batch)))
-
-    def _sees_all(self) -> bool:
-        """Whether a share is the whole batch."""
-        return self.ranks.world == self.settings.accumulate == 1
-
-    def _counts(self, batch: Batch) -> dict[str, Tensor] | None:
-        if not self.objective.average or self._sees_all():
-            return None
-        return {name: self.ranks.sum(count) for name, count in self.objective.counts(batch).items()}
-
-    def _classes(self, batch: Batch) -> dict[str, Tensor]:
-        if self._sees_all():
-            return {}
-        return {name: self.ranks.sum(sums) for name, sums in self.objective.classes(batch).items()}
+        return self.division.whole(batch)
 
     def synchronising(self, share: Share) -> AbstractContextManager[Any]:
         """Wrap forward and backward of a share: gradients are averaged over the ranks in the last share of a batch."""
@@ -234,13 +222,14 @@ class Trainer:
         Each share of a batch is a pass, as in training. All ranks call it alike, and get the same statistics.
         """
         called = self._called()
-        passes = (partial(self.forward, part, called) for batch in batches for part in self._parts(batch))
+        passes = (partial(self.forward, part, called) for batch in batches for part in self.division.parts(batch))
         self.used.calibrate(passes, self.ranks.sum)
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
         """The network as it is used, in eval mode unless --no_eval."""
         self.guard.remember()
+        self._seed(0)  # networks that draw what they train on draw the same in every evaluation
         self.train_mode(not self.settings.eval_mode)
         with torch.no_grad(), self.used.applied():
             try:
@@ -255,7 +244,8 @@ class Trainer:
         if self.objective.own:
             with self.evaluating(), self.precision.autocast():
                 logits = self.network(self._laid_out(batch["input"]))
-        return pictures([task for task in self.tasks if task.name in logits], batch, logits)
+        drawn = [task for task in self.tasks if task.name in logits]
+        return pictures(drawn, batch, logits, self.settings.factor)
 
     def figures(self) -> dict[str, float]:
         """What a row of the log tells of the last step besides losses."""
@@ -290,6 +280,9 @@ class Trainer:
         saved = state["optimizer"]
         if "options" not in state:  # of the public DeepEM, whose optimiser has a single group
             saved = in_groups(saved, self.optimizer, [*self.network.parameters()], source)
+        elif (before := _groups_before(self.network, state["options"], self.record["options"])) is not None:
+            names = {id(parameter): name for name, parameter in self.network.named_parameters()}
+            saved = regrouped(saved, before, self.optimizer, names)
         checkpoint_contents.check_optimiser(saved, self.optimizer, source)
         self.optimizer.load_state_dict(saved)
         self.precision.scaler.load_state_dict(state.get("scaler", {}))
@@ -302,3 +295,11 @@ class Trainer:
         if self.iteration > self.completed:
             self.guard.restore()
             self.iteration = self.completed
+
+
+def _groups_before(network: nn.Module, before: Mapping[str, Any], now: Mapping[str, Any]) -> list[list[str]] | None:
+    """The groups of the optimiser of a checkpoint, by names, if --freeze or --lr_scale have changed since."""
+    if all(before.get(name) == now.get(name) for name in ("freeze", "lr_scale")):
+        return None
+    scales = [(name, factor) for name, factor in before.get("lr_scale") or ()]
+    return weights.names_of_groups(network, before.get("freeze") or (), scales, before.get("weight_decay", 0.0))

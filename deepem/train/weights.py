@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from deepem.protocols import RenamesWeights
 from deepem.utils import checkpoint
-from deepem.utils.errors import InputError
+from deepem.utils.errors import InputError, warn
 
 
 def matching(network: nn.Module, flag: str, pattern: str) -> list[str]:
@@ -51,16 +52,57 @@ def groups(network: nn.Module, scales: Sequence[tuple[str, float]], weight_decay
     scale = dict.fromkeys((name for name, _ in network.named_parameters()), 1.0)
     for pattern, factor in scales:
         scale |= dict.fromkeys(matching(network, "--lr_scale", pattern), factor)
-    found: dict[tuple[float, float], list[Tensor]] = {}
-    for name, parameter in network.named_parameters():
-        if parameter.requires_grad:
-            decay = weight_decay if parameter.ndim > 1 else 0.0
-            found.setdefault((scale[name], decay), []).append(parameter)
-    made: list[dict[str, Any]] = [{"params": params, "scale": s} for (s, _), params in found.items()]
+    trained = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
+    parameters = dict(network.named_parameters())
+    found = _grouped(network, trained, scale, weight_decay)
+    made: list[dict[str, Any]] = [
+        {"params": [parameters[name] for name in names], "scale": s} for (s, _), names in found.items()
+    ]
     if weight_decay:
         for group, (_, decay) in zip(made, found, strict=True):
             group["weight_decay"] = decay
     return made
+
+
+PREFIXES = ("module.", "_orig_mod.", "model.", "network.")
+"""What wrappers put in front of the names of entries: DataParallel, torch.compile, and other programs."""
+
+
+def unprefixed(weights: Mapping[str, Any], own: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The weights without a wrapper's prefix, where they then fit the network's names better."""
+    while prefix := next((p for p in PREFIXES if all(name.startswith(p) for name in weights)), None):
+        bare = {name.removeprefix(prefix): value for name, value in weights.items()}
+        if len(bare.keys() & own.keys()) <= len(weights.keys() & own.keys()) and not _wrapped(bare):
+            break
+        weights = bare
+    return weights
+
+
+def _wrapped(weights: Mapping[str, Any]) -> bool:
+    return any(all(name.startswith(p) for name in weights) for p in PREFIXES)
+
+
+def _grouped(
+    network: nn.Module, trained: Collection[str], scale: Mapping[str, float], weight_decay: float
+) -> dict[tuple[float, float], list[str]]:
+    """The names of the parameters of each group, by its factor on the learning rate and its weight decay."""
+    found: dict[tuple[float, float], list[str]] = {}
+    for name, parameter in network.named_parameters():
+        if name in trained:
+            decay = weight_decay if parameter.ndim > 1 else 0.0
+            found.setdefault((scale[name], decay), []).append(name)
+    return found
+
+
+def names_of_groups(
+    network: nn.Module, frozen: Sequence[str], scales: Sequence[tuple[str, float]], weight_decay: float
+) -> list[list[str]]:
+    """The names of the parameters in each group of an optimiser, as a run with these options had them."""
+    scale = dict.fromkeys((name for name, _ in network.named_parameters()), 1.0)
+    kept = {name for pattern in frozen for name in matching(network, "--freeze", pattern)}
+    for pattern, factor in scales:
+        scale |= dict.fromkeys(matching(network, "--lr_scale", pattern), factor)
+    return [*_grouped(network, scale.keys() - kept, scale, weight_decay).values()]
 
 
 def pretrain(network: nn.Module, path: str) -> str:
@@ -70,8 +112,11 @@ def pretrain(network: nn.Module, path: str) -> str:
         InputError: the file cannot be read, or nothing in it matches.
     """
     state = checkpoint.read(Path(path))
-    weights = state.get("ema") or state["state_dict"]
+    weights: Mapping[str, Any] = state.get("ema") or state["state_dict"]
+    if isinstance(network, RenamesWeights):
+        weights = network.renamed(weights)
     own = network.state_dict()
+    weights = unprefixed(weights, own)
     left = checkpoint.load_weights(network, weights, f"--pretrain {path}", matching=True)
     lines = [f"--pretrain {path}: {len(own) - len(left)} of {len(own)} entries taken"]
     for what, names in (
@@ -80,6 +125,8 @@ def pretrain(network: nn.Module, path: str) -> str:
         ("in it, but not in the network", [name for name in weights if name not in own]),
     ):
         lines += [f"  {what}: {', '.join(names)}"] if names else []
+    if 2 * (len(own) - len(left)) < len(own):
+        warn(f"--pretrain {path}: only {len(own) - len(left)} of {len(own)} entries taken, less than half")
     return "\n".join(lines)
 
 

@@ -52,6 +52,8 @@ def numbers(folder: Path) -> list[int]:
 def read(path: Path) -> State:
     """The contents of a checkpoint on the CPU; a bare state dict comes back as ``{"state_dict": ...}``.
 
+    So does the ``model`` of DaCapo's files, ``{"model": state dict, "optimizer": ...}``.
+
     Raises:
         InputError: the file is absent, truncated, damaged, or holds more than tensors and plain values.
     """
@@ -81,9 +83,14 @@ def read(path: Path) -> State:
     if not isinstance(state, dict):
         raise InputError(path, f"a {type(state).__name__}", wants)
     if "state_dict" not in state:
-        if not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        weights = state.get("model", state)
+        if (
+            not weights
+            or not isinstance(weights, Mapping)
+            or not all(isinstance(v, torch.Tensor) for v in weights.values())
+        ):
             raise InputError(path, f"a dict of {', '.join(map(str, list(state)[:5])) or 'nothing'}", wants)
-        state = {"state_dict": state}
+        state = {"state_dict": dict(weights)}
     checkpoint_contents.check(state, path)
     return state
 

@@ -36,8 +36,8 @@ from deepem.io.sink import Hdf5Sink  # noqa: E402
 from deepem.models import rsunet  # noqa: E402
 from deepem.scan.grid import Grid  # noqa: E402
 from deepem.scan.memory import Cost, cut, status, trial  # noqa: E402
+from deepem.scan.patch_network import Network  # noqa: E402
 from deepem.scan.stitch import Scan  # noqa: E402
-from deepem.test.network import Network  # noqa: E402
 from deepem.test.stream import Nowhere, stream  # noqa: E402
 from deepem.utils.allocator import keep_memory  # noqa: E402
 from deepem.utils.convolution import quick  # noqa: E402

@@ -183,3 +183,45 @@ def test_without_task_queue_it_is_named(plan, monkeypatch):
     monkeypatch.setitem(sys.modules, "taskqueue", None)
     with pytest.raises(InputError, match=r"queue: got no package taskqueue, wants it installed: pip install"):
         worker.enqueue(plan, QUEUE)
+
+
+def test_an_entry_without_contents_is_removed_and_the_others_are_done(plan, capsys):
+    """A full disk, or a process that was killed while it filled the queue, leaves them; task-queue waits on them."""
+    worker.enqueue(plan, QUEUE)
+    entry = sorted(Path("queue/queue").iterdir())[0]
+    entry.write_text("")
+    os.utime(entry, (0, 0))
+    assert worker.work(QUEUE, 100) == 7
+    assert f"queue entry {entry.name}: empty" in capsys.readouterr().err
+    assert len(plan.done()) == 7
+
+
+def test_an_entry_of_an_older_plan_does_not_end_a_worker(plan, capsys):
+    assert worker.do_task("plan", 9) is False
+    assert "task 9: left by an older plan of plan, which has 9 tasks now" in capsys.readouterr().err
+
+
+PHASE = '{"phases": [{"name": "a", "covered": %s, "task_size": %s}], "program": "toy", "settings": {}}'
+HELD = [
+    "[]",
+    '{"phases": 5}',
+    '{"phases": [5], "program": "toy", "settings": {}}',
+    '{"phases": [], "settings": {}}',
+    PHASE % ("[[0,0],[1]]", "[1,1,1]"),
+    PHASE % ("[[9,9,9],[0,0,0]]", "[1,1,1]"),
+    PHASE % ("[[0,0,0],[9,9,9]]", "[0,0,0]"),
+    PHASE % ("[[0,0,0],[9,9,9]]", '"x"'),
+]
+
+
+@pytest.mark.parametrize("held", HELD)
+def test_a_plan_with_other_contents_is_bad_input(tmp_path, held):
+    (tmp_path / "plan.json").write_text(held)
+    with pytest.raises(InputError, match=r"plan\.json"):
+        Plan.load(str(tmp_path))
+
+
+def test_a_file_is_no_plan(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InputError, match=r"file: got .*, wants the folder of a plan"):
+        Plan.load(str(tmp_path / "file"))

@@ -8,16 +8,20 @@ from types import SimpleNamespace
 
 import pytest
 
-from deepem.cli import argfile, train_parser
+from deepem.cli import argfile, config_text, train_parser
 from deepem.cli import words as readers
 from deepem.cli.flags import Flag
 from deepem.cli.parser import Given, Parser
 from deepem.utils.errors import InputError
 
-CANDIDATES = ["3", "0.25", "2,2,2", "0,0,1", "core.enc=0.1", "bf16", "MSELoss", "cosine"]
+CANDIDATES = ["3", "0.25", "2,2,2", "0,0,1", "core.enc=0.1", "bf16", "MSELoss", "voi", "cosine", "-2,3.5", "volume"]
 TEXT = "it's #1 \\ and @2"
 BASE = ["--data", "synthetic", "--aff", "1"]
 MODULES = {
+    "loss": ["BCELoss", "aff=MSELoss"],
+    "margin0": ["0.25", "aff=0.1"],
+    "margin1": ["aff=0.1"],
+    "class_balancing": ["aff"],
     "data": ["deepem.data.dataset.synthetic"],
     "model": ["vrunet"],
     "backbone": ["resnet18"],
@@ -100,11 +104,13 @@ def test_a_file_may_name_another(tmp_path: Path) -> None:
     assert (options.edges, options.lr) == ([(-1, 0, 0)], 0.5)
 
 
-@pytest.mark.parametrize("name", ["-x", "@x", "--lr", "-1", "", "a b#c"])
+@pytest.mark.parametrize("name", ["-x", "@x", "--lr", "-1", "", "a b#c", "no", "null", "~", "a: b", "[x", "'", "1e-3"])
 def test_text_of_any_look_is_read_again(tmp_path: Path, name: str) -> None:
     given, parser = read([f"--exp_name={name}"])
     (tmp_path / "again").write_text("\n".join(argfile.in_words(given.values, parser.flags)))
     assert parse([f"@{tmp_path / 'again'}"]).exp_name == name
+    (tmp_path / "again.yaml").write_text(config_text.as_yaml(given.values, parser.flags))
+    assert parse(["--config", str(tmp_path / "again.yaml")]).exp_name == name
 
 
 def test_options_of_plug_ins_are_read_again(tmp_path: Path) -> None:
@@ -116,6 +122,8 @@ def test_options_of_plug_ins_are_read_again(tmp_path: Path) -> None:
     given, parser = read(words)
     (tmp_path / "again").write_text("\n".join(argfile.in_words(given.values, parser.flags)))
     assert read([f"@{tmp_path / 'again'}"])[0].values == given.values
+    (tmp_path / "again.yaml").write_text(config_text.as_yaml(given.values, parser.flags))
+    assert read(["--config", str(tmp_path / "again.yaml")])[0].values == given.values
 
 
 def values(flag: Flag) -> list[list[str]]:
@@ -155,3 +163,7 @@ def test_every_option_of_training_is_read_again(tmp_path: Path, words: list[str]
     again = train_parser.parse([f"@{tmp_path / 'again'}"])
     assert again.flat() == options.flat()
     assert again.lines == options.lines
+    (tmp_path / "again.yaml").write_text(options.settings)
+    settings = train_parser.parse(["--config", str(tmp_path / "again.yaml")])
+    assert settings.flat() == options.flat()
+    assert settings.settings == options.settings

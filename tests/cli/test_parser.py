@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from deepem.cli import train_parser
 from deepem.cli import words as readers
 from deepem.cli.flags import Flag
 from deepem.cli.parser import Parser
@@ -157,3 +158,28 @@ def test_help_imports_nothing_heavy(root: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
     assert all(flag in done.stdout for flag in ("--width", "--synth_size", "--warping", "--max_iter"))
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "value"),
+    [
+        ("--loss MSELoss", "loss", "MSELoss"),
+        ("--loss mit=MSELoss", "loss", {"mit": "MSELoss"}),
+        ("--loss BCELoss mit=MSELoss", "loss", {"": "BCELoss", "mit": "MSELoss"}),
+        ("--class_balancing", "class_balancing", True),
+        ("--class_balancing aff mit", "class_balancing", {"aff": True, "mit": True}),
+        ("--margin0 0.1", "margin0", 0.1),
+        ("--margin1 0.1 aff=0", "margin1", {"": 0.1, "aff": 0.0}),
+    ],
+)
+def test_losses_per_task_are_read_and_written(tmp_path, words, name, value):
+    own = ["--data", "synthetic", "--aff", "1", "--mit", "1", *words.split()]
+    options = train_parser.parse(own)
+    assert getattr(options.loss, name) == value
+    (tmp_path / "again").write_text("\n".join(options.lines))
+    assert train_parser.parse([f"@{tmp_path / 'again'}"]).flat() == options.flat()
+
+
+def test_a_loss_of_a_task_that_is_not_trained_is_bad_input():
+    with pytest.raises(InputError, match="--loss: got syn, wants chosen tasks: aff"):
+        train_parser.parse(["--data", "synthetic", "--aff", "1", "--loss", "syn=MSELoss"])

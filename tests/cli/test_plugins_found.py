@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import subprocess
 import sys
@@ -125,8 +126,47 @@ def test_flags_read_from_the_source_are_those_of_the_module(kind: str) -> None:
 
 
 def test_the_import_name_holds_the_path(plug_in: Path) -> None:
-    name = byfile.import_name(plug_in)
-    assert bytes.fromhex(name.rpartition(".")[2]).decode() == str(plug_in)
+    above, _, name = byfile.import_name(plug_in).rpartition(".")
+    assert bytes.fromhex(above.rpartition(".")[2]).decode() == str(plug_in.parent)
+    assert bytes.fromhex(name.removeprefix(byfile.CODED)).decode() == str(plug_in)  # "my dataset" is no name
+    assert byfile.import_name(plug_in.with_name("mine.py")) == f"{above}.mine"
+
+
+@pytest.mark.parametrize("line", ["from helpers_beside import IDS", "from .helpers_beside import IDS"])
+@pytest.mark.parametrize("name", ["mine.py", "no name.py"])
+def test_a_file_may_import_what_lies_beside_it(tmp_path: Path, monkeypatch, line: str, name: str) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    sys.modules.pop("helpers_beside", None)
+    (tmp_path / "helpers_beside.py").write_text("IDS = ['a', 'b']\n")
+    (tmp_path / name).write_text(f"{line}\ndata_info = IDS\ndef load_data(data_dir, data_ids=None): ...\n")
+    assert plugins.load("dataset", str(tmp_path / name)).data_info == ["a", "b"]
+
+
+def test_a_path_that_is_no_text_names_a_module_too(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    (folder / "d.py").write_text("data_info = ['a']\ndef load_data(data_dir, data_ids=None): ...\n")
+    assert plugins.load("dataset", str(folder / "d.py")).data_info == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("import dataprovider3.emio as emio", "deepem.data.provider, and deepem.data.emio for dataprovider3.emio"),
+        ("from augmentor import *", "deepem.data.transform"),
+        ("import emvision", "deepem.models.emvision"),
+    ],
+)
+def test_a_module_of_the_public_code_is_told_what_to_import(tmp_path: Path, line: str, told: str) -> None:
+    (tmp_path / "old.py").write_text(f"{line}\ndata_info = ['a']\ndef load_data(*a): ...\n")
+    with pytest.raises(InputError, match=f"of the public DeepEM, wants {told}; `deepem help migrate`"):
+        plugins.load("dataset", str(tmp_path / "old.py"))
+
+
+def test_a_module_may_not_end_the_program(tmp_path: Path) -> None:
+    (tmp_path / "ends.py").write_text("import sys\nsys.exit(0)\n")
+    with pytest.raises(InputError, match=r"ends\.py: got sys\.exit\(0\), wants a result"):
+        plugins.load("dataset", str(tmp_path / "ends.py"))
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from deepem.data.emio import imread, imsave
 from deepem.tasks import from_plain
 from deepem.test.forward import main as forward
 from deepem.tools import evaluate
+from deepem.tools.evaluate_options import EvaluateOptions
 from deepem.train.run import main as train
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
@@ -88,7 +89,7 @@ def test_attributes_carry_the_row(trained: Any) -> None:
 def test_what_was_learnt_is_scored(trained: Any, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     lab, folder = trained
     file = folder / "forward" / f"c_{name}.h5"
-    (found,) = evaluate.score_all([file], lab.data / "c")
+    (found,) = evaluate.score_all([file], EvaluateOptions(truth=str(lab.data / "c")))
     assert list(found["classes"]) == ["0", "1", "2", "3"]
     assert found["mean"]["iou"] > 0.8
     assert found["accuracy"] > 0.9

@@ -37,7 +37,8 @@ def test_the_command_line_from_another_folder(lab: Lab, root: Path) -> None:
     done = subprocess.run([*run, *lab.words(None, "--max_iter", 4)], cwd=lab.cwd, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     folder = lab.cwd / "experiments" / "cortex_aff_mit"
-    assert {path.name for path in folder.iterdir()} == {"models", "logs", "options.json", "options.args"}
+    written = {"models", "logs", "options.json", "options.args", "options.yaml", ".lock"}
+    assert {path.name for path in folder.iterdir()} == written
     assert [row["iter"] for row in losses(folder)] == [2, 4]
 
     image = np.load(lab.data / "c" / "img.npy")
@@ -84,7 +85,9 @@ def test_the_written_options_run_again(lab: Lab, monkeypatch: pytest.MonkeyPatch
     train(lab.words("one", *AUGMENT, "--max_iter", 2, "--long", 1, "--edges", "0,0,3", "-1,0,0"))
     before = weights(Path("experiments/one"), 2)["state_dict"]
     train(["@experiments/one/options.args", "--exp_name", "two"])
-    assert same(before, weights(Path("experiments/two"), 2)["state_dict"])
+    train(["--config", "experiments/one/options.yaml", "--exp_name", "three"])
+    for again in ("two", "three"):
+        assert same(before, weights(Path("experiments") / again, 2)["state_dict"])
 
 
 def test_the_loss_falls(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,7 +112,7 @@ def test_forward_agrees_with_predict(lab: Lab, monkeypatch: pytest.MonkeyPatch) 
         out_spec={"affinity": (3, 8, 32, 32), "mitochondria": (1, 8, 32, 32)},
         width=[4, 8],
     )
-    model.load_state_dict(weights(Path("experiments/run"), 2)["state_dict"])
+    model.load_state_dict(weights(Path("experiments/run"), 2)["ema"])
     found = predict(model.eval(), image, patch_size=(8, 32, 32), device="cpu")
     for name, array in found.items():
         np.testing.assert_allclose(imread(f"experiments/run/forward/c_{name}_2.h5"), array, atol=1e-6)

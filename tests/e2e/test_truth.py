@@ -22,9 +22,12 @@ from deepem.data.augment import flip_rotate
 from deepem.data.sampler import basic
 from deepem.data.transform import Flip
 from deepem.io.sink import Hdf5Sink
+from deepem.segment import segment
 from deepem.test.forward import predict
 from deepem.test.kinds import written
-from deepem.tools import evaluate, scoring
+from deepem.tools import evaluate
+from deepem.tools.evaluate_options import EvaluateOptions
+from deepem.tools.predictions import opened_prediction
 from deepem.utils.geometry import Box
 
 SIZE = (7, 15, 18)
@@ -101,8 +104,8 @@ def write(file: Path, row: tasks.Task, affinity: np.ndarray, offset=(0, 0, 0)) -
 
 def segments(file: Path) -> np.ndarray:
     """Segments of an output file, from nothing but the file."""
-    prediction = evaluate.Prediction.read(file)
-    return scoring.segments(prediction.array, prediction.edges, 0.5)
+    with opened_prediction(str(file)) as prediction:
+        return segment(prediction.array, edges=prediction.edges, decoder="components")
 
 
 @pytest.mark.parametrize("edges", EDGES.values(), ids=EDGES)
@@ -112,7 +115,7 @@ class TestEdges:
         sample = sampler(folder, row, SIZE)(np.random.default_rng(0))
         file = write(folder / "out.h5", row, wanted(row, sample))
         assert same_partition(segments(file), pieces(labels()))
-        (result,) = evaluate.score_all([file], folder, method="none")
+        (result,) = evaluate.score_all([file], EvaluateOptions(truth=str(folder), segment=["none"]))
         assert result["cut_edges"]["average_precision"] == 1
 
     @pytest.mark.parametrize("axis", [-3, -2, -1])
@@ -146,7 +149,7 @@ class TestEdges:
         row = task(edges)
         seen = predict(Oracle(row), emio.imread(folder / "img.h5"), patch_size=(5, 8, 9), output_size=(3, 4, 5))
         file = write(folder / "out.h5", row, seen[row.name], offset=(1, 2, 2))
-        (result,) = evaluate.score_all([file], folder, method="none")
+        (result,) = evaluate.score_all([file], EvaluateOptions(truth=str(folder), segment=["none"]))
         assert result["cut_edges"]["average_precision"] == 1
 
 
@@ -174,5 +177,5 @@ def test_edges_read_the_wrong_way_do_not_pass(folder):
     sample = sampler(folder, row, SIZE)(np.random.default_rng(0))
     file = write(folder / "out.h5", task(EDGES["forward"]), wanted(row, sample))
     assert not same_partition(segments(file), pieces(labels()))
-    (result,) = evaluate.score_all([file], folder, method="none")
+    (result,) = evaluate.score_all([file], EvaluateOptions(truth=str(folder), segment=["none"]))
     assert result["cut_edges"]["average_precision"] < 0.9

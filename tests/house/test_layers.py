@@ -23,8 +23,8 @@ STORAGE = GROUND | {"io"}
 MIDDLE = ("data", "loss", "models", "scan", "segment", "evaluate", "blocks", "runs")
 BUILD = STORAGE | set(MIDDLE) | {"cli", "build"}
 MAY_IMPORT = {
-    "": set(),
-    "utils": {"utils"},
+    "": {"build"},
+    "utils": {"utils", "__version__"},
     "tasks": {"utils", "tasks"},
     "protocols": GROUND,
     "io": STORAGE,

@@ -22,6 +22,7 @@ PROMISES = {
 }
 POSITIONAL = {
     "load_data": ["data_dir", "data_ids"],
+    "get_items": ["data_dir", "data_ids"],
     "Sampler": ["data", "spec", "is_train", "aug", "prob"],
     "get_spec": ["in_spec", "out_spec"],
     "get_augmentation": ["is_train"],
@@ -29,6 +30,7 @@ POSITIONAL = {
     "create_model": [],
     "create_backbone": [],
 }
+INSTEAD = {"dataset": "get_items"}
 HELPERS = {"deepem.models.layers": "what networks of others import", "deepem.models.entry": "what create_model shares"}
 FILLED_IN = {"class_keys", "labels", "in_spec", "out_spec", "cropsz", "tasks", "create_backbone", "in_channels"}
 
@@ -47,6 +49,8 @@ def plug_ins() -> list[tuple[str, str]]:
 def broken_promises(kind: str, module: ModuleType | SimpleNamespace) -> list[str]:
     """What a module of a kind lacks or offers in another form."""
     names = PROMISES[kind][1]
+    instead = INSTEAD.get(kind, "")
+    names = [instead if n == names[0] and hasattr(module, instead) and not hasattr(module, n) else n for n in names]
     wrong = [f"no {name}" for name in names if not hasattr(module, name)]
     if not (module.__doc__ or "").strip():
         wrong.append("no docstring")

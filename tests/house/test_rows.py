@@ -16,7 +16,7 @@ LAYERS = {
     "picture": ("deepem/train/render.py", "PICTURES"),
     "activation, blend, flips": ("deepem/scan/kinds.py", "KINDS"),
     "volumes written and their attributes": ("deepem/test/kinds.py", "OUTPUTS"),
-    "score": ("deepem/tools/evaluate.py", "SCORES"),
+    "score": ("deepem/build/scores.py", "KINDS"),
     "preview": ("deepem/tools/sheet.py", "KINDS"),
     "figure": ("scripts/_panels.py", "KINDS"),
 }
@@ -43,7 +43,7 @@ def lacking(root: Path, kinds: Iterable[str]) -> list[str]:
 
 
 def other_tables(files: Iterable[Path], root: Path) -> list[str]:
-    """Further dictionaries by kind. (`affinity` alone is also the name of an output.)"""
+    """Further dictionaries by kind. (`affinity` and `instance` are also the names of outputs.)"""
     known = {(root / file, table) for file, table in LAYERS.values()} | {(root / "deepem/tasks.py", "KINDS")}
     found = []
     for path in files:
@@ -53,7 +53,7 @@ def other_tables(files: Iterable[Path], root: Path) -> list[str]:
         for node in ast.walk(tree):
             if isinstance(node, ast.Dict) and node not in mine:
                 keys = {key.value for key in node.keys if isinstance(key, ast.Constant)}
-                if keys & set(KINDS) - {"affinity"}:
+                if keys & set(KINDS) - {"affinity", "instance"}:
                     found.append(f"{path.name}:{node.lineno}")
     return found
 

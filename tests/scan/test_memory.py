@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from deepem.scan.augment import Augmented
 from deepem.scan.flips import Flip
 from deepem.scan.grid import Grid
-from deepem.scan.memory import Cost, cut, in_words, trial
+from deepem.scan.memory import Cost, cut, trial
 from deepem.scan.stitch import Scan
 from deepem.utils.geometry import Box, Tiles
+from deepem.utils.main_memory import in_words
 from tests.scan.grids_drawn import grids
 
 COST = Cost(1, 16, 1000)

@@ -371,10 +371,9 @@ def test_small_volumes_are_padded_in_tasks_as_in_one_run(lab, em):
     small = ["-b", "12,25,6", "-s", "12,40,3", "--pad_small"]
     lab.forward(*words(lab, em, "serial")[3:], *small)
     plan = blockwise.make_plan("plan", [*words(lab, em), *small], (4, 16, 16))
-    assert len(plan) == 3
-    assert all(do(plan, number) for number in range(3))
+    assert all(do(plan, number) for number in range(len(plan)))
     np.testing.assert_array_equal(output(lab), output(lab, "serial"))
-    assert output(lab).shape == (16, 40, 4, 1)
+    assert output(lab).shape == (12, 40, 3, 1)
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from deepem.test.network import Network
+from deepem.scan.patch_network import Network
 from deepem.utils.crop import centre_crop, centre_slices
 from deepem.utils.errors import InputError
 
@@ -58,7 +58,7 @@ def test_a_network_that_gives_less_than_its_patch_is_cropped_further(lab, flag, 
     sizes = {"fov": [6, 16, 16], "inputsz": [6, 16, 16], "outputsz": [4, 12, 11]}
     lab.save(9, {"state_dict": {"scale": torch.ones(1)}, "options": {"model": "valid.py", "mit": 1.0, **sizes}})
     image = lab.image("a", (9, 37, 29))
-    lab.forward("--data_dir", "data", "--test_ids", "a", flag, ",".join(map(str, size)))
+    lab.forward("--model", "valid.py", "--data_dir", "data", "--test_ids", "a", flag, ",".join(map(str, size)))
     z, y, x = (
         slice(p // 2 - o // 2, n - (p - o - (p // 2 - o // 2)))
         for n, p, o in zip(image.shape, (6, 16, 16), size, strict=True)

@@ -177,8 +177,9 @@ def test_a_small_volume_is_mirrored_if_asked(lab, capsys):
     assert "--pad_small" in capsys.readouterr().err
     lab.forward("--data_dir", "data", "--test_ids", "small", "--pad_small", "--mit")
     padded = np.pad(image, ((1, 2), (5, 6), (0, 0)), mode="reflect")
-    assert offset("small_mitochondria_7") == ([-1, -5, 0], (1, 4, 16, 40))
-    np.testing.assert_array_equal(lab.output("small_mitochondria_7"), wanted(lab, padded)["mitochondria"])
+    assert offset("small_mitochondria_7") == ([0, 0, 0], (1, 1, 5, 40))  # its own extent, and no more
+    expected = wanted(lab, padded)["mitochondria"][:, 1:2, 5:10]
+    np.testing.assert_array_equal(lab.output("small_mitochondria_7"), expected)
 
 
 def test_bytes_out_are_probability_times_255(lab):

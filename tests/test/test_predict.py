@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
+from deepem.scan import inference
 from deepem.scan.memory import cut
-from deepem.test import inference
 from deepem.test.forward import predict
 from deepem.utils.errors import InputError
 
@@ -224,3 +224,9 @@ def test_a_gpu_gives_what_a_cpu_gives(monkeypatch, how):
     pieces = predict(model, image, patch_size=(6, 16, 16), device="cuda", **how)["affinity"]
     assert len(cuts[0].boxes) > 1 or cuts[0].depth is not None
     np.testing.assert_allclose(pieces, whole, atol=1e-6)
+
+
+@pytest.mark.parametrize("image", [np.full((4, 16, 16), 200.0), np.full((4, 16, 16), -1.0, np.float32)])
+def test_grey_values_outside_of_what_training_saw_are_refused(image):
+    with pytest.raises(InputError, match=r"image: got values from .*, wants uint8, or floats from 0 to 1"):
+        predict(lambda x: {"a": x}, image, patch_size=(4, 16, 16))

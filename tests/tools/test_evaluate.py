@@ -1,4 +1,7 @@
-"""The figures of merit against slow, obvious definitions, and the script that prints them."""
+"""The command `deepem evaluate`: predictions and segmentations against the truth, from files to figures.
+
+What each score means is tested with `deepem.evaluate`; here are files, attributes, choices, and what is said of them.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +13,17 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from lab import same_partition
+from segment.volumes import cells, noisy
 
-from deepem import tasks
-from deepem.tools import evaluate, scoring
+from deepem.build import scores
+from deepem.evaluate import adapted_rand, voi
+from deepem.io.files import imsave
+from deepem.segment import segment
+from deepem.tools import evaluate, label_scores
+from deepem.tools.evaluate_options import METRICS, EvaluateOptions
+from deepem.tools.score_text import without_nan
 
 NEAREST = [(0, 0, 1), (0, 1, 0), (1, 0, 0)]
-BACK = [(0, 0, -1), (0, -1, 0), (-1, 0, 0)]
-RANKED = st.lists(st.tuples(st.integers(0, 6), st.booleans()), min_size=1, max_size=30)
 
 
 def slabs(shape=(6, 12, 14)) -> np.ndarray:
@@ -40,166 +44,6 @@ def oracle(ids: np.ndarray, edges) -> np.ndarray:
             if all(0 <= a < n for a, n in zip(u, ids.shape, strict=True)):
                 found[(channel, *v)] = ids[v] == ids[u] != 0
     return found
-
-
-class TestRanking:
-    @given(RANKED)
-    def test_auc_is_the_chance_that_an_event_outranks_the_rest(self, rows):
-        score_, event = (np.array(x) for x in zip(*rows, strict=True))
-        wins = [(a > b) + (a == b) / 2 for a in score_[event] for b in score_[~event]]
-        auc = scoring.Ranking.of(score_, event).auc()
-        assert auc == pytest.approx(np.mean(wins)) if wins else np.isnan(auc)
-
-    @given(RANKED)
-    def test_average_precision_and_f1_by_calling_at_every_score(self, rows):
-        score_, event = (np.array(x) for x in zip(*rows, strict=True))
-        ranking = scoring.Ranking.of(score_, event)
-        if not event.any():
-            assert np.isnan(ranking.average_precision())
-            assert np.isnan(ranking.best_f1()[0])
-            return
-        average, before, f1 = 0.0, 0.0, {}
-        for threshold in sorted(set(score_.tolist()), reverse=True):
-            called = score_ >= threshold
-            recall, precision = event[called].sum() / event.sum(), event[called].mean()
-            average, before = average + (recall - before) * precision, recall
-            f1[threshold] = 2 * event[called].sum() / (called.sum() + event.sum())
-        assert ranking.average_precision() == pytest.approx(average)
-        best, threshold = ranking.best_f1()
-        assert best == pytest.approx(max(f1.values())) == pytest.approx(f1[threshold])
-        called = [f1[threshold] for threshold in sorted(f1) if threshold >= 2.5]
-        assert ranking.f1_at(2.5) == pytest.approx(called[0] if called else 0)
-
-    def test_chance_is_the_share(self):
-        assert scoring.Ranking.of(np.zeros(10), np.arange(10) < 3).average_precision() == pytest.approx(0.3)
-        assert scoring.Ranking.of(np.zeros(10), np.arange(10) < 3).share == pytest.approx(0.3)
-
-    def test_nothing_counts(self):
-        ranking = scoring.Ranking.of(np.zeros(0), np.zeros(0))
-        assert all(np.isnan(v) for v in (ranking.share, ranking.auc(), ranking.average_precision(), ranking.f1_at(0)))
-
-
-class TestCutEdges:
-    @pytest.mark.parametrize("edges", [NEAREST, BACK, [(2, -1, 3)]])
-    def test_an_oracle_finds_them_all(self, edges):
-        ids = slabs()
-        for channel, edge in zip(oracle(ids, edges), edges, strict=True):
-            assert scoring.cut_edges(channel, edge, ids).average_precision() == 1
-
-    def test_planes_without_a_partner_do_not_count(self):
-        ids = slabs()
-        for channel, edge in zip(oracle(ids, NEAREST + BACK), NEAREST + BACK, strict=True):
-            channel[channel == 0.5] = -9
-            assert scoring.cut_edges(channel, edge, ids).average_precision() == 1
-
-    def test_an_edge_read_the_wrong_way_is_noticed(self):
-        ids = slabs()
-        wrong = [scoring.cut_edges(c, e, ids) for c, e in zip(oracle(ids, BACK), NEAREST, strict=True)]
-        assert max(r.average_precision() for r in wrong) < 0.9
-
-    def test_pairs_outside_the_mask_do_not_count(self):
-        ids, mask = slabs(), np.ones((6, 12, 14))
-        (channel,) = oracle(ids, [(0, 1, 0)])
-        channel[3], mask[3] = 0, 0
-        assert scoring.cut_edges(channel, (0, 1, 0), ids).average_precision() < 1
-        assert scoring.cut_edges(channel, (0, 1, 0), ids, mask).average_precision() == 1
-
-
-class TestSegments:
-    @pytest.mark.parametrize("edges", [NEAREST, BACK, [(1, 0, 0), (0, -1, 0), (0, 0, 1)], [*NEAREST, (0, 0, 4)]])
-    def test_of_the_oracle_are_the_labels(self, edges):
-        ids = slabs()
-        found = scoring.segments(oracle(ids, edges), edges, 0.5)
-        assert same_partition(found, ids)
-        assert (found == 0).sum() == (ids == 0).sum()
-
-    def test_of_edges_read_the_wrong_way_are_not(self):
-        assert not same_partition(scoring.segments(oracle(slabs(), BACK), NEAREST, 0.5), slabs())
-
-    def test_above_every_affinity_there_are_none(self):
-        assert scoring.segments(oracle(slabs(), NEAREST), NEAREST, 1).max() == 0
-
-    def test_tiny_ones_dissolve_into_the_nearest(self):
-        ids = np.zeros((1, 4, 9), int)
-        ids[:, :, :3], ids[:, :, 7:], ids[0, 0, 5] = 1, 2, 3
-        found = scoring.grown(ids, 5, 10)
-        assert np.unique(found).tolist() == [1, 2]
-        assert (found[..., :4] == 1).all()
-        assert (found[..., 6:] == 2).all()
-        assert (scoring.grown(ids, 5, 1)[0, 1] == [1, 1, 1, 1, 0, 0, 2, 2, 2]).all()
-        assert not scoring.grown(ids, 50, 10).any()
-
-    def test_they_grow_through_thick_sections_later(self):
-        ids = np.zeros((3, 1, 5), int)
-        ids[1, 0, 2] = 7
-        found = scoring.grown(ids, 1, 2, (40, 4, 4))
-        assert found.any((1, 2)).tolist() == [False, True, False]
-        assert found[1].all()
-
-    @pytest.mark.parametrize("edges", [NEAREST, BACK])
-    def test_waterz_gets_the_axes_and_directions_it_wants(self, edges):
-        pytest.importorskip("waterz", reason="needs the extra eval")
-        ids = np.kron(slabs() + 1, np.ones((1, 3, 3), int))
-        ((_, found),) = scoring.by_waterz(oracle(ids, edges), edges, [0.5])
-        assert scoring.agreement(found, ids).are < 0.01
-        along = scoring.nearest_zyx(oracle(ids, edges), edges)
-        assert np.array_equal(along[0, 1:], (ids[1:] == ids[:-1]).astype(np.float32))
-        assert np.array_equal(along[2, ..., 1:], (ids[..., 1:] == ids[..., :-1]).astype(np.float32))
-
-    def test_long_range_affinities_are_scored_without_waterz(self):
-        ids, edges = slabs(), ((0, 0, 3), (0, 3, 0), (2, 0, 0))
-        assert [scoring.hold_nearest(e) for e in (NEAREST, BACK, [*NEAREST, *edges], edges)] == [True] * 3 + [False]
-        row = next(task for task in tasks.TASKS if task.flag == "long")
-        prediction = evaluate.Prediction(Path("t_long_range_1.h5"), oracle(ids, edges), row, edges, (0, 0, 0), None)
-        found = evaluate.score_affinity(prediction, ids[None], "seg", None, "both")
-        assert found["cut_edges"]["average_precision"] == 1
-        assert list(found["segmentation"]) == ["components"]
-
-    def test_every_waterz_threshold_has_segments_of_its_own(self):
-        pytest.importorskip("waterz", reason="needs the extra eval")
-        ids = np.ones((4, 16, 16), int)
-        ids[..., 8:] = 2
-        affinity = np.where(oracle(ids, NEAREST) == 0, np.float32(0.4), np.float32(1))
-        swept = scoring.by_waterz(affinity, NEAREST, [0.1, 0.9])
-        assert [(t, len(np.unique(found))) for t, found in swept] == [(0.1, 2), (0.9, 1)]
-
-
-class TestAgreement:
-    @settings(max_examples=50)
-    @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=2, max_size=25))
-    def test_by_looking_at_every_pair_of_voxels(self, rows):
-        truth, ids = (np.array(x) for x in zip(*rows, strict=True))
-        found = scoring.agreement(ids, truth)
-        t, s = truth[truth > 0], ids[truth > 0]
-        if not t.size:
-            assert np.isnan(found.are)
-            return
-        i, j = np.triu_indices(t.size, 1)
-        a, b = t[i] == t[j], s[i] == s[j]
-        expected = 1 - 2 * (a & b).sum() / (a.sum() + b.sum()) if a.sum() + b.sum() else 0
-        assert found.are == pytest.approx(expected)
-
-        def entropy(*labels: np.ndarray) -> float:
-            p = np.unique(np.stack(labels), axis=1, return_counts=True)[1] / t.size
-            return float(-(p * np.log2(p)).sum())
-
-        assert found.split == pytest.approx(entropy(t, s) - entropy(t), abs=1e-9)
-        assert found.merge == pytest.approx(entropy(t, s) - entropy(s), abs=1e-9)
-
-    def test_equal_to_another_implementation(self):
-        metrics = pytest.importorskip("skimage.metrics", reason="needs the extra eval")
-        rng = np.random.default_rng(0)
-        truth, ids = rng.integers(0, 6, (2, 5, 8, 8))
-        found = scoring.agreement(ids, truth)
-        assert found.are == pytest.approx(metrics.adapted_rand_error(truth, ids, ignore_labels=(0,))[0])
-        split, merge = metrics.variation_of_information(truth, ids, ignore_labels=(0,))
-        assert (found.split, found.merge) == (pytest.approx(split), pytest.approx(merge))
-
-    def test_names_do_not_matter_and_huge_ones_are_no_trouble(self):
-        ids = slabs()
-        assert scoring.agreement(ids * 2**50, ids).are == 0
-        assert scoring.agreement(np.ones_like(ids), ids).merge > 0.5
-        assert scoring.agreement(np.arange(ids.size).reshape(ids.shape), ids).split > 5
 
 
 def write(file: Path, array: np.ndarray, **attributes) -> Path:
@@ -243,7 +87,7 @@ def test_an_oracle_scores_perfectly_where_it_lies(folder, verb_env):
 def test_a_prediction_elsewhere_does_not(folder):
     with h5py.File(folder / "mit_9.h5", "r+") as top:
         top["main"].attrs["offset"] = [1, 2, 4]
-    (result,) = evaluate.score_all([folder / "mit_9.h5"], folder)
+    (result,) = evaluate.score_all([folder / "mit_9.h5"], EvaluateOptions(truth=str(folder)))
     assert result["channels"]["0"]["auc"] < 0.6
 
 
@@ -253,8 +97,8 @@ def test_a_mask_hides_what_is_wrong(folder):
     with h5py.File(folder / "mit_9.h5", "r+") as top:
         top["main"][:, 2] = 0.9
     bad, good = (
-        evaluate.score_all([folder / "mit_9.h5"], folder / "mit.h5", counts)[0]
-        for counts in (None, write(folder / "msk.h5", mask))
+        evaluate.score_all([folder / "mit_9.h5"], EvaluateOptions(truth=f"{folder}/mit.h5", mask=counts))[0]
+        for counts in (None, str(write(folder / "msk.h5", mask)))
     )
     assert bad["channels"]["0"]["auc"] < 1
     assert good["channels"]["0"]["auc"] == 1
@@ -267,7 +111,8 @@ def test_a_mask_may_have_an_axis_of_one_channel(folder):
         with h5py.File(folder / name, "r+") as top:
             top["main"][...] = np.random.default_rng(0).random(top["main"].shape)
         one, other, none = (
-            evaluate.score_all([folder / name], folder, counts, "components") for counts in (flat, deep, None)
+            evaluate.score_all([folder / name], EvaluateOptions(truth=str(folder), mask=counts, segment=["components"]))
+            for counts in (str(flat), str(deep), None)
         )
         assert one == other != none
 
@@ -285,7 +130,7 @@ def test_a_mask_may_have_an_axis_of_one_channel(folder):
 )
 def test_bad_words_are_one_line_before_anything_is_scored(folder, capsys, monkeypatch, words, says):
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(evaluate, "score_binary", lambda *_: pytest.fail("the work was done first"))
+    monkeypatch.setattr(scores.Case, "blocks", lambda *_: pytest.fail("the work was done first"))
     (folder / "bad.h5").write_text("hi\n")
     write(folder / "flat.h5", slabs()[0]), write(folder / "two.h5", np.stack([slabs()] * 2))
     with pytest.raises(SystemExit) as stopped:
@@ -310,8 +155,33 @@ def test_a_boundary_without_a_label_of_its_own_follows_from_the_segmentation(fol
         across[0] += np.pad(step, pad)
     across[0] += ids == 0
     file = write(folder / "b.h5", across, axes="czyx", offset=[0, 0, 0], tasks=["bdr"])
-    (result,) = evaluate.score_all([file], folder)
+    (result,) = evaluate.score_all([file], EvaluateOptions(truth=str(folder)))
     assert result["channels"]["0"]["auc"] == 1
+
+
+def test_block_by_block_gives_the_same_digits(folder, monkeypatch):
+    """Cut edges over block faces, a boundary made of ids, a mask and borders among them."""
+    rng = np.random.default_rng(0)
+    mask = rng.random(slabs().shape) > 0.2
+    write(folder / "msk.h5", mask.astype(np.uint8))
+    for name in ("aff_9.h5", "mit_9.h5"):
+        with h5py.File(folder / name, "r+") as top:
+            top["main"][...] = rng.random(top["main"].shape).round(2)
+    edges = [(0, 0, -3), (2, -1, 0)]
+    write(
+        folder / "far.h5",
+        rng.random((2, 6, 12, 14)).astype(np.float32),
+        axes="czyx",
+        offset=[0, 0, 0],
+        tasks=["long"],
+        edges=edges,
+    )
+    write(folder / "b.h5", rng.random((1, 5, 9, 11)).astype(np.float32), axes="czyx", offset=[1, 2, 3], tasks=["bdr"])
+    files = [folder / name for name in ("aff_9.h5", "mit_9.h5", "far.h5", "b.h5")]
+    own = EvaluateOptions(truth=str(folder), mask=f"{folder}/msk.h5", ignore_border=(1, 0, 0), segment=["none"])
+    whole = without_nan(evaluate.score_all(files, own))
+    monkeypatch.setattr(scores, "BLOCK", (2, 3, 5))
+    assert without_nan(evaluate.score_all(files, own)) == whole
 
 
 @pytest.mark.parametrize(
@@ -347,17 +217,209 @@ def test_truth_that_is_not_there_is_refused(folder, capsys):
     assert "no mit.h5" in capsys.readouterr().err
 
 
-def test_classes_are_scored_one_by_one():
+def test_classes_are_scored_one_by_one(tmp_path):
     """Worked out by hand: rows are true classes, columns what was found; class 3 is nowhere."""
     truth = np.array([0, 0, 0, 1, 1, 2, 2, 2, 2, 1]).reshape(1, 2, 5)
-    found = np.array([0, 0, 1, 1, 0, 2, 2, 2, 1, 3]).reshape(1, 2, 5)
+    found = np.array([0, 0, 1, 1, 0, 2, 2, 2, 1, 3], np.uint8).reshape(1, 1, 2, 5)
     mask = np.array([1, 1, 1, 1, 1, 1, 1, 1, 1, 0]).reshape(1, 2, 5)
-    counts = scoring.confusion(found, truth, 4, mask)
-    np.testing.assert_array_equal(counts, [[2, 1, 0, 0], [1, 1, 0, 0], [0, 1, 3, 0], [0, 0, 0, 0]])
-    rows = scoring.by_class(counts)
+    write(tmp_path / "sem.h5", truth), write(tmp_path / "msk.h5", mask)
+    row = {"flag": "sem", "name": "semantic", "source": "sem", "kind": "semantic", "channels": 4, "help": "x"}
+    about = {"axes": "czyx", "offset": [0, 0, 0], "tasks": ["sem"], "rows": json.dumps([row]), "values": "class"}
+    file = write(tmp_path / "out.h5", found, **about)
+    (result,) = evaluate.score_all([file], EvaluateOptions(truth=str(tmp_path), mask=f"{tmp_path}/msk.h5"))
+    rows = list(result["classes"].values())
     assert [row["precision"] for row in rows[:3]] == pytest.approx([2 / 3, 1 / 3, 1])
     assert [row["recall"] for row in rows[:3]] == pytest.approx([2 / 3, 1 / 2, 3 / 4])
     assert [row["iou"] for row in rows[:3]] == pytest.approx([2 / 4, 1 / 4, 3 / 4])
     assert [row["share"] for row in rows] == pytest.approx([3 / 9, 2 / 9, 4 / 9, 0])
     assert all(np.isnan(rows[3][name]) for name in ("precision", "recall", "iou"))
-    assert scoring.confusion(found, truth, 4)[1, 3] == 1
+    assert result["accuracy"] == pytest.approx(6 / 9)
+
+
+def run(capsys, *words):
+    """What the command prints, and its JSON."""
+    assert evaluate.main([*map(str, words), "--json", "figures.json"]) == 0
+    return capsys.readouterr().out, json.loads(Path("figures.json").read_text())
+
+
+def seen(truth, file, seed, noise=0.1):
+    """An affinity output as an unsure network gives it."""
+    about = {"axes": "czyx", "offset": [0, 0, 0], "edges": NEAREST, "tasks": ["aff"]}
+    values = noisy(truth, NEAREST, seed, noise)
+    write(file, values, **about)
+    return values
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.usefixtures("here")
+class TestSegmentations:
+    """Rows of the table of faults that comparable programs had are among them."""
+
+    def of(self, capsys, segmentation, truth, *words):
+        imsave(np.asarray(truth, np.uint32).reshape(1, 1, -1), "truth.h5")
+        imsave(np.asarray(segmentation, np.uint64).reshape(1, 1, -1), "seg.h5")
+        text, (result,) = run(capsys, "seg.h5", "--truth", "truth.h5", *words)
+        return text, result
+
+    def test_precision_falls_with_mergers(self, capsys):
+        text, result = self.of(capsys, [1, 1, 1, 1], [1, 2, 3, 2])
+        assert result["adapted_rand"] == pytest.approx({"error": 5 / 11, "precision": 0.375, "recall": 1})
+        assert "precision 0.3750 (falls with mergers)   recall 1.0000   (self-pairs count" in text
+
+    def test_a_predicted_0_is_a_segment_per_voxel(self, capsys):
+        _, result = self.of(capsys, [1, 1, 0, 0], [1, 1, 1, 1])
+        assert result["adapted_rand"]["recall"] == pytest.approx(6 / 16)
+        assert result["adapted_rand"]["error"] == pytest.approx(5 / 11)
+
+    def test_only_true_0_is_left_out_of_the_variation_of_information(self, capsys):
+        _, result = self.of(capsys, [1, 1, 0, 5], [1, 2, 3, 0])
+        assert result["voi"] == pytest.approx({"merge": 2 / 3, "split": 0})
+
+    def test_the_formula_is_printed(self, capsys):
+        text, result = self.of(capsys, [1, 1, 2, 2], [1, 1, 1, 2])
+        assert "= sqrt(adapted_rand * (voi_split + voi_merge))" in text
+        cremi = result["cremi"]
+        assert cremi["score"] == pytest.approx(
+            np.sqrt(cremi["adapted_rand"] * (cremi["voi_split"] + cremi["voi_merge"]))
+        )
+
+    def test_huge_ids(self, capsys):
+        _, result = self.of(capsys, [2**63, 2**63 + 1, 7, 7], [1, 2, 3, 3])
+        assert result["adapted_rand"]["error"] == 0
+
+    def test_the_worst_errors_are_listed_with_their_boxes(self, capsys):
+        text, result = self.of(capsys, [1, 1, 2, 2, 3, 3], [1, 1, 1, 1, 1, 9])
+        assert result["objects"]["splits"][0]["end"] == [1, 1, 5]
+        assert "split  object 1: " in text
+        assert "box [0, 0, 0] to [1, 1, 5]" in text
+
+    def test_a_cut_out_lies_where_its_offset_says_block_by_block(self, capsys, monkeypatch):
+        monkeypatch.setattr(label_scores, "BLOCK", (5, 7, 9))
+        truth = cells((12, 30, 34))
+        part = (slice(2, 11), slice(3, 28), slice(4, 33))
+        found = segment(noisy(truth))[part]
+        write(Path("truth.h5"), truth), write(Path("seg.h5"), found, offset=[2, 3, 4], axes="zyx")
+        _, (result,) = run(capsys, "seg.h5", "--truth", "truth.h5")
+        assert result["adapted_rand"] == adapted_rand(found, truth[part])
+        assert result["voi"] == voi(found, truth[part])
+
+    def test_borders_are_left_out(self, capsys, monkeypatch):
+        monkeypatch.setattr(label_scores, "BLOCK", (1, 1, 3))
+        truth = [1, 1, 1, 1, 2, 2, 2, 2]
+        found = [1, 1, 1, 2, 2, 2, 2, 2]
+        assert self.of(capsys, found, truth)[1]["adapted_rand"]["error"] > 0
+        assert self.of(capsys, found, truth, "--ignore_border", "0,0,1")[1]["adapted_rand"]["error"] == 0
+
+    def test_the_best_that_fragments_could_give(self, capsys):
+        imsave(np.array([1, 2, 3, 4], np.uint32).reshape(1, 1, 4), "fragments.h5")
+        text, result = self.of(
+            capsys, [1, 1, 1, 1], [1, 1, 2, 2], "--metrics", "oracle", "voi", "--fragments", "fragments.h5"
+        )
+        assert result["oracle"]["error"] == 0
+        assert result["voi"]["merge"] == 1
+        assert "oracle merge of the fragments: adapted Rand error 0.0000" in text
+
+    def test_skeletons_from_a_file(self, capsys):
+        nodes = [[0, 0, 10 * x] for x in range(6)]
+        Path("skeletons.json").write_text(json.dumps({"1": [nodes, [[x, x + 1] for x in range(5)]]}))
+        write(Path("truth.h5"), np.ones((1, 1, 6), int), voxel_size_nm=[10.0, 10.0, 10.0])
+        write(Path("seg.h5"), np.array([1, 1, 1, 2, 2, 2]).reshape(1, 1, 6), voxel_size_nm=[10.0, 10.0, 10.0])
+        words = ("seg.h5", "--truth", "truth.h5", "--metrics", "erl", "--skeletons", "skeletons.json")
+        text, (result,) = run(capsys, *words, "--merge_threshold", 3)
+        assert result["erl"]["erl"] == pytest.approx((20**2 + 20**2) / 50)
+        assert "(merge threshold 3 nodes; 1 skeletons, 1 edges split" in text
+
+    def test_objects_found_and_missed(self, capsys):
+        text, result = self.of(capsys, [1, 1, 0, 2, 0, 0], [1, 1, 0, 0, 0, 3], "--kind", "instance")
+        assert result["instances"]["ap"]["0.5"] == pytest.approx(1 / 3)
+        assert (result["detections"]["missed"], result["detections"]["false_alarms"]) == ([3], [2])
+        assert "1 found, 1 missed, 1 false; by 1 voxels or more" in text
+
+    def test_every_metric_has_a_flag(self):
+        assert set(METRICS) == set(label_scores.METRICS)
+
+    def test_a_picture_of_the_worst(self, capsys):
+        truth = np.ones((2, 20, 20), np.uint8)
+        truth[:, :, 10:] = 2
+        imsave(truth, "truth.h5"), imsave(np.ones((2, 20, 20), np.uint64), "seg.h5"), imsave(truth * 60, "img.h5")
+        run(capsys, "seg.h5", "--truth", "truth.h5", "--picture", "p.png", "--image", "img.h5")
+        assert Path("p.png").read_bytes()[1:4] == b"PNG"
+
+
+@pytest.mark.usefixtures("here")
+class TestChoice:
+    def test_a_threshold_chosen_by_its_own_truth_says_so(self, capsys):
+        truth = cells((12, 30, 34))
+        values = seen(truth, Path("aff.h5"), 0)
+        imsave(truth, "seg.h5")
+        text, (result,) = run(capsys, "aff.h5", "--truth", "seg.h5", "--threshold", 0.3, 0.6, "--picture", "p.png")
+        assert set(result["segmentation"]) == {"agglomerate", "components"}
+        for name, row in result["segmentation"].items():
+            assert row["own_truth"] is True
+            errors = {t: adapted_rand(segment(values, decoder=name, threshold=t), truth)["error"] for t in (0.3, 0.6)}
+            assert row["error"] == min(errors.values()) == errors[row["threshold"]]
+        assert text.count("chosen by this truth itself: flatters") == 2
+        assert [row["threshold"] for row in result["curves"]["agglomerate"]] == [0.3, 0.6]
+        assert Path("p.png").read_bytes()[1:4] == b"PNG"
+
+    def test_one_volume_chooses_and_another_reports(self, capsys):
+        truths = [cells((12, 30, 34)), np.flip(cells((12, 30, 34)), 1)]
+        for i, truth in enumerate(truths):
+            seen(truth, Path(f"aff{i}.h5"), i, 0.1 + 0.1 * i)
+            imsave(np.ascontiguousarray(truth), f"seg{i}.h5")
+        words = ("--segment", "agglomerate", "--threshold", 0.2, 0.4, 0.6)
+        text, (tuned, tested) = run(capsys, "--tune_on", "aff0.h5:seg0.h5", "--test", "aff1.h5:seg1.h5", *words)
+        chosen, (row,) = tuned["chosen"], tested["segmentation"].values()
+        assert (chosen["own_truth"], row["own_truth"]) == (True, False)
+        assert chosen["threshold"] == row["threshold"]
+        with h5py.File("aff1.h5") as file:
+            found = segment(file["main"][:], threshold=row["threshold"])
+        assert row["error"] == adapted_rand(found, truths[1])["error"]
+        assert "chosen on another volume" in text
+
+    def test_of_a_binary_output_too(self, capsys):
+        about = {"axes": "czyx", "offset": [0, 0, 0], "tasks": ["mit"]}
+        for name, scale in (("a", 1), ("b", 0.5)):
+            values = np.array([0.1, 0.2, 0.6, 0.8], np.float32).reshape(1, 1, 1, 4) * np.float32(scale)
+            write(Path(f"{name}.h5"), values, **about)
+        imsave(np.array([0, 0, 1, 1]).reshape(1, 1, 4), "mit.h5")
+        _, (_, tested) = run(capsys, "--tune_on", "a.h5:mit.h5", "--test", "b.h5:mit.h5")
+        row = tested["at_chosen_threshold"]["0"]
+        assert row["threshold"] == pytest.approx(0.6)
+        assert (row["recall"], row["own_truth"]) == (0, False)
+
+    def test_the_volume_that_chose_is_no_test(self, capsys):
+        with pytest.raises(SystemExit):
+            evaluate.main(["--tune_on", "a.h5:b.h5", "--test", "a.h5:b.h5"])
+        assert "--test: got a.h5:b.h5, wants another volume than that of --tune_on" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ([], "FILE: got nothing, wants a prediction or a segmentation"),
+        (["aff_9.h5"], "--truth: got nothing, wants a label volume"),
+        (["--tune_on", "a:b"], "--test: got nothing, wants both --tune_on and --test"),
+        (["--tune_on", "a", "--test", "b:c"], "--tune_on: got a, wants PREDICTION:TRUTH"),
+        (["aff_9.h5", "--truth", ".", "--segment", "auto", "mutex"], "--segment: got auto mutex, wants auto or none"),
+        (["aff_9.h5", "--truth", ".", "--kind", "binary"], "--kind: got binary, wants affinity, as aff_9.h5 says"),
+        (["seg.h5", "--truth", ".", "--metrics", "oracle"], "--fragments: got nothing, wants the fragments"),
+        (["img.h5", "--truth", "."], "img.h5: got 1 x float32 without an attribute tasks, wants a label volume"),
+        (
+            ["mit_9.h5", "--truth", ".", "--picture", "p.png"],
+            "--picture: got mitochondria of mit_9.h5, wants affinities",
+        ),
+    ],
+)
+def test_what_cannot_be_scored_is_one_line(folder, monkeypatch, capsys, words, line):
+    monkeypatch.chdir(folder)
+    imsave(np.zeros((2, 3, 4), np.float32), "img.h5")
+    with pytest.raises(SystemExit) as stopped:
+        evaluate.main(words)
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err.startswith(f"deepem evaluate: error: {line}")

@@ -89,7 +89,7 @@ def test_one_picture_is_drawn(run, tmp_path):
 
 
 def test_panels_come_in_pairs_from_the_richest_section(run):
-    options = SimpleNamespace(image=Path(run[1]), truth=Path(run[3]), z=None)
+    options = SimpleNamespace(image=Path(run[1]), truth=Path(run[3]), z=None, segmentation=None)
     options.predictions = [Path(name) for name in run[-2:]]
     panels, voxel_nm = figure.panels(options)
     assert [panel.title for panel in panels] == [

@@ -55,7 +55,7 @@ def made(prepare, tmp_path):
     done = prepare("--hdf", hdf, "--data_dir", tmp_path / "data", "--pad", "2,2,2", "--glia_ids", 2)
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "data" / cremi_b.FOLDER
-    return {file.stem: imread(file) for file in folder.iterdir()}, hdf, tmp_path
+    return {file.stem: imread(file) for file in folder.glob("*.h5")}, hdf, tmp_path
 
 
 def test_every_file_is_made_at_half_size_with_a_margin(made):

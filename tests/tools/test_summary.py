@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 
@@ -73,3 +75,21 @@ def test_a_patch_that_does_not_fit_is_refused_in_one_line(capsys):
     assert error.startswith("deepem summary: error: ")
     assert "y = 8 instead of 7" in error
     assert error.count("\n") == 1
+
+
+def test_context_of_a_valid_network_and_what_padding_costs(capsys):
+    """One pooling in y and x, three convolutions of 3x3x3: they take 2 + 2 + 2 of z, 2 + 4 + 2 of y and x."""
+    kernels = "--kernel_size_down 3,3,3 / 3,3,3 --kernel_size_up 3,3,3 --downsample_factors 1,2,2"
+    small = "--num_fmaps 1 --fmap_inc_factor 1 --channels 1 --fov 10,20,22 --voxel_size_nm 40,4,4"
+    summary.main(f"--model cnnectome_unet {kernels} {small}".split())
+    rows = dict(re.split(r"  +", line, maxsplit=1) for line in capsys.readouterr().out.splitlines() if line[0] != " ")
+    assert rows["patch"] == "10,20,22 -> 4,12,14"
+    assert rows["context"] == "6,8,8 voxels z,y,x = 240,32,32 nm, both sides together"
+    assert rows["smallest patch"] == "7,10,10 (7,10,10 in training)"
+    assert rows["step between patches"] == "1,2,2"
+    down, bottom, up = 8 * 18 * 20, 6 * 7 * 8, 4 * 12 * 14
+    kernels_of_27 = down + bottom + 2 * up  # the way up has two channels in
+    points = 6 * 14 * 16 + up  # of 1x1x1: behind the nearest neighbour, and the head
+    assert rows["FLOPs per output voxel"].startswith(f"{2 * (27 * kernels_of_27 + points) / up:,.0f} ")
+    assert "with padding valid (10,20,22)" in rows["FLOPs at whole context"]
+    assert re.search(r"with same \(10,20,22\), [1-9]\.\d\d times", rows["FLOPs at whole context"])

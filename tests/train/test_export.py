@@ -141,7 +141,7 @@ def test_a_folder_that_cannot_be_made_is_one_line(lab, capsys, monkeypatch):
             run("--exp_name", "run", "--out", str(lab.folder / out))
         assert caught.value.code == 2
         err = capsys.readouterr().err
-        assert err.startswith(f"deepem export: error: --out: got {lab.folder / out}: ")
+        assert err.startswith(f"deepem export: error: --out: got {lab.folder / out}, wants a folder")
         assert err.count("\n") == 1
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from deepem.tasks import choose
-from deepem.train.render import GAP, pictures
+from deepem.train.render import GAP, in_words, pictures
 from deepem.utils.palette import class_colours
 
 ROWS = {row.flag: row for row in choose(["aff", "mit", "sem"], channels={"sem": 3})}
@@ -60,3 +60,29 @@ def test_every_class_has_a_colour_of_its_own(count):
     assert (colours[0] == 0).all()
     assert len(np.unique(colours, axis=0)) == count
     assert 0 <= colours.min() <= colours.max() <= 1
+
+
+def test_the_mask_of_affinities_is_that_of_the_loss():
+    """0 where either voxel is masked or the edge leaves the patch: no cut is drawn that the loss does not see."""
+    row, ids = ROWS["aff"], torch.ones(1, 1, *SIZE, dtype=torch.int32)
+    mask = torch.ones(1, 1, *SIZE)
+    mask[0, 0, 1, 2, 2] = 0
+    batch = {"input": torch.rand(1, 1, *SIZE), row.name: ids, f"{row.name}_mask": mask}
+    (picture,) = pictures([row], batch, {row.name: torch.zeros(1, 3, *SIZE)}).values()
+    step = SIZE[2] + GAP
+    target, shown = (picture[:, :, i * step : i * step + SIZE[2]] for i in (1, 2))
+    assert ((target == 1) | (shown == 0)).all()
+    x = np.array([[0, 1, 1, 1], [0, 1, 1, 1], [0, 1, 0, 0], [0, 1, 1, 1]])
+    y = np.array([[0, 0, 0, 0], [1, 1, 1, 1], [1, 1, 0, 1], [1, 1, 0, 1]])
+    z = np.array([[1, 1, 1, 1], [1, 1, 1, 1], [1, 1, 0, 1], [1, 1, 1, 1]])
+    np.testing.assert_array_equal(shown, np.stack([x, y, z]))
+
+
+def test_a_text_says_what_each_panel_is():
+    words = in_words(ROWS.values(), "sample 3 of seed 0")
+    assert words["affinity"] == (
+        "From left to right: image, target of affinity, mask (white: the voxel counts in the loss), prediction; "
+        "channels from left to right: red: edge 0,0,1, green: edge 0,1,0, blue: edge 1,0,0. "
+        "The middle section of sample 3 of seed 0."
+    )
+    assert "channels" not in words["mitochondria"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import signal
@@ -9,6 +10,7 @@ import signal
 import pytest
 import torch
 
+import deepem
 from deepem.utils import checkpoint
 
 EVERY_2 = ("--chkpt_intv", 2)
@@ -111,3 +113,46 @@ def test_a_folder_that_is_a_file_is_bad_input(lab, capsys):
     (lab.folder / "experiments" / "other" / "logs").write_text("a file")
     assert lab.fails("other", "--max_iter", 1) == 2
     assert "experiments/other/logs: got File exists, wants a folder" in capsys.readouterr().err
+
+
+def test_a_change_that_is_meant_is_written_down(lab):
+    lab.train("run", "--max_iter", 2)
+    lab.train("run", "--max_iter", 4, "--lr", 0.01, "--freeze", "core", "--change", "lr", "freeze")
+    text = (lab.folder / "experiments" / "run" / "logs" / "history.jsonl").read_text()
+    rows = [json.loads(line) for line in text.splitlines()]
+    assert [(row["iter"], row["change"]) for row in rows] == [
+        (2, "--freeze was None, is ['core']"),
+        (2, "--lr was 0.001, is 0.01"),
+    ]
+
+
+def test_moments_stay_with_their_parameters_when_others_are_frozen(lab):
+    lab.train("run", "--max_iter", 3)
+    before = lab.state("run", 3)["optimizer"]["state"]
+    lab.train("run", "--max_iter", 4, "--freeze", "core.0", "--change", "freeze")
+    frozen = lab.state("run", 4)["optimizer"]["state"]
+    assert len(before) - len(frozen) == 2
+    assert all(entry["step"] == 4 for entry in frozen.values())
+    lab.train("run", "--max_iter", 5, "--change", "freeze")
+    steps = [float(entry["step"]) for entry in lab.state("run", 5)["optimizer"]["state"].values()]
+    assert sorted(steps) == [1.0] * 2 + [5.0] * (len(before) - 2)
+
+
+def test_a_checkpoint_says_what_made_it(lab):
+    lab.train("run", "--max_iter", 1, "--seed", 7)
+    made = lab.state("run", 1)["provenance"]
+    assert made["seed"] == 7
+    assert made["version"] == deepem.__version__
+    assert made.keys() == {"version", "commit", "changed", "torch", "python", "host", "time", "command", "seed"}
+
+
+def test_members_of_a_superset_are_told_apart_in_the_log(lab):
+    text = lab.module.read_text().replace("return {i:", "found = {i:")
+    lab.module.write_text(text + "    return {'pair': found} if data_ids == ['pair'] else found\n")
+    text = lab.module.read_text().replace('"c"]', '"c", "pair"]').replace("in data_ids}", "in 'ab'}")
+    lab.module.write_text(text)
+    lab.train("run", "--train_ids", "pair", "--val_ids", "pair", "--max_iter", 24, "--eval_intv", 99)
+    row = lab.rows("run", "train")[-1]
+    assert row["drawn/pair"] == 1
+    assert row["drawn/pair/a"] + row["drawn/pair/b"] == 1
+    assert min(row["drawn/pair/a"], row["drawn/pair/b"]) > 0

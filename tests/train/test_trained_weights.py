@@ -87,6 +87,28 @@ def test_a_part_of_the_state_is_applied_only_within():
     assert torch.equal(net["core"][1].running_mean, own)
 
 
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod."])
+def test_the_prefixes_of_wrappers_are_understood(tmp_path, prefix, capsys):
+    net, state = network(), {f"{prefix}{name}": value for name, value in network().state_dict().items()}
+    checkpoint.write(tmp_path / "model1.chkpt", {"state_dict": state})
+    assert weights.pretrain(net, str(tmp_path / "model1.chkpt")).endswith("9 of 9 entries taken")
+    assert capsys.readouterr().err == ""
+
+
+def test_a_prefix_that_is_the_networks_own_stays():
+    own = {"model.a": 0, "model.b": 0}
+    assert weights.unprefixed(own, own) == own
+
+
+def test_pretraining_that_takes_less_than_half_warns(tmp_path, capsys):
+    net = network()
+    state = {name: value for name, value in net.state_dict().items() if name.startswith("head")}
+    checkpoint.write(tmp_path / "model1.chkpt", {"state_dict": state})
+    weights.pretrain(net, str(tmp_path / "model1.chkpt"))
+    assert "warning: --pretrain" in (told := capsys.readouterr().err)
+    assert "only 2 of 9 entries taken, less than half" in told
+
+
 def test_the_average_follows_the_formula_and_is_applied_only_within():
     net = network()
     average = weights.Average(net, 0.5)

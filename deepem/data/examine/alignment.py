@@ -42,13 +42,13 @@ class Misfit:
     """A way of laying the label down that explains the image better.
 
     Attributes:
-        kind: ``axes``, ``mirrored``, ``shifted`` or ``scaled``.
+        fault: ``axes``, ``mirrored``, ``shifted`` or ``scaled``.
         what: In words.
         given: What the label explains as it is.
         better: What it would explain.
     """
 
-    kind: str
+    fault: str
     what: str
     given: float
     better: float
@@ -105,8 +105,8 @@ def _turned(image: Array, label: Array, size: tuple[int, ...], keeps_z: bool) ->
     for axes, flips in itertools.product(itertools.permutations(range(3)), itertools.product((1, -1), repeat=3)):
         if (axes, flips) != ((0, 1, 2), (1, 1, 1)) and (axes[0] == 0) == keeps_z:
             turned = middle.transpose(axes)[tuple(slice(None, None, f) for f in flips)]
-            kind = "mirrored" if axes == (0, 1, 2) else "axes"
-            yield Misfit(kind, _words(axes, flips), given, fit(features, edges_of(turned)))
+            fault = "mirrored" if axes == (0, 1, 2) else "axes"
+            yield Misfit(fault, _words(axes, flips), given, fit(features, edges_of(turned)))
 
 
 def _words(axes: tuple[int, ...], flips: tuple[int, ...]) -> str:

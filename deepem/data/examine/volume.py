@@ -92,14 +92,14 @@ def alignment_findings(image: Array, label: Array) -> list[Finding]:
         "scaled": "store the label at the resolution of the image",
     }
     return [
-        Finding(way.kind, f"would lie better on the image if {_as_words(way)} ({way.given:.1%} explained, then "
-                f"{way.better:.1%})", remedies[way.kind])
+        Finding(way.fault, f"would lie better on the image if {_as_words(way)} ({way.given:.1%} explained, then "
+                f"{way.better:.1%})", remedies[way.fault])
         for way in alignment.misfits(image, label)[:1]
     ]  # fmt: skip
 
 
 def _as_words(way: alignment.Misfit) -> str:
-    return f"taken as {way.what}" if way.kind in ("scaled", "axes") else way.what
+    return f"taken as {way.what}" if way.fault in ("scaled", "axes") else way.what
 
 
 def shape_findings(image: Any, label: Any) -> list[Finding]:

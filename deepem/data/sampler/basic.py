@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from deepem.data.kinds import KINDS, Making, id_labels, making, target_type
+from deepem.data.kinds import KINDS, Change, Making, id_labels, making, target_type
 from deepem.data.provider import DataProvider, Dataset, DataSuperset
 from deepem.data.transform.base import Augment, Sample, owned
 from deepem.data.volume import Array, compact
@@ -85,6 +85,9 @@ class Sampler:
         aug: The augmentation, or None.
         prob: The chance of each id, by id or in their order; by number of locations if None.
         tasks: The rows among which those of the outputs are.
+        label_erosion: take so many voxels off the borders of instances, within each section
+        border_dilation: widen boundaries by so many voxels to either side, within each section
+        label_components: give every connected piece of an instance in a patch an id of its own
 
     Attributes:
         layout: The shape of each array of a sample, and its type on the way to the device: that of the sample, but
@@ -101,7 +104,14 @@ class Sampler:
         prob: Mapping[str, float] | Sequence[float] | None = None,
         *,
         tasks: Sequence[Task] = TASKS,
+        label_erosion: int = 0,
+        border_dilation: int = 0,
+        label_components: bool = False,
     ) -> None:
+        for name, value in (("label_erosion", label_erosion), ("border_dilation", border_dilation)):
+            if value < 0:
+                raise InputError(f"--{name}", value, "a number of voxels, 0 or more")
+        self._change = Change(label_erosion, border_dilation, label_components)
         self.spec = {name: _shape(shape) for name, shape in spec.items()}
         names = by_output(self.spec, rows=tasks)
         self._rows = tuple(row for row in tasks if row.name in names)
@@ -117,11 +127,15 @@ class Sampler:
         checked = {id: compact(id, volume, labels, phase, tasks) for id, volume in data.items()}
         self._id_type = np.result_type(np.int32, *(leaf[key].dtype for v in checked.values() for leaf in _leaves(v)
                                                    for key in ids if key in leaf))  # fmt: skip
+        self._soft = {key for v in checked.values() for leaf in _leaves(v) for key in labels
+                      if key in leaf and leaf[key].dtype == np.float32}  # fmt: skip
         for id, volume in checked.items():
             self.provider.add_dataset(self._dataset(id, volume))
-        bytes_alone = all(leaf.array("img").dtype == np.uint8 for leaf in self.provider.leaves() if leaf.has("img"))
+        for leaf in self.provider.leaves():
+            _require_suited(aug, leaf)
+        bytes_alone = all(_bytes(leaf) for leaf in self.provider.leaves())
         types = {name: np.dtype(np.uint8 if bytes_alone else np.float32) for name in self.inputs}
-        types |= {name: target_type(row, self._id_type) for name, row in names.items()}
+        types |= {name: target_type(row, self._id_type, self._soft) for name, row in names.items()}
         self.layout = {name: (shape, types.get(name, np.dtype(np.float32))) for name, shape in self.spec.items()}
         if isinstance(prob, Mapping):
             if lacking := [id for id in data if id not in prob]:
@@ -137,6 +151,10 @@ class Sampler:
     def which(self, rng: np.random.Generator) -> str:
         """The id that the sample of this generator is drawn from."""
         return self.provider.which(rng)
+
+    def member(self, rng: np.random.Generator) -> str:
+        """The volume that the sample of this generator is drawn from: ``id``, or ``id/name`` in a superset."""
+        return self.provider.pick(rng)[1].tag
 
     def locate(self, rng: np.random.Generator) -> tuple[str, Vec3]:
         """The volume (``id``, or ``id/name`` in a superset) and the (z, y, x) that the sample is cut around."""
@@ -157,18 +175,20 @@ class Sampler:
         sample = {name: _grey(centre_crop(patch["img"], self._size(name)), out.get(name)) for name in self.inputs}
         for output in self._outputs[dataset.tag]:
             mask = f"{output.name}_mask"
-            sample[output.name] = self._target(output, patch, out.get(output.name))
             sample[mask] = self._mask(output, patch, out.get(mask))
+            sample[output.name] = self._target(output, patch, sample[mask], out.get(output.name))
         return sample
 
     def _size(self, name: str) -> Vec3:
         return vec3(self.spec[name][-3:])
 
-    def _target(self, output: _Output, patch: Sample, out: Array | None) -> Array:
+    def _target(self, output: _Output, patch: Sample, mask: Array, out: Array | None) -> Array:
         shape, dtype = self.layout[output.name]
         if output.how is None:
             return _constant(0, shape, dtype)
         label = centre_crop(patch[output.how.label], self._size(output.name))
+        if self._change.components and output.mask is not None:  # what meets only where nothing counts is apart
+            label = np.where(mask > 0, label, label.dtype.type(0))
         return KINDS[output.how.task.kind].make(label, output.how, out)
 
     def _mask(self, output: _Output, patch: Sample, out: Array | None) -> Array:
@@ -199,7 +219,10 @@ class Sampler:
                     _grow(sizes, key, self._size(output.name))
         dataset = Dataset(sizes, tag)
         for key in dict.fromkeys([*sizes, *(["msk"] if volume.get("loc") and "msk" in volume else [])]):
-            dataset.add_mask(key, volume[key], loc=key == "msk" and bool(volume.get("loc")))
+            factor = (1, 1, 1) if key == "img" else volume.get("label_factor", (1, 1, 1))
+            dataset.add_mask(key, volume[key], loc=key == "msk" and bool(volume.get("loc")), factor=factor)
+        if "intensity" in volume:
+            dataset.set_change("img", volume["intensity"])
         return dataset
 
     def _present(self, volume: Mapping[str, Any]) -> dict[str, Task]:
@@ -211,14 +234,33 @@ class Sampler:
         mask = next((key for key in (f"{label}_msk", "msk") if key in volume), None)
         if label is None:
             return _Output(name, None, mask)
-        how = making(row, label, self.spec[name][0], target_type(row, self._id_type), volume[label])
+        dtype = target_type(row, self._id_type, self._soft)
+        how = making(row, label, self.spec[name][0], dtype, volume[label], self._change)
         KINDS[row.kind].check(tag, how, volume[label], None if mask is None else volume[mask])
         return _Output(name, how, mask)
+
+
+def _require_suited(aug: Augment | None, dataset: Dataset) -> None:
+    """Refuse an augmentation that cannot turn labels that are finer than the image together with it.
+
+    Raises:
+        InputError: the operations that cannot are named.
+    """
+    if aug is not None and (unsuited := aug.unsuited(dataset.factor)):
+        names = ", ".join(dict.fromkeys(type(part).__name__ for part in unsuited))
+        got = f"{names} for {dataset.tag}, whose labels are finer than its image (label_factor {dataset.factor})"
+        wants = "flips, rotations by right angles between axes of one factor, and changes of grey values"
+        raise InputError("augment", got, wants)
 
 
 def _leaves(volume: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The volumes of a superset, or the one volume itself."""
     return [volume] if "img" in volume else [leaf for part in volume.values() for leaf in _leaves(part)]
+
+
+def _bytes(dataset: Dataset) -> bool:
+    """Whether patches of the image are bytes, where there is an image."""
+    return not dataset.has("img") or (dataset.as_stored("img") and dataset.array("img").dtype == np.uint8)
 
 
 def _grow(sizes: dict[str, Vec3], key: str, size: Vec3) -> None:

@@ -47,11 +47,14 @@ class Spec:
         size: (z, y, x) per key.
         images: Keys of grey-value images: interpolated, and the only ones that intensity operations touch.
         segs: Keys of instance ids; neither image nor seg are binary labels and masks. Only images are interpolated.
+        factor: Voxels of all that is no image per voxel of the images, (z, y, x). Where it is not 1, an array of `n`
+            voxels begins `(f m) // 2 - n // 2` of its voxels after an image of `m`.
     """
 
     size: Mapping[str, Vec3]
     images: tuple[str, ...] = ()
     segs: tuple[str, ...] = ()
+    factor: Vec3 = (1, 1, 1)
 
     def resized(self, size: Mapping[str, Vec3]) -> Spec:
         """The same keys at other sizes."""
@@ -91,6 +94,14 @@ class Augment(ABC):
         Raises:
             InputError: what does not fit.
         """
+
+    def suits(self, factor: Vec3) -> bool:
+        """Whether it works where labels are finer than images by a factor. Most do not, and need not say so."""
+        return factor == (1, 1, 1)
+
+    def unsuited(self, factor: Vec3) -> list[Augment]:
+        """Itself, or those of its parts, that do not work where labels are finer than images by a factor."""
+        return [] if self.suits(factor) else [self]
 
     def lines(self) -> list[str]:
         """The lines of the repr: the name with its arguments, and below it the parts, if it is made of others.

@@ -54,6 +54,10 @@ class Box(Augment):
         self.dims, self.aniso, self.density, self.margin = dims, aniso, density, margin
         self.individual, self.skip = individual, skip
 
+    def suits(self, factor: Vec3) -> bool:
+        """Always: labels stay."""
+        return True
+
     def prepare(self, spec: Spec, rng: np.random.Generator) -> tuple[Spec, Apply]:
         """Draw whether; the request stays as it is. Boxes are drawn when they are painted."""
         if not spec.images or rng.random() < self.skip:

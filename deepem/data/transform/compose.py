@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from deepem.data.transform.base import Apply, Augment, Sample, Spec, keep
+from deepem.utils.geometry import Vec3
 
 
 class Compose(Augment):
@@ -38,6 +39,10 @@ class Compose(Augment):
         """Refuse what one of its parts refuses."""
         for augment in self.augments:
             augment.check(spec)
+
+    def unsuited(self, factor: Vec3) -> list[Augment]:
+        """Those of its parts."""
+        return [part for augment in self.augments for part in augment.unsuited(factor)]
 
     def lines(self) -> list[str]:
         """Its parts from first to last."""
@@ -72,6 +77,10 @@ class Blend(Augment):
         for augment in self.augments:
             if augment is not None:
                 augment.check(spec)
+
+    def unsuited(self, factor: Vec3) -> list[Augment]:
+        """Those of its choices."""
+        return [part for augment in self.augments if augment for part in augment.unsuited(factor)]
 
     def lines(self) -> list[str]:
         """Its choices with their probabilities."""

@@ -27,22 +27,33 @@ def _oriented(spec: Spec, flips: tuple[bool, bool, bool], order: Vec3) -> tuple[
         even  0 1 2 3      mirrored  3 2 1 0      the centre voxel, 2, was at index 2 of both: now they are
         odd   0 1 2 3 4              4 3 2 1 0    one voxel apart
 
-    So where parities differ along a mirrored axis, even ones are read with an odd number of voxels.
+    So where parities differ along a mirrored axis, even ones are read with an odd number of voxels. Of labels that are
+    finer, those are read with one voxel more whose parity is not that of the image in their voxels.
     """
     inverse = vec3(np.argsort(order))
     sizes = {k: vec3(size[i] for i in inverse) for k, size in spec.size.items()}
-    mixed = [f and len({s[a] % 2 for s in sizes.values()}) == 2 for a, f in enumerate(flips)]
-    request = spec.resized(
-        {k: vec3(n + (m and n % 2 == 0) for n, m in zip(s, mixed, strict=True)) for k, s in sizes.items()}
-    )
+    request = {k: list(size) for k, size in sizes.items()}
+    for axis in (axis for axis, flip in enumerate(flips) if flip):
+        parity = _parity(spec, sizes, axis)
+        for k in sizes:
+            request[k][axis] += (spec.factor[axis] == 1 or k not in spec.images) and sizes[k][axis] % 2 != parity
+    grown = spec.resized({k: vec3(size) for k, size in request.items()})
     mirror = (slice(None), *(slice(None, None, -1 if f else 1) for f in flips))
     axes = (0, *(a + 1 for a in order))
 
     def apply(sample: Sample) -> Sample:
         turned = {k: a[mirror].transpose(axes) for k, a in sample.items()}
-        return {k: centre_crop(a, spec.of(k)) for k, a in turned.items()} if any(mixed) else turned
+        return turned if grown.size == sizes else {k: centre_crop(a, spec.of(k)) for k, a in turned.items()}
 
-    return request, apply
+    return grown, apply
+
+
+def _parity(spec: Spec, sizes: dict[str, Vec3], axis: int) -> int:
+    """The parity that every array is read with along a mirrored axis, images aside where labels are finer."""
+    images = [sizes[k][axis] for k in sizes if k in spec.images]
+    if spec.factor[axis] > 1 and images:
+        return images[0] * spec.factor[axis] % 2
+    return int(any(size[axis] % 2 for size in sizes.values()))
 
 
 @dataclass(frozen=True, repr=False)
@@ -60,6 +71,10 @@ class Flip(Augment):
     def __post_init__(self) -> None:
         _spatial(self.axis)
         probability("prob", self.prob)
+
+    def suits(self, factor: Vec3) -> bool:
+        """Always."""
+        return True
 
     def prepare(self, spec: Spec, rng: np.random.Generator) -> tuple[Spec, Apply]:
         """Draw whether; the request grows only where odd and even sizes meet."""
@@ -89,6 +104,11 @@ class Transpose(Augment):
             raise ValueError(f"axes: got {self.axes}, wants an order of (C, Z, Y, X) with C first: 0, then 1, 2, 3")
         object.__setattr__(self, "axes", tuple(axes))
 
+    def suits(self, factor: Vec3) -> bool:
+        """Where the axes that it exchanges have the same factor."""
+        assert self.axes is not None
+        return factor == tuple(factor[axis - 1] for axis in self.axes[1:])
+
     def prepare(self, spec: Spec, rng: np.random.Generator) -> tuple[Spec, Apply]:
         """Draw whether; the request has its axes exchanged."""
         assert self.axes is not None
@@ -106,6 +126,10 @@ class FlipRotate(Augment):
     """
 
     isotropic: bool = False
+
+    def suits(self, factor: Vec3) -> bool:
+        """Where the axes that it exchanges have the same factor."""
+        return len(set(factor if self.isotropic else factor[1:])) == 1
 
     def prepare(self, spec: Spec, rng: np.random.Generator) -> tuple[Spec, Apply]:
         """Draw a pose."""

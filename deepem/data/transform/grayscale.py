@@ -10,6 +10,7 @@ import numpy as np
 from deepem.data.transform.base import Apply, Augment, Sample, Spec, keep, owned, probability
 from deepem.data.transform.perturb import Grayscale, in_rows
 from deepem.data.transform.section import MixedSection, PartialSection, Section
+from deepem.utils.geometry import Vec3
 
 
 @dataclass(frozen=True, repr=False)
@@ -28,6 +29,10 @@ class Grayscale3D(Augment):
 
     def __post_init__(self) -> None:
         probability("skip", self.skip)
+
+    def suits(self, factor: Vec3) -> bool:
+        """Always: labels stay."""
+        return True
 
     def prepare(self, spec: Spec, rng: np.random.Generator) -> tuple[Spec, Apply]:
         """Draw the curve; the request stays as it is."""
@@ -83,6 +88,10 @@ class GrayscaleMixed(Augment):
     contrast_factor: float = 0.3
     brightness_factor: float = 0.3
     skip: float = 0.3
+
+    def suits(self, factor: Vec3) -> bool:
+        """Always: labels stay."""
+        return True
 
     def prepare(self, spec: Spec, rng: np.random.Generator) -> tuple[Spec, Apply]:
         """Draw one of the two and let it answer."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from deepem.data.transform.base import SPLIT, Apply, Array, Augment, Sample, Spec, owned
+from deepem.utils.geometry import Vec3
 
 
 @dataclass(frozen=True, repr=False)
@@ -21,6 +22,10 @@ class Label(Augment):
     """
 
     vec: bool = False
+
+    def suits(self, factor: Vec3) -> bool:
+        """Always: the image has no part in it."""
+        return True
 
     def prepare(self, spec: Spec, rng: np.random.Generator) -> tuple[Spec, Apply]:
         """Nothing is drawn; the request stays as it is."""

@@ -7,7 +7,7 @@ from functools import wraps
 from typing import Any
 
 from deepem.data.transform.base import Augment
-from deepem.data.transform.blurry import MixedBlurrySection
+from deepem.data.transform.blurry import MixedBlurrySection, MixedMotionBlur
 from deepem.data.transform.box import FillBox, NoiseBox
 from deepem.data.transform.compose import Blend, Compose
 from deepem.data.transform.flip import FlipRotate
@@ -59,13 +59,18 @@ def blurry(maxsec: int) -> Augment | None:
     return MixedBlurrySection(maxsec) if maxsec > 0 else None
 
 
-def shifts_or_slips(factor: int = 1) -> Augment:
-    """Three misalignments (70 %), or three slips that spare the labels."""
+def moved(maxsec: int) -> Augment | None:
+    """Up to `maxsec` sections or quadrants of them that moved while they were recorded; 0 for none."""
+    return MixedMotionBlur(maxsec) if maxsec > 0 else None
+
+
+def shifts_or_slips(factor: int = 1, rot: float = 0) -> Augment:
+    """Three misalignments (70 %), or three slips that spare the labels; turned by up to `rot` degrees too."""
     disps = [(0, factor * d) for d in DISPLACEMENTS]
     return Blend(
         [
-            Compose([Misalign(d, margin=1) for d in disps]),
-            Compose([SlipMisalign(d, interp=True) for d in disps]),
+            Compose([Misalign(d, margin=1, rot=rot) for d in disps]),
+            Compose([SlipMisalign(d, interp=True, rot=rot) for d in disps]),
         ],
         [0.7, 0.3],
     )
@@ -155,10 +160,18 @@ def early_defects(interp: bool, absent: Augment | None, random: bool) -> Augment
     return Blend([a for a in (shift, plus, absent, lost_twice(random)) if a is not None])
 
 
-def pinky(is_train: bool, box: Augment | None, defect: Augment, blur: int) -> Augment:
-    """Boxes (in training), grey values, a defect, blur, warp (in training), poses."""
+def pinky(is_train: bool, box: Augment | None, defect: Augment, blur: int, motion: int = 0) -> Augment:
+    """Boxes (in training), grey values, a defect, blur, motion, warp (in training), poses."""
     return Compose(
-        [box if is_train else None, grey(), defect, blurry(blur), warp() if is_train else None, FlipRotate()]
+        [
+            box if is_train else None,
+            grey(),
+            defect,
+            blurry(blur),
+            moved(motion),
+            warp() if is_train else None,
+            FlipRotate(),
+        ]
     )
 
 
@@ -193,17 +206,20 @@ def kasthuri(
     box: str | None,
     mip: int,
     random: bool,
+    motion: int = 0,
+    misalign_rot: float = 0,
     in_validation: bool = False,
     interp: bool = True,
 ) -> Augment:
-    """Grey values, a shift or missing sections, boxes, blur, warp: those asked for. Only poses in validation, or, with
-    `in_validation`, all but boxes and warp.
+    """Grey values, a shift or missing sections, boxes, blur, motion, warp: those asked for. Only poses in validation,
+    or, with `in_validation`, all but boxes and warp.
     """
     acts = is_train or in_validation
     choices: list[Augment] = []
     if misalign > 0:
-        disp = (0, misalign)
-        choices.append(Blend([Misalign(disp), SlipMisalign(disp, interp=interp), None], [0.5, 0.2, 0.3]))
+        disp, rot = (0, misalign), misalign_rot
+        both = [Misalign(disp, rot=rot), SlipMisalign(disp, interp=interp, rot=rot), None]
+        choices.append(Blend(both, [0.5, 0.2, 0.3]))
     if missing > 0:
         choices.append(MixedMissingSection(missing, individual=True, random=random, skip=0.1))
     level = 2**mip
@@ -214,6 +230,7 @@ def kasthuri(
             Blend(choices) if acts and choices else None,
             boxes(box, dims, margin, aniso=30 / (6 * level)) if is_train else None,
             blurry(blur) if acts else None,
+            moved(motion) if acts else None,
             warp() if is_train and warping else None,
             FlipRotate(),
             Label() if recompute else None,

@@ -71,6 +71,10 @@ class Section(Augment):
 
         return spec, apply
 
+    def suits(self, factor: Vec3) -> bool:
+        """Always: labels stay."""
+        return True
+
     def check(self, spec: Spec) -> None:
         """Refuse images that have no more sections than may be perturbed."""
         depth = spec.frame(spec.images)[0]

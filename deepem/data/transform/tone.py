@@ -12,6 +12,7 @@ from deepem.data.transform.base import Apply, Augment, Sample, Spec, keep, owned
 from deepem.data.transform.perturb import Change, Grayscale, Perturb, in_rows, through_table
 from deepem.data.transform.region import cut, extent
 from deepem.data.transform.section import Section
+from deepem.utils.geometry import Vec3
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,10 @@ class ContrastStep(Augment):
 
     def __post_init__(self) -> None:
         probability("skip", self.skip)
+
+    def suits(self, factor: Vec3) -> bool:
+        """Always: labels stay."""
+        return True
 
     def prepare(self, spec: Spec, rng: np.random.Generator) -> tuple[Spec, Apply]:
         """Draw the section and the curve; the request stays as it is."""

@@ -41,6 +41,10 @@ class Track(Augment):
         if min(self.sigma) <= 0:
             raise ValueError(f"sigma: got {self.sigma}, wants three positive numbers of voxels")
 
+    def suits(self, factor: Vec3) -> bool:
+        """Always: labels stay."""
+        return True
+
     def prepare(self, spec: Spec, rng: np.random.Generator) -> tuple[Spec, Apply]:
         """Draw the sections and their stencils; the request stays as it is."""
         if not spec.images or rng.random() < self.skip:

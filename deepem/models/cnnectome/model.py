@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
+from deepem.models.cnnectome.dacapo import dacapo_keys
 from deepem.models.cnnectome.length import per_frame
 from deepem.models.cnnectome.sizes import Sizes
 from deepem.models.cnnectome.superres import SuperResolution
@@ -76,6 +77,14 @@ class CNNectomeModel(nn.Module):
             return outputs
         size = [round(n * f) for n, f in zip(patch, self.cropsz, strict=True)]
         return {name: centre_crop(y, vec3(map(min, size, y.shape[-3:]))) for name, y in outputs.items()}
+
+    def renamed(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Weights that DaCapo wrote under the names of this network, those of this network as they are.
+
+        DaCapo's only head is taken for the only head; of several, none can be. See `dacapo_keys` for the map of names.
+        """
+        heads = [name for name, _ in self.out.named_children()]
+        return dacapo_keys(weights, heads[0] if len(heads) == 1 else None)
 
 
 def frames_of(channels: int, length: int, sizes: Sizes) -> int:

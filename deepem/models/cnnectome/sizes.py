@@ -122,6 +122,12 @@ class Sizes:
             size = size * zyx(factor, 1)[axis] - (0 if padded else taken(kernels, axis - 3))
         return Course(size, tuple(cropped), tuple(tight)) if size > 0 else None
 
+    def off_centre(self, axis: int, size: int) -> bool:
+        """Whether the finer output for `size` voxels is not in their middle, since an odd number is cropped."""
+        course = replace(self, finer=()).course(axis, size)
+        finer = prod(zyx(factor, 1)[axis] for factor, _, _ in self.finer)
+        return finer > 1 and course is not None and (size - course.size) % 2 == 1
+
     def length(self, length: int) -> int | None:
         """Length at the end for a length axis of so many frames, or None if there are too few."""
         lost = 0 if self.padded else sum(taken(kernels, -4) for kernels in (*self.down, *self.up))

@@ -30,6 +30,8 @@ ON: dict[str, Any] = {
     "rotate": True,
     "elastic": True,
     "noise": True,
+    "motion": 7,
+    "misalign_rot": 5.0,
 }
 
 
@@ -43,7 +45,8 @@ def everything(name: str) -> dict[str, Any]:
 
 
 def drawn(name: str, is_train: bool = True, **changed: Any) -> list[str]:
-    return repr(recipe(name, is_train, **everything(name) | changed)).splitlines()
+    later = {flag: type(ON[flag])() for flag in ("motion", "misalign_rot") if flag in everything(name)}
+    return repr(recipe(name, is_train, **everything(name) | later | changed)).splitlines()
 
 
 def test_all_public_names_are_there() -> None:
@@ -230,3 +233,12 @@ def test_isotropic_has_all_poses_and_in_training_what_its_flags_ask_for() -> Non
     names = [line.lstrip("├└─ ").partition("(")[0] for line in drawn("isotropic") if line[0] in "├└"]
     assert names == ["Rotate", "Warp", "Grayscale3D", "Blend", "FlipRotate", "NoiseBox", "Label"]
     assert "skip=0.5" in drawn("isotropic")[1]
+
+
+@pytest.mark.parametrize("name", ["flyem.aug_mip1", "pinky_basil.aug_mip1_v3", "kasthuri11.aug_v2"])
+def test_motion_and_rotated_misalignment_have_flags(name: str) -> None:
+    on, off = drawn(name, motion=3, misalign_rot=5.0), drawn(name)
+    assert [line for line in on if "MotionBlur" in line]
+    assert not [line for line in off if "MotionBlur" in line]
+    assert [line for line in on if "Misalign(" in line and "rot=5.0" in line]
+    assert not [line for line in off if "rot=5.0" in line]

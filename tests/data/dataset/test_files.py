@@ -43,6 +43,7 @@ def test_cremi_says_which_files_are_missing_and_how_to_get_them(cremi):
 def test_cremi_tells_where_a_label_would_go():
     assert set(cremi_b.hints) == set(cremi_b.OPTIONAL)
     assert "CREMI does not have" in cremi_b.hints["mit"]
+    assert "--aff 1 alone, or mit.h5 of your own" in cremi_b.hints["mit"]
     assert cremi_b.FOLDER in cremi_b.hints["mit"]
 
 

@@ -140,7 +140,7 @@ def test_padded_networks_are_equivariant_away_from_the_border(name):
     torch.testing.assert_close(whole[(..., *moved)], shifted[(..., *middle)], atol=1e-6, rtol=1e-5)
 
 
-@pytest.mark.parametrize("factors", [[(2, 2)] * 3, [(3, 2)] * 3, [(3, 3)] * 2])
+@pytest.mark.parametrize("factors", [[(2, 2)] * 3, [(3, 2)] * 3, [(3, 3)] * 2, [(3, 1)]])
 def test_eval_crops_only_in_evaluation_and_there_what_training_would_give(factors):
     """The cropped output is the centre of the whole one, though maps deep inside were cropped, too."""
     made = {}

@@ -15,6 +15,8 @@ def get_augmentation(
     box: Literal["noise", "fill"] | None = None,
     lost: bool = False,
     random: bool = False,
+    motion: int = 0,
+    misalign_rot: float = 0.0,
 ) -> Augment:
     """Grey values, one defect of four (a shift, one with missing sections, missing, lost), boxes, blur, warp.
 
@@ -25,13 +27,17 @@ def get_augmentation(
         box: boxes of noise, or of one grey value
         lost: lose sections
         random: missing sections have any grey value instead of a fixed one
+        motion: at most so many sections that moved while they were recorded; 0 for none
+        misalign_rot: what is shifted is turned too, by up to so many degrees
     """
+    shift = recipe.shifts_or_slips(rot=misalign_rot)
     return Compose(
         [
             recipe.grey(),
-            recipe.defects(is_train, recipe.shifts_or_slips(), missing=missing, lost=lost, random=random),
+            recipe.defects(is_train, shift, missing=missing, lost=lost, random=random),
             recipe.boxes(box) if is_train else None,
             recipe.blurry(blur),
+            recipe.moved(motion),
             recipe.warp() if is_train else None,
             FlipRotate(),
         ]

@@ -19,6 +19,8 @@ def get_augmentation(
     box: Literal["noise", "fill"] | None = None,
     mip: int = 0,
     random: bool = False,
+    motion: int = 0,
+    misalign_rot: float = 0.0,
     **numbers: Any,
 ) -> Augment:
     """Grey values, misaligned or missing sections, boxes, blur, warp.
@@ -34,6 +36,8 @@ def get_augmentation(
         box: boxes of noise, or of one grey value
         mip: level of the volume: boxes have half the size at each
         random: missing sections have any grey value instead of a fixed one
+        motion: at most so many sections that moved while they were recorded; 0 for none
+        misalign_rot: what is shifted is turned too, by up to so many degrees
         **numbers: what variants of the recipe change, see `recipe.kasthuri`
     """
     return recipe.kasthuri(
@@ -47,5 +51,7 @@ def get_augmentation(
         box=box,
         random=random,
         mip=mip,
+        motion=motion,
+        misalign_rot=misalign_rot,
         **numbers,
     )

@@ -15,6 +15,8 @@ def get_augmentation(
     box: Literal["noise", "fill"] | None = None,
     lost: bool = False,
     random: bool = False,
+    motion: int = 0,
+    misalign_rot: float = 0.0,
 ) -> Augment:
     """Boxes, grey values, one defect of four, blur, warp.
 
@@ -25,6 +27,10 @@ def get_augmentation(
         box: boxes of noise, or of one grey value
         lost: lose sections
         random: missing sections have any grey value instead of a fixed one
+        motion: at most so many sections that moved while they were recorded; 0 for none
+        misalign_rot: what is shifted is turned too, by up to so many degrees
     """
-    defects = recipe.defects(is_train, recipe.shifts_or_slips(), missing=missing, lost=lost, random=random)
-    return recipe.pinky(is_train, recipe.boxes(box), defects, blur)
+    defects = recipe.defects(
+        is_train, recipe.shifts_or_slips(rot=misalign_rot), missing=missing, lost=lost, random=random
+    )
+    return recipe.pinky(is_train, recipe.boxes(box), defects, blur, motion)

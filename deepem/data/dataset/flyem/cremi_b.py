@@ -37,10 +37,10 @@ REMEDY = (
     "'deepem synthesize --layout cremi_b' (synthetic tissue)"
 )
 hints = {
-    label: f"{label}.h5, which CREMI does not have, beside img.h5 in <data_dir>/{FOLDER}"
+    label: f"--aff 1 alone, or {label}.h5 of your own, which CREMI does not have, beside img.h5 in <data_dir>/{FOLDER}"
     for label in OPTIONAL
     if label != "syn"
-} | {"syn": f"syn.h5 (prepare/cremi.py makes it of CREMI's clefts) beside img.h5 in <data_dir>/{FOLDER}"}
+} | {"syn": f"syn.h5 ('deepem prepare cremi' makes it of CREMI's clefts) beside img.h5 in <data_dir>/{FOLDER}"}
 
 
 def load_data(

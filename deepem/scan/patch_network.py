@@ -11,7 +11,7 @@ from torch import nn
 
 from deepem.scan.kinds import Activate, sigmoid
 from deepem.utils.crop import centre_slices
-from deepem.utils.errors import InputError
+from deepem.utils.errors import InputError, warn
 from deepem.utils.geometry import Box, Vec3
 
 Model = Callable[[torch.Tensor], Any]
@@ -30,6 +30,8 @@ class Network:
         keep: The outputs to keep (None: all): a module in train mode may give auxiliary ones besides.
         gives: Size of what the model gives, where that is neither; it shares its centre voxel with the input patch.
         activations: What makes probabilities of an output's logits; by default a sigmoid.
+        before: Voxels of the input patch in front of what the model gives, where that is not around its centre voxel.
+        factor: Voxels of the output per voxel that the model takes, (z, y, x). Patches come in voxels of the output.
     """
 
     def __init__(
@@ -42,17 +44,24 @@ class Network:
         keep: Collection[str] | None = None,
         gives: Vec3 | None = None,
         activations: Mapping[str, Activate] | None = None,
+        before: Vec3 | None = None,
+        factor: Vec3 = (1, 1, 1),
     ) -> None:
         self.model, self.output, self.front, self.amp = model, output, front, amp
         self.keep, self.gives, self.activations = keep, gives or output, activations or {}
         self.temperature = max(temperature or 1.0, 1.0)
+        self.before, self.factor = before, factor
+        if names := of_each_patch(model):
+            warn(f"model: {names} by the statistics of each patch: values depend on what else is in the patch")
         self._buffers: dict[str, torch.Tensor] = {}
 
     @torch.no_grad()
     def __call__(self, patches: torch.Tensor) -> dict[str, torch.Tensor]:
         """Probabilities {name: (N, C, Z, Y, X) float32} of a batch, valid until the next call."""
+        z, y, x = self.factor
+        coarse = patches if self.factor == (1, 1, 1) else patches[..., ::z, ::y, ::x].contiguous()
         with torch.autocast(patches.device.type, torch.bfloat16, enabled=self.amp):
-            outputs = self.model(patches)
+            outputs = self.model(coarse)
         if not isinstance(outputs, Mapping):
             raise InputError("model", f"an output of type {type(outputs).__name__}", "a dict of name -> logits")
         kept = [name for name in outputs if self.keep is None or name in self.keep]
@@ -69,7 +78,8 @@ class Network:
                 raise InputError(
                     f"model output {name}", f"size {size}", f"the output size {self.gives}, or the whole patch {patch}"
                 )
-            before = (s.start for s in centre_slices(patch, size))  # voxels of the patch in front of the logits
+            centred = [s.start for s in centre_slices(patch, size)]
+            before = self.before if self.before is not None and size == self.gives else centred
             begin = (f - b for f, b in zip(self.front, before, strict=True))
             z, y, x = Box.of_size(begin, self.output).slices()
             logits = logits[..., z, y, x]
@@ -77,6 +87,14 @@ class Network:
         if buffer is None or buffer.shape != logits.shape:
             buffer = self._buffers[name] = torch.empty(logits.shape, device=logits.device)
         return self.activations.get(name, sigmoid)(logits, self.temperature, buffer)
+
+
+def of_each_patch(model: object) -> str:
+    """The kinds of layers in a model that normalise by the statistics of what they are given, in eval mode too."""
+    kinds = (nn.GroupNorm, nn.modules.instancenorm._InstanceNorm)
+    parts = model.modules() if isinstance(model, nn.Module) else ()
+    own = [part for part in parts if isinstance(part, kinds) and not getattr(part, "track_running_stats", False)]
+    return ", ".join(dict.fromkeys(type(part).__name__ for part in own))
 
 
 def device_of(model: object) -> torch.device:

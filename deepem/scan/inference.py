@@ -10,23 +10,31 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from deepem.io.stored import Image
+from deepem.io.volume import Volume
 from deepem.scan.augment import Augmented
 from deepem.scan.flips import Flip
 from deepem.scan.grid import Grid, resolve_stride
+from deepem.scan.heads import Edges, blends, edges_of
 from deepem.scan.kinds import activations
 from deepem.scan.memory import Cost, available, cut, trial
+from deepem.scan.patch_network import Network, device_of, evaluating
+from deepem.scan.progress import Progress
 from deepem.scan.stitch import Finished, Scan
 from deepem.scan.weights import Blend, choose_profile
 from deepem.tasks import Task
-from deepem.test.heads import Edges, blends, edges_of
-from deepem.test.network import Network, device_of, evaluating
-from deepem.test.progress import Progress
-from deepem.test.stream import tensor
 from deepem.utils.convolution import quick
 from deepem.utils.errors import InputError
 from deepem.utils.geometry import Box, Vec3, vec3
 
 Prediction = dict[str, NDArray[np.float32]]
+
+
+def tensor(volume: Volume, box: Box, device: torch.device | str = "cpu") -> torch.Tensor:
+    """A box of a volume as a tensor on a device."""
+    array = volume.read(box)
+    if not array.flags.writeable or min(array.strides) < 0:  # torch takes no such views
+        array = array.copy()
+    return torch.from_numpy(array).to(device)
 
 
 def predict(
@@ -51,7 +59,7 @@ def predict(
     tasks: Sequence[Task],
 ) -> Prediction:
     """See `deepem.test.forward.predict`."""
-    source = Image("image", np.asarray(image), any_range=True)
+    source = Image("image", np.asarray(image))
     patch, output = vec3(patch_size), vec3(patch_size if output_size is None else output_size)
     edges, mask_edges = _plain(edges), _plain(mask_edges)
     if batch_size < 1:

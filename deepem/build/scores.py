@@ -1,0 +1,346 @@
+"""What the kinds of tasks mean for scores: a prediction against its truth, for `deepem evaluate` and while training.
+
+KINDS has one entry per kind of `deepem.tasks`. An entry says all of this::
+
+    score     (case, ways) -> figures. Where a threshold is chosen by the truth that it is scored on, they say so.
+    choose    (case, ways) -> parameters that are best for a case, with the curve they were chosen from
+    report    (case, parameters) -> figures of a case with parameters that were chosen elsewhere
+    brief     figures of `score` -> the few numbers that are followed while training, by name
+
+Voxels are read block by block; only what is segmented lies in memory as a whole.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepem.data import target
+from deepem.evaluate import Affinity, Binary, Semantic, choose, curve, instances, reported
+from deepem.evaluate.ranking import Ranking
+from deepem.segment import sweep
+from deepem.segment.channels import Channels
+from deepem.tasks import Task
+from deepem.utils.errors import InputError
+from deepem.utils.geometry import Box, Tiles, Vec3, vec3
+
+Array = NDArray[Any]
+Read = Callable[[Box], Array]
+Figures = dict[str, Any]
+
+BLOCK: Vec3 = (64, 256, 256)
+
+THRESHOLDS: dict[str, tuple[float, ...]] = {
+    "agglomerate": (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
+    "mutex": (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
+    "components": (0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99),
+}
+"""Decoder -> the thresholds that are tried."""
+
+
+@dataclass(frozen=True)
+class Ways:
+    """How affinities become segments that are scored.
+
+    Attributes:
+        decoders: Of `THRESHOLDS`, or None for those that the edges allow.
+        thresholds: To be tried, in place of those of the table.
+        by: What a choice goes by, one of `deepem.evaluate.choice.CRITERIA`.
+    """
+
+    decoders: tuple[str, ...] | None = None
+    thresholds: tuple[float, ...] | None = None
+    by: str = "adapted_rand"
+
+    def of(self, edges: Sequence[Vec3]) -> dict[str, tuple[float, ...]]:
+        """Decoder -> thresholds, for affinities along edges."""
+        names = self.decoders
+        if names is None:
+            try:
+                names = ("agglomerate", "components", "mutex")[: 3 if Channels.of(edges).far else 2]
+            except InputError:  # long-range edges alone hold no segmentation
+                names = ()
+        return {name: self.thresholds or THRESHOLDS[name] for name in names}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A prediction and its truth, read by boxes of the prediction.
+
+    Attributes:
+        where: What an error names.
+        task: The row of the output.
+        edges: Of affinities, the (dz, dy, dx) of each channel.
+        size: (z, y, x) voxels.
+        predicted: (C, Z, Y, X) probabilities, or (1, Z, Y, X) classes.
+        truth: The label, (C, Z, Y, X).
+        label: Which label it is, one of the row's sources.
+        mask: (Z, Y, X) bool, where voxels count; None for everywhere.
+        classes: The prediction holds classes.
+    """
+
+    where: str
+    task: Task
+    edges: tuple[Vec3, ...]
+    size: Vec3
+    predicted: Read
+    truth: Read
+    label: str
+    mask: Read | None = None
+    classes: bool = False
+
+    @property
+    def whole(self) -> Box:
+        """All of it."""
+        return Box((0, 0, 0), self.size)
+
+    def blocks(self) -> Iterator[Box]:
+        """The boxes that are looked at one after the other."""
+        return iter(Tiles(self.whole, BLOCK))
+
+    def masked(self, box: Box) -> Array | None:
+        """The mask of a box."""
+        return None if self.mask is None else self.mask(box)
+
+    @cached_property
+    def touching(self) -> bool:
+        """Whether the true instances touch without a gap."""
+        counts = [target.contacts(self.truth(box)) for box in self.blocks()]
+        return sum(touch for touch, _ in counts) > target.TOUCHING * sum(gap for _, gap in counts)
+
+    def events(self, box: Box, channels: int) -> Array:
+        """What the channels of a binary output should call, (C, Z, Y, X), made from the label as in training."""
+        if self.label == self.task.fallback:
+            area = _grown(box, (0, 1, 1), self.whole)
+            found = target.boundary(self.truth(area), self.touching)
+            z, y, x = box.shift(-b for b in area.begin).slices()
+            return found[:, z, y, x]
+        label = self.truth(box)
+        target.check_channels(self.where, self.task, channels, label)
+        return target.binary(label, channels)
+
+
+def score_affinity(case: Case, ways: Ways) -> Figures:
+    """Cut edges of an affinity output, and segmentations of it at the threshold that is best for this truth."""
+    ranked = Affinity(case.edges)
+    reach = [max(abs(edge[axis]) for edge in case.edges) for axis in range(3)]
+    for box in case.blocks():
+        area = _grown(box, reach, case.whole)
+        at = vec3(b - a for b, a in zip(box.begin, area.begin, strict=True))
+        ranked.add(case.predicted(box), case.truth(area)[0], at=at, mask=case.masked(area))
+    found = ranked.result()
+    figures: Figures = {
+        "cut_edges": {
+            "average_precision": found["average_precision"],
+            "by_edge": {edge: row["average_precision"] for edge, row in found["edges"].items()},
+            "share": {edge: row["share"] for edge, row in found["edges"].items()},
+        }
+    }
+    curves = curves_of(case, ways)
+    best = {name: choose(rows, ways.by) for name, rows in curves.items() if _labelled(rows)}
+    return {**figures, "segmentation": best, "curves": curves}
+
+
+def curves_of(case: Case, ways: Ways) -> dict[str, list[Figures]]:
+    """Decoder -> a row of scores for each threshold."""
+    wanted = ways.of(case.edges)
+    if not wanted:
+        return {}
+    affinity, truth, mask = case.predicted(case.whole), case.truth(case.whole)[0], case.masked(case.whole)
+    return {
+        name: curve(sweep(affinity, thresholds, edges=case.edges, decoder=name), truth, mask=mask, decoder=name)
+        for name, thresholds in wanted.items()
+    }
+
+
+def choose_affinity(case: Case, ways: Ways) -> Figures:
+    """The decoder and threshold that are best for a case."""
+    curves = curves_of(case, ways)
+    if not curves:
+        raise InputError(case.where, f"the edges {list(case.edges)}", "the nearest edge along every axis")
+    return {"chosen": choose([row for rows in curves.values() for row in rows], ways.by), "curves": curves}
+
+
+def report_affinity(case: Case, chosen: Mapping[str, Any]) -> Figures:
+    """Segmentation of a case with a decoder and threshold that were chosen elsewhere."""
+    name = str(chosen["decoder"])
+    rows = curves_of(case, Ways((name,), (float(chosen["threshold"]),)))[name]
+    return {"segmentation": {name: reported(rows, chosen)}}
+
+
+def brief_affinity(figures: Mapping[str, Any]) -> dict[str, float]:
+    """ARAND and VOI at the best threshold; nothing of long-range edges alone."""
+    if not figures["segmentation"]:
+        return {}
+    best = min(figures["segmentation"].values(), key=lambda row: row["error"])
+    split, merge = best["split"], best["merge"]
+    return {
+        "arand": best["error"], "voi": split + merge, "voi_split": split, "voi_merge": merge,
+        "threshold": best["threshold"],
+    }  # fmt: skip
+
+
+def score_binary(case: Case, ways: Ways) -> Figures:
+    """ROC and F1 of each channel of a binary output."""
+    return {"channels": {str(i): _of_ranking(ranking) for i, ranking in enumerate(_rankings(case))}}
+
+
+def _rankings(case: Case) -> list[Ranking]:
+    found: list[Ranking] = []
+    for box in case.blocks():
+        predicted, mask = case.predicted(box), case.masked(box)
+        events = case.events(box, len(predicted)) > 0
+        found = found or [Ranking() for _ in predicted]
+        for i, ranking in enumerate(found):
+            scores, event = predicted[i], events[i]
+            ranking.add(scores if mask is None else scores[mask], event if mask is None else event[mask])
+    return found
+
+
+def _of_ranking(ranking: Ranking) -> Figures:
+    scores, values = _f1(ranking)
+    known = values.size and not math.isnan(values[0])
+    best = int(np.argmax(values)) if known else 0
+    called = int(np.count_nonzero(scores >= 0.5))
+    return {
+        "auc": ranking.auc(),
+        "average_precision": ranking.average_precision(),
+        "f1_best": float(values[best]) if known else math.nan,
+        "f1_best_threshold": float(scores[best]) if known else math.nan,
+        "f1_at_0.5": float(values[called - 1]) if called else (0.0 if known else math.nan),
+        "share": ranking.share,
+        "own_truth": True,
+    }
+
+
+def _f1(ranking: Ranking) -> tuple[Array, Array]:
+    """Distinct scores from the highest on, and F1 = 2 hits / (called + events) where those from each on are called."""
+    scores, hits, alarms = ranking.falling()
+    if not (hits.size and hits[-1]):
+        return scores, np.full(hits.size, math.nan)
+    return scores, 2 * hits / (hits + alarms + hits[-1])
+
+
+def choose_binary(case: Case, ways: Ways) -> Figures:
+    """The threshold of the best F1 for each channel."""
+    found = [_of_ranking(ranking) for ranking in _rankings(case)]
+    thresholds = [row["f1_best_threshold"] for row in found]
+    chosen = {"thresholds": thresholds, "chosen_by": "f1", "own_truth": True}
+    if any(math.isnan(value) for value in thresholds):
+        raise InputError(case.where, "a channel without anything to find", "a volume to choose a threshold on")
+    return {"chosen": chosen, "channels": {str(i): row for i, row in enumerate(found)}}
+
+
+def report_binary(case: Case, chosen: Mapping[str, Any]) -> Figures:
+    """Scores of each channel at a threshold that was chosen elsewhere."""
+    scores = [Binary(threshold) for threshold in chosen["thresholds"]]
+    for box in case.blocks():
+        predicted, mask = case.predicted(box), case.masked(box)
+        if len(predicted) != len(scores):
+            raise InputError(case.where, f"{len(predicted)} channels", f"{len(scores)}, as where it was chosen")
+        events = case.events(box, len(predicted))
+        for i, score in enumerate(scores):
+            score.add(predicted[i], events[i], mask=mask)
+    rows = {str(i): score.result() | {"own_truth": False} for i, score in enumerate(scores)}
+    return {"at_chosen_threshold": rows}
+
+
+def brief_binary(figures: Mapping[str, Any]) -> dict[str, float]:
+    """Means over the channels."""
+    rows = figures["channels"].values()
+    return {name: math.fsum(row[key] for row in rows) / len(rows) for name, key in (("f1", "f1_best"), ("auc", "auc"))}
+
+
+def score_semantic(case: Case, ways: Ways) -> Figures:
+    """Precision, recall and IoU of each class, and their means over the classes that there are."""
+    score = Semantic(range(case.task.channels))
+    for box in case.blocks():
+        label, mask = case.truth(box), case.masked(box)
+        target.check_channels(case.where, case.task, 1, label)
+        target.check_classes(case.where, case.task, case.task.channels - 1, label, None if mask is None else mask[None])
+        predicted = case.predicted(box)
+        score.add(predicted[0] if case.classes else predicted, label[0], mask=mask)
+    found = score.result()
+    voxels = sum(row["voxels"] for row in found["classes"].values())
+    rows = {
+        str(c): {
+            **{name: row[name] for name in ("precision", "recall", "iou")},
+            "share": row["voxels"] / voxels if voxels else math.nan,
+        }
+        for c, row in found["classes"].items()
+    }
+    there = [row for row in rows.values() if row["share"] > 0]
+    names = ("precision", "recall", "iou") if there else ()  # a class that is never called has a precision of 0 there
+    mean = {name: float(np.mean(np.nan_to_num([row[name] for row in there]))) for name in names}
+    return {"classes": rows, "mean": mean, "accuracy": found["accuracy"]}
+
+
+def choose_nothing(case: Case, ways: Ways) -> Figures:
+    """A kind without a threshold."""
+    return {"chosen": {}}
+
+
+def report_semantic(case: Case, chosen: Mapping[str, Any]) -> Figures:
+    """The scores of classes, for which nothing is chosen."""
+    return score_semantic(case, Ways())
+
+
+def brief_semantic(figures: Mapping[str, Any]) -> dict[str, float]:
+    """Means over the classes that are there."""
+    return {"iou": figures["mean"].get("iou", math.nan), "accuracy": figures["accuracy"]}
+
+
+def score_instance(case: Case, ways: Ways) -> Figures:
+    """Average precision, F1 and panoptic quality of objects, by their masks."""
+    truth, found = case.truth(case.whole), case.predicted(case.whole)
+    return {"instances": instances(found[0], truth.max(0), mask=case.masked(case.whole))}
+
+
+def report_instance(case: Case, chosen: Mapping[str, Any]) -> Figures:
+    """The scores of objects, for which nothing is chosen."""
+    return score_instance(case, Ways())
+
+
+def brief_instance(figures: Mapping[str, Any]) -> dict[str, float]:
+    """Average precision, F1 and panoptic quality at an overlap of one half."""
+    found = figures["instances"]
+    return {"ap": found["ap"][0.5], "f1": found["f1"], "pq": found["pq"]}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """An entry; see the module."""
+
+    score: Callable[[Case, Ways], Figures]
+    choose: Callable[[Case, Ways], Figures]
+    report: Callable[[Case, Mapping[str, Any]], Figures]
+    brief: Callable[[Mapping[str, Any]], dict[str, float]]
+
+
+KINDS: dict[str, Kind] = {
+    "affinity": Kind(score_affinity, choose_affinity, report_affinity, brief_affinity),
+    "binary": Kind(score_binary, choose_binary, report_binary, brief_binary),
+    "semantic": Kind(score_semantic, choose_nothing, report_semantic, brief_semantic),
+    "instance": Kind(score_instance, choose_nothing, report_instance, brief_instance),
+}
+
+LOWER_IS_BETTER = {"arand": True, "voi": True, "f1": False, "auc": False, "iou": False, "ap": False, "pq": False}
+"""The numbers of `brief` that a run can be judged by."""
+
+
+def _labelled(rows: Sequence[Mapping[str, Any]]) -> bool:
+    return any(not math.isnan(row["error"]) for row in rows)
+
+
+def _grown(box: Box, by: Sequence[int], whole: Box) -> Box:
+    found = Box(
+        vec3(b - n for b, n in zip(box.begin, by, strict=True)), vec3(e + n for e, n in zip(box.end, by, strict=True))
+    ).intersect(whole)
+    assert found is not None
+    return found

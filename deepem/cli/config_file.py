@@ -1,0 +1,250 @@
+"""Settings from YAML files: composed, one per line, each with the file and line that it stands in.
+
+::
+
+    defaults: [models: small, augment: flyem, _self_]     models/small.yaml and augment/flyem.yaml beside this file
+    training: {lr: 1e-3}                                  a mapping is a heading over settings
+    width: [16, 32]
+
+`defaults` names files to build on, in order: ``group: name`` is ``group/name.yaml`` beside the file, and ``name`` is
+``name.yaml``. ``_self_`` says where the file's own settings come in; without it they come last. Of two values of a
+setting the later one holds. Mappings are merged key by key, lists and single values are replaced.
+
+A file may hold the settings of several programs, each under its name (``train:``, ``forward:``).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from deepem.utils.errors import InputError, warn
+
+PROGRAMS = ("train", "forward", "segment", "evaluate", "report", "synthesize", "preview", "queue plan", "suggest")
+"""Headings that make a file one of several programs."""
+
+SWEEP = "sweep"
+"""Heading of the values that `deepem run` tries one after the other."""
+
+DEFAULTS, SELF, MERGE = "defaults", "_self_", "<<"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A value in a file.
+
+    Attributes:
+        path: The headings that it stands under, and its own name.
+        node: The value as YAML has it: a scalar or a sequence.
+        file: The file.
+        line: Its line, from 1.
+        reading: Number of the reading of a file: the same file may be built on twice.
+    """
+
+    path: tuple[str, ...]
+    node: Any
+    file: str
+    line: int
+    reading: int
+
+    @property
+    def at(self) -> str:
+        """The file and line, as errors name them."""
+        return f"{self.file}:{self.line}"
+
+    @property
+    def names(self) -> list[str]:
+        """What flag it can be: its name, and that with one or more of its headings in front."""
+        return ["_".join(self.path[-n:]) for n in range(1, len(self.path) + 1)]
+
+
+def read(files: Sequence[str | Path]) -> list[Setting]:
+    """The settings of several files, those that hold last.
+
+    Raises:
+        InputError: a file cannot be read or is not such YAML; names the file and line.
+    """
+    counter = itertools.count()
+    return [setting for file in files for setting in _read(Path(file), (), counter, f"--config {file}")]
+
+
+def of_program(settings: Sequence[Setting], program: str) -> list[Setting]:
+    """The settings of one program: all of them, or those under its heading in files of several programs.
+
+    Raises:
+        InputError: files of several programs without this one, or with a setting that belongs to none.
+    """
+    known = {*PROGRAMS, program}
+    headings = {setting.path[0] for setting in settings if len(setting.path) > 1 and setting.path[0] in known}
+    own = [setting for setting in settings if setting.path[0] != SWEEP]
+    swept = [setting for setting in settings if setting.path[0] == SWEEP]
+    if swept and not is_null(swept[-1].node):
+        warn(f"{swept[0].at}: the sweep is ignored; deepem run makes its runs")
+    if not headings:
+        return own
+    for setting in own:
+        if setting.path[0] not in known:
+            wants = f"it under the heading of a program: {', '.join(sorted(headings))}"
+            raise InputError(f"{setting.at}: {setting.path[0]}", "a setting beside those of programs", wants)
+    if program not in headings:
+        raise InputError(
+            f"--config {own[-1].file}", f"no heading {program}", f"one beside {', '.join(sorted(headings))}"
+        )
+    return [
+        Setting(setting.path[1:], setting.node, setting.file, setting.line, setting.reading)
+        for setting in own
+        if setting.path[0] == program and len(setting.path) > 1
+    ]
+
+
+def _read(path: Path, within: tuple[Path, ...], counter: Iterator[int], where: str) -> list[Setting]:
+    path_in_words = str(path)
+    if path in within:
+        raise InputError(where, f"{path}, which this file is read for", "files that do not build on each other")
+    node = _compose(path, where)
+    if node is None:
+        return []
+    return list(_Reader(path, within, counter).mapping(node, (), f"{path_in_words}:1"))
+
+
+def _compose(path: Path, where: str) -> Any:
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        there = sorted(p.stem for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
+        listed = f"one of {', '.join(there)}" if there and not path.exists() else "a YAML file"
+        raise InputError(where, f"{path}: {error.strerror}", listed) from None
+    except UnicodeDecodeError as error:
+        raise InputError(path, f"the byte {error.object[error.start]:#x}, which is not UTF-8", "UTF-8") from None
+    try:
+        return yaml.compose(text, yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or str(error).split("\n", maxsplit=1)[0]
+        context = getattr(error, "context", None)
+        raise InputError(
+            f"{path}{line}", problem.removeprefix("but "), f"YAML ({context})" if context else "YAML"
+        ) from None
+
+
+@dataclass
+class _Reader:
+    """Walks over one file."""
+
+    path: Path
+    within: tuple[Path, ...]
+    counter: Iterator[int]
+
+    def __post_init__(self) -> None:
+        self.reading = next(self.counter)
+        self.open: set[int] = set()
+
+    def at(self, node: Any) -> str:
+        return f"{self.path}:{node.start_mark.line + 1}"
+
+    def mapping(self, node: Any, path: tuple[str, ...], at: str) -> Iterator[Setting]:
+        """The settings of a mapping and of the files that it builds on."""
+        if not isinstance(node, yaml.MappingNode):
+            raise InputError(at, "no mapping", "NAME: VALUE on each line")
+        if id(node) in self.open:
+            raise InputError(at, "a mapping that contains itself", "NAME: VALUE")
+        self.open.add(id(node))
+        entries = self.entries(node)
+        before, after = self.defaults(entries.pop(DEFAULTS, None), path)
+        yield from before
+        for name, (value, line) in entries.items():
+            if isinstance(value, yaml.MappingNode):
+                yield from self.mapping(value, (*path, name), f"{self.path}:{line}: {name}")
+            else:
+                yield Setting((*path, name), value, str(self.path), line, self.reading)
+        yield from after
+        self.open.discard(id(node))
+
+    def entries(self, node: Any) -> dict[str, tuple[Any, int]]:
+        """The values by name, with those of ``<<`` where they are not given."""
+        merged: dict[str, tuple[Any, int]] = {}
+        own: dict[str, tuple[Any, int]] = {}
+        for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode) or not key.value:
+                raise InputError(self.at(key), f"a {key.id} for a name", "NAME: VALUE")
+            if key.value == MERGE:
+                parts = value.value if isinstance(value, yaml.SequenceNode) else [value]
+                for part in reversed(parts):
+                    if not isinstance(part, yaml.MappingNode) or part is node:
+                        raise InputError(self.at(key), "<< with something else than mappings", "<<: *NAME")
+                    merged |= self.entries(part)
+                continue
+            if is_null(value) and key.value.lstrip("-").isdigit():
+                raise InputError(
+                    self.at(key), f"the number {key.value} for a name", "[8, 64, 64] or quotes within braces"
+                )
+            if key.value in own:
+                raise InputError(
+                    f"{self.at(key)}: {key.value}", f"it twice, before in line {own[key.value][1]}", "it once"
+                )
+            own[key.value] = value, key.start_mark.line + 1
+        return merged | own
+
+    def defaults(self, given: tuple[Any, int] | None, path: tuple[str, ...]) -> tuple[list[Setting], list[Setting]]:
+        """The settings of the files to build on: those before the own ones, and those after."""
+        before, after = list[Setting](), list[Setting]()
+        if given is None:
+            return before, after
+        node, line = given
+        wants = "a list such as [models: small, _self_]"
+        if not isinstance(node, yaml.SequenceNode):
+            raise InputError(f"{self.path}:{line}: {DEFAULTS}", f"a {node.id}", wants)
+        found = before
+        for item in node.value:
+            at = f"{self.at(item)}: {DEFAULTS}"
+            if isinstance(item, yaml.ScalarNode) and item.value == SELF:
+                found = after
+                continue
+            if isinstance(item, yaml.ScalarNode):
+                file = self.path.parent / item.value
+                file = file if file.suffix in (".yaml", ".yml") else file.with_name(f"{file.name}.yaml")
+            elif isinstance(item, yaml.MappingNode) and len(item.value) == 1 and item.value[0][1].id == "scalar":
+                ((group, name),) = item.value
+                file = self.path.parent / group.value / f"{name.value}.yaml"
+            else:
+                raise InputError(at, f"a {item.id}", wants)
+            for setting in _read(file, (*self.within, self.path), self.counter, at):
+                found.append(Setting((*path, *setting.path), setting.node, setting.file, setting.line, setting.reading))
+        return before, after
+
+
+def is_null(node: Any) -> bool:
+    """Whether a value is null, which is as if it were not given."""
+    return isinstance(node, yaml.ScalarNode) and node.tag.endswith(":null")
+
+
+def truth_of(node: Any) -> bool | None:
+    """What a value says as a truth value, or None if it is none."""
+    if not (isinstance(node, yaml.ScalarNode) and node.tag.endswith(":bool")):
+        return None
+    return str(node.value).lower() in ("true", "yes", "on")
+
+
+def plain(node: Any) -> Any:
+    """A value in plain Python types. ``1e-3`` is a number, as everywhere on the command line."""
+    if isinstance(node, yaml.MappingNode):
+        return {str(key.value): plain(value) for key, value in node.value}
+    if isinstance(node, yaml.SequenceNode):
+        return [plain(inner) for inner in node.value]
+    if is_null(node):
+        return None
+    truth = truth_of(node)
+    if truth is not None or node.style in ("'", '"'):
+        return node.value if truth is None else truth
+    for kind in (int, float):
+        try:
+            return kind(node.value)
+        except ValueError:
+            continue
+    return node.value

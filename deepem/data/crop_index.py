@@ -1,0 +1,302 @@
+"""The crop index: a table of the crops of a folder of volumes and of the objects in each, in SQLite or PostgreSQL.
+
+Scanned once; scanned again when a file or what was asked for has changed. One file, or one database, holds the indexes
+of several folders and crop sizes::
+
+    indexes(id, key, stamp)                              what was asked for, and the files as they were
+    crops(id, index, place, volume, z, y, x, channel, objects)
+    objects(crop, object, label, z1, y1, x1, z2, y2, x2, voxels)      boxes in voxels of the crop
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import os
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepem.data.labelled_folder import IMAGE, LABEL, Entry
+from deepem.io.files import opened
+from deepem.utils.errors import InputError, reason
+from deepem.utils.frames import boxes_of
+from deepem.utils.geometry import Box, Vec3, vec3
+
+Array = NDArray[Any]
+
+BOX = ("z1", "y1", "x1", "z2", "y2", "x2")
+LOCK = 0x6465_6570
+"""Number of the lock that whoever builds an index in PostgreSQL holds."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What an index is of.
+
+    Attributes:
+        folder: The folder of volumes.
+        names: The volumes, by name.
+        crop: Size of a crop, (z, y, x).
+        stride: Between neighbouring crops; the last ones end with the volume.
+        min_voxels: Objects that show fewer voxels in a crop do not count there.
+        min_objects: Crops with fewer objects are left out.
+        each_channel: A crop of each channel in place of one of all.
+    """
+
+    folder: str
+    names: tuple[str, ...]
+    crop: Vec3
+    stride: Vec3
+    min_voxels: int = 1
+    min_objects: int = 1
+    each_channel: bool = False
+
+    @property
+    def key(self) -> str:
+        """Names the index."""
+        return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()
+
+    @property
+    def stamp(self) -> str:
+        """The files as they are: another size or time means that they have changed."""
+        return hashlib.sha256(json.dumps([_stamp(file) for file in self._files()]).encode()).hexdigest()
+
+    def _files(self) -> Iterator[Path]:
+        for name in self.names:
+            entry = Entry(Path(self.folder), name)
+            label = entry.need(LABEL)
+            yield from (entry.need(IMAGE), label)
+            yield label.with_name(f"{label.name.removesuffix(label.suffix)}.classes.json")
+
+
+def _stamp(file: Path) -> list[Any]:
+    """Size and time of a file; of a folder, as zarr has them, of all files in it; nothing if it is not there."""
+    files = sorted(file.rglob("*")) if file.is_dir() else [file] if file.exists() else []
+    return [[str(one.relative_to(file.parent)), one.stat().st_size, one.stat().st_mtime_ns] for one in files]
+
+
+class CropIndex:
+    """An index, opened for reading.
+
+    A process has one connection, made when it first asks: an index may be handed to workers, forked or spawned.
+
+    Args:
+        url: A file for SQLite, or the URL of a PostgreSQL.
+        wanted: What it is of.
+        force_create: Scan again in any case.
+
+    Raises:
+        InputError: the database cannot be used, or a volume cannot be read.
+    """
+
+    def __init__(self, url: str, wanted: Wanted, force_create: bool = False) -> None:
+        self.url, self.wanted = url, wanted
+        self._connections: dict[int, Any] = {}
+        with _told(url), _writing(url) as connection:
+            self.number = _built(connection, wanted, force_create)
+            self._length = int(_count(connection, self.number))
+
+    def __len__(self) -> int:
+        return self._length
+
+    def crop(self, place: int) -> tuple[Any, list[Any]]:
+        """A row of the table of crops by its place, from 0, and the rows of its objects by rising id."""
+        sql, tables = _sql(), _tables()
+        crops, objects = tables.crops, tables.objects
+        with _told(self.url):
+            connection = self._connection()
+            where = (crops.c.index == self.number) & (crops.c.place == place)
+            row = connection.execute(sql.select(crops).where(where)).one()
+            chosen = sql.select(objects).where(objects.c.crop == row.id).order_by(objects.c.object)
+            return row, list(connection.execute(chosen))
+
+    def volumes(self) -> list[str]:
+        """The volume of each crop, by place."""
+        sql, crops = _sql(), _tables().crops
+        chosen = sql.select(crops.c.volume).where(crops.c.index == self.number).order_by(crops.c.place)
+        with _told(self.url):
+            return [row.volume for row in self._connection().execute(chosen)]
+
+    def _connection(self) -> Any:
+        if os.getpid() not in self._connections:
+            self._connections = {os.getpid(): _engine(self.url).connect()}
+            weakref.finalize(self, _close, self._connections)
+        return self._connections[os.getpid()]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Connections stay in their process."""
+        return {**self.__dict__, "_connections": {}}
+
+
+def _close(connections: Mapping[int, Any]) -> None:
+    """Close the connection of this process."""
+    if (own := connections.get(os.getpid())) is not None:
+        own.close()
+
+
+def crops_of(entry: Entry, wanted: Wanted) -> Iterator[tuple[Box, list[tuple[int, ...]]]]:
+    """The crops of a volume that have objects enough, each with (id, class, box, voxels) of its objects."""
+    classes = entry.classes()
+    with opened(entry.need(LABEL), sparse=True) as stored:
+        for begin in np.ndindex(*(len(b) for b in _begins(stored.size, wanted))):
+            corner = vec3(axis[i] for axis, i in zip(_begins(stored.size, wanted), begin, strict=True))
+            box = Box(corner, vec3(min(c + n, s) for c, n, s in zip(corner, wanted.crop, stored.size, strict=True)))
+            found = objects_of(stored.read(box)[0], classes, wanted.min_voxels)
+            if len(found) >= wanted.min_objects:
+                yield box, found
+
+
+def _begins(size: Vec3, wanted: Wanted) -> list[list[int]]:
+    """Where crops begin along each axis."""
+    axes = []
+    for length, crop, stride in zip(size, wanted.crop, wanted.stride, strict=True):
+        last = max(length - crop, 0)
+        axes.append([*range(0, last, stride), last])
+    return axes
+
+
+def objects_of(ids: Array, classes: Mapping[int, int] | None, min_voxels: int) -> list[tuple[int, ...]]:
+    """(id, class, z1, y1, x1, z2, y2, x2, voxels) of the objects of a volume of ids; those of no class are left out."""
+    names, voxels = np.unique(ids, return_counts=True)
+    real = names != 0
+    rows = zip(names[real].tolist(), boxes_of(ids).tolist(), voxels[real].tolist(), strict=True)
+    of = [(name, 1 if classes is None else classes.get(name, 0), *box, n) for name, box, n in rows if n >= min_voxels]
+    return [row for row in of if row[1] > 0]
+
+
+def _built(connection: Any, wanted: Wanted, force: bool) -> int:
+    """The number of the index, made where it is not there or not of the files as they are."""
+    sql, tables = _sql(), _tables()
+    indexes, stamp = tables.indexes, wanted.stamp
+    tables.meta.create_all(connection)
+    held = connection.execute(sql.select(indexes).where(indexes.c.key == wanted.key)).one_or_none()
+    if held is not None and held.stamp == stamp and not force:
+        return int(held.id)
+    if held is not None:
+        own = sql.select(tables.crops.c.id).where(tables.crops.c.index == held.id)
+        connection.execute(sql.delete(tables.objects).where(tables.objects.c.crop.in_(own)))
+        connection.execute(sql.delete(tables.crops).where(tables.crops.c.index == held.id))
+        connection.execute(sql.delete(indexes).where(indexes.c.id == held.id))
+    added = connection.execute(sql.insert(indexes).values(key=wanted.key, stamp=stamp))
+    number = int(added.inserted_primary_key[0])
+    _fill(connection, number, wanted)
+    return number
+
+
+def _fill(connection: Any, number: int, wanted: Wanted) -> None:
+    sql, tables, place = _sql(), _tables(), 0
+    for name in wanted.names:
+        entry = Entry(Path(wanted.folder), name)
+        with opened(entry.need(IMAGE)) as image:
+            channels = range(image.channels) if wanted.each_channel else [-1]
+        for box, found in crops_of(entry, wanted):
+            for channel in channels:
+                z, y, x = box.begin
+                row = {"index": number, "place": place, "volume": name, "z": z, "y": y, "x": x, "channel": channel}
+                added = connection.execute(sql.insert(tables.crops).values(**row, objects=len(found)))
+                crop, place = int(added.inserted_primary_key[0]), place + 1
+                fields = ("object", "label", *BOX, "voxels")
+                rows = [{"crop": crop, **dict(zip(fields, one, strict=True))} for one in found]
+                if rows:
+                    connection.execute(sql.insert(tables.objects), rows)
+
+
+def _count(connection: Any, number: int) -> int:
+    sql, crops = _sql(), _tables().crops
+    found: int = connection.execute(sql.select(sql.func.count()).where(crops.c.index == number)).scalar_one()
+    return found
+
+
+def _sql() -> Any:
+    try:
+        return importlib.import_module("sqlalchemy")
+    except ModuleNotFoundError as error:
+        raise InputError("crop index", f"no package {error.name}", "pip install 'deepem[detect]'") from error
+
+
+@dataclass(frozen=True)
+class _Schema:
+    meta: Any
+    indexes: Any
+    crops: Any
+    objects: Any
+
+
+_SCHEMA: list[_Schema] = []
+
+
+def _tables() -> _Schema:
+    if not _SCHEMA:
+        sql = _sql()
+        meta, column, whole = sql.MetaData(), sql.Column, sql.Integer
+        indexes = sql.Table(
+            "deepem_indexes", meta, column("id", whole, primary_key=True),
+            column("key", sql.String(64), nullable=False, unique=True), column("stamp", sql.String(64), nullable=False),
+        )  # fmt: skip
+        crops = sql.Table(
+            "deepem_crops", meta, column("id", whole, primary_key=True),
+            column("index", sql.ForeignKey(indexes.c.id), nullable=False), column("place", whole, nullable=False),
+            column("volume", sql.String, nullable=False),
+            *(column(name, whole, nullable=False) for name in ("z", "y", "x", "channel", "objects")),
+            sql.UniqueConstraint("index", "place"),
+        )  # fmt: skip
+        objects = sql.Table(
+            "deepem_objects", meta, column("crop", sql.ForeignKey(crops.c.id), primary_key=True),
+            column("object", sql.BigInteger, primary_key=True),
+            *(column(name, whole, nullable=False) for name in ("label", *BOX, "voxels")),
+        )  # fmt: skip
+        _SCHEMA.append(_Schema(meta, indexes, crops, objects))
+    return _SCHEMA[0]
+
+
+def _engine(url: str) -> Any:
+    pool = importlib.import_module("sqlalchemy.pool")
+    return _sql().create_engine(url if "://" in url else f"sqlite:///{url}", poolclass=pool.NullPool)
+
+
+@contextmanager
+def _writing(url: str) -> Iterator[Any]:
+    """A connection in one transaction, which takes its turn: the index appears whole or not at all."""
+    with _engine(url).connect() as connection:
+        if connection.dialect.name == "sqlite":
+            connection.exec_driver_sql("PRAGMA busy_timeout = 600000")
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        else:
+            connection.execute(_sql().select(_sql().func.pg_advisory_xact_lock(LOCK)))
+        yield connection
+        connection.commit()
+
+
+@contextmanager
+def _told(url: str) -> Iterator[None]:
+    """Turn what a database raises into one line that names it, without its password."""
+    errors = importlib.import_module("sqlalchemy.exc") if _sql() else None
+    assert errors is not None
+    try:
+        yield
+    except (errors.SQLAlchemyError, ModuleNotFoundError) as error:
+        shown = str(_sql().engine.make_url(url)) if "://" in url else url
+        wants = "a file that can be written, or the URL of a PostgreSQL that is there"
+        raise InputError("database", f"{shown}: {reason(error)}", wants) from error
+
+
+def split_by_group(groups: Sequence[str], share: float, seed: int) -> tuple[list[int], list[int]]:
+    """Places of items in two parts, no group in both: about `share` of the groups, drawn at random, in the second.
+
+    With several groups neither part is empty.
+    """
+    names = sorted(set(groups))
+    order = np.random.default_rng(seed).permutation(len(names))
+    many = round(share * len(names))
+    if len(names) > 1 and 0 < share < 1:
+        many = min(max(many, 1), len(names) - 1)
+    second = {names[i] for i in order[:many]}
+    return [i for i, g in enumerate(groups) if g not in second], [i for i, g in enumerate(groups) if g in second]

@@ -1,0 +1,29 @@
+"""CREMI's samples A, B and C as DeepEM's folders `cremi_dodam` hold them, at mip 1: neuron ids, borders of id 0.
+
+Sections to train and to evaluate on are apart, by ``msk_train.h5`` and ``msk_val.h5``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from deepem.data.emio import load_files
+from deepem.data.table import rows
+
+VOLUMES = {f"cremi_dodam_{sample}": "seg=seg_b0.h5 msk_train msk_val" for sample in "abc"}
+
+data_info = rows("flyem/ground_truth", VOLUMES, "mip1/padded_x0_y0_z0")
+splits = {"train": list(data_info), "val": list(data_info)}
+
+
+def load_data(
+    data_dir: Path | str,
+    data_ids: Sequence[str] | None = None,
+    *,
+    class_keys: Sequence[str] = (),
+    labels: Sequence[str] = (),
+) -> Mapping[str, Any]:
+    """Volumes by id: the image, those of the labels that are asked for and there, and where they hold."""
+    return load_files(data_info, data_dir, data_ids, labels)

@@ -1,0 +1,33 @@
+"""CREMI sample B and the volumes of `focused_annotation_v1`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from deepem.data.dataset.flyem import cremi_b_mip1, focused_annotation_v1
+from deepem.data.emio import load_files
+
+data_info = {**cremi_b_mip1.data_info, **focused_annotation_v1.data_info}
+
+
+def load_data(
+    data_dir: Path | str,
+    data_ids: Sequence[str] | None = None,
+    *,
+    class_keys: Sequence[str] = (),
+    labels: Sequence[str] = (),
+    glia_mask: bool = False,
+) -> Mapping[str, Any]:
+    """Volumes by id: the image, those of the labels that are asked for and there, and where they hold.
+
+    Args:
+        data_dir: The folder above ``flyem``.
+        data_ids: Ids of the joined modules.
+        class_keys: Not used.
+        labels: Label keys.
+        glia_mask: take the voxels of glia cells out of the masks
+    """
+    cremi = cremi_b_mip1.without_glia(cremi_b_mip1.data_info, cremi_b_mip1.GLIA_IDS) if glia_mask else {}
+    return load_files({**data_info, **cremi}, data_dir, data_ids, labels)

@@ -1,0 +1,35 @@
+"""Cut-outs of the fly brain in which some objects alone are annotated, at mip 1, with eroded borders.
+
+One id, `sparse_superset`: of svol001 to svol044 those whose folders exist. Background (id 1) and large lamellae (id 3)
+are masked out, a membrane swirl (id 2) becomes background.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from deepem.data.emio import load_files
+from deepem.data.table import Made, Objects, Row, rows
+
+MEMBERS = rows(
+    "flyem/ground_truth/sparse_annotation",
+    {f"svol{n:03d}": "" for n in range(1, 45)},
+    "mip1/padded_x384_y384_z20",
+    seg=Made("seg_d3_b0.h5", without=(Objects("seg.h5", (2,)),)),
+    msk=Made("msk.h5", without=(Objects("seg.h5", (1, 3)),)),
+)
+
+data_info: Mapping[str, Row] = {"sparse_superset": {"members": MEMBERS}}
+
+
+def load_data(
+    data_dir: Path | str,
+    data_ids: Sequence[str] | None = None,
+    *,
+    class_keys: Sequence[str] = (),
+    labels: Sequence[str] = (),
+) -> Mapping[str, Any]:
+    """Volumes by id: the image, those of the labels that are asked for and there, and where they hold."""
+    return load_files(data_info, data_dir, data_ids, labels)

@@ -1,0 +1,32 @@
+"""Kasthuri et al. 2015, mouse cortex at mip 0: neuron ids without a gap between them, boundary, myelin.
+
+`seg-m0` in the public DeepEM. Of 216 sections to train on, 40 to evaluate on and 100 to test on. The boundary is where
+``segm0.h5`` has id 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from deepem.data.emio import load_files
+from deepem.data.table import Made
+
+BASE = "train216_val40_test100/mip0/padded_x0_y0_z0"
+FOLDERS = {"train_AC4": "train/AC4", "train_AC3": "train/AC3", "val": "val", "test": "test"}
+FILES = {"img": "img.h5", "seg": "segm0.h5", "bdr": Made("segm0.h5", inverted=True), "mye": "mye.h5", "msk": "msk.h5"}
+
+data_info = {id: {"dir": f"{BASE}/{folder}", **FILES, "loc": False} for id, folder in FOLDERS.items()}
+splits = {"train": ["train_AC4", "train_AC3"], "val": ["val"]}
+
+
+def load_data(
+    data_dir: Path | str,
+    data_ids: Sequence[str] | None = None,
+    *,
+    class_keys: Sequence[str] = (),
+    labels: Sequence[str] = (),
+) -> Mapping[str, Any]:
+    """Volumes by id: the image, those of the labels that are asked for and there, and where they hold."""
+    return load_files(data_info, data_dir, data_ids, labels)

@@ -1,0 +1,260 @@
+"""Label volumes, written block by block: ids (Z, Y, X) uint64 into HDF5, zarr or precomputed volumes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepem.io.chunks import get, put
+from deepem.io.cloud_sink import Layout, fits, make_volume
+from deepem.io.faults import readable, unwritable
+from deepem.io.format import MAIN
+from deepem.io.formats import format_of, split_path
+from deepem.io.hdf5 import open_hdf5
+from deepem.io.pyramid import downsample
+from deepem.utils.errors import InputError
+from deepem.utils.files import replacing
+from deepem.utils.geometry import Box, Vec3, vec3
+
+Ids = NDArray[np.uint64]
+
+CHUNK: Vec3 = (32, 64, 64)
+"""Of a label volume; neuroglancer and its kin read about this much at a time."""
+
+
+class LabelVolume(Protocol):
+    """A label volume that is being written. Boxes count from its first voxel, and are whole chunks."""
+
+    def write(self, box: Box, ids: Ids) -> None:
+        """Write the ids of a box."""
+
+    def read(self, box: Box) -> Ids:
+        """Read the ids of a box."""
+
+
+@dataclass(frozen=True)
+class LabelLayout:
+    """What a new label volume is like.
+
+    Attributes:
+        size: (z, y, x) voxels.
+        chunk: Size of a stored chunk.
+        attributes: What the volume says about itself: `axes`, `offset`, `source` and, where known, `voxel_size_nm`.
+    """
+
+    size: Vec3
+    chunk: Vec3
+    attributes: Mapping[str, Any]
+
+
+def chunk_within(block: Vec3) -> tuple[Vec3, Vec3]:
+    """The chunk of a label volume that is written in blocks of about a size, and the size that is whole chunks."""
+    chunk = vec3(min(c, b) for c, b in zip(CHUNK, block, strict=True))
+    return chunk, vec3(-(-b // c) * c for b, c in zip(block, chunk, strict=True))
+
+
+def label_volume(path: str, layout: LabelLayout) -> AbstractContextManager[LabelVolume]:
+    """A label volume to write into. An HDF5 file appears when the block ends, whole or not at all; the others at once.
+
+    Raises:
+        InputError: no label volumes are written in this format, or another volume is there.
+    """
+    return _writer(path).open(path, layout)
+
+
+def shared(path: str) -> bool:
+    """Whether several processes may write the volume at a path.
+
+    Raises:
+        InputError: no label volumes are written in this format.
+    """
+    return _writer(path).shared
+
+
+def add_levels(path: str) -> None:
+    """Add levels of lower resolution, where the format has them."""
+    _writer(path).levels(path)
+
+
+def require_place(path: str, layout: LabelLayout) -> None:
+    """Refuse a place that the volume could not go to, without making it.
+
+    Raises:
+        InputError: as for `label_volume`, or there is no such folder.
+    """
+    _writer(path).check(path, layout)
+
+
+@dataclass(frozen=True)
+class _Hdf5Labels:
+    data: Any
+    path: str
+    lock: Lock
+
+    def write(self, box: Box, ids: Ids) -> None:
+        try:
+            with self.lock:
+                self.data[box.slices()] = ids
+        except OSError as error:
+            raise unwritable(self.path, error) from error
+
+    def read(self, box: Box) -> Ids:
+        with self.lock:
+            found: Ids = self.data[box.slices()]
+        return found
+
+
+@contextmanager
+def _open_hdf5(path: str, layout: LabelLayout) -> Iterator[LabelVolume]:
+    file, key = split_path(path)
+    with replacing(Path(file)) as beside:
+        try:
+            top = open_hdf5(beside, "w")
+        except OSError as error:
+            raise unwritable(path, error) from error
+        with top:
+            packed = {"compression": "gzip", "compression_opts": 1, "shuffle": True}
+            chunk = tuple(min(c, n) for c, n in zip(layout.chunk, layout.size, strict=True))
+            data = top.create_dataset(key or MAIN, layout.size, np.uint64, chunks=chunk, **packed)
+            data.attrs.update(layout.attributes)
+            yield _Hdf5Labels(data, path, Lock())
+
+
+def _check_hdf5(path: str, layout: LabelLayout) -> None:
+    file = Path(split_path(path)[0])
+    if file.is_dir() or not file.absolute().parent.is_dir():
+        raise InputError(path, "a folder" if file.is_dir() else "a folder that is not there", "a file in a folder")
+
+
+@dataclass(frozen=True)
+class _ZarrLabels:
+    data: Any
+    path: str
+
+    def write(self, box: Box, ids: Ids) -> None:
+        try:
+            self.data[box.slices()] = ids
+        except OSError as error:
+            raise unwritable(self.path, error) from error
+
+    def read(self, box: Box) -> Ids:
+        with readable(self.path, "zarr"):
+            return np.asarray(self.data[box.slices()])
+
+
+@contextmanager
+def _open_zarr(path: str, layout: LabelLayout) -> Iterator[LabelVolume]:
+    data = _zarr_there(path, layout)
+    if data is None:
+        import zarr
+
+        file, key = split_path(path)
+        told = {name: _plain(value) for name, value in layout.attributes.items()}
+        try:
+            data = zarr.create_array(
+                file, name=key, shape=layout.size, chunks=layout.chunk, dtype=np.uint64, attributes=told
+            )
+        except OSError as error:
+            raise unwritable(path, error) from error
+    yield _ZarrLabels(data, path)
+
+
+def _zarr_there(path: str, layout: LabelLayout) -> Any:
+    """The array at a path, or None.
+
+    Raises:
+        InputError: another one is there.
+    """
+    with readable(path, "zarr"):
+        import zarr
+
+        file, key = split_path(path)
+        if not Path(file).exists():
+            return None
+        top = zarr.open(file, mode="r+")
+        data = top if key is None else top.get(key) if isinstance(top, zarr.Group) else None
+    if data is None:
+        return None
+    wanted = layout.size, layout.chunk, "uint64"
+    held = getattr(data, "shape", None), getattr(data, "chunks", None), str(getattr(data, "dtype", "a group"))
+    if held != wanted:
+        raise InputError(path, f"a volume there: {held}", f"{wanted} (size, chunk, type), or another path")
+    return data
+
+
+def _check_zarr(path: str, layout: LabelLayout) -> None:
+    _zarr_there(path, layout)
+
+
+@dataclass(frozen=True)
+class _CloudLabels:
+    volume: Any
+    begin: Vec3
+
+    def write(self, box: Box, ids: Ids) -> None:
+        put(self.volume, box.shift(self.begin), ids[None])
+
+    def read(self, box: Box) -> Ids:
+        found: Ids = get(self.volume, box.shift(self.begin))[0]
+        return found
+
+
+@contextmanager
+def _open_cloud(path: str, layout: LabelLayout) -> Iterator[LabelVolume]:
+    told, where = _cloud_layout(layout)
+    volume = make_volume(path, 1, where, {"method": "deepem segment"}, told)
+    yield _CloudLabels(volume, where.bounds.begin)
+
+
+def _check_cloud(path: str, layout: LabelLayout) -> None:
+    fits(path, 1, _cloud_layout(layout)[1])
+
+
+def _cloud_layout(layout: LabelLayout) -> tuple[dict[str, Any], Layout]:
+    told = dict(layout.attributes)
+    z, y, x = (float(v) for v in told.pop("voxel_size_nm", (1, 1, 1)))
+    bounds = Box.of_size(vec3(told.pop("offset", (0, 0, 0))), layout.size)
+    return told, Layout(bounds, (z, y, x), layout.chunk, "uint64", True, "compressed_segmentation")
+
+
+def _nothing(path: str) -> None:
+    """A format without levels."""
+
+
+def _levels(path: str) -> None:
+    downsample(path)
+
+
+@dataclass(frozen=True)
+class _Writer:
+    open: Callable[[str, LabelLayout], AbstractContextManager[LabelVolume]]
+    check: Callable[[str, LabelLayout], None]
+    shared: bool
+    levels: Callable[[str], None] = _nothing
+
+
+_WRITERS = {
+    "HDF5": _Writer(_open_hdf5, _check_hdf5, shared=False),
+    "zarr": _Writer(_open_zarr, _check_zarr, shared=True),
+    "precomputed": _Writer(_open_cloud, _check_cloud, shared=True, levels=_levels),
+}
+"""By the name of the format."""
+
+
+def _writer(path: str) -> _Writer:
+    name = format_of(path).name
+    if name not in _WRITERS:
+        raise InputError(path, f"a {name} file", f"a label volume in {', '.join(_WRITERS)}")
+    return _WRITERS[name]
+
+
+def _plain(value: Any) -> Any:
+    """An attribute as JSON has it."""
+    return np.asarray(value).tolist()

@@ -1,0 +1,249 @@
+"""Probabilities on disk: the channels of several files joined into one volume, and masks laid over it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepem.io.files import opened
+from deepem.io.stored import Stored
+from deepem.io.volume import VoxelSize
+from deepem.segment.channels import Channels, check_type, quantise
+from deepem.utils.errors import InputError, told_as, warn
+from deepem.utils.geometry import Box, Vec3, vec3
+
+PROBABLE = 0.5
+"""Above this, a probability counts as an object that nothing runs through."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """The channels that are taken from one file.
+
+    Attributes:
+        stored: The file.
+        channels: Their numbers.
+    """
+
+    stored: Stored
+    channels: tuple[int, ...]
+
+    def read(self, box: Box) -> NDArray[np.uint16]:
+        """The channels of a box, (C, Z, Y, X) uint16."""
+        with told_as({"probabilities": self.stored.name}):
+            return quantise(np.ascontiguousarray(self.stored.read(box)[list(self.channels)]))
+
+
+@dataclass(frozen=True)
+class Probabilities:
+    """Channels of one volume, from one file or several.
+
+    Attributes:
+        parts: Where they come from, in the order of the channels.
+        edges: Of affinities, the (dz, dy, dx) of each channel, which relates voxel v to v - edge.
+        size: (z, y, x) voxels.
+        offset: Where the first voxel lies in the image that was predicted.
+        voxel_size_nm: (z, y, x), or None where no file says so.
+    """
+
+    parts: tuple[Part, ...]
+    edges: tuple[Vec3, ...]
+    size: Vec3
+    offset: Vec3
+    voxel_size_nm: VoxelSize | None
+
+    def read(self, box: Box) -> NDArray[np.uint16]:
+        """A box of all channels, (C, Z, Y, X) uint16."""
+        found = [part.read(box) for part in self.parts]
+        return found[0] if len(found) == 1 else np.concatenate(found)
+
+    @property
+    def names(self) -> list[str]:
+        """The files."""
+        return [part.stored.name for part in self.parts]
+
+
+@contextmanager
+def opened_affinities(
+    files: Sequence[str],
+    given: Sequence[Vec3] | None = None,
+    direction: str | None = None,
+    nearest_only: bool = False,
+    tell: Callable[[str], None] = warn,
+    remedy: str = "edges and edge_direction",
+) -> Iterator[Probabilities]:
+    """Affinities of one volume, the channels of all files after one another.
+
+    Args:
+        files: Their paths.
+        given: The edges of all channels of all files, for files that do not say theirs.
+        direction: Of these: `backward` relates v to v - edge, `forward` to v + edge.
+        nearest_only: Leave out long-range edges.
+        tell: Takes a line about a channel that is left out: of channels for the same pairs the first is taken.
+        remedy: What an error wants for a file that does not say its edges.
+
+    Raises:
+        InputError: files that do not fit together, edges that are not known, or that contradict the file.
+    """
+    if direction is not None and given is None:
+        raise InputError("edge_direction", direction, "edges too")
+    with ExitStack() as stack:
+        volumes = [_opened(stack, file) for file in files]
+        left = None if given is None else _directed(given, direction)
+        if left is not None and len(left) != sum(v.channels for v in volumes):
+            raise InputError("edges", f"{len(left)} edges for {sum(v.channels for v in volumes)} channels", "one each")
+        seen: dict[Vec3, str] = {}
+        parts, edges = [], []
+        for stored in volumes:
+            own = _edges_of(stored, None if left is None else left[: stored.channels], remedy)
+            left = None if left is None else left[stored.channels :]
+            kept = []
+            for channel, edge in enumerate(own):
+                pair = max(edge, vec3(-d for d in edge))
+                where = f"{stored.name}, channel {channel}, edge {edge}"
+                if pair in seen:
+                    tell(f"{where}: left out, {seen[pair]} has the same pairs of voxels")
+                elif not nearest_only or sum(map(abs, edge)) == 1:
+                    kept.append(channel)
+                seen.setdefault(pair, where)
+            edges += [own[channel] for channel in kept]
+            parts += [Part(stored, tuple(kept))] if kept else []
+        if not parts:
+            raise InputError(", ".join(files), "no nearest edge", "affinities to the nearest voxels")
+        if nearest_only:
+            _ = Channels.of(edges)
+        yield _joined(parts, edges)
+
+
+@contextmanager
+def opened_channel(file: str, channel: int | None) -> Iterator[Probabilities]:
+    """One channel of probabilities: of a boundary map, or of objects.
+
+    Raises:
+        InputError: there is no such channel, or none is named of several.
+    """
+    with ExitStack() as stack:
+        stored = _opened(stack, file)
+        if channel is None and stored.channels > 1:
+            raise InputError("channel", f"nothing for the {stored.channels} channels of {file}", "the number of one")
+        if (channel or 0) >= stored.channels:
+            raise InputError("channel", channel, f"0 to {stored.channels - 1}, the channels of {file}")
+        yield _joined([Part(stored, (channel or 0,))], ())
+
+
+def _opened(stack: ExitStack, file: str) -> Stored:
+    stored = stack.enter_context(opened(file))
+    stored.check_axes()
+    dtype, values = np.dtype(stored.data.dtype), stored.attributes.get("values", "probability")
+    with told_as({"probabilities": stored.name}):
+        check_type(dtype)
+    if values != "probability":
+        raise InputError(stored.name, f"values: {values}", "probabilities")
+    if 0 in stored.size:
+        raise InputError(stored.name, f"an array of shape {tuple(stored.data.shape)}", "a volume with voxels")
+    if dtype == np.uint8:
+        warn(f"{stored.name}: 256 levels leave plateaus, over which a watershed breaks into many fragments")
+    return stored
+
+
+def _directed(edges: Sequence[Vec3], direction: str | None) -> list[Vec3]:
+    if direction is None:
+        raise InputError("edge_direction", "nothing", "backward (v to v - edge) or forward (v to v + edge)")
+    return [vec3(-d for d in edge) if direction == "forward" else vec3(edge) for edge in edges]
+
+
+def _edges_of(stored: Stored, given: Sequence[Vec3] | None, remedy: str) -> list[Vec3]:
+    held = stored.attributes.get("edges")
+    held = json.loads(held) if isinstance(held, str | bytes) else held
+    own = [vec3(edge) for edge in np.asarray(held, np.int64).reshape(-1, 3).tolist()] if held is not None else []
+    if not own:
+        if given is None:
+            raise InputError(stored.name, "no edges", remedy)
+        return list(given)
+    if len(own) != stored.channels:
+        raise InputError(stored.name, f"{len(own)} edges for {stored.channels} channels", "one edge per channel")
+    if given is not None and own != list(given):
+        raise InputError(stored.name, f"the edges {own}", f"those that were named, {list(given)}")
+    return own
+
+
+def _joined(parts: Sequence[Part], edges: Sequence[Vec3]) -> Probabilities:
+    first = parts[0].stored
+    size, offset, voxel_size = first.size, first.info.offset, first.voxel_size_nm
+    for stored in (part.stored for part in parts[1:]):
+        if (stored.size, stored.info.offset) != (size, offset):
+            got = f"{stored.size} voxels at {stored.info.offset}"
+            raise InputError(stored.name, got, f"the voxels of {first.name}, {size} at {offset}")
+        _require_same_voxels(stored, voxel_size, first.name)
+    return Probabilities(tuple(parts), tuple(edges), size, offset, voxel_size)
+
+
+def _require_same_voxels(stored: Stored, voxel_size: VoxelSize | None, other: str) -> None:
+    own = stored.voxel_size_nm
+    if own is not None and voxel_size is not None and not np.allclose(own, voxel_size):
+        raise InputError(stored.name, f"voxels of {list(own)} nm", f"those of {other}, {list(voxel_size)} nm")
+
+
+@dataclass(frozen=True)
+class Inside:
+    """Where segments may be: within all masks and outside all objects that nothing runs through.
+
+    Attributes:
+        masks: Volumes, each with where it begins: 0 is outside.
+        excluded: The same, of objects: labels, or probabilities, which count above a half.
+    """
+
+    masks: tuple[tuple[Stored, Vec3], ...]
+    excluded: tuple[tuple[Stored, Vec3], ...]
+
+    def read(self, box: Box) -> NDArray[np.bool_]:
+        """(Z, Y, X) bool of a box."""
+        found = np.ones(box.size, bool)
+        for stored, shift in self.masks:
+            found &= (stored.read(box.shift(shift)) != 0).any(0)
+        for stored, shift in self.excluded:
+            found &= ~(stored.read(box.shift(shift)) > _least(stored)).any(0)
+        return found
+
+
+def _least(stored: Stored) -> float:
+    """What an object's voxel is above."""
+    dtype = np.dtype(stored.data.dtype)
+    if dtype.kind == "f":
+        return PROBABLE
+    return PROBABLE * np.iinfo(dtype).max if stored.attributes.get("values") == "probability" else 0
+
+
+@contextmanager
+def opened_inside(of: Probabilities, masks: Sequence[str], excluded: Sequence[str]) -> Iterator[Inside | None]:
+    """Masks over probabilities, or None without any; each covers the image that was predicted, or just these voxels.
+
+    Raises:
+        InputError: one covers neither.
+    """
+    if not (masks or excluded):
+        yield None
+        return
+    with ExitStack() as stack:
+        placed = [
+            [_placed(stack.enter_context(opened(file, sparse=True)), of) for file in files]
+            for files in (masks, excluded)
+        ]
+        yield Inside(tuple(placed[0]), tuple(placed[1]))
+
+
+def _placed(stored: Stored, of: Probabilities) -> tuple[Stored, Vec3]:
+    _require_same_voxels(stored, of.voxel_size_nm, of.names[0])
+    if stored.attributes.get("offset") is None and stored.size == of.size:
+        return stored, (0, 0, 0)
+    shift = vec3(o - own for o, own in zip(of.offset, stored.info.offset, strict=True))
+    here = Box.of_size(shift, of.size)
+    if not Box((0, 0, 0), stored.size).contains(here):
+        got = f"{stored.size} voxels from {stored.info.offset}"
+        raise InputError(stored.name, got, f"a volume around {of.size} voxels at {of.offset}, as {of.names[0]}")
+    return stored, shift

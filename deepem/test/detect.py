@@ -1,0 +1,143 @@
+"""From a trained detector and a volume to the label volume of its objects and their table, as files."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from deepem.blocks.folder import Folder
+from deepem.io.faults import unwritable
+from deepem.io.hdf5 import open_hdf5
+from deepem.io.volume import Volume, VoxelSize
+from deepem.scan.grid import resolve_stride
+from deepem.scan.inference import tensor
+from deepem.scan.progress import Progress, tell
+from deepem.tasks import Task
+from deepem.test.found import write_table
+from deepem.test.job import Job
+from deepem.test.kinds import written
+from deepem.test.objects import Objects, block_of
+from deepem.utils.files import replacing
+from deepem.utils.geometry import Box, Vec3, vec3
+
+CHUNK: Vec3 = (16, 64, 64)
+"""Of the label volume."""
+
+
+class Detector:
+    """Calls a network on a box of a volume.
+
+    Args:
+        network: Gives ``instance``: for each image boxes, labels, scores and, if it predicts them, masks.
+        name: Of that output.
+        volume: The image.
+        device: Where the network is.
+        amp: Run it in mixed precision.
+    """
+
+    def __init__(self, network: torch.nn.Module, name: str, volume: Volume, device: torch.device, amp: bool) -> None:
+        self.network, self.name, self.volume, self.device, self.amp = network, name, volume, device, amp
+        inner = getattr(network, "_orig_mod", network)  # the module inside torch.compile
+        if hasattr(inner, "paste_masks"):
+            inner.paste_masks = False  # each as large as the tile: not needed here
+
+    @torch.no_grad()
+    def __call__(self, box: Box) -> Mapping[str, Tensor]:
+        """What is in a box, in its voxels."""
+        image = tensor(self.volume, box, self.device)
+        image = image.float() / 255 if image.dtype == torch.uint8 else image.float()
+        layout = torch.channels_last_3d
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp):
+            found: dict[str, Tensor] = self.network(image[None].contiguous(memory_format=layout))[self.name][0]
+        whole = found["boxes"].new_ones(len(found["boxes"]), 1, 1, 1)  # without masks, an object is its box
+        return {"mask_probs": whole, **found}
+
+
+def predict_objects(
+    job: Job, row: Task, volume: Volume, path: Path, source: Path, voxel_size_nm: VoxelSize | None
+) -> dict[str, Any]:
+    """Find the objects of a volume, and write their label volume and, beside it, their table.
+
+    What is found on the way is kept in a folder beside them. A run that is killed goes on from there when it is started
+    again in the same way, and gives the same files.
+
+    Raises:
+        InputError: something cannot be read or written.
+    """
+    patches = job.options.patches
+    step = resolve_stride(job.patch, patches.overlap, patches.stride)
+    overlap = vec3(p - s for p, s in zip(job.patch, step, strict=True))
+    parts = path.with_name(f".{path.stem}.parts")
+    folder = Folder(str(parts))
+    _begin_anew_unless(folder, parts, _settings(job, volume, source, overlap))
+    threshold = float(getattr(job.model, "mask_threshold", 0.5))
+    objects = Objects(folder, volume.size, job.patch, overlap, block_of(volume.size), threshold)
+    detect = Detector(job.model, row.name, volume, job.device, job.options.speed.amp)
+    done = [objects.is_found(number) for number in range(len(objects.grid))]
+    if any(done):
+        tell(f"{path.stem}: {sum(done)} of {len(done)} tiles are there already")
+    whole = Box((0, 0, 0), volume.size)
+    with Progress(len(objects.grid), whole.voxels, label=path.stem) as bar:
+        for number, there in enumerate(done):
+            if not there:
+                objects.find(number, detect)
+            bar.add(1)
+    objects.merge()
+    for number in range(len(objects.blocks)):
+        if not objects.is_counted(number):
+            objects.count(number)
+    count = objects.number()
+    (one,) = written([row]).values()
+    attributes = {**one.attributes(volume.origin, voxel_size_nm), "source": str(source)}
+    files = _write(objects, path, volume.origin, attributes)
+    shutil.rmtree(parts, ignore_errors=True)
+    tell(f"{path.stem}: {count} objects, wrote {', '.join(map(str, files))}")
+    return {"objects": count, "tiles": len(objects.grid), "seconds": round(bar.seconds, 3)}
+
+
+def _write(objects: Objects, path: Path, origin: Vec3, attributes: Mapping[str, Any]) -> list[Path]:
+    """The table, then the volume: where the latter is, both are whole."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tables = write_table(path.with_suffix(".csv"), objects.rows(origin))
+        with replacing(path) as beside, open_hdf5(beside, "w") as file:
+            chunk = vec3(min(pair) for pair in zip(CHUNK, objects.size, strict=True))
+            data = file.create_dataset("main", objects.size, objects.dtype, chunks=chunk, compression="gzip",
+                                       compression_opts=1, shuffle=True)  # fmt: skip
+            data.attrs.update(attributes)
+            for number in range(len(objects.blocks)):
+                box, labels = objects.labels(number)
+                data[box.slices()] = labels
+    except OSError as error:
+        raise unwritable(path, error) from error
+    return [path, *tables]
+
+
+def _settings(job: Job, volume: Volume, source: Path, overlap: Vec3) -> dict[str, Any]:
+    """All that decides what is found, in plain values."""
+    weights = 0
+    for name, value in job.model.state_dict().items():
+        weights = zlib.crc32(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy(),
+                             zlib.crc32(name.encode(), weights))  # fmt: skip
+    there = source.stat() if source.is_file() else None
+    return json.loads(json.dumps({  # type: ignore[no-any-return]
+        "weights": weights, "tile": job.patch, "overlap": overlap, "volume": volume.size,
+        "input": [str(source), *([there.st_size, there.st_mtime_ns] if there else [])],
+        "flags": {name: str(value) for name, value in sorted(job.options.plug_in_flags.items())},
+        "amp": job.options.speed.amp, "pad_small": job.options.patches.pad_small, "device": job.device.type,
+    }))  # fmt: skip
+
+
+def _begin_anew_unless(folder: Folder, parts: Path, settings: Mapping[str, Any]) -> None:
+    """Keep what another run has left if it was started in the same way, else take it away."""
+    name = "settings.json"
+    if folder.json(name) != settings:
+        shutil.rmtree(parts, ignore_errors=True)
+        folder.put(name, settings)

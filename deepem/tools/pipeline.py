@@ -1,0 +1,88 @@
+"""Do what a file of settings says: train, predict, segment, evaluate.
+
+    deepem run exp.yaml
+
+The file has a heading for each program::
+
+    train:    {data: synthetic, aff: 1, max_iter: 1000, exp_name: demo}
+    forward:  {data_dir: data, test_ids: [t1, t2]}
+    segment:  {threshold: 0.5}
+    evaluate: {truth: "data/{}"}              {} stands for the id; without it the folder of the image
+    sweep:    {lr: [1e-3, 3e-4], seed: [0, 1]}    of training: every combination is a run of its own
+
+A file without such headings only trains. What is done is skipped: what the same options and inputs have made, and is
+still as it was written. A pipeline that was killed goes on with the same command.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from deepem.cli import config_file
+from deepem.cli import words as readers
+from deepem.cli.flags import Group, flag
+from deepem.cli.parser import read_group
+from deepem.tools import output
+from deepem.utils.errors import InputError
+from deepem.utils.files import write_text
+
+PROGRAM = "deepem run"
+
+
+@dataclass(frozen=True)
+class PipelineOptions(Group):
+    """How the runs of the file are made."""
+
+    title = "runs"
+    point: int | None = flag(None, "only this run of a sweep, from 0", read=readers.natural, metavar="N")
+    slurm: bool = flag(False, "submit an array job with a task for each run, or write its script if there is no sbatch")
+    sbatch: list[str] = flag([], "options of sbatch, such as gpus=1 time=12:00:00", metavar="NAME=X", many="*")
+    table: bool = flag(False, "only show the table of a sweep")
+
+
+def main(words: Sequence[str]) -> int:
+    """Read the command line and do what is not done."""
+    with output.errors_of(PROGRAM, "point"):
+        files = words[: next((i for i, word in enumerate(words) if word.startswith("-")), len(words))]
+        own = read_group(PROGRAM, __doc__, PipelineOptions, words[len(files) :], f"{PROGRAM} exp.yaml")
+        if not files:
+            raise InputError("FILE", "nothing", f"a file of settings: {PROGRAM} exp.yaml")
+        from deepem.tools import runner, sweep
+
+        points = sweep.points(config_file.read(files))
+        runs = [runner.Run.of(files, point) for point in points]
+        if own.point is not None and own.point >= len(runs):
+            raise InputError("--point", own.point, f"a number from 0 to {len(runs) - 1}")
+        folder = runs[0].folder.parent if points[0].values else runs[0].folder
+        if own.slurm:
+            return submit(files, len(runs), folder, own.sbatch)
+        if not own.table:
+            for run in runs if own.point is None else [runs[own.point]]:
+                code = runner.do(run)
+                if code:
+                    return code
+        if points[0].values and own.point is None:
+            text = sweep.table([run.row() for run in runs])
+            write_text(folder / "sweep.md", text + "\n")
+            output.say(text)
+    return 0
+
+
+def submit(files: Sequence[str], count: int, folder: Path, options: Sequence[str]) -> int:
+    """Write the script of an array job, and submit it where there is sbatch."""
+    from deepem.tools import sweep
+
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "sweep.sbatch"
+    command = [sys.executable, "-m", "deepem", "run", *files]
+    write_text(path, sweep.script(files, count, folder, options, command))
+    sbatch = shutil.which("sbatch")
+    if sbatch is None:
+        output.say(f"{path}: {count} tasks; no sbatch here: submit it with sbatch {path}")
+        return 0
+    return subprocess.run([sbatch, str(path)], check=False).returncode

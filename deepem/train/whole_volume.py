@@ -1,0 +1,146 @@
+"""While training: a whole volume predicted, segmented and scored, as `deepem forward` and `deepem evaluate` would."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from deepem import tasks
+from deepem.build import volumes
+from deepem.build.network import PatchSizes
+from deepem.build.scores import KINDS, LOWER_IS_BETTER, Case, Ways
+from deepem.cli.training import TrainOptions
+from deepem.data.volume import compact
+from deepem.io.volume import Array
+from deepem.scan.inference import predict
+from deepem.tasks import Task
+from deepem.train.evaluation import calibrate
+from deepem.train.inputs import Inputs
+from deepem.train.logger import Logger
+from deepem.train.trainer import Trainer
+from deepem.utils.crop import centre_slices
+from deepem.utils.errors import InputError
+from deepem.utils.geometry import Box, Vec3, vec3
+
+WAYS = Ways(decoders=("agglomerate",))
+
+
+@dataclass(frozen=True)
+class WholeVolume:
+    """A volume that is scored now and then.
+
+    Attributes:
+        name: Its id.
+        arrays: `img`, labels and masks, (C, Z, Y, X).
+        tasks: The rows that have a label here.
+        sizes: Of the patches.
+    """
+
+    name: str
+    arrays: Mapping[str, Any]
+    tasks: tuple[Task, ...]
+    sizes: PatchSizes
+
+    def score(self, trainer: Trainer, log: Logger) -> None:
+        """Predict, segment and score it, and log the scores and what they cost.
+
+        Samples are loaded meanwhile. Nothing of the training state changes.
+        """
+        began = perf_counter()
+        probabilities = self._predicted(trainer)
+        predicted = perf_counter()
+        scores = {
+            f"{task.name}/{name}": value
+            for task in self.tasks
+            for name, value in KINDS[task.kind].brief(self._score(task, probabilities[task.name])).items()
+        }
+        ended = perf_counter()
+        told = f"{self.name}: {predicted - began:.1f} s to predict, {ended - predicted:.1f} s to segment and score"
+        log.segment_row(trainer.iteration, scores, ended - began, told)
+
+    def _predicted(self, trainer: Trainer) -> dict[str, NDArray[np.float32]]:
+        with trainer.evaluating():
+            return predict(
+                trainer.network,
+                self.arrays["img"],
+                patch_size=self.sizes.input,
+                output_size=self.sizes.output,
+                overlap=(0.5, 0.5, 0.5),
+                stride=None,
+                blend="bump",
+                bump="zung",
+                edges=None,
+                mask_edges=None,
+                temperature=None,
+                test_aug=None,
+                variance=False,
+                device=trainer.device,
+                batch_size=1,
+                amp=trainer.precision.dtype == torch.bfloat16,
+                progress=False,
+                tasks=self.tasks,
+            )
+
+    def _score(self, task: Task, probabilities: NDArray[np.float32]) -> dict[str, Any]:
+        """The figures of one output."""
+        size = vec3(probabilities.shape[1:])
+        label = next(source for source in task.sources if source in self.arrays)
+        truth = self._behind(label, size)
+        mask = next((key for key in (f"{label}_msk", "msk") if key in self.arrays), None)
+        counts = None if mask is None else self._behind(mask, size)[0] > 0
+
+        def read(array: Array) -> Any:
+            return lambda box: array[(slice(None),) * (array.ndim - 3) + box.slices()]
+
+        case = Case(
+            self.name, task, task.edges, size, read(probabilities), read(truth), label,
+            None if counts is None else read(counts),
+        )  # fmt: skip
+        return KINDS[task.kind].score(case, WAYS)
+
+    def _behind(self, key: str, size: Vec3) -> Array:
+        """What lies behind the voxels that are predicted."""
+        front = (s.start for s in centre_slices(self.sizes.input, self.sizes.output))
+        z, y, x = Box.of_size(front, size).slices()
+        found: Array = self.arrays[key][:, z, y, x]
+        return found
+
+
+def score_whole(trainer: Trainer, inputs: Inputs, log: Logger, whole: WholeVolume | None) -> None:
+    """Score a whole volume; all ranks call it, and the one that has the volume does it while the others wait."""
+    if trainer.settings.eval_mode:
+        calibrate(trainer, inputs, log)
+    if whole is not None:
+        whole.score(trainer, log)
+
+
+def create_whole_volume(options: TrainOptions, chosen: Sequence[Task], sizes: PatchSizes) -> WholeVolume | None:
+    """The volume that a run scores now and then, if it has one.
+
+    Raises:
+        InputError: an unknown id, a volume without any label or smaller than a patch, or `--best_by` without it.
+    """
+    log = options.log
+    if log.eval_segment is None:
+        if log.best_by in LOWER_IS_BETTER:
+            raise InputError("--best_by", f"{log.best_by} without --eval_segment", "the id of a volume to score")
+        return None
+    sets = [volumes.DataSet(options.plug_in("dataset", word)) for word in options.data.data or ()]
+    ref = volumes.find(sets, log.eval_segment, "--eval_segment")
+    loaded = volumes.load([ref], Path(options.data.data_dir), chosen)[ref.word]
+    if len(volumes.leaves(loaded)) > 1 or "img" not in loaded:
+        raise InputError("--eval_segment", f"{ref.word}, which is several volumes", "an id of one volume")
+    arrays = compact(ref.word, loaded, tasks.labels(chosen), "val", chosen)
+    scored = tuple(task for task in chosen if any(source in arrays for source in task.sources))
+    if not scored:
+        raise InputError("--eval_segment", f"{ref.word}, which has no label", "a volume with one")
+    if any(n < p for n, p in zip(arrays["img"].shape[1:], sizes.input, strict=True)):
+        raise InputError("--eval_segment", f"a volume of {arrays['img'].shape[1:]}", f"a patch or more, {sizes.input}")
+    return WholeVolume(ref.word, arrays, scored, sizes)

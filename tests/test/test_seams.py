@@ -1,0 +1,90 @@
+"""Faults of other programs at the seams of a stitched volume, each as the smallest input that shows it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from deepem.models import cnnectome_unet, rsunet_act
+from deepem.scan.grid import Grid
+from deepem.scan.stitch import Scan
+from deepem.scan.weights import Blend, choose_profile
+from deepem.test.forward import predict
+
+
+def cropping(margin: int):
+    """A network that gives the middle of its patch, as logits of the grey values."""
+
+    def model(x: torch.Tensor) -> dict[str, torch.Tensor]:
+        inner = x[..., margin:-margin, margin:-margin, margin:-margin]
+        return {"image": inner.clamp(1e-6, 1 - 1e-6).logit()}
+
+    return model
+
+
+def test_tiles_are_cut_by_their_margin_at_the_border_and_inside_alike():
+    """bioimage-io/core-bioimage-io-python #401: three tiles an axis, a length that is no multiple of the tile."""
+    margin, output = 4, 6
+    image = np.random.default_rng(0).random((23, 24, 25), np.float32)
+    size = (output + 2 * margin,) * 3
+    for overlap in ((0, 0, 0), (2, 2, 2)):
+        found = predict(cropping(margin), image, patch_size=size, output_size=(output,) * 3, overlap=overlap)["image"]
+        np.testing.assert_allclose(found[0], image[4:-4, 4:-4, 4:-4], atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("bump", ["zung", "wu"])
+@pytest.mark.parametrize("stride", [(2, 3, 3), (4, 5, 6)])
+def test_a_constant_stays_constant_on_faces_edges_and_corners(dtype, bump, stride):
+    """PytorchConnectomics commit a509fab1: tapered weights, half precision; values of 3.7 on the faces there."""
+    grid = Grid((13, 17, 19), (4, 6, 8), (4, 6, 8), stride)
+    profile = choose_profile("bump", bump, grid)
+    ones = torch.ones(1, 1, *grid.patch)
+    scan = Scan(grid, lambda x: {"a": ones}, {}, Blend(profile), channels={"a": 1}, dtype=dtype)
+    ((_, values),) = scan.run(lambda box: torch.zeros(1, *box.size))
+    terms = np.prod([-(-o // s) for o, s in zip(grid.output, stride, strict=True)])
+    rounding = max(1e-3, terms * torch.finfo(dtype).eps / 2)
+    np.testing.assert_allclose(values["a"].float().numpy(), 1, atol=rounding)
+
+
+KERNELS = {"kernel_size_down": [[(1, 3, 3)]] * 2, "kernel_size_up": [[(1, 3, 3)]]}
+SPECS = {"in_spec": {"input": (1, 1, 32, 32)}, "out_spec": {"affinity": (3, 1, 32, 32)}}
+
+
+def in_a_tile(net: torch.nn.Module, image: np.ndarray, side: int, context: int) -> np.ndarray:
+    """The middle of an image (1, 48, 48), predicted in a tile of this side."""
+    rim = (48 - side) // 2
+    tile = image[:, rim : 48 - rim, rim : 48 - rim]
+    output = (1, side - context, side - context)
+    found = predict(net, tile, patch_size=tile.shape, output_size=output)["affinity"]
+    return found[:, 0, output[1] // 2, output[2] // 2]
+
+
+@pytest.fixture
+def bright_rim() -> np.ndarray:
+    """Grey noise with a bright object that only the larger tile sees."""
+    image = (0.3 * np.random.default_rng(0).random((1, 48, 48))).astype(np.float32)
+    image[:, :7, 10:40] = 1
+    return image
+
+
+def test_a_bright_object_in_the_rim_of_a_larger_tile_changes_nothing(bright_rim, capsys):
+    """constantinpape/torch-em #247."""
+    torch.manual_seed(0)
+    flags = {"downsample_factors": [(1, 2, 2)], **KERNELS, "num_fmaps": 4, "fmap_inc_factor": 2}
+    net = cnnectome_unet.create_model(**SPECS, **flags, batch_norm=True)
+    with torch.no_grad():
+        net.train()(torch.rand(2, 1, 1, 32, 32))  # statistics that are not the default
+    small, large = (in_a_tile(net, bright_rim, side, 8) for side in (32, 48))
+    np.testing.assert_allclose(small, large, atol=1e-5)
+    assert "warning" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("norm", "layer"), [("instance", "InstanceNorm3d"), ("group", "GroupNorm")])
+def test_statistics_of_the_tile_are_warned_of(bright_rim, capsys, norm, layer):
+    torch.manual_seed(0)
+    net = rsunet_act.create_model(**SPECS, width=[16, 16], norm=norm, group=4 if norm == "group" else 0)
+    small, large = (in_a_tile(net, bright_rim, side, 0) for side in (32, 48))
+    assert np.abs(small - large).max() > 1e-3
+    assert f"warning: model: {layer} by the statistics of each patch" in capsys.readouterr().err
