@@ -3,8 +3,8 @@
 A `Drawn` stands where an array would. It knows what a scan found (`deepem.data.scan`), so that labels are checked and
 typed as if they were in memory; a patch of it is read, converted, and kept in a cache (`deepem.data.cache`)::
 
-    Lazy (file) --scan, once--> Facts --checks--> Storing (type, conversion)
-    patch       --chunks that the cache lacks--> converted --> cache --> patch (C, z, y, x)
+    Lazy (file), scanned once: Facts, by which it is checked: Storing (type, conversion)
+    patch: chunks that the cache lacks are read and converted: cache: patch (C, z, y, x)
 """
 
 from __future__ import annotations

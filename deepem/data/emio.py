@@ -49,7 +49,7 @@ def load_files(
         labels: The labels that are wanted: of the others and their masks nothing is read.
         optional: Keys whose file may be absent: the volume then comes without. Every other one must be there.
         remedy: What a user who lacks files is told to do.
-        lazy: Leave the arrays on disk, to be read box by box (`deepem.io.lazy.Lazy`), what ``--lazy`` asks for.
+        lazy: Leave the arrays on disk, to be read box by box (`deepem.io.lazy.Lazy`), for volumes larger than memory.
 
     Raises:
         InputError: files that must be there are not; all of them are named.

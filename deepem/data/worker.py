@@ -26,7 +26,8 @@ import numpy as np
 
 from deepem.data.arrays_given import SAMPLER, require_sample
 from deepem.data.orders import Ahead, Order, Orders
-from deepem.data.volume import Array, Shared, map_file, memory_file
+from deepem.data.slots import IN_USE, Slots
+from deepem.data.volume import Array, Shared
 from deepem.utils.allocator import keep_memory
 from deepem.utils.errors import InputError, unreadable
 
@@ -216,39 +217,6 @@ class Failed:
     trace: str
 
 
-IN_USE = -1
-"""The byte of a slot that is 1 from when its batch is made until the loader's process no longer has any of it."""
-
-
-class _Slots:
-    """Shared memory that batches are written into, and again when the loader's process is done with it.
-
-    Made when it is needed, so that nobody has to know the size of a batch, and there is always room.
-    """
-
-    def __init__(self) -> None:
-        self.memory: list[Array] = []
-        self.files: dict[int, Any] = {}
-        self.recent: list[int] = []
-
-    @property
-    def last(self) -> int:
-        """The slot that was taken last."""
-        return self.recent[-1]
-
-    def take(self, size: int) -> Array:
-        """A slot of at least so many bytes that is not in use; of those the last one, which is in the caches."""
-        free = (slot for slot in reversed(self.recent) if not self.memory[slot][IN_USE])
-        slot = next((slot for slot in free if len(self.memory[slot]) > size), len(self.memory))
-        if slot < len(self.memory):
-            self.recent.remove(slot)
-        else:
-            self.files[slot] = memory_file(size + 1)
-            self.memory.append(map_file(self.files[slot].fileno(), (size + 1,), np.uint8))
-        self.recent.append(slot)
-        return self.memory[slot]
-
-
 def work(stream: Stream, loader: Connection, beats: Shared, rank: int) -> None:
     """Make the batches that the loader asks for until it stops asking or is gone.
 
@@ -258,7 +226,7 @@ def work(stream: Stream, loader: Connection, beats: Shared, rank: int) -> None:
     parent = os.getppid()
     beat = beats.array[rank]
     beat[0] += 1
-    slots = _Slots()
+    slots = Slots()
     orders = Orders(loader, parent)
     ahead = Ahead(stream.fetch) if getattr(stream.sampler, "fetch", None) is not None else None
     told: dict[str, Part] | None = None
@@ -277,7 +245,7 @@ def work(stream: Stream, loader: Connection, beats: Shared, rank: int) -> None:
                 reduction.send_handle(loader, file.fileno(), parent)
 
 
-def _make(stream: Stream, order: Order, slots: _Slots, beat: Array) -> Done | Failed:
+def _make(stream: Stream, order: Order, slots: Slots, beat: Array) -> Done | Failed:
     def started(index: int) -> None:
         beat[:] = beat[0] + 1, index
 
