@@ -202,7 +202,7 @@ def memory(args: argparse.Namespace) -> list[dict[str, Any]]:
 def main() -> None:
     """Run what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="*", choices=("compare", "memory", []), default=["compare"])
+    parser.add_argument("what", nargs="*", metavar="compare|memory", default=["compare"])
     parser.add_argument("--size", type=int, nargs=3, default=(64, 768, 768))
     parser.add_argument("--samples", type=int, default=60)
     parser.add_argument("--rounds", type=int, default=3)
