@@ -26,6 +26,7 @@ VERBS = {
     "forward": Verb("deepem.test.forward", "predict volumes with a trained network"),
     "segment": Verb("deepem.tools.segment", "turn predictions into segments, volumes of any size"),
     "evaluate": Verb("deepem.tools.evaluate", "score predictions against the truth"),
+    "check": Verb("deepem.tools.check", "look at the volumes of a run, and say what is wrong with them"),
     "preview": Verb("deepem.tools.preview", "draw the samples that the network will see"),
     "run": Verb("deepem.tools.pipeline", "train, predict, segment and evaluate as one file says"),
     "suggest": Verb("deepem.tools.suggest", "choose what to annotate next"),

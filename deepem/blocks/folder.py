@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deepem.io.addresses import refuse_unknown_protocol, to_be_made
-from deepem.io.faults import unwritable
+from deepem.io.addresses import allow_keys_without_token, refuse_unknown_protocol, to_be_made
+from deepem.io.faults import store_fault, unwritable
 from deepem.utils.errors import InputError
 
 
@@ -27,6 +27,7 @@ class Folder:
     def _files(self) -> Any:
         from cloudfiles import CloudFiles
 
+        allow_keys_without_token()
         return CloudFiles(self.url, progress=False)
 
     def put(self, name: str, value: bytes | Mapping[str, Any]) -> None:
@@ -43,23 +44,39 @@ class Folder:
 
     def get(self, name: str) -> bytes | None:
         """The bytes of a file, or None if it is not there."""
-        held: bytes | None = self._files().get(name)
-        return held
+        with self._reading():
+            held: bytes | None = self._files().get(name)
+            return held
 
     def json(self, name: str) -> Any:
         """The value of a JSON file, or None if it is not there or not whole."""
-        try:
-            return self._files().get_json(name)
-        except ValueError:
-            return None
+        with self._reading():
+            try:
+                return self._files().get_json(name)
+            except ValueError:
+                return None
 
     def names(self, prefix: str) -> list[str]:
         """The files whose names begin with a prefix."""
-        return list(self._files().list(prefix))
+        with self._reading():
+            return list(self._files().list(prefix))
 
     def delete(self, names: Iterable[str]) -> None:
         """Take files away; those that are not there are none the less gone."""
-        self._files().delete(list(names))
+        with self._reading():
+            self._files().delete(list(names))
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """A store that cannot be used is bad input; anything else is as it was."""
+        try:
+            yield
+        except InputError:
+            raise
+        except Exception as error:
+            if (told := store_fault(self.path, error)) is not None:
+                raise told from error
+            raise
 
     def refuse_unless_new(self, name: str) -> None:
         """Refuse a folder that holds a file of that name or cannot take one. The folder is left as it was.

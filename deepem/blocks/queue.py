@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from deepem.io.faults import unwritable
+from deepem.io.faults import store_fault, unwritable
 from deepem.utils.errors import InputError, reason
 
 AT_ONCE = 1000
@@ -47,6 +47,8 @@ def open_queue(queue: str, does: Callable[..., object], make: bool = False) -> A
     try:
         return TaskQueue(queue, progress=False)
     except Exception as error:  # each protocol raises errors of its own
+        if (told := store_fault("queue", error)) is not None:
+            raise told from error
         raise InputError("queue", f"{queue}, which cannot be opened ({reason(error)})", wants) from error
 
 
@@ -84,7 +86,9 @@ def put(queue: str, does: Callable[[str, int], object], folder: str, numbers: It
     while some := [partial(does, folder, number) for number in itertools.islice(numbers, AT_ONCE)]:
         try:
             tasks.insert(some)
-        except OSError as error:
-            raise unwritable(queue, error) from error
+        except Exception as error:
+            if isinstance(error, OSError) or store_fault(queue, error) is not None:
+                raise unwritable(queue, error) from error
+            raise
         count += len(some)
     return count

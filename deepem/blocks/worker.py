@@ -16,7 +16,7 @@ from typing import Any
 from deepem.blocks import queue as queues
 from deepem.blocks.plan import Plan
 from deepem.blocks.programs import Tasks, program
-from deepem.io.faults import unwritable
+from deepem.io.faults import store_fault, unwritable
 from deepem.utils.errors import InputError
 
 TRIES = 3
@@ -123,13 +123,17 @@ def work(queue: str, lease_s: int, stay: bool = False) -> int:
             if isinstance(error, FileNotFoundError):  # another worker was quicker
                 continue
             raise unwritable(queue, error) from error
+        except Exception as error:
+            raise (store_fault(queue, error) or error) from error
         task.execute()
         taken += 1
         queues.require(queue)
         try:
             tasks.delete(task)
-        except OSError as error:
-            raise unwritable(queue, error) from error
+        except Exception as error:
+            if isinstance(error, OSError) or store_fault(queue, error) is not None:
+                raise unwritable(queue, error) from error
+            raise
         tell(f"{tasks.enqueued} tasks left in the queue")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from deepem.build.volumes import Ref, leaves
-from deepem.data.labels import four
+from deepem.data.drawn import Drawn, seen
 from deepem.utils.errors import InputError
 from deepem.utils.intensity import Intensity, Percentiles, slabs
 
@@ -79,19 +80,20 @@ def _with(
 
 
 def _image(volume: Mapping[str, Any]) -> Any:
-    return four("img", volume["img"])
+    return seen("img", volume["img"])
 
 
 def _blocks(images: Sequence[Any]) -> tuple[Any, int]:
     voxels = sum(int(np.prod(image.shape[1:])) for image in images)
-    return (block for image in images for block in slabs(image)), voxels
+    parts = (image.blocks() if isinstance(image, Drawn) else slabs(image) for image in images)
+    return itertools.chain.from_iterable(parts), voxels
 
 
 def suggestion(image: Any) -> str:
     """What to add for an image that is neither bytes nor floats in [0, 1]."""
     given = "--intensity LOW,HIGH or --intensity percentile"
     try:
-        found = SUGGESTED.of("img", *_blocks([four("img", image)]))
+        found = SUGGESTED.of("img", *_blocks([seen("img", image)]))
     except InputError:
         return given
     ranges = " ".join(f"{low:g},{high:g}" for low, high in found.ranges)

@@ -14,6 +14,7 @@ from deepem.build.intensity import GreyValues, with_ranges
 from deepem.build.network import PatchSizes, specs
 from deepem.cli.plugins import PlugIn
 from deepem.cli.training import TrainOptions
+from deepem.data import cache
 from deepem.data.items import ItemSampler
 from deepem.protocols import Modifier, Sampler
 from deepem.tasks import Task
@@ -60,7 +61,7 @@ def create_samplers(options: TrainOptions, chosen: Sequence[Task], sizes: PatchS
         if data.intensity != ["none"]:
             raise InputError("--intensity", " ".join(map(str, data.intensity)), "none: items are bytes, or in [0, 1]")
         return _of_items(options, chosen, sizes, sets, train, val)
-    loaded = volumes.load([*train, *val], Path(data.data_dir), chosen)
+    loaded = volumes.load([*train, *val], Path(data.data_dir), chosen, lazy=data.lazy)
     volumes.require_labels(train, loaded, chosen)
     kept = volumes.without_overlap(train, val, loaded, explicit=bool(data.val_ids))
     if not kept:
@@ -73,6 +74,7 @@ def create_samplers(options: TrainOptions, chosen: Sequence[Task], sizes: PatchS
         phase: volumes.prepared(refs, loaded, labels, phase, chosen)
         for phase, refs in (("train", train), ("val", kept))
     }
+    cache.share(arrays["train"], arrays["val"], data.cache_mb << 20, options.speed.num_workers)
     channels = _channels({**arrays["train"], **arrays["val"]})
     _require_factor({**arrays["train"], **arrays["val"]}, sizes.factor, options.data.modifier)
     spec = specs(chosen, channels, sizes)

@@ -203,8 +203,8 @@ def _means(word: str, ref: Ref) -> bool:
     return word == id or (word.endswith(f"/{id}") and ref.dataset.is_called(word.removesuffix(f"/{id}")))
 
 
-def load(refs: Sequence[Ref], data_dir: Path, chosen: Sequence[tasks.Task]) -> dict[str, Arrays]:
-    """Arrays by id as written, each volume read once.
+def load(refs: Sequence[Ref], data_dir: Path, chosen: Sequence[tasks.Task], *, lazy: bool = False) -> dict[str, Arrays]:
+    """Arrays by id as written, each volume read once, or, `lazy`, left on disk by the modules that can.
 
     Raises:
         InputError: a file that a module cannot read, or an id that it does not give.
@@ -217,9 +217,12 @@ def load(refs: Sequence[Ref], data_dir: Path, chosen: Sequence[tasks.Task]) -> d
             one.module.load_data,
             class_keys=tuple(task.flag for task in chosen),
             labels=tasks.labels(chosen),
+            **({"lazy": True} if lazy else {}),
             tasks=tuple(chosen),
             **one.plug_in.flags,
         )
+        if lazy and "lazy" not in keywords:
+            warn(f"--lazy: the load_data of {one.word} has no parameter lazy; its volumes are read into memory")
         with one.plug_in.calling():
             volumes = _by_id(one.word, one.module.load_data(data_dir, list(mine), **keywords), list(mine))
         loaded |= {ref.word: volumes[id] for id, ref in mine.items()}

@@ -22,7 +22,7 @@ from deepem.cli.words import ALLOWED
 from deepem.utils.errors import InputError
 
 FILLED_IN = frozenset(
-    {"class_keys", "labels", "in_spec", "out_spec", "cropsz", "tasks", "create_backbone", "in_channels"}
+    {"class_keys", "labels", "lazy", "in_spec", "out_spec", "cropsz", "tasks", "create_backbone", "in_channels"}
 )
 """Keyword parameters that the machinery supplies, so they are no flags."""
 

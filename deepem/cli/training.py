@@ -60,6 +60,11 @@ class DataOptions(Group):
     val_prob: list[float] | None = flag(
         None, "sampling weight of each of --val_ids", read=words.positive, metavar="P", many="+", resume=FREE
     )
+    lazy: bool = flag(False, "read volumes from disk as samples are drawn, for those larger than memory", resume=FREE)
+    cache_mb: int = flag(
+        1024, "memory for chunks of volumes that are read from disk, of all workers together",
+        read=words.natural, metavar="MB", resume=FREE,
+    )  # fmt: skip
     sampler: str = flag("basic", "sampler module", metavar="MODULE")
     augment: str | None = flag(None, "augmentation recipe", metavar="MODULE")
     intensity: list[Any] = flag(

@@ -102,9 +102,11 @@ def remedy(name: str) -> str:
     return f"that folder filled by 'deepem prepare {name}', or the names that its files have, as the flag files"
 
 
-def load(name: str, data_dir: Any, data_ids: Any, labels: Any, files: Mapping[str, str] | None) -> dict[str, Any]:
+def load(
+    name: str, data_dir: Any, data_ids: Any, labels: Any, files: Mapping[str, str] | None, lazy: bool = False
+) -> dict[str, Any]:
     """The volumes of a challenge; masks may be absent."""
     from deepem.data.emio import load_files
 
     table = named(CHALLENGES[name].table(name), files)
-    return load_files(table, data_dir, data_ids, labels, optional=MASKS, remedy=remedy(name))
+    return load_files(table, data_dir, data_ids, labels, optional=MASKS, remedy=remedy(name), lazy=lazy)

@@ -2,7 +2,8 @@
 
 The suffix or protocol of a path names the format. A path may name a dataset inside an HDF5 or zarr file after a
 colon: ``sample_B.hdf:volumes/raw``. Arrays are returned as stored, (Z, Y, X) or (C, Z, Y, X); nothing is transposed.
-The formats themselves are in `deepem.io`.
+`lazily` opens a volume in place of reading it; a dataset module may hand out what it gives for a volume larger than
+memory. The formats themselves are in `deepem.io`.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from deepem.data.table import ALWAYS, folder_of, load_row, present
 from deepem.io.files import imread, imsave
 from deepem.io.format import MAIN
 from deepem.io.formats import FORMATS, split_path
+from deepem.io.lazy import Lazy, lazily
 from deepem.utils.errors import InputError
 
-__all__ = ["ALWAYS", "MAIN", "SUFFIXES", "imread", "imsave", "load_files", "split_path"]
+__all__ = ["ALWAYS", "MAIN", "SUFFIXES", "Lazy", "imread", "imsave", "lazily", "load_files", "split_path"]
 
 SUFFIXES = {row.name.lower(): row.suffixes for row in FORMATS if row.suffixes}
 
@@ -30,6 +32,7 @@ def load_files(
     *,
     optional: Iterable[str] = (),
     remedy: str = "",
+    lazy: bool = False,
 ) -> dict[str, dict[str, Any]]:
     """Volumes by id, read as a table of files says: what the `load_data` of most dataset modules comes to.
 
@@ -46,6 +49,7 @@ def load_files(
         labels: The labels that are wanted: of the others and their masks nothing is read.
         optional: Keys whose file may be absent: the volume then comes without. Every other one must be there.
         remedy: What a user who lacks files is told to do.
+        lazy: Leave the arrays on disk, to be read box by box (`deepem.io.lazy.Lazy`), for volumes larger than memory.
 
     Raises:
         InputError: files that must be there are not; all of them are named.
@@ -55,11 +59,11 @@ def load_files(
     for id in table if data_ids is None else data_ids:
         members = table[id].get("members")
         if members is None:
-            volumes[id] = load_row(table[id], data_dir, labels, optional, remedy, imread)
+            volumes[id] = load_row(table[id], data_dir, labels, optional, remedy, lazily if lazy else imread)
             continue
         there = present(members, data_dir)
         if not there:
             folders = [folder_of(row, "") for row in members.values()]
             raise InputError(data_dir, f"none of the folders {folders[0]} to {folders[-1]}", remedy or "one of them")
-        volumes[id] = load_files(there, data_dir, None, labels, optional=optional, remedy=remedy)
+        volumes[id] = load_files(there, data_dir, None, labels, optional=optional, remedy=remedy, lazy=lazy)
     return volumes

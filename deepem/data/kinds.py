@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from deepem.data import target
 from deepem.data.borders import dilated, eroded
+from deepem.data.drawn import Drawn
 from deepem.data.labels import as_classes, as_ids, as_ids_by_class
 from deepem.data.transform.label import components
 from deepem.tasks import Task
@@ -72,7 +73,7 @@ class Making:
         return self.label == self.task.fallback
 
 
-Check = Callable[[str, Making, Array, Array | None], None]
+Check = Callable[[str, Making, Array | Drawn, Array | Drawn | None], None]
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class Kind:
 
     ids: bool
     by_class: bool
-    store: Callable[[str, Any], Array]
+    store: Callable[[str, Any], Array | Drawn]
     channels: Callable[[int], int]
     check: Check
     make: Callable[[Array, Making, Array | None], Array]
@@ -100,14 +101,14 @@ def _ids_by_class(label: Array, how: Making, out: Array | None) -> Array:
     return target.ids(label, how.dtype, out)
 
 
-def _check_ids_by_class(where: str, how: Making, label: Array, mask: Array | None) -> None:
+def _check_ids_by_class(where: str, how: Making, label: Array | Drawn, mask: Array | Drawn | None) -> None:
     if len(label) != how.channels:
         raise InputError(
             f"{where} {how.task.source}", f"{len(label)} volumes of ids", f"{how.channels}, one for each class"
         )
 
 
-def _anything(where: str, how: Making, label: Array, mask: Array | None) -> None:
+def _anything(where: str, how: Making, label: Array | Drawn, mask: Array | Drawn | None) -> None:
     """Ids that could be stored can be trained on."""
 
 
@@ -123,7 +124,7 @@ def _binary(label: Array, how: Making, out: Array | None) -> Array:
     return target.ids(dilated(made, widened), how.dtype, out) if widened else made
 
 
-def _check_binary(where: str, how: Making, label: Array, mask: Array | None) -> None:
+def _check_binary(where: str, how: Making, label: Array | Drawn, mask: Array | Drawn | None) -> None:
     target.check_channels(where, how.task, how.channels, label)
     if label.dtype == np.float32 and label.shape[0] != how.channels:
         raise InputError(f"{where} {how.task.source}", "one soft volume", f"{how.channels}, one per channel")
@@ -135,7 +136,7 @@ def _semantic(label: Array, how: Making, out: Array | None) -> Array:
     return target.ids(label, how.dtype, out)
 
 
-def _check_semantic(where: str, how: Making, label: Array, mask: Array | None) -> None:
+def _check_semantic(where: str, how: Making, label: Array | Drawn, mask: Array | Drawn | None) -> None:
     target.check_channels(where, how.task, 1, label)
     if how.task.channels:  # else the row was not told of how many classes there are
         target.check_classes(where, how.task, how.task.channels - 1, label, mask)
@@ -162,7 +163,7 @@ def id_labels(rows: Iterable[Task]) -> frozenset[str]:
     return frozenset(own | {row.fallback for row in rows if row.fallback is not None})
 
 
-def storage(label: str, rows: Iterable[Task]) -> Callable[[str, Any], Array]:
+def storage(label: str, rows: Iterable[Task]) -> Callable[[str, Any], Array | Drawn]:
     """How a label of the rows is stored: as ids if any of them needs ids, else as its first row's kind says.
 
     Ids may have a channel for each class where a row has several classes; other rows take the ids of all channels.
@@ -177,7 +178,7 @@ def storage(label: str, rows: Iterable[Task]) -> Callable[[str, Any], Array]:
     return next((kind.store for kind in [*wanting_ids, *users]), as_classes)
 
 
-def making(row: Task, label: str, channels: int, dtype: Any, array: Array, change: Change) -> Making:
+def making(row: Task, label: str, channels: int, dtype: Any, array: Array | Drawn, change: Change) -> Making:
     """How the target of a row is made from a stored label, whose instances are looked at once, for all patches."""
     derived = label == row.fallback
     partly = derived and bool(array.min() < 0)

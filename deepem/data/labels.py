@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deepem.data.drawn import TOP_CLASS, Array, Drawn, Storing, known_of, seen, stored
+from deepem.data.facts import Known
 from deepem.utils.errors import InputError, warn
-
-Array = NDArray[Any]
-
-TOP_CLASS = 255
-"""Classes above this one are stored as this one, in one byte: no output has that many channels."""
 
 UNKNOWN = -1
 """The id of voxels of which nothing is known."""
@@ -22,24 +17,7 @@ TOPS = (2**64 - 1, 2**32 - 1, 2**16 - 1)
 """The greatest values of unsigned types. Many files mark voxels without a label by them."""
 
 
-def four(where: str, given: Any) -> Array:
-    """An array as (C, Z, Y, X).
-
-    Raises:
-        InputError: it has other axes, or no voxel.
-    """
-    try:
-        array: Array = np.asarray(given)
-    except (ValueError, TypeError) as error:
-        raise InputError(where, f"a ragged {type(given).__name__}", "an array (Z, Y, X) or (C, Z, Y, X)") from error
-    if array.dtype.kind == "O":
-        raise InputError(where, f"an array of objects, {array.shape}", "an array of numbers (Z, Y, X) or (C, Z, Y, X)")
-    if array.ndim not in (3, 4) or array.size == 0:
-        raise InputError(where, f"shape {array.shape}", "(Z, Y, X) or (C, Z, Y, X), not empty")
-    return array if array.ndim == 4 else array[None]
-
-
-def as_ids(where: str, given: Any) -> Array:
+def as_ids(where: str, given: Any) -> Array | Drawn:
     """Instance ids, (1, Z, Y, X) int32, or int64 where they do not fit. Ids that are 0 throughout are warned about.
 
     -1 stands for what is not known; see `known`.
@@ -47,53 +25,60 @@ def as_ids(where: str, given: Any) -> Array:
     Raises:
         InputError: no ids, or the greatest value of a type of 32 bits or more, which stands for no label.
     """
-    array = four(where, given)
+    array = seen(where, given)
     if array.shape[0] != 1:
         raise InputError(where, f"{array.shape[0]} channels", "one channel of instance ids")
     return as_ids_by_class(where, array)
 
 
-def as_ids_by_class(where: str, given: Any) -> Array:
+def as_ids_by_class(where: str, given: Any) -> Array | Drawn:
     """Instance ids, a channel for each class of objects, (C, Z, Y, X) int32 or int64; see `as_ids`.
 
     Raises:
         InputError: as `as_ids`, but for the number of channels.
     """
-    array = four(where, given)
+    array = seen(where, given)
     wants = "instance ids: whole numbers from 0 (background), or -1 where nothing is known"
     if array.dtype.kind not in "iu":
         raise InputError(where, f"{array.dtype} labels", wants)
-    low, high = int(array.min()), int(array.max())
+    looked_at = known_of(array)
+    low, high = int(looked_at.low), int(looked_at.high)
     if low < UNKNOWN:
         raise InputError(where, f"the negative label {low}", wants)
     if high in TOPS[:2]:
         raise _top_value(where, high)
     if high > np.iinfo(np.int64).max:
         raise InputError(where, f"the label {high}", "ids below 2**63")
-    if array.dtype == np.uint16 and _lone_top(array, high):
+    if array.dtype == np.uint16 and _lone_top(looked_at):
         warn(f"{where}: the id {high} is the greatest of uint16; if it marks voxels without a label, make them 0")
     if low == UNKNOWN:
         warn(f"{where}: voxels of id {UNKNOWN} are masked out: nothing is known of them")
     if high <= 0:
         warn(f"{where}: no instance, the label is 0 throughout; every voxel counts as background")
-    return np.ascontiguousarray(array, dtype=np.int32 if high <= np.iinfo(np.int32).max else np.int64)
+    return stored(array, Storing("cast", np.dtype(np.int32 if high <= np.iinfo(np.int32).max else np.int64)))
 
 
-def known(ids: Array, mask: Array | None) -> Array | None:
+def known(ids: Array | Drawn, mask: Array | Drawn | None) -> Array | Drawn | None:
     """The mask of instance ids of which some are not known, (1, Z, Y, X): a mask less those voxels, or None if all are.
 
     Args:
-        ids: From `as_ids`.
-        mask: Where they hold; None for everywhere.
+        ids: As stored.
+        mask: Their mask, if there is one.
     """
-    if int(ids.min()) > UNKNOWN:
+    if ids.min() >= 0:
         return None
+    if isinstance(ids, Drawn):
+        counts = Drawn(ids.lazy, Storing("known", np.dtype(np.uint8)))
+        return counts if mask is None else counts * mask
+    if isinstance(mask, Drawn):
+        there: Array = (ids != UNKNOWN).astype(np.uint8)
+        return mask * there
     whole: Array = np.ones((), np.uint8) if mask is None else mask
     less: Array = np.where((ids == UNKNOWN).any(0, keepdims=True), whole.dtype.type(0), whole)
     return less
 
 
-def as_soft(where: str, given: Any) -> Array:
+def as_soft(where: str, given: Any) -> Array | Drawn:
     """A target between 0 and 1, such as another network's probabilities, (C, Z, Y, X) float32.
 
     Bytes above 1 are probabilities times 255.
@@ -101,19 +86,19 @@ def as_soft(where: str, given: Any) -> Array:
     Raises:
         InputError: values outside 0 to 1.
     """
-    array = four(where, given)
+    array = seen(where, given)
     if array.dtype.kind not in "biuf":
         raise InputError(where, f"{array.dtype} values", "numbers from 0 to 1")
-    low, high = float(array.min()), float(array.max())
+    looked_at = known_of(array)
+    low, high = float(looked_at.low), float(looked_at.high)
     if array.dtype == np.uint8 and high > 1:
-        shares: Array = np.divide(array, np.float32(TOP_CLASS), dtype=np.float32)
-        return shares
+        return stored(array, Storing("share", np.dtype(np.float32)))
     if not (low >= 0 and high <= 1):
         raise InputError(where, f"a soft target from {low:g} to {high:g}", "numbers from 0 to 1")
-    return np.ascontiguousarray(array, dtype=np.float32)
+    return stored(array, Storing("cast", np.dtype(np.float32)))
 
 
-def as_classes(where: str, given: Any) -> Array:
+def as_classes(where: str, given: Any) -> Array | Drawn:
     """Classes, (C, Z, Y, X) uint8.
 
     255 in a byte volume of two values is how many programs save a yes. Beside other values it may mark voxels without
@@ -122,28 +107,29 @@ def as_classes(where: str, given: Any) -> Array:
     Raises:
         InputError: no classes, or the greatest value of a type of 16 bits or more, which stands for no label.
     """
-    array = four(where, given)
+    array = seen(where, given)
     wants = "class labels: whole numbers from 0 (background)"
     if array.dtype.kind not in "biuf":
         raise InputError(where, f"{array.dtype} labels", wants)
-    low, high = array.min(), array.max()
+    looked_at = known_of(array)
+    low, high = looked_at.low, looked_at.high
     if not low >= 0:  # NaN is not
         raise InputError(where, f"the label {low:g}", wants)
     if array.dtype.kind == "f":
         if not np.isfinite(high):
             raise InputError(where, f"the label {high:g}", wants)
-        if not all(bool((part == np.trunc(part)).all()) for part in _sections(array)):
+        if not looked_at.whole:
             raise InputError(where, f"fractions ({array.dtype})", wants)
     if int(high) in _tops_of(array.dtype):
         raise _top_value(where, int(high))
     if array.dtype.itemsize == 1:
-        if _lone_top(array, int(high)):
+        if _lone_top(looked_at):
             warn(f"{where}: 255 beside other classes is a class too; voxels without a label are for a mask")
-        return np.ascontiguousarray(array).view(np.uint8)
-    return _by_section(array, lambda part: np.minimum(part, TOP_CLASS).astype(np.uint8), np.uint8)
+        return stored(array, Storing("bytes", np.dtype(np.uint8)))
+    return stored(array, Storing("clip", np.dtype(np.uint8)))
 
 
-def as_mask(where: str, given: Any) -> Array:
+def as_mask(where: str, given: Any) -> Array | Drawn:
     """A mask (1, Z, Y, X): uint8 if it holds only 0 and 1, else float32 weights.
 
     A mask of 0 and 255 (or 65535), as image programs write it, is read as 0 and 1, with one line that says so.
@@ -151,23 +137,24 @@ def as_mask(where: str, given: Any) -> Array:
     Raises:
         InputError: several channels, or values that are no weights.
     """
-    array = four(where, given)
+    array = seen(where, given)
     if array.shape[0] != 1:
         raise InputError(where, f"{array.shape[0]} channels", "one channel")
     if array.dtype.kind not in "biuf":
         raise InputError(where, f"a mask of {array.dtype}", "numbers")
-    low, high = array.min(), array.max()
+    looked_at = known_of(array)
+    low, high = looked_at.low, looked_at.high
     if not (low >= 0 and np.isfinite(high)):
         raise InputError(where, f"mask values from {low:g} to {high:g}", "finite weights of 0 or more")
     if array.dtype.kind == "b":
-        return np.ascontiguousarray(array).view(np.uint8)
-    if int(high) in (TOP_CLASS, *TOPS) and _two_valued(array, high):
+        return stored(array, Storing("bytes", np.dtype(np.uint8)))
+    if int(high) in (TOP_CLASS, *TOPS) and looked_at.two_valued:
         warn(f"{where}: a mask of 0 and {int(high)} is read as one of 0 and 1")
-        return _by_section(array, lambda part: part > 0, np.uint8)
+        return stored(array, Storing("positive", np.dtype(np.uint8)))
     if array.dtype.kind != "f" and high > 1:
         warn(f"{where}: a mask of whole numbers up to {int(high)} multiplies the loss by them")
-    whole = high <= 1 and (array.dtype.kind != "f" or _two_valued(array, 1))
-    return np.ascontiguousarray(array, dtype=np.uint8 if whole else np.float32)
+    whole = high <= 1 and (array.dtype.kind != "f" or looked_at.whole)
+    return stored(array, Storing("cast", np.dtype(np.uint8 if whole else np.float32)))
 
 
 def _top_value(where: str, value: int) -> InputError:
@@ -182,28 +169,8 @@ def _tops_of(dtype: np.dtype[Any]) -> tuple[int, ...]:
     return TOPS if dtype == np.uint16 else TOPS[:2]
 
 
-def _lone_top(array: Array, high: int) -> bool:
+def _lone_top(known: Known) -> bool:
     """Whether the greatest value of an unsigned type stands far from the others, of which there are several."""
-    if array.dtype.kind != "u" or high != np.iinfo(array.dtype).max:
+    if known.dtype.kind != "u" or int(known.high) != np.iinfo(known.dtype).max:
         return False
-    between = nothing_else = True
-    for part in _sections(array):
-        between = between and not bool((part == high - 1).any())
-        nothing_else = nothing_else and bool(((part == 0) | (part == high)).all())
-    return between and not nothing_else
-
-
-def _two_valued(array: Array, high: Any) -> bool:
-    return all(bool(((part == 0) | (part == high)).all()) for part in _sections(array))
-
-
-def _sections(array: Array) -> Iterable[Array]:
-    """The (Y, X) sections one by one: temporaries of a check stay small."""
-    return (section for channel in array for section in channel)
-
-
-def _by_section(array: Array, make: Callable[[Array], Array], dtype: Any) -> Array:
-    out = np.empty(array.shape, dtype)
-    for source, target in zip(_sections(array), _sections(out), strict=True):
-        target[...] = make(source)
-    return out
+    return not known.near_top and not known.two_valued

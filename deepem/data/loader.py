@@ -35,8 +35,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from deepem.data.orders import POLL_S, Order
+from deepem.data.slots import IN_USE
 from deepem.data.volume import Array, Shared, map_file
-from deepem.data.worker import IN_USE, POLL_S, Done, Failed, Order, Part, Stream, generator, make, view, work
+from deepem.data.worker import Done, Failed, Part, Stream, generator, make, view, work
 from deepem.utils.errors import InputError
 
 __all__ = ["GivenUpError", "WorkerError", "batches", "generator"]

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deepem.data.drawn import Array, Drawn
+from deepem.data.locations import Locations
+from deepem.data.shared import Shared
 from deepem.data.transform.base import Sample
-from deepem.data.volume import Array, Shared
 from deepem.utils.errors import InputError
 from deepem.utils.geometry import Box, Vec3, vec3
 
@@ -19,58 +20,6 @@ Sizes = Mapping[str, Sequence[int]]
 def sizes_of(spec: Sizes) -> dict[str, Vec3]:
     """Patch sizes (z, y, x) by key."""
     return {key: vec3(size[-3:]) for key, size in spec.items()}
-
-
-class Locations:
-    """The non-zero voxels of a mask, drawn uniformly from any box of it.
-
-    A dense mask is its own list: voxels of the box are tried, some at a time. Of a sparse one the flat indices are
-    kept, which take less memory than the mask. When a handful of tries all miss, the box is searched exactly, so a
-    draw ends, and fails only where the box holds no voxel.
-    """
-
-    TRIES = 32
-    SPARSE = 1 / 32
-
-    def __init__(self, mask: Shared) -> None:
-        array = mask.array[0]
-        self.count = sum(int(np.count_nonzero(section)) for section in array)
-        self.size = vec3(array.shape)
-        self._mask = mask
-        self._flat: Shared | None = None
-        if self.count < self.SPARSE * array.size:
-            dtype = np.int32 if array.size <= np.iinfo(np.int32).max else np.int64
-            self._flat = Shared(np.flatnonzero(array).astype(dtype))
-
-    def draw(self, box: Box, rng: np.random.Generator) -> Vec3 | None:
-        """One of the mask's voxels in the box, or None."""
-        if self.count == 0:
-            return None
-        if self._flat is None:
-            tried = rng.integers(box.begin, box.end, size=(self.TRIES, 3))
-            hits = np.flatnonzero(self._mask.array[0][tuple(tried.T)])
-        else:
-            tried = self._unravel(self._flat.array[rng.integers(self.count, size=self.TRIES)])
-            hits = np.flatnonzero(_inside(tried, box))
-        if len(hits):
-            return vec3(tried[hits[0]])
-        found = self._search(box)
-        return vec3(found[rng.integers(len(found))]) if len(found) else None
-
-    def _search(self, box: Box) -> NDArray[np.int64]:
-        """All voxels of the mask in the box, (N, 3)."""
-        if self._flat is None:
-            return np.argwhere(self._mask.array[0][box.slices()]) + box.begin
-        every = self._unravel(self._flat.array)
-        return every[_inside(every, box)]
-
-    def _unravel(self, flat: Array) -> NDArray[np.int64]:
-        return np.stack(np.unravel_index(flat, self.size), axis=-1)
-
-
-def _inside(points: Array, box: Box) -> NDArray[np.bool_]:
-    inside: NDArray[np.bool_] = np.all((points >= box.begin) & (points < box.end), axis=-1)
-    return inside
 
 
 class Dataset:
@@ -84,7 +33,7 @@ class Dataset:
     def __init__(self, spec: Sizes | None = None, tag: str = "") -> None:
         self.tag = tag
         self.spec: dict[str, Vec3] | None = None
-        self._arrays: dict[str, tuple[Shared, Vec3]] = {}
+        self._arrays: dict[str, tuple[Shared | Drawn, Vec3]] = {}
         self._factors: dict[str, Vec3] = {}
         self._locations: tuple[Locations, Vec3] | None = None
         self._changes: dict[str, Callable[[Array], Array]] = {}
@@ -97,7 +46,7 @@ class Dataset:
         self.spec = sizes_of(spec)
 
     def add_data(
-        self, key: str, data: Array | Shared, offset: Sequence[int] = (0, 0, 0), factor: Vec3 = (1, 1, 1)
+        self, key: str, data: Array | Shared | Drawn, offset: Sequence[int] = (0, 0, 0), factor: Vec3 = (1, 1, 1)
     ) -> None:
         """Add an array (Z, Y, X) or (C, Z, Y, X) whose first voxel is at `offset` (z, y, x).
 
@@ -107,7 +56,7 @@ class Dataset:
             offset: In voxels of its own.
             factor: Its voxels per voxel that positions count. Some array must have the factor 1.
         """
-        shared = data if isinstance(data, Shared) else Shared(_read_only(data))
+        shared = data if isinstance(data, Shared | Drawn) else Shared(_read_only(data))
         self._arrays[key] = shared, vec3(offset)
         if factor != (1, 1, 1):
             self._factors[key] = factor
@@ -115,7 +64,7 @@ class Dataset:
     def add_mask(
         self,
         key: str,
-        data: Array | Shared,
+        data: Array | Shared | Drawn,
         offset: Sequence[int] = (0, 0, 0),
         loc: bool = False,
         factor: Vec3 = (1, 1, 1),
@@ -138,16 +87,17 @@ class Dataset:
         """Whether there is such an array."""
         return key in self._arrays
 
-    def array(self, key: str) -> Array:
-        """A whole array (C, Z, Y, X), read-only."""
-        return self._arrays[key][0].array
+    def array(self, key: str) -> Array | Drawn:
+        """A whole array (C, Z, Y, X), read-only; what is read from disk as it is drawn has a shape and a type too."""
+        held = self._arrays[key][0]
+        return held if isinstance(held, Drawn) else held.array
 
     @property
     def num_samples(self) -> int:
         """Its weight among datasets without given ones: mask voxels if they are the locations, else its volume."""
         if self._locations is not None:
             return self._locations[0].count
-        return min(int(np.prod(shared.array.shape[-3:])) for shared, _ in self._arrays.values())
+        return min(int(np.prod(self.array(key).shape[-3:])) for key in self._arrays)
 
     def valid_range(self, spec: Sizes | None = None) -> Box | None:
         """The positions at which every patch lies in its array; None where there are none.
@@ -163,11 +113,11 @@ class Dataset:
         sizes = self.own_spec() if spec is None else sizes_of(spec)
         begin, end = [-np.inf] * 3, [np.inf] * 3
         for key, size in sizes.items():
-            shared, offset = self._arrays[key]
+            offset, shape = self._arrays[key][1], self.array(key).shape
             zero, factor = self.position(key, (0, 0, 0), sizes), self._factors.get(key, (1, 1, 1))
             for axis in range(3):
                 first = offset[axis] + size[axis] // 2 - zero[axis]
-                last = first + shared.array.shape[axis - 3] - size[axis]
+                last = first + shape[axis - 3] - size[axis]
                 begin[axis] = max(begin[axis], -(-first // factor[axis]))
                 end[axis] = min(end[axis], last // factor[axis] + 1)
         if any(e <= b for b, e in zip(begin, end, strict=True)):
@@ -215,17 +165,34 @@ class Dataset:
         return patch
 
     def view(self, key: str, pos: Sequence[int], dim: Sequence[int]) -> Array:
-        """The voxels of `get_patch`, read-only, where they lie in the volume unless they are changed."""
-        shared, offset = self._arrays[key]
-        box = Box.around((p - o for p, o in zip(pos, offset, strict=True)), dim)
-        if not Box((0, 0, 0), shared.array.shape[-3:]).contains(box):
-            raise IndexError(f"dataset {self.tag}: {key} {tuple(dim)} around {tuple(pos)} leaves the volume")
-        z, y, x = box.slices()
-        patch: Array = shared.array[:, z, y, x]
+        """The voxels of `get_patch`, read-only, where they lie in the volume or its cache unless they are changed."""
+        held, box = self._arrays[key][0], self._box(key, pos, dim)
+        if isinstance(held, Drawn):
+            patch = held.cut(box)
+        else:
+            z, y, x = box.slices()
+            patch = held.array[:, z, y, x]
         if key in self._changes:
             patch = self._changes[key](patch)
         patch.flags.writeable = False
         return patch
+
+    def fetch(self, key: str, pos: Sequence[int], dim: Sequence[int]) -> None:
+        """Read ahead what `view` will need."""
+        held = self._arrays[key][0]
+        if isinstance(held, Drawn):
+            held.fetch(self._box(key, pos, dim))
+
+    @property
+    def reads(self) -> bool:
+        """Whether any of its arrays is read as it is drawn from."""
+        return any(isinstance(held, Drawn) for held, _ in self._arrays.values())
+
+    def _box(self, key: str, pos: Sequence[int], dim: Sequence[int]) -> Box:
+        box = Box.around((p - o for p, o in zip(pos, self._arrays[key][1], strict=True)), dim)
+        if not Box((0, 0, 0), vec3(self.array(key).shape[-3:])).contains(box):
+            raise IndexError(f"dataset {self.tag}: {key} {tuple(dim)} around {tuple(pos)} leaves the volume")
+        return box
 
     def get_sample(self, pos: Sequence[int], spec: Sizes | None = None) -> Sample:
         """The patches of all keys around a position."""
@@ -246,7 +213,7 @@ class Dataset:
         for key, size in sizes.items():
             if key not in self._arrays:
                 raise InputError(where, f"no array {key}", f"one of {', '.join(sorted(self._arrays))}")
-            shape = self._arrays[key][0].array.shape[-3:]
+            shape = self.array(key).shape[-3:]
             if any(s > n for s, n in zip(size, shape, strict=True)):
                 raise InputError(where, f"a patch of {size}", f"one that fits its volume, {shape}")
         if self.random_location(sizes, np.random.default_rng(0)) is None:

@@ -150,6 +150,17 @@ class DataProvider(DataSuperset):
         sample = {key: dataset.view(key, dataset.position(key, pos, sizes), size) for key, size in sizes.items()}
         return dataset, sample if apply is None else applied(apply, sample, self._request(dataset))
 
+    @property
+    def reads(self) -> bool:
+        """Whether samples are read from disk as they are drawn."""
+        return any(leaf.reads for leaf in self.leaves())
+
+    def fetch(self, rng: np.random.Generator) -> None:
+        """Read ahead what `draw` will need for this generator."""
+        dataset, request, _, pos = self._draw(rng)
+        for key, size in request.size.items():
+            dataset.fetch(key, dataset.position(key, pos, request.size), size)
+
     def _draw(self, rng: np.random.Generator) -> tuple[Dataset, Spec, Apply | None, Vec3]:
         dataset = self.pick(rng)[1]
         spec = self._request(dataset)

@@ -22,7 +22,7 @@ from deepem.utils.errors import InputError
 
 Array = NDArray[Any]
 Row = Mapping[str, Any]
-Read = Callable[..., Array]
+Read = Callable[..., Any]
 
 ALWAYS = ("img", "msk", "msk_train", "msk_val")
 """Keys of a volume that are read whatever the labels wanted."""
@@ -64,9 +64,11 @@ class Made:
         """All files that it is made from."""
         return list(dict.fromkeys([self.file, *(objects.file for objects in self.without)]))
 
-    def array(self, read: Callable[[str], Array]) -> Array:
+    def array(self, read: Callable[[str], Any]) -> Any:
         """The array, from a function that reads a file."""
         array = read(self.file)
+        if self.inverted or self.keep or self.without:  # then it is made in memory, even where it could stay on disk
+            array = np.asarray(array)
         if self.inverted:
             array = (array == 0).astype(np.uint8)
         elif self.keep:
@@ -146,7 +148,7 @@ def load_row(
         ordered = [name for how in made.values() for name in how.files() if name in required]
         raise InputError(folder, f"no {', '.join(dict.fromkeys(ordered))}", remedy or "these files")
 
-    def array(key: str, how: Made) -> Array:
+    def array(key: str, how: Made) -> Any:
         return how.array(lambda name: read(_path(folder, name), sparse="msk" in key))
 
     volume: dict[str, Any] = {key: array(key, how) for key, how in made.items() if key not in absent}

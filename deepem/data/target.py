@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deepem.data.drawn import Drawn, pieces
+from deepem.data.scan import meetings
 from deepem.data.transform.base import owned
 from deepem.tasks import Task
 from deepem.utils.contiguous import contiguous, turned
@@ -18,7 +20,7 @@ TOUCHING = 4
 """A segmentation has no gap where instances meet each other this many times as often as they meet 0."""
 
 
-def check_channels(where: str, task: Task, channels: int, label: Array) -> None:
+def check_channels(where: str, task: Task, channels: int, label: Array | Drawn) -> None:
     """Refuse a label that has neither one volume nor one for each channel.
 
     Raises:
@@ -29,7 +31,7 @@ def check_channels(where: str, task: Task, channels: int, label: Array) -> None:
         raise InputError(f"{where} {task.source}", f"{label.shape[0]} volumes", wants)
 
 
-def check_classes(where: str, task: Task, most: int, label: Array, mask: Array | None) -> None:
+def check_classes(where: str, task: Task, most: int, label: Array | Drawn, mask: Array | Drawn | None) -> None:
     """Refuse classes above the last one where the mask counts; without a mask every voxel does.
 
     Raises:
@@ -37,7 +39,7 @@ def check_classes(where: str, task: Task, most: int, label: Array, mask: Array |
     """
     found = int(label.max())
     if found > most and mask is not None:
-        found = max(int(part.max(initial=0, where=m > 0)) for part, m in zip(label[0], mask[0], strict=True))
+        found = max(int(part.max(initial=0, where=counts > 0)) for part, counts in pieces(label, mask))
     if found > most:
         wants = f"classes from 0 to {most}, as the output {task.name} has, or a mask over the others"
         raise InputError(f"{where} {task.source}", f"the class {found}", wants)
@@ -108,7 +110,7 @@ def boundary(seg: Array, touching: bool, out: Array | None = None, partly: bool 
     return out
 
 
-def instances_touch(seg: Array) -> bool:
+def instances_touch(seg: Array | Drawn) -> bool:
     """Whether a segmentation (1, Z, Y, X) has no gap between its instances, counted over neighbours in x.
 
     Some voxels or a rim without label are no gap: in one, instances meet 0 and hardly ever each other. Nor is id -1.
@@ -117,14 +119,9 @@ def instances_touch(seg: Array) -> bool:
     return touch > TOUCHING * gap
 
 
-def contacts(seg: Array) -> tuple[int, int]:
+def contacts(seg: Array | Drawn) -> tuple[int, int]:
     """How often instances (1, Z, Y, X) meet each other, and how often 0, over neighbours in x."""
-    touch = gap = 0
-    for section in seg[0]:
-        a, b = section[:, :-1], section[:, 1:]
-        differ = (a != b) & (a >= 0) & (b >= 0)
-        zero = differ & ((a == 0) | (b == 0))
-        at_zero = int(np.count_nonzero(zero))
-        touch += int(np.count_nonzero(differ)) - at_zero
-        gap += at_zero
+    if isinstance(seg, Drawn):
+        return seg.facts.touch, seg.facts.gap
+    touch, gap = (sum(counts) for counts in zip(*map(meetings, seg[0]), strict=True))
     return touch, gap

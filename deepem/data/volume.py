@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import mmap
-import os
-import tempfile
 from collections.abc import Iterable, Mapping
-from multiprocessing.context import get_spawning_popen
-from multiprocessing.reduction import DupFd
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deepem.data.drawn import Array, Drawn, Storing, known_of, seen, stored
 from deepem.data.kinds import id_labels, storage
-from deepem.data.labels import as_mask, as_soft, four, known
+from deepem.data.labels import as_mask, as_soft, known
+from deepem.data.shared import Shared, map_file, memory_file
 from deepem.tasks import TASKS, Task
 from deepem.utils.errors import InputError
 from deepem.utils.geometry import Vec3, vec3
 
-Array = NDArray[Any]
+__all__ = ["Array", "Shared", "Volume", "compact", "map_file", "memory_file"]
 
 
 class GreyValueError(InputError):
@@ -52,9 +48,11 @@ def compact(
         `img` uint8 or float32 in [0, 1], or, with an `intensity`, of the type that it had; id labels int32, or int64
         where they do not fit, masked where they are -1; class labels uint8; those that `soft` names float32; masks
         uint8 if they hold only 0 and 1, else float32; all (C, Z, Y, X) and C-ordered, the array itself where it is so
-        already. `loc`: whether patches are centred on voxels of `msk`. Absent masks stay absent; that of a label holds
-        within `msk_train` or `msk_val`, where there is one. `label_factor`, unless it is 1. A superset gives a
-        mapping of such mappings. What this function gave before is given back as it is.
+        already. An array that lies on disk (`deepem.io.lazy.Lazy`) becomes a `Drawn`, the same without being read; what
+        is asked of all its voxels a scan finds, once. `loc`: whether patches are centred on voxels of `msk`. Absent
+        masks stay absent; that of a label holds within `msk_train` or `msk_val`, where there is one. `label_factor`,
+        unless it is 1. A superset gives a mapping of such mappings. What this function gave before is given back as it
+        is.
 
     Raises:
         InputError: an array that is none of this, or of another size than the image.
@@ -91,7 +89,7 @@ def compact(
     return Volume(out | _masks_of_unknown(out, rows) | said | {"loc": bool(arrays.get("loc", False))} | finer)
 
 
-def _masks_of_unknown(arrays: Mapping[str, Array], rows: Iterable[Task]) -> dict[str, Array]:
+def _masks_of_unknown(arrays: Mapping[str, Any], rows: Iterable[Task]) -> dict[str, Any]:
     """The masks of instance ids of which some are not known."""
     labels = id_labels(rows) & arrays.keys()
     found = {f"{label}_msk": known(arrays[label], arrays.get(f"{label}_msk", arrays.get("msk"))) for label in labels}
@@ -122,77 +120,18 @@ def _mask_key(where: str, arrays: Mapping[str, Any], phase: str) -> str | None:
     return None
 
 
-def _image(where: str, array: Any, *, ranged: bool) -> Array:
-    array = four(where, array)
+def _image(where: str, given: Any, *, ranged: bool) -> Array | Drawn:
+    array = seen(where, given)
     if array.dtype == np.uint8 or (ranged and array.dtype.kind in "iu"):
-        return np.ascontiguousarray(array)
+        return stored(array, Storing("cast", array.dtype))
     if array.dtype.kind != "f":
         raise GreyValueError(where, f"{array.dtype} grey values", "uint8, or float in [0, 1]")
-    low, high = float(array.min()), float(array.max())
+    looked_at = known_of(array)
+    low, high = float(looked_at.low), float(looked_at.high)
     if np.isnan(low):
         raise InputError(where, "NaN", "a grey value at every voxel")
     if ranged:
-        return np.ascontiguousarray(array)
+        return stored(array, Storing("cast", array.dtype))
     if low < 0 or high > 1:
         raise GreyValueError(where, f"float grey values from {low:g} to {high:g}", "uint8, or float in [0, 1]")
-    return np.ascontiguousarray(array, dtype=np.float32)
-
-
-class Shared:
-    """An array whose memory workers share: forked ones by inheritance, spawned ones through a file in memory.
-
-    The move into that file happens when the first worker is spawned, one array at a time. It needs no room under
-    /dev/shm. `array` is the array to read, before and after; keep no other reference, or its old memory stays too.
-    """
-
-    def __init__(self, array: Array) -> None:
-        self.array = array
-        self._file: IO[bytes] | None = None
-
-    @classmethod
-    def zeros(cls, shape: tuple[int, ...], dtype: Any) -> Shared:
-        """Memory that this process and its workers, of either kind, all see and can write."""
-        shared = cls(np.zeros(shape, dtype))
-        shared._move()
-        return shared
-
-    def _move(self) -> IO[bytes]:
-        if self._file is None:
-            file = memory_file(self.array.nbytes)
-            mapped = map_file(file.fileno(), self.array.shape, self.array.dtype)
-            mapped[...] = self.array
-            mapped.flags.writeable = self.array.flags.writeable
-            self.array, self._file = mapped, file
-        return self._file
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """To a spawned worker goes the file; a plain pickle carries the array."""
-        if get_spawning_popen() is None:
-            return Shared, (self.array,)
-        handle = DupFd(self._move().fileno())
-        return _attach, (handle, self.array.shape, self.array.dtype, self.array.flags.writeable)
-
-
-def map_file(fd: int, shape: tuple[int, ...], dtype: Any) -> Array:
-    """A writable array over the bytes of an open file, shared with every process that maps it."""
-    count = int(np.prod(shape, dtype=np.int64))
-    memory = mmap.mmap(fd, max(1, count * np.dtype(dtype).itemsize))
-    return np.frombuffer(memory, dtype, count).reshape(shape)
-
-
-def memory_file(size: int) -> IO[bytes]:
-    """An anonymous file that lives in memory where the system has such files, else on disk."""
-    file: IO[bytes]
-    if hasattr(os, "memfd_create"):
-        file = os.fdopen(os.memfd_create("deepem"), "r+b")
-    else:
-        file = tempfile.TemporaryFile()  # noqa: SIM115 - stays open as long as the array
-    os.ftruncate(file.fileno(), max(1, size))
-    return file
-
-
-def _attach(handle: Any, shape: tuple[int, ...], dtype: Any, writable: bool) -> Shared:
-    with os.fdopen(handle.detach(), "r+b") as file:
-        array = map_file(file.fileno(), shape, dtype)
-    array.flags.writeable = writable
-    return Shared(array)
+    return stored(array, Storing("grey", np.dtype(np.float32)))

@@ -14,6 +14,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from multiprocessing import reduction
@@ -24,7 +25,9 @@ import cv2
 import numpy as np
 
 from deepem.data.arrays_given import SAMPLER, require_sample
-from deepem.data.volume import Array, Shared, map_file, memory_file
+from deepem.data.orders import Ahead, Order, Orders
+from deepem.data.slots import IN_USE, Slots
+from deepem.data.volume import Array, Shared
 from deepem.utils.allocator import keep_memory
 from deepem.utils.errors import InputError, unreadable
 
@@ -32,7 +35,6 @@ PHASES = {"train": 0, "val": 1, "modifier": 2, "calibrate": 3, "calibrate modifi
 """The number by which each stream of random numbers is seeded."""
 
 ALIGNMENT = 64
-POLL_S = 1.0
 
 
 def generator(seed: int, phase: str, index: int) -> np.random.Generator:
@@ -60,6 +62,12 @@ class Stream:
     def name(self, index: int) -> str:
         """How a sample is called in errors: with this it can be made again."""
         return f"{self.phase} sample {index} of seed {self.seed}"
+
+    def fetch(self, index: int) -> None:
+        """Read ahead what a sample needs. Whatever is wrong with it is told when it is made."""
+        if (fetch := getattr(self.sampler, "fetch", None)) is not None:
+            with suppress(Exception):
+                fetch(generator(self.seed, self.phase, index))
 
     @property
     def layout(self) -> Layout | None:
@@ -186,14 +194,6 @@ def view(memory: Array, part: Part) -> Array:
 
 
 @dataclass(frozen=True)
-class Order:
-    """What the loader asks of a worker: a batch."""
-
-    number: int
-    indices: range
-
-
-@dataclass(frozen=True)
 class Done:
     """A batch in a slot.
 
@@ -217,39 +217,6 @@ class Failed:
     trace: str
 
 
-IN_USE = -1
-"""The byte of a slot that is 1 from when its batch is made until the loader's process no longer has any of it."""
-
-
-class _Slots:
-    """Shared memory that batches are written into, and again when the loader's process is done with it.
-
-    Made when it is needed, so that nobody has to know the size of a batch, and there is always room.
-    """
-
-    def __init__(self) -> None:
-        self.memory: list[Array] = []
-        self.files: dict[int, Any] = {}
-        self.recent: list[int] = []
-
-    @property
-    def last(self) -> int:
-        """The slot that was taken last."""
-        return self.recent[-1]
-
-    def take(self, size: int) -> Array:
-        """A slot of at least so many bytes that is not in use; of those the last one, which is in the caches."""
-        free = (slot for slot in reversed(self.recent) if not self.memory[slot][IN_USE])
-        slot = next((slot for slot in free if len(self.memory[slot]) > size), len(self.memory))
-        if slot < len(self.memory):
-            self.recent.remove(slot)
-        else:
-            self.files[slot] = memory_file(size + 1)
-            self.memory.append(map_file(self.files[slot].fileno(), (size + 1,), np.uint8))
-        self.recent.append(slot)
-        return self.memory[slot]
-
-
 def work(stream: Stream, loader: Connection, beats: Shared, rank: int) -> None:
     """Make the batches that the loader asks for until it stops asking or is gone.
 
@@ -259,18 +226,13 @@ def work(stream: Stream, loader: Connection, beats: Shared, rank: int) -> None:
     parent = os.getppid()
     beat = beats.array[rank]
     beat[0] += 1
-    slots = _Slots()
+    slots = Slots()
+    orders = Orders(loader, parent)
+    ahead = Ahead(stream.fetch) if getattr(stream.sampler, "fetch", None) is not None else None
     told: dict[str, Part] | None = None
-    while True:
-        while not loader.poll(POLL_S):
-            if os.getppid() != parent:
-                return
-        try:
-            order: Order | None = loader.recv()
-        except EOFError:
-            return
-        if order is None:
-            return
+    while (order := orders.next()) is not None:
+        if ahead is not None:
+            ahead.expect([*order.indices, *orders.upcoming()])
         answer = _make(stream, order, slots, beat)
         if isinstance(answer, Done):
             if answer.parts == told:
@@ -283,7 +245,7 @@ def work(stream: Stream, loader: Connection, beats: Shared, rank: int) -> None:
                 reduction.send_handle(loader, file.fileno(), parent)
 
 
-def _make(stream: Stream, order: Order, slots: _Slots, beat: Array) -> Done | Failed:
+def _make(stream: Stream, order: Order, slots: Slots, beat: Array) -> Done | Failed:
     def started(index: int) -> None:
         beat[:] = beat[0] + 1, index
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from deepem.utils.errors import InputError
@@ -19,6 +20,7 @@ def refuse_unknown_protocol(path: str, written: bool = False) -> None:
     """
     from cloudfiles import paths
 
+    allow_keys_without_token()
     paths.update_aliases_from_file()
     known = [name for name in paths.ALLOWED_PROTOCOLS if not (written and "http" in name)]
     formats = ["precomputed"] if written else paths.ALLOWED_FORMATS
@@ -28,6 +30,12 @@ def refuse_unknown_protocol(path: str, written: bool = False) -> None:
     if more and first not in known:
         wants = ", ".join(f"{name}://" for name in known if "+" not in name)
         raise InputError(path, f"the protocol {first}://", f"one of {wants}, or a local path")
+
+
+def allow_keys_without_token() -> None:
+    """Let cloud-files take a key pair from the environment without a session token, which lasting keys do not have."""
+    if {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"} <= set(os.environ):
+        os.environ.setdefault("AWS_SESSION_TOKEN", "")  # it fails with a KeyError, and takes an empty one for none
 
 
 def to_be_made(path: str) -> list[Path]:

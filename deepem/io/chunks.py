@@ -6,17 +6,24 @@ is the one boundary between the two.
 
 from __future__ import annotations
 
+import itertools
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from deepem.io.faults import unwritable
+from deepem.io.faults import store_fault, unwritable
 from deepem.io.volume import Array, VoxelSize
 from deepem.utils.errors import InputError, reason
 from deepem.utils.geometry import Box, Vec3, touched
+
+LOOKED_AT = 1000
+"""Files of a level that are looked at for one that is a chunk."""
+
+CHUNK = re.compile(r"(-?\d+)-(-?\d+)_(-?\d+)-(-?\d+)_(-?\d+)-(-?\d+)(?:\.\w+)?$")
 
 
 def zyx(values: Any) -> Vec3:
@@ -57,6 +64,8 @@ def get(volume: Any, box: Box, absent: set[str] | None = None) -> Array:
     except Exception as error:  # each protocol and encoding raises errors of its own
         raise _unreadable(volume, box, error) from error
     gone = _absent(volume, box, found)
+    if gone:
+        _refuse_other_chunks(volume)
     if absent is not None:
         absent.update(gone)
     return found
@@ -112,6 +121,8 @@ def _read(volume: Any, box: Box) -> Array:
 
 def _unreadable(volume: Any, box: Box, error: Exception) -> InputError:
     """What to say of a box that cannot be read: the first chunk that cannot, or all of it if it was a passing thing."""
+    if (told := store_fault(volume.cloudpath, error)) is not None:
+        return told
     for key, chunk in stored_in(volume, box):
         try:
             _read(volume, chunk)
@@ -120,6 +131,34 @@ def _unreadable(volume: Any, box: Box, error: Exception) -> InputError:
     (z, y, x), (zz, yy, xx) = box
     where = f"unreadable voxels x {x}-{xx}, y {y}-{yy}, z {z}-{zz} ({reason(error)})"
     return InputError(volume.cloudpath, where, "a whole volume")
+
+
+def _refuse_other_chunks(volume: Any) -> None:
+    """Refuse a level none of whose files is a chunk of its grid: a wrong chunk size in the info, say, reads as empty.
+
+    Raises:
+        InputError: files lie there, none by the name of a chunk.
+    """
+    if getattr(volume, "looked_at", None) == volume.mip:
+        return
+    from cloudfiles import CloudFiles
+
+    whole, size = bounds_of(volume), zyx(volume.chunk_size)
+    names = [name.rsplit("/", 1)[-1] for name in itertools.islice(_files(CloudFiles, volume), LOOKED_AT)]
+    found = [tuple(map(int, match.groups())) for match in map(CHUNK.match, names) if match]
+    for x, xx, y, yy, z, zz in found:
+        box = zip((z, y, x), (zz, yy, xx), *whole, size, strict=True)
+        if all((b - f) % n == 0 and e == min(b + n, t) for b, e, f, t, n in box):
+            break
+    else:
+        if names:
+            got = f"none of its chunks of {size}, but files such as {names[0]}"
+            raise InputError(f"{volume.cloudpath}/{volume.key}", got, "an info file that tells how its chunks are cut")
+    volume.looked_at = volume.mip
+
+
+def _files(files: Any, volume: Any) -> Iterator[str]:
+    yield from files(volume.cloudpath, progress=False).list(prefix=f"{volume.key}/", flat=True)
 
 
 def _absent(volume: Any, box: Box, found: Array) -> set[str]:

@@ -167,6 +167,9 @@ def fits(path: str, channels: int, layout: Layout, attributes: Mapping[str, Any]
         return False
     except Exception as error:  # each protocol raises errors of its own
         raise unwritable(path, error) from error
+    if there.scale.get("sharding"):
+        wants = "one in chunks that are files of their own, or another path: writers of one shard undo each other"
+        raise InputError(path, "a sharded volume there", wants)
     bounds = bounds_of(there)
     same = (there.num_channels, str(there.dtype)) == (channels, layout.dtype)
     voxel_size = voxel_size_of(there)

@@ -77,10 +77,58 @@ def refuse_special(file: str) -> None:
 
 def unwritable(path: object, error: Exception) -> InputError:
     """What to say when a disk cannot take an output."""
+    if (told := store_fault(path, error)) is not None:
+        return told
     full = getattr(error, "errno", None) in FULL or "No space left" in str(error)
     if full:
         return InputError(path, "a full disk", "room for the output")
     return InputError(path, f"a place that cannot be written to ({reason(error)})", "one that can")
+
+
+STORE_FAULTS: tuple[tuple[frozenset[str], str, str], ...] = (
+    (
+        frozenset({"NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError", "TokenRetrievalError"}),
+        "no credentials",
+        "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment, or a file in ~/.cloudvolume/secrets",
+    ),
+    (frozenset({"NoSuchBucket"}), "no such bucket", "a bucket that is there"),
+    (
+        frozenset({"QueueDoesNotExist", "NonExistentQueue", "AWS.SimpleQueueService.NonExistentQueue"}),
+        "no such queue",
+        "a queue that is there",
+    ),
+    (
+        frozenset({"AccessDenied", "Forbidden", "403", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"}),
+        "no access",
+        "credentials that may use it",
+    ),
+    (
+        frozenset({"EndpointConnectionError", "ConnectTimeoutError", "ReadTimeoutError", "ConnectionClosedError",
+                   "ConnectionError", "ConnectTimeout", "ReadTimeout"}),
+        "a server that does not answer",
+        "one that does; what was done stays done, so try again later",
+    ),
+    (
+        frozenset({"500", "502", "503", "504", "InternalError", "ServiceUnavailable", "SlowDown", "InternalFailure"}),
+        "a server that fails",
+        "one that answers; what was done stays done, so try again later",
+    ),
+)  # fmt: skip
+"""What goes wrong in an object store, by the exception's name or the store's code: what there is, what is wanted."""
+
+
+def store_fault(path: object, error: BaseException | None) -> InputError | None:
+    """What to say of an object store that cannot be used; None if neither the exception nor its cause is about that."""
+    while error is not None:
+        told = getattr(error, "response", None)
+        response = told if isinstance(told, dict) else {}
+        status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+        names = {type(error).__name__, str(response.get("Error", {}).get("Code")), str(status)}
+        for known, got, wants in STORE_FAULTS:
+            if names & known:
+                return InputError(path, f"{got} ({reason(error)})", wants)
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def missing_array(file: object, key: str, held: list[str]) -> InputError:

@@ -31,6 +31,7 @@ class Format:
         folder: Whether a file of this kind is a folder.
         remote: Whether it is named by an address, ``protocol://...``, instead of a suffix.
         exists: Whether there is a file at a path.
+        forks: Whether a process may go on reading that was forked from one which has read.
     """
 
     name: str
@@ -41,3 +42,4 @@ class Format:
     folder: bool = False
     remote: bool = False
     exists: Callable[[str], bool] = os.path.exists
+    forks: bool = True

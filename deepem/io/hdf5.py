@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import itertools
+import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -10,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 
 from deepem.io.faults import missing_array, readable
 from deepem.io.format import MAIN, Format
@@ -17,6 +20,7 @@ from deepem.io.hdf5_writing import new_hdf5
 from deepem.io.stored import Stored
 from deepem.io.volume import Array
 from deepem.utils.errors import InputError
+from deepem.utils.geometry import Box, touched, vec3
 
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 """What a file system answers that has no locks, such as some network disks."""
@@ -40,6 +44,39 @@ def open_hdf5(file: str | os.PathLike[str], mode: str = "r") -> h5py.File:
         return h5py.File(file, mode, locking=False)
 
 
+class Chunked:
+    """A dataset in chunks, of which those that were never written are counted: HDF5 reads them as the fill value.
+
+    Attributes:
+        absent: The chunks that were asked for and are not there.
+    """
+
+    def __init__(self, item: h5py.Dataset) -> None:
+        self.item = item
+        self.shape, self.dtype, self.chunks = item.shape, item.dtype, item.chunks
+        self.absent: set[str] = set()
+        self._whole = item.id.get_num_chunks() == math.prod(
+            -(-n // c) for n, c in zip(item.shape, item.chunks, strict=True)
+        )
+
+    def __getitem__(self, where: Any) -> Array:
+        array = np.asarray(self.item[where])
+        if not self._whole and len(self.shape) in (3, 4):
+            self._look_at(where)
+        return array
+
+    def _look_at(self, where: Any) -> None:
+        whole = Box((0, 0, 0), vec3(self.shape[-3:]))
+        z, y, x = whole.slices() if where is ... else where[-3:]
+        box = Box((z.start, y.start, x.start), (z.stop, y.stop, x.stop))
+        lead = [range(0, n, c) for n, c in zip(self.shape[:-3], self.chunks[:-3], strict=True)]
+        for chunk in touched(box, vec3(self.chunks[-3:]), whole):
+            for first in itertools.product(*lead):
+                begin = (*first, *chunk.begin)
+                if self.item.id.get_chunk_info_by_coord(begin).byte_offset is None:
+                    self.absent.add(f"at {begin}")
+
+
 @contextmanager
 def _open(file: str, key: str | None) -> Iterator[Stored]:
     with ExitStack() as stack:
@@ -52,7 +89,8 @@ def _open(file: str, key: str | None) -> Iterator[Stored]:
             if item.shape is None:
                 raise InputError(name, "a dataset without data", "an array")
             _refuse_missing_sources(name, item)
-            stored = Stored(name, item, {**top.attrs, **item.attrs})
+            data = Chunked(item) if item.chunks and not item.is_virtual and all(item.shape) else item
+            stored = Stored(name, data, {**top.attrs, **item.attrs})
         yield stored
 
 

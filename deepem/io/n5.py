@@ -85,4 +85,4 @@ def _write(file: str, key: str | None, array: Array, compress: bool, attributes:
         path.write_text(json.dumps({**json.loads(path.read_text()), "attributes": plain}))
 
 
-N5 = Format("N5", (".n5",), _open, _write, inside=True, folder=True)
+N5 = Format("N5", (".n5",), _open, _write, inside=True, folder=True, forks=False)

@@ -15,6 +15,7 @@ import numpy as np
 from deepem.io.addresses import refuse_unknown_protocol
 from deepem.io.chunks import bounds_of, get, put, voxel_size_of, zyx
 from deepem.io.cloud_sink import Layout, make_volume
+from deepem.io.faults import store_fault
 from deepem.io.format import Format
 from deepem.io.stored import Stored, grey, refuse_unusual
 from deepem.io.volume import Array, VolumeInfo
@@ -34,6 +35,8 @@ def open_volume(path: str, mip: int = 0, **options: Any) -> Any:
     try:
         volume = CloudVolume(path, mip=0, progress=False, **options)
     except Exception as error:  # each protocol raises errors of its own
+        if (told := store_fault(path, error)) is not None:
+            raise told from error
         wants = "a path such as file:///dir/volume"
         raise InputError(path, f"no volume that can be opened ({reason(error)})", wants) from error
     mips = len(volume.info["scales"])

@@ -43,6 +43,7 @@ class Zarr:
         shards = getattr(array, "shards", None)  # zarr 2 has none
         self.stored_chunks = tuple(shards or array.chunks)  # what has a file of its own
         self.chunks = self.stored_chunks[len(self.lead) :]
+        self.read_chunks = tuple(array.chunks)[len(self.lead) :]  # of a shard, its inner chunks can be read alone
         compressors = array.compressors if hasattr(array, "compressors") else (array.compressor,)
         self.blosc = bool(compressors) and "Blosc" in type(compressors[-1]).__name__ and not shards
         self.absent: set[str] = set()

@@ -26,6 +26,8 @@ from deepem.blocks.programs import Effort, program
 from deepem.cli.forward_parser import parse
 from deepem.io.chunks import get, put
 from deepem.io.cloud_sink import CloudSink
+from deepem.io.precomputed import CloudSource
+from deepem.io.stored import warn_of_absent
 from deepem.io.views import tables_of
 from deepem.scan.kinds import is_dense
 from deepem.test.job import Job
@@ -88,7 +90,7 @@ def open_tasks(plan: Plan) -> Predictions:
     job = Job(*parse(plan.settings["words"]))
     held = Folder(plan.folder).get(TABLES)
     volume, source = cloud_volume(job, None if held is None else np.load(io.BytesIO(held)))
-    return Predictions(job, volume, placement(job, volume, source, job.covered(volume)))
+    return Predictions(job, volume, placement(job, volume, source, job.covered(volume)), source)
 
 
 def effort(plan: Plan) -> Effort:
@@ -139,12 +141,15 @@ class Predictions:
     job: Job
     volume: Prepared
     place: Placement
+    source: CloudSource
 
     def do(self, phase: str, box: Box, label: str) -> dict[str, Any]:
         """Predict a box, and return the checksums of its blocks and figures."""
         with self.place.sink(CheckedSink) as sink:
             assert isinstance(sink, CheckedSink)
             figures = self.job.run(self.volume, box, sink, sink.chunk, label)
+        warn_of_absent(f"{label}: {self.source.name}", self.source.absent)
+        self.source.absent.clear()  # each task tells of its own
         return {"blocks": sink.blocks, "host": os.uname().nodename, **figures}
 
     def holds(self, phase: str, marker: Mapping[str, Any]) -> bool:

@@ -135,7 +135,8 @@ class ObjectTasks:
         options, row = self.job.options, self.job.objects[0]
         path = file_paths(options, self.job.files, self.job.number, self.name)[row.name]
         source = Path(options.files.data_dir) / self.name / options.files.input_name
-        return write_files(objects, row, self.volume, path, source, voxel_size_of(options, self.volume))
+        voxel_size = voxel_size_of(options, self.volume, self.job.sizes.factor)
+        return write_files(objects, row, self.volume, path, source, voxel_size)
 
 
 def _crc(held: bytes) -> int:

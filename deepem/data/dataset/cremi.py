@@ -43,6 +43,7 @@ def load_data(
     *,
     class_keys: Sequence[str] = (),
     labels: Sequence[str] = (),
+    lazy: bool = False,
     cremi_seg: Literal["seg", "seg_d3_b0"] = "seg",
     cremi_syn: Literal["syn", "partners"] = "syn",
 ) -> Mapping[str, Any]:
@@ -53,9 +54,10 @@ def load_data(
         data_ids: Ids, by default all.
         class_keys: Not used.
         labels: Label keys.
+        lazy: Leave the arrays on disk.
         cremi_seg: neuron ids that touch (seg), or with eroded borders of id 0 (seg_d3_b0)
         cremi_syn: synapses are clefts (syn), or presynaptic and postsynaptic sites (partners; --syn_num_channels 2)
     """
     chosen = {"seg": f"{cremi_seg}.h5", "syn": f"{cremi_syn}.h5"}
     table = {id: {**row, **{key: file for key, file in chosen.items() if key in row}} for id, row in data_info.items()}
-    return load_files(table, data_dir, data_ids, labels, optional=OPTIONAL, remedy=REMEDY)
+    return load_files(table, data_dir, data_ids, labels, optional=OPTIONAL, remedy=REMEDY, lazy=lazy)

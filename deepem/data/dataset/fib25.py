@@ -28,6 +28,7 @@ def load_data(
     *,
     class_keys: Sequence[str] = (),
     labels: Sequence[str] = (),
+    lazy: bool = False,
 ) -> Mapping[str, Any]:
     """Volumes by id: img, and seg where it is asked for; `all` holds the voxels of `train` and `val`.
 
@@ -36,7 +37,8 @@ def load_data(
         data_ids: Of all, train and val; by default all three.
         class_keys: Not used.
         labels: Label keys; there is seg only.
+        lazy: Leave the arrays on disk.
     """
-    volume = load_files(FILES, data_dir, None, labels, remedy=REMEDY)["fib25"]
+    volume = load_files(FILES, data_dir, None, labels, remedy=REMEDY, lazy=lazy)["fib25"]
     arrays = {key: array for key, array in volume.items() if key in ("img", "seg")}
     return {id: {key: a[slice(*data_info[id])] for key, a in arrays.items()} for id in data_ids or data_info}

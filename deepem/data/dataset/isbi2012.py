@@ -24,6 +24,7 @@ def load_data(
     *,
     class_keys: Sequence[str] = (),
     labels: Sequence[str] = (),
+    lazy: bool = False,
     files: dict[str, str] | None = None,
 ) -> Mapping[str, Any]:
     """Volumes by id: the image, those of the labels that are asked for and there, and where they hold.
@@ -33,6 +34,7 @@ def load_data(
         data_ids: Ids, by default all.
         class_keys: Not used.
         labels: Label keys.
+        lazy: Leave the arrays on disk.
         files: names of files in the folder of each volume, such as img=raw.tif seg=labels.tif
     """
-    return load("isbi2012", data_dir, data_ids, labels, files)
+    return load("isbi2012", data_dir, data_ids, labels, files, lazy)

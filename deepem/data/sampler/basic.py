@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -159,6 +159,11 @@ class Sampler:
     def locate(self, rng: np.random.Generator) -> tuple[str, Vec3]:
         """The volume (``id``, or ``id/name`` in a superset) and the (z, y, x) that the sample is cut around."""
         return self.provider.locate(rng)
+
+    @property
+    def fetch(self) -> Callable[[np.random.Generator], None] | None:
+        """Reads ahead what the sample of a generator needs; None where all volumes are in memory."""
+        return self.provider.fetch if self.provider.reads else None
 
     def __call__(self, rng: np.random.Generator, out: Mapping[str, Array] | None = None) -> dict[str, Array]:
         """One sample, its arrays written into those of `out` where they are given and not one value throughout.

@@ -49,6 +49,7 @@ def load_data(
     *,
     class_keys: Sequence[str] = (),
     labels: Sequence[str] = (),
+    lazy: bool = False,
     cremi_seg: Literal["seg", "seg_d3_b0"] = "seg",
     glia_mask: bool = False,
 ) -> Mapping[str, Any]:
@@ -59,13 +60,15 @@ def load_data(
         data_ids: `cremi_b`, in any case.
         class_keys: Flags of the chosen tasks.
         labels: Label keys. All but seg may be absent.
+        lazy: Leave the arrays on disk.
         cremi_seg: neuron ids that touch (seg), or with eroded borders of id 0 (seg_d3_b0)
         glia_mask: take the voxels of glia.h5 out of the masks
     """
     row = {**data_info["cremi_b"], "seg": f"{cremi_seg}.h5"}
     wanted = {*labels, "glia"} if glia_mask else labels
     optional = set(OPTIONAL) - ({"glia"} if glia_mask else set())
-    volume = load_files({"cremi_b": row}, data_dir, None, wanted, optional=optional, remedy=REMEDY)["cremi_b"]
+    files = load_files({"cremi_b": row}, data_dir, None, wanted, optional=optional, remedy=REMEDY, lazy=lazy)
+    volume = files["cremi_b"]
     if glia_mask:
         if "glia" in class_keys:
             raise InputError("glia_mask", "together with the task glia", "one of the two: the mask hides the glia")

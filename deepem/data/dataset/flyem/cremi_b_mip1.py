@@ -42,6 +42,7 @@ def load_data(
     *,
     class_keys: Sequence[str] = (),
     labels: Sequence[str] = (),
+    lazy: bool = False,
     glia_mask: bool = False,
 ) -> Mapping[str, Any]:
     """Volumes by id: the image, those of the labels that are asked for, and the mask.
@@ -51,7 +52,8 @@ def load_data(
         data_ids: `cremi_b`.
         class_keys: Not used.
         labels: Label keys.
+        lazy: Leave the arrays on disk.
         glia_mask: take the voxels of glia cells out of the masks
     """
     table = without_glia(data_info, GLIA_IDS) if glia_mask else data_info
-    return load_files(table, data_dir, data_ids, labels)
+    return load_files(table, data_dir, data_ids, labels, lazy=lazy)

@@ -44,6 +44,7 @@ def load_data(
     *,
     class_keys: Sequence[str] = (),
     labels: Sequence[str] = (),
+    lazy: bool = False,
 ) -> Mapping[str, Any]:
     """Volumes by id: the image, those of the labels that are asked for and there, and where they hold."""
-    return load_files(data_info, data_dir, data_ids, labels)
+    return load_files(data_info, data_dir, data_ids, labels, lazy=lazy)

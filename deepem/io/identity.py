@@ -1,0 +1,46 @@
+"""What tells whether a volume is still the one that was looked at before, without reading it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from deepem.io.addresses import allow_keys_without_token
+from deepem.io.formats import format_of, split_path
+
+LOOKED_AT = 64
+"""Files of a store whose sizes are compared."""
+
+
+def identity(path: str | os.PathLike[str]) -> str:
+    """A digest of the sizes and times of all files of a volume; in a store, of its info and the sizes of some files.
+
+    A store is not asked for more: to list all files of a large volume takes hours. Whoever writes other voxels into
+    chunks that are there, of the same sizes, is not found out.
+    """
+    file, _ = split_path(path)
+    told: Any
+    if format_of(file).remote:
+        from cloudfiles import CloudFiles
+
+        allow_keys_without_token()
+        files = CloudFiles(file, progress=False)
+        names = []
+        for name in files.list():
+            names.append(name)
+            if len(names) == LOOKED_AT:
+                break
+        told = [files.get_json("info"), sorted(files.size(names).items()) if names else []]
+    elif os.path.isdir(file):
+        told = sorted((str(one.relative_to(file)), *_stat(one)) for one in Path(file).rglob("*") if one.is_file())
+    else:
+        told = _stat(Path(file))
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+
+
+def _stat(path: Path) -> tuple[int, int]:
+    there = path.stat()
+    return there.st_size, there.st_mtime_ns
