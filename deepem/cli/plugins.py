@@ -162,7 +162,7 @@ def load(kind: str, name: str) -> ModuleType:
     for attribute, signature in row.offers.items():
         if not hasattr(module, attribute) and not (attribute == row.entry and _offers_instead(row, module)):
             raise InputError(f"{row.flag} {name}", f"a module without {attribute}", signature)
-    if not callable(getattr(module, row.entry)):
+    if not callable(entry_of(kind, module)):
         raise InputError(f"{row.flag} {name}", f"{row.entry} that cannot be called", row.offers[row.entry])
     return module
 
