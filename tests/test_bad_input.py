@@ -178,7 +178,7 @@ def words(lab: Lab, more: str) -> list[str]:
 
 def contents(*folders: Path) -> dict[Path, tuple[int, bytes]]:
     """Every file under some folders, with its time and its bytes."""
-    files = [file for folder in folders for file in folder.rglob("*") if file.is_file()]
+    files = [file for folder in folders for file in folder.rglob("*") if file.is_file() and file.name != ".lock"]
     return {file: (file.stat().st_mtime_ns, file.read_bytes()) for file in files}
 
 

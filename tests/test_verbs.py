@@ -17,6 +17,7 @@ FLAGS = {
     "forward": "--test_ids --gs_input",
     "segment": "--out --decoder --threshold --block --min_size --mask --edges --edge_direction --again",
     "evaluate": "--truth --mask --segment --json",
+    "check": "--out --json",
     "preview": "--out --samples --sections --phase",
     "run": "--point --slurm --sbatch --table",
     "suggest": "--predictions --out --by --count --size --context --distance --diverse --checkpoint",

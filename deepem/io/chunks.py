@@ -158,7 +158,10 @@ def _refuse_other_chunks(volume: Any) -> None:
 
 
 def _files(files: Any, volume: Any) -> Iterator[str]:
-    yield from files(volume.cloudpath, progress=False).list(prefix=f"{volume.key}/", flat=True)
+    try:
+        yield from files(volume.cloudpath, progress=False).list(prefix=f"{volume.key}/", flat=True)
+    except FileNotFoundError:  # a level of a local volume without a single chunk has no folder
+        return
 
 
 def _absent(volume: Any, box: Box, found: Array) -> set[str]:

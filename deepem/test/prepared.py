@@ -86,7 +86,7 @@ def _with_border(job: Job, volume: Volume, asked: Box | None) -> Prepared:
     if mirrored:
         before, after = list(job.margin[0]), list(job.margin[1])
         after = [max(a, p - b - n) for a, p, b, n in zip(after, job.patch, before, size, strict=True)]
-    if any(b + n + a < p for b, n, a, p in zip(before, size, after, job.patch, strict=True)):
+    if job.dense and any(b + n + a < p for b, n, a, p in zip(before, size, after, job.patch, strict=True)):
         wants = f"at least one patch, {job.patch}, or --pad_small"
         raise InputError(volume.name, f"a volume of {size}", wants)
     back = vec3(p - o - f for p, o, f in zip(job.fine_patch, job.output, job.front, strict=True))

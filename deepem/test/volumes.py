@@ -269,6 +269,8 @@ class Placement:
             "input": self.volume.name,
             "experiment": str(options.run.exp_name),
             **self.job.provenance,
+            "checkpoint": self.job.number,
+            "checkpoint_file": self.job.provenance["checkpoint"],
             "options": {name: value if isinstance(value, (int, float, str, bool)) else str(value)
                         for name, value in sorted(options.flat().items()) if value not in (None, False, "", [])},
         }  # fmt: skip

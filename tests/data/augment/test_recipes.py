@@ -16,6 +16,7 @@ from deepem.data.transform import Augment, Spec
 RECIPES = siblings("augment")
 SPEC = Spec({"img": (12, 48, 49), "seg": (12, 48, 49), "msk": (11, 40, 40)}, ("img",), ("seg",))
 ON: dict[str, Any] = {
+    "operations": '["Flip"]',
     "recompute": True,
     "grayscale": True,
     "warping": True,
@@ -77,6 +78,7 @@ def test_flags_agree_between_recipes_and_have_help() -> None:
             assert flag.help
     defaults = {name: flag.default for name, flag in seen.items()}
     off: dict[str, Any] = dict.fromkeys(ON, False) | {"missing": 0, "blur": 0, "misalign": 0, "mip": 0, "box": None}
+    off["operations"] = "[]"
     assert defaults == off
 
 
