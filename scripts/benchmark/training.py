@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import ctypes
-import functools
 import json
 import os
 import statistics
@@ -24,12 +23,13 @@ from unittest import mock
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch
-from deepem.train.assemble import DEVICE, Run
-from deepem.train.option import parse
 
-from deepem import option
+from deepem.build.samplers import Samplers, create_samplers
+from deepem.cli.train_parser import parse
 from deepem.data.loader import batches
-from deepem.train import device, parts, run
+from deepem.train import device, run, session
+from deepem.train.objective import Outputs
+from deepem.train.session import Session, prepare
 from deepem.utils.allocator import keep_memory
 
 EAGER = ["--amp", "off", "--no-channels_last", "--no-tf32", "--no-cudnn_benchmark"]
@@ -62,41 +62,54 @@ def default_memory() -> None:
         ctypes.CDLL(None).mallopt(threshold, 128 << 10)
 
 
-@functools.cache
-def volumes(words: tuple[str, ...]) -> parts.Data:
-    """The samplers of a run of these words, made once: no run here changes them."""
-    options = parse(words)[0]
-    tasks = option.chosen_tasks(options)
-    parts.set_sizes(options, tasks)
-    return parts.data(options, tasks)
+SAMPLERS: list[Samplers] = []
+"""Of the words of this program, made once: no setting here changes them."""
 
 
-def made(words: list[str], more: list[str]) -> Run:
+def shared_samplers(*args: Any) -> Samplers:
+    """The samplers of a run."""
+    if not SAMPLERS:
+        SAMPLERS.append(create_samplers(*args))
+    return SAMPLERS[0]
+
+
+def made(words: list[str], more: list[str]) -> Session:
     """A run of these words, in memory."""
-    with mock.patch.object(parts, "data", return_value=volumes(tuple(words))):
-        return Run(parse([*words, *more])[0])
+    with mock.patch.object(session, "create_samplers", shared_samplers):
+        return prepare(parse([*words, *more]))
 
 
-def bare_step(of: Run, batch: dict[str, torch.Tensor]) -> Callable[[], None]:
+def first_batch(of: Session) -> dict[str, torch.Tensor]:
+    """The first batch, on the device."""
+    of.inputs.start(1, 1)
+    return of.inputs.next_batch(1)
+
+
+def bare_step(of: Session, batch: dict[str, torch.Tensor]) -> Callable[[], None]:
     """Forward, loss, backward and optimiser on one batch, as a user would write them by hand."""
+    trainer = of.trainer
+    layout = torch.channels_last_3d if trainer.settings.channels_last else torch.contiguous_format
 
     def step() -> None:
-        with of.precision.autocast():
-            outputs = of.model(of.laid_out(batch["input"]))
-        loss = of.objective.total(of.objective.parts(outputs, batch))
-        of.optimizer.zero_grad(set_to_none=True)
-        of.precision.scaler.scale(loss).backward()
-        of.precision.scaler.step(of.optimizer)
-        of.precision.scaler.update()
-        if of.device.type == "cuda":
+        with trainer.precision.autocast():
+            outputs = Outputs(trainer.model(batch["input"].contiguous(memory_format=layout)))
+        loss = trainer.objective.weighted_sum(trainer.objective.losses(outputs, batch))
+        trainer.optimizer.zero_grad(set_to_none=True)
+        trainer.precision.scaler.scale(loss).backward()
+        trainer.precision.scaler.step(trainer.optimizer)
+        trainer.precision.scaler.update()
+        if trainer.device.type == "cuda":
             torch.cuda.synchronize()
 
     return step
 
 
-def settled(of: Run) -> None:
+def settled(of: Session) -> None:
     """What torch keeps for the whole process, as the run wants it."""
-    device.settle(of.device, **{name: of.options[name] for name in DEVICE})
+    speed = of.options.speed
+    device.configure(
+        of.trainer.device, tf32=speed.tf32, cudnn_benchmark=speed.cudnn_benchmark, deterministic=speed.deterministic
+    )
 
 
 def seconds(function: Callable[[], object]) -> float:
@@ -112,27 +125,27 @@ def settings(words: list[str], rounds: int) -> None:
     On a GPU the memory that a step takes, too, beside weights and batch.
     """
     eager = made(words, EAGER)
-    for module in eager.network.modules():  # as torch has them
+    for module in eager.trainer.network.modules():  # as torch has them
         if isinstance(module, torch.nn.Conv3d):
             module.__class__ = torch.nn.Conv3d
-    eager.optimizer = torch.optim.Adam(eager.network.parameters(), lr=1e-3)
-    batch = next(eager.batches("train", 0, 1))
+    eager.trainer.optimizer = torch.optim.Adam(eager.trainer.network.parameters(), lr=1e-3)
+    batch = first_batch(eager)
     sides = {"eager float32": (default_memory, eager), "eager float32, memory kept": (keep_memory, eager)}
-    if eager.device.type == "cuda":
+    if eager.trainer.device.type == "cuda":
         del sides["eager float32, memory kept"]
-    sides |= {name: (keep_memory, made(words, more)) for name, more in BEST[eager.device.type].items()}
+    sides |= {name: (keep_memory, made(words, more)) for name, more in BEST[eager.trainer.device.type].items()}
     steps = {name: bare_step(of, batch) for name, (_, of) in sides.items()}
     taken: dict[str, list[float]] = {name: [] for name in sides}
     memory: dict[str, int] = {}
     for number in range(rounds + 1):
-        for name, (prepare, of) in sides.items():
-            prepare()
+        for name, (use_memory, of) in sides.items():
+            use_memory()
             settled(of)
-            if number == 0 and of.device.type == "cuda":  # algorithms are chosen, the network is compiled
+            if number == 0 and of.trainer.device.type == "cuda":  # algorithms are chosen, the network is compiled
                 steps[name]()
-            memory[name] = -allocated(of.device)
+            memory[name] = -allocated(of.trainer.device)
             taken[name].append(seconds(steps[name]))
-            memory[name] += allocated(of.device, peak=True)
+            memory[name] += allocated(of.trainer.device, peak=True)
     first = taken["eager float32"][1:]
     for name, values in taken.items():
         ratio = statistics.median(a / b for a, b in zip(first, values[1:], strict=True))
@@ -155,7 +168,7 @@ def loop(words: list[str], rounds: int, steps: int) -> None:
     shares, waits = [], []
     one = made(words, [])
     batch = {key: torch.rand_like(value) if value.is_floating_point() else value.clone() for key, value in
-             next(one.batches("train", 0, 1)).items()}  # fmt: skip
+             first_batch(one).items()}  # fmt: skip
     step = bare_step(one, batch)
     step()
     log = Path("experiments/loop/logs/metrics.jsonl")
@@ -178,7 +191,7 @@ def workers(words: list[str], counts: list[int], samples: int) -> None:
     one = made(words, [])
     for count in counts:
         stream = batches(
-            one.data.train,
+            one.inputs.samplers.train,
             seed=0,
             phase="train",
             start=0,
