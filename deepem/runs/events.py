@@ -15,7 +15,8 @@ from deepem.utils.files import replacing, write_text
 def set_aside(logs: Path, after: int) -> list[Path]:
     """Truncate metrics.jsonl and the TensorBoard files to iteration `after`.
 
-    A file with newer rows is moved, whole, into a sub-folder, and its older rows are written back in its place. Returns the new paths of the moved files.
+    A file with newer rows is moved, whole, into a sub-folder, and its older rows are written back in its place.
+    Returns the new paths of the moved files.
     """
     moved: list[Path] = []
     for path in sorted(logs.glob("*")):
