@@ -96,7 +96,7 @@ def _channels(arrays: Mapping[str, Any]) -> int:
 
 
 def _require_factor(arrays: Mapping[str, Any], factor: Vec3, modifier: str | None) -> None:
-    """Refuse volumes whose labels are not finer than the image by the same factor as the network's output."""
+    """Refuse volumes unless their labels are finer than the image by the same factor as the network's output."""
     for name, volume in arrays.items():
         for leaf in volumes.leaves(volume):
             found = leaf.get("label_factor", (1, 1, 1))

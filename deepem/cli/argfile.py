@@ -40,7 +40,7 @@ def read(name: str) -> list[str]:
 
 
 def _lines(name: str) -> Iterator[str]:
-    """Yield the lines, then an empty line, in case the last line ends in a backslash."""
+    """Yield the lines, then an empty line, which completes a last line that ends in a backslash."""
     try:
         whole = Path(name).read_bytes()
     except OSError as error:

@@ -174,7 +174,7 @@ def _check(values: Mapping[str, Any], tasks_given: TaskOptions) -> None:
 
 
 def _check_names(values: Mapping[str, Any]) -> None:
-    """Refuse names that would write outside the output folder."""
+    """Refuse names that would read or write outside their folders."""
     for flag in ("test_ids", "data_names"):
         for name in values[flag] or ():
             inside(f"--{flag}", name)

@@ -1,4 +1,4 @@
-"""What replaced the programs, flags, modules and functions of the public DeepEM, as tables."""
+"""Tables of what replaced the programs, flags, modules and functions of the public DeepEM."""
 
 from __future__ import annotations
 

@@ -151,9 +151,9 @@ class Parser(argparse.ArgumentParser):
         """Add the flags that every program takes."""
         group = self.add_argument_group("help and files of settings")
         group.add_argument("-h", "--help", action="store_true", help="show this text and exit")
-        group.add_argument("--config", nargs="+", metavar="FILE", help="YAML files of settings; later ones win")
-        group.add_argument("--print_config", action="store_true", help="write what is set as YAML, and exit")
-        group.add_argument("--schema", action="store_true", help="write a JSON schema of such files, and exit")
+        group.add_argument("--config", nargs="+", metavar="FILE", help="YAML files of settings; later files win")
+        group.add_argument("--print_config", action="store_true", help="print the given settings as YAML and exit")
+        group.add_argument("--schema", action="store_true", help="print a JSON schema for files of settings and exit")
 
     def _require(self, values: Mapping[str, Any]) -> None:
         for name in (name for name, value in values.items() if value is REQUIRED):

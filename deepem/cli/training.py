@@ -71,8 +71,8 @@ class DataOptions(Group):
         ["none"], "for images that are not bytes, grey values to map to 0 and 1: LOW,HIGH (for each channel), "
         "percentile, or none", read=_intensity, metavar="LOW,HIGH", many="+", older=["none"],
     )  # fmt: skip
-    percentiles: tuple[float, float] = flag((0.5, 99.5), "of --intensity percentile: low and high, in per cent")
-    percentiles_of: Literal["train", "volume"] = flag("train", "take --percentiles over all training volumes, or each")
+    percentiles: tuple[float, float] = flag((0.5, 99.5), "low and high percentile of --intensity percentile")
+    percentiles_of: Literal["train", "volume"] = flag("train", "percentiles of all training voxels, or per volume")
     modifier: str | None = flag(None, "module that changes batches on the device, in training only", metavar="MODULE")
 
 

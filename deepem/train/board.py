@@ -56,7 +56,7 @@ class Board:
         self._add(text(tag, words), iteration)
 
     def close(self) -> None:
-        """Write out what is buffered, and close the file."""
+        """Flush the buffer and close the file."""
         with self._writing():
             self._file.close()
 

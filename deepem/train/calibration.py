@@ -20,7 +20,7 @@ Statistics = dict[str, Tensor]
 
 
 def applies(network: nn.Module, frozen: Collection[nn.Module] = ()) -> bool:
-    """Whether a network has any norm layer that keeps running statistics."""
+    """Whether a network has a norm layer that keeps running statistics and is not frozen."""
     return any(_keeps_statistics(module) and module not in frozen for module in network.modules())
 
 

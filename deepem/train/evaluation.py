@@ -27,7 +27,7 @@ def calibrate(trainer: Trainer, inputs: Inputs, log: Logger) -> None:
 
 
 def samples_of_last(inputs: Inputs, samples: int) -> int:
-    """Return the index of the first sample in the last batch of an evaluation. The log draws that sample."""
+    """Return the index of this rank's first sample in the last batch of an evaluation, for the log's pictures."""
     size = inputs.loading.batch_size
     return (-(-samples // size) - 1) * size + inputs.ranks.rank
 

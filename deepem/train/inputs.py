@@ -161,7 +161,7 @@ class Inputs:
     def drawn(self, iteration: int) -> dict[str, float]:
         """Return the share of samples so far that came from each volume, and from each member of a superset.
 
-        Each share stands beside the probability that was asked for.
+        The result also holds the requested probability beside each share.
 
         Returns nothing if the sampler cannot tell. The choice of volume is the first random draw of a sample, so it is
         repeated here, and workers need not report it.

@@ -42,7 +42,7 @@ class Link:
         self.stop.set()
 
     def asked(self) -> bool:
-        """Whether all processes were asked to stop; waits up to a minute for the answer."""
+        """Wait up to a minute for a request to stop; return whether there was one."""
         return self.stop.wait(60)
 
     def ended(self, how: Any) -> None:

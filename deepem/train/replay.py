@@ -28,7 +28,7 @@ def main(words: Sequence[str] | None = None) -> None:
     with one_line_errors("replay.py"):
         parser = argparse.ArgumentParser("replay.py", description="Run a dumped batch again, in float32 on the CPU.")
         parser.add_argument("dump", type=Path, metavar="FILE", help="nan/iterN.pt of a run")
-        parser.add_argument("--model", help="the model module, where it is not one of deepem's")
+        parser.add_argument("--model", help="the model module, if it is not one of deepem's")
         given = parser.parse_args(words)
         replay(checkpoint.read(given.dump), given.dump, given.model)
 

@@ -1,4 +1,4 @@
-"""Saves the completed steps when something beside a training step fails, reports the reason, and ends the run."""
+"""Saves the completed steps when something other than a training step fails, reports the reason, and ends the run."""
 
 from __future__ import annotations
 

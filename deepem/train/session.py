@@ -249,7 +249,7 @@ def _lacks_evaluation(session: Session) -> bool:
 
 
 def _lacks_scores(session: Session) -> bool:
-    """Whether the run stopped before a whole-volume score that was due."""
+    """Whether the run stopped before it scored the whole volume, although that was due."""
     start, ranks = session.trainer.iteration, session.trainer.ranks
     due = start > 0 and session.options.log.segments_after(start)
     return ranks.any(due and ranks.leads and not session.folder.evaluated(start, "segment"), session.trainer.device)

@@ -114,7 +114,7 @@ class Trainer:
             self.model = torch.compile(self.model)  # type: ignore[assignment]
 
     def _called(self) -> nn.Module:
-        """Return the callable for a batch in this process alone, without DDP."""
+        """Return the module to call with a batch, without DDP and torch.compile."""
         return WithLosses(self.network) if self.objective.own else self.network
 
     def leave(self) -> None:
@@ -174,7 +174,7 @@ class Trainer:
     def weighted_sum(self, losses: Losses, share: Share) -> Tensor:
         """Return the value to minimise."""
         counts = share.totals.counts
-        if self.objective.own:  # losses of the network itself have their own counts, one per share
+        if self.objective.own:  # the network counts its own losses, share by share
             counts = {name: self.ranks.sum(count.clone()) for name, (_, count) in losses.items()}
         return self.objective.weighted_sum(losses, counts)
 
