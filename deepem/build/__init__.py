@@ -1,4 +1,4 @@
-"""From options to the things that a program works with: device, network, volumes, samplers.
+"""Builds the objects a program works with from its options: device, network, volumes, samplers.
 
-Training, inference and the tools all build them here, in one way. This package may not import those three.
+Training, inference and the tools all build them here, in the same way. This package may not import any of the three.
 """

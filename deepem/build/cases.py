@@ -1,4 +1,4 @@
-"""A prediction beside its truth, and the ways to segment it that are scored."""
+"""A prediction with its ground truth, and the segmentations of it that are scored."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ THRESHOLDS: dict[str, tuple[float, ...]] = {
     "mutex": (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
     "components": (0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99),
 }
-"""Decoder -> the thresholds that are tried."""
+"""Decoder -> the thresholds to try."""
 
 
 @dataclass(frozen=True)
 class Ways:
-    """How affinities become segments that are scored.
+    """How affinities are segmented for scoring.
 
     Attributes:
-        decoders: Of `THRESHOLDS`, or None for those that the edges allow.
-        thresholds: To be tried, in place of those of the table.
-        by: What a choice goes by, one of `deepem.evaluate.choice.CRITERIA`.
+        decoders: Names in `THRESHOLDS`, or None for all decoders that the edges allow.
+        thresholds: The thresholds to try, instead of those in the table.
+        by: The criterion for choosing a threshold, one of `deepem.evaluate.choice.CRITERIA`.
     """
 
     decoders: tuple[str, ...] | None = None
@@ -43,30 +43,30 @@ class Ways:
     by: str = "adapted_rand"
 
     def of(self, edges: Sequence[Vec3]) -> dict[str, tuple[float, ...]]:
-        """Decoder -> thresholds, for affinities along edges."""
+        """Return decoder -> thresholds, for affinities along these edges."""
         names = self.decoders
         if names is None:
             try:
                 names = ("agglomerate", "components", "mutex")[: 3 if Channels.of(edges).far else 2]
-            except InputError:  # long-range edges alone hold no segmentation
+            except InputError:  # long-range edges alone allow no segmentation
                 names = ()
         return {name: self.thresholds or THRESHOLDS[name] for name in names}
 
 
 @dataclass(frozen=True)
 class Case:
-    """A prediction and its truth, read by boxes of the prediction.
+    """A prediction and its ground truth, read box by box in the coordinates of the prediction.
 
     Attributes:
-        where: What an error names.
-        task: The row of the output.
-        edges: Of affinities, the (dz, dy, dx) of each channel.
-        size: (z, y, x) voxels.
+        where: The name to use in errors.
+        task: The task of the output.
+        edges: For affinities, the (dz, dy, dx) of each channel.
+        size: Size of the prediction, (z, y, x) voxels.
         predicted: (C, Z, Y, X) probabilities, or (1, Z, Y, X) classes.
-        truth: The label, (C, Z, Y, X).
-        label: Which label it is, one of the row's sources.
-        mask: (Z, Y, X) bool, where voxels count; None for everywhere.
-        classes: The prediction holds classes.
+        truth: The ground-truth label, (C, Z, Y, X).
+        label: The name of this label, one of the task's sources.
+        mask: (Z, Y, X) bool, True for voxels that count; None if all do.
+        classes: Whether the prediction holds class numbers instead of probabilities.
     """
 
     where: str
@@ -81,25 +81,25 @@ class Case:
 
     @property
     def whole(self) -> Box:
-        """All of it."""
+        """The box of the whole prediction."""
         return Box((0, 0, 0), self.size)
 
     def blocks(self) -> Iterator[Box]:
-        """The boxes that are looked at one after the other."""
+        """Return the boxes to process one after the other."""
         return iter(Tiles(self.whole, BLOCK))
 
     def masked(self, box: Box) -> Array | None:
-        """The mask of a box."""
+        """Return the mask inside a box."""
         return None if self.mask is None else self.mask(box)
 
     @cached_property
     def touching(self) -> bool:
-        """Whether the true instances touch without a gap."""
+        """Whether true instances touch without a gap between them."""
         counts = [target.contacts(self.truth(box)) for box in self.blocks()]
         return sum(touch for touch, _ in counts) > target.TOUCHING * sum(gap for _, gap in counts)
 
     def events(self, box: Box, channels: int) -> Array:
-        """What the channels of a binary output should call, (C, Z, Y, X), made from the label as in training."""
+        """Return what each channel of a binary output should detect, (C, Z, Y, X), made as in training."""
         if self.label == self.task.fallback:
             area = grown(box, (0, 1, 1), self.whole)
             found = target.boundary(self.truth(area), self.touching)
@@ -111,7 +111,7 @@ class Case:
 
 
 def grown(box: Box, by: Sequence[int], whole: Box) -> Box:
-    """A box with a rim, within the whole."""
+    """Grow a box by a margin, clipped to the whole volume."""
     found = Box(
         vec3(b - n for b, n in zip(box.begin, by, strict=True)), vec3(e + n for e, n in zip(box.end, by, strict=True))
     ).intersect(whole)

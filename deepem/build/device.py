@@ -1,4 +1,4 @@
-"""Which device to run on, and what it is fast at."""
+"""Chooses the device to run on, and tells whether bfloat16 is fast on it."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from deepem.utils.errors import InputError
 
 
 def choose_device(gpu: int | None, cpu: bool, flag: str = "--gpu_ids") -> str:
-    """The name of the torch device to use.
+    """Return the name of the torch device to use.
 
-    This is the GPU asked for, else the first one, else the CPU with one line on stderr that says so.
+    This is the requested GPU, otherwise the first GPU, otherwise the CPU with a one-line message on stderr.
 
     Args:
-        gpu: Number of a CUDA device, or None for the first.
-        cpu: Use the CPU in any case.
-        flag: The flag that errors name.
+        gpu: Number of a CUDA device, or None for the first one.
+        cpu: Use the CPU even if there is a GPU.
+        flag: The flag to name in errors.
 
     Raises:
-        InputError: there is no GPU of that number.
+        InputError: no GPU has this number.
     """
     import torch
 
@@ -40,9 +40,9 @@ def choose_device(gpu: int | None, cpu: bool, flag: str = "--gpu_ids") -> str:
 def has_fast_bf16(device: str) -> bool:
     """Whether the device multiplies bfloat16 faster than float32.
 
-    The AVX-512 instruction alone does not decide. With it, convolutions took half the time on an AMD processor (Zen 4
-    and later) and twice the time on an Intel processor without AMX, which has half as many units for bfloat16 as for
-    float32. No timing decides either, so that all processes and every resumed run agree.
+    The AVX-512 bfloat16 instruction alone does not decide. With it, convolutions took half the time on an AMD processor
+    (Zen 4 and later), but twice the time on an Intel processor without AMX, which has half as many units for bfloat16
+    as for float32. The choice is not timed, so that all processes and every resumed run agree.
     """
     import torch
 
@@ -56,5 +56,5 @@ def has_fast_bf16(device: str) -> bool:
 def _is_amd() -> bool:
     try:
         return "AuthenticAMD" in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:  # no Linux
+    except OSError:  # not Linux
         return "AuthenticAMD" in platform.processor()

@@ -1,4 +1,4 @@
-"""From --intensity to the range of grey values of every volume."""
+"""Turns --intensity into the grey-value range of every volume."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class GreyValues:
     """What a run does with grey values.
 
     Attributes:
-        stored: What a checkpoint says of it, in plain numbers; None for bytes and floats in [0, 1].
-        notes: A line about each volume.
+        stored: The ranges as a checkpoint stores them, in plain numbers; None for bytes and floats in [0, 1].
+        notes: One line about each volume.
     """
 
     stored: dict[str, Any] | None = None
@@ -33,17 +33,17 @@ class GreyValues:
 def with_ranges(
     words: Sequence[Any], percentiles: Percentiles, over: str, refs: Mapping[str, Sequence[Ref]], loaded: dict[str, Any]
 ) -> tuple[dict[str, Any], GreyValues]:
-    """The volumes, each image with the range of its grey values; and what is stored of it.
+    """Return the volumes, each image with its grey-value range, and the `GreyValues` of the run.
 
     Args:
-        words: Of the command line: ``none``, ``percentile``, or a (low, high) for each channel.
-        percentiles: Those of ``percentile``.
-        over: Whether they are those of the training set, ``train``, or of each ``volume``.
+        words: The values of --intensity: ``none``, ``percentile``, or a (low, high) for each channel.
+        percentiles: The low and high percentile for ``percentile``.
+        over: Compute percentiles over the training set (``train``) or over each ``volume``.
         refs: The volumes of each phase.
-        loaded: Arrays by id, as dataset modules give them.
+        loaded: Arrays by id, as returned by the dataset modules.
 
     Raises:
-        InputError: constant images, or ranges that are no such.
+        InputError: an image is constant, or a range is not valid.
     """
     if words == ["none"]:
         return loaded, GreyValues()
@@ -90,7 +90,7 @@ def _blocks(images: Sequence[Any]) -> tuple[Any, int]:
 
 
 def suggestion(image: Any) -> str:
-    """What to add for an image that is neither bytes nor floats in [0, 1]."""
+    """Return advice on the flag to add for an image that is neither bytes nor floats in [0, 1]."""
     given = "--intensity LOW,HIGH or --intensity percentile"
     try:
         found = SUGGESTED.of("img", *_blocks([seen("img", image)]))

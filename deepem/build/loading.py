@@ -1,4 +1,4 @@
-"""A network from what is on disk: an export folder, or a checkpoint."""
+"""Loads a network from disk: from an export folder or a checkpoint."""
 
 from __future__ import annotations
 

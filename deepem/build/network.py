@@ -1,4 +1,4 @@
-"""From a model module to a network: its patch sizes, and the network itself."""
+"""Builds the network of a model module, and works out its patch sizes."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ Shape4 = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class PatchSizes:
-    """The patches that go into a network and come out of it.
+    """The sizes of the patches that a network takes and returns.
 
     Attributes:
-        input: (z, y, x) voxels.
-        output: (z, y, x) voxels of the output, in the middle of the input.
-        crop: Output / input for a model that has to crop to give this output, else None.
+        input: Input patch, (z, y, x) voxels.
+        output: Output patch, (z, y, x) voxels, in the middle of the input.
+        crop: Output / input if the model has to crop to give this output, else None.
         factor: Voxels of the output per voxel of the input.
-        tiling: Voxels of the output by which a patch may move so that the network gives each voxel the same value as
-            before; None where values depend on the patch anyway.
-        moved: Voxels by which the output lies off the centre of the input.
+        tiling: A patch may be moved by multiples of this many output voxels without changing the network's value at any
+            voxel; None if the values depend on the patch position anyway.
+        moved: Offset of the output from the centre of the input, in voxels.
     """
 
     input: Vec3
@@ -44,9 +44,10 @@ class PatchSizes:
 
     @property
     def front(self) -> Vec3:
-        """Voxels of the output in front of it, from where the input begins: both share their centre voxel, size // 2.
+        """Number of output voxels between the start of the input and the start of the output.
 
-        What eval mode crops of the output of training is an exception: the smaller half of an odd number in front.
+        Input and output share their centre voxel, size // 2. There is one exception: if eval mode crops an odd number
+        of voxels from the output of training, the smaller half comes off the front.
         """
         fine = vec3(n * f for n, f in zip(self.input, self.factor, strict=True))
         return vec3(s.start + m for s, m in zip(centre_slices(fine, self.output), self.moved, strict=True))
@@ -62,16 +63,16 @@ def _takes(model: PlugIn, parameter: str) -> bool:
 
 
 def patch_sizes(model: PlugIn, inputsz: Vec3, outputsz: Vec3 | None, *, evaluating: bool = False) -> PatchSizes:
-    """The patch sizes of a model.
+    """Return the patch sizes of a model.
 
     Args:
-        model: The model and its flags.
+        model: The model with the values of its flags.
         inputsz: The input patch.
-        outputsz: The output patch asked for, or None for what the model gives.
-        evaluating: In eval mode, where some networks give less than in training.
+        outputsz: The requested output patch, or None for the model's own.
+        evaluating: Whether to give the sizes in eval mode, in which some networks return smaller outputs.
 
     Raises:
-        InputError: a patch that does not fit the network, or an output that it cannot give.
+        InputError: a patch does not fit the network, or the network cannot give this output.
     """
     with model.calling():
         module: object = model.module
@@ -93,7 +94,7 @@ def patch_sizes(model: PlugIn, inputsz: Vec3, outputsz: Vec3 | None, *, evaluati
 
 
 def _require_crop(model: PlugIn, inputsz: Vec3, outputsz: Vec3, gives: Vec3, fewer: Vec3) -> None:
-    """Refuse an output patch that a model cannot crop its output to."""
+    """Refuse a requested output patch if the model cannot crop its output to it."""
     asked = _comma(outputsz)
     if not crops(model):
         raise InputError("--outputsz", asked, f"{_comma(gives)}, what the model gives for {_comma(inputsz)}")
@@ -108,22 +109,22 @@ def _require_crop(model: PlugIn, inputsz: Vec3, outputsz: Vec3, gives: Vec3, few
 
 
 def evaluates_smaller(model: PlugIn) -> bool:
-    """Whether a model has a size of its own for eval mode."""
+    """Whether a model has a different output size in eval mode."""
     return isinstance(model.module, HasEvaluationSize)
 
 
 def evaluated(model: PlugIn, sizes: PatchSizes, *, eval_mode: bool) -> PatchSizes:
-    """The patch sizes of evaluation, for a model whose output in training is not cropped to a size asked for."""
+    """Return the patch sizes in eval mode, for a model whose training output was not cropped on request."""
     if sizes.crop is not None or not eval_mode or not evaluates_smaller(model):
         return sizes
     return patch_sizes(model, sizes.input, None, evaluating=True)
 
 
 def require_room_for_edges(chosen: Sequence[Task], output: Vec3) -> None:
-    """Refuse edges that reach from one side of the output patch to the other.
+    """Refuse edges that are as long as the output patch or longer.
 
     Raises:
-        InputError: an edge as long as the patch or longer.
+        InputError: an edge reaches from one side of the patch to the other.
     """
     for edge in (edge for task in chosen for edge in task.edges):
         if any(abs(d) >= n for d, n in zip(edge, output, strict=True)):
@@ -131,24 +132,24 @@ def require_room_for_edges(chosen: Sequence[Task], output: Vec3) -> None:
 
 
 def specs(chosen: Sequence[Task], channels: int, sizes: PatchSizes) -> tuple[dict[str, Shape4], dict[str, Shape4]]:
-    """The network's input and outputs: name -> (C, Z, Y, X)."""
+    """Return the shapes of the network's input and outputs: name -> (C, Z, Y, X)."""
     return {"input": (channels, *sizes.input)}, tasks.out_spec(chosen, sizes.output)
 
 
 def create_network(
     model: PlugIn, chosen: Sequence[Task], channels: int, sizes: PatchSizes, *, seed: int | None = None
 ) -> nn.Module:
-    """The network of a model module, on the CPU.
+    """Create the network of a model module, on the CPU.
 
     Args:
-        model: The model and its flags.
-        chosen: The tasks; each has a head.
-        channels: Channels of the image.
-        sizes: From `patch_sizes`.
-        seed: Decides the initial weights; None where a checkpoint replaces them.
+        model: The model with the values of its flags.
+        chosen: The tasks; the network has a head for each.
+        channels: Number of image channels.
+        sizes: The result of `patch_sizes`.
+        seed: The seed of the initial weights; None if a checkpoint replaces them.
 
     Raises:
-        InputError: flags that the model cannot use.
+        InputError: the model cannot use these flags.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""From options to the samplers of a run."""
+"""Builds the samplers of a run from its options."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from deepem.utils.intensity import Percentiles
 
 @dataclass(frozen=True)
 class Samplers:
-    """Where samples come from.
+    """The samplers of a run, and what they draw from.
 
     Attributes:
         train: Draws training samples.
-        val: Draws evaluation samples, or None where there is no volume to evaluate on.
-        train_ids: The ids that are trained on, as they are written on the command line.
-        val_ids: The ids that are evaluated on.
-        channels: Channels of the images.
-        grey_values: What is done with the grey values of images.
+        val: Draws evaluation samples, or None if there are no evaluation volumes.
+        train_ids: The training ids, as written on the command line.
+        val_ids: The evaluation ids.
+        channels: Number of image channels.
+        grey_values: How grey values of images are scaled.
     """
 
     train: Sampler
@@ -45,10 +45,10 @@ class Samplers:
 
 
 def create_samplers(options: TrainOptions, chosen: Sequence[Task], sizes: PatchSizes) -> Samplers:
-    """Load the volumes of a run and make its samplers.
+    """Load the volumes of a run and create its samplers.
 
     Raises:
-        InputError: ids, files, labels, probabilities or sizes that cannot be used.
+        InputError: ids, files, labels, probabilities or sizes cannot be used.
     """
     data = options.data
     sets = [volumes.DataSet(options.plug_in("dataset", word), Path(data.data_dir)) for word in data.data or ()]
@@ -96,7 +96,7 @@ def _channels(arrays: Mapping[str, Any]) -> int:
 
 
 def _require_factor(arrays: Mapping[str, Any], factor: Vec3, modifier: str | None) -> None:
-    """Refuse volumes whose labels are not as much finer than the image as the output of the network is."""
+    """Refuse volumes unless their labels are finer than the image by the same factor as the network's output."""
     for name, volume in arrays.items():
         for leaf in volumes.leaves(volume):
             found = leaf.get("label_factor", (1, 1, 1))
@@ -122,7 +122,7 @@ def _sampler(options: TrainOptions, chosen: Sequence[Task], arrays: Any, spec: A
 
 
 def gives_items(dataset: volumes.DataSet) -> bool:
-    """Whether a dataset module gives (image, target) items in place of volumes."""
+    """Whether a dataset module returns (image, target) items instead of volumes."""
     return not hasattr(dataset.module, "load_data") and hasattr(dataset.module, "get_items")
 
 
@@ -134,7 +134,7 @@ def _of_items(
     train: Sequence[volumes.Ref],
     val: Sequence[volumes.Ref],
 ) -> Samplers:
-    """The samplers of a module that gives items."""
+    """Create the samplers for a module that returns items."""
     if len(sets) > 1:
         raise InputError("--data", f"{len(sets)} modules, one of which gives items", "that one alone")
     if lacking := [task for task in chosen if "seg" not in task.sources]:
@@ -162,7 +162,7 @@ def _of_items(
 
 
 def _sampler_of(options: TrainOptions, chosen: Sequence[Task], sizes: PatchSizes, is_train: bool, arrays: Any) -> Any:
-    """The sampler of some volumes that have been checked."""
+    """Create the sampler for volumes that have been checked."""
     spec = specs(chosen, _channels(arrays), sizes)
     return _sampler(options, chosen, arrays, spec, is_train=is_train)
 
@@ -176,7 +176,7 @@ def _augmentation(plug_in: PlugIn, is_train: bool) -> Any:
 
 
 def create_modifier(options: TrainOptions) -> Modifier | None:
-    """The batch modifier of a run, if it has one."""
+    """Create the batch modifier of a run, if it has one."""
     if not options.data.modifier:
         return None
     plug_in = options.plug_in("modifier", options.data.modifier)

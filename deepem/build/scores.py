@@ -1,13 +1,13 @@
-"""What the kinds of tasks mean for scores: a prediction against its truth, for `deepem evaluate` and while training.
+"""Scores a prediction against its ground truth by kind of task, for `deepem evaluate` and during training.
 
-KINDS has one entry per kind of `deepem.tasks`. An entry says all of this::
+KINDS has one entry per kind of `deepem.tasks`. An entry has four functions::
 
-    score     (case, ways) -> figures. Where a threshold is chosen by the truth that it is scored on, they say so.
-    choose    (case, ways) -> parameters that are best for a case, with the curve they were chosen from
-    report    (case, parameters) -> figures of a case with parameters that were chosen elsewhere
-    brief     figures of `score` -> the few numbers that are followed while training, by name
+    score     (case, ways) -> figures; they say if a threshold was chosen by the same truth that it is scored on
+    choose    (case, ways) -> the best parameters for a case, with the curve they were chosen from
+    report    (case, parameters) -> figures of a case for parameters that were chosen on another case
+    brief     figures of `score` -> the few numbers to follow during training, by name
 
-Voxels are read block by block; only what is segmented lies in memory as a whole.
+Voxels are read block by block; only segmentations are held in memory as a whole.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Figures = dict[str, Any]
 
 
 def score_affinity(case: Case, ways: Ways) -> Figures:
-    """Cut edges of an affinity output, and segmentations of it at the threshold that is best for this truth."""
+    """Score an affinity output: its cut edges, and its segmentations at the threshold that is best for this truth."""
     ranked = Affinity(case.edges)
     reach = [max(abs(edge[axis]) for edge in case.edges) for axis in range(3)]
     for box in case.blocks():
@@ -54,7 +54,7 @@ def score_affinity(case: Case, ways: Ways) -> Figures:
 
 
 def curves_of(case: Case, ways: Ways) -> dict[str, list[Figures]]:
-    """Decoder -> a row of scores for each threshold."""
+    """Return decoder -> a row of scores for each threshold."""
     wanted = ways.of(case.edges)
     if not wanted:
         return {}
@@ -66,7 +66,7 @@ def curves_of(case: Case, ways: Ways) -> dict[str, list[Figures]]:
 
 
 def choose_affinity(case: Case, ways: Ways) -> Figures:
-    """The decoder and threshold that are best for a case."""
+    """Choose the decoder and threshold that are best for a case."""
     curves = curves_of(case, ways)
     if not curves:
         raise InputError(case.where, f"the edges {list(case.edges)}", "the nearest edge along every axis")
@@ -74,14 +74,14 @@ def choose_affinity(case: Case, ways: Ways) -> Figures:
 
 
 def report_affinity(case: Case, chosen: Mapping[str, Any]) -> Figures:
-    """Segmentation of a case with a decoder and threshold that were chosen elsewhere."""
+    """Score the segmentation of a case with a decoder and threshold that were chosen elsewhere."""
     name = str(chosen["decoder"])
     rows = curves_of(case, Ways((name,), (float(chosen["threshold"]),)))[name]
     return {"segmentation": {name: reported(rows, chosen)}}
 
 
 def brief_affinity(figures: Mapping[str, Any]) -> dict[str, float]:
-    """ARAND and VOI at the best threshold; nothing of long-range edges alone."""
+    """Return ARAND and VOI at the best threshold; nothing if there are only long-range edges."""
     if not figures["segmentation"]:
         return {}
     best = min(figures["segmentation"].values(), key=lambda row: row["error"])
@@ -93,7 +93,7 @@ def brief_affinity(figures: Mapping[str, Any]) -> dict[str, float]:
 
 
 def score_binary(case: Case, ways: Ways) -> Figures:
-    """ROC and F1 of each channel of a binary output."""
+    """Return ROC and F1 of each channel of a binary output."""
     return {"channels": {str(i): _of_ranking(ranking) for i, ranking in enumerate(_rankings(case))}}
 
 
@@ -126,7 +126,7 @@ def _of_ranking(ranking: Ranking) -> Figures:
 
 
 def _f1(ranking: Ranking) -> tuple[Array, Array]:
-    """Distinct scores from the highest on, and F1 = 2 hits / (called + events) where those from each on are called."""
+    """Return distinct scores in falling order, and F1 = 2 hits / (called + events) with each score as the threshold."""
     scores, hits, alarms = ranking.falling()
     if not (hits.size and hits[-1]):
         return scores, np.full(hits.size, math.nan)
@@ -134,7 +134,7 @@ def _f1(ranking: Ranking) -> tuple[Array, Array]:
 
 
 def choose_binary(case: Case, ways: Ways) -> Figures:
-    """The threshold of the best F1 for each channel."""
+    """Choose the threshold with the best F1 for each channel."""
     found = [_of_ranking(ranking) for ranking in _rankings(case)]
     thresholds = [row["f1_best_threshold"] for row in found]
     chosen = {"thresholds": thresholds, "chosen_by": "f1", "own_truth": True}
@@ -144,7 +144,7 @@ def choose_binary(case: Case, ways: Ways) -> Figures:
 
 
 def report_binary(case: Case, chosen: Mapping[str, Any]) -> Figures:
-    """Scores of each channel at a threshold that was chosen elsewhere."""
+    """Score each channel at a threshold that was chosen elsewhere."""
     scores = [Binary(threshold) for threshold in chosen["thresholds"]]
     for box in case.blocks():
         predicted, mask = case.predicted(box), case.masked(box)
@@ -158,13 +158,13 @@ def report_binary(case: Case, chosen: Mapping[str, Any]) -> Figures:
 
 
 def brief_binary(figures: Mapping[str, Any]) -> dict[str, float]:
-    """Means over the channels."""
+    """Return the means over the channels."""
     rows = figures["channels"].values()
     return {name: math.fsum(row[key] for row in rows) / len(rows) for name, key in (("f1", "f1_best"), ("auc", "auc"))}
 
 
 def score_semantic(case: Case, ways: Ways) -> Figures:
-    """Precision, recall and IoU of each class, and their means over the classes that there are."""
+    """Return precision, recall and IoU of each class, and their means over the classes that occur."""
     score = Semantic(range(case.task.channels))
     for box in case.blocks():
         label, mask = case.truth(box), case.masked(box)
@@ -182,46 +182,46 @@ def score_semantic(case: Case, ways: Ways) -> Figures:
         for c, row in found["classes"].items()
     }
     there = [row for row in rows.values() if row["share"] > 0]
-    names = ("precision", "recall", "iou") if there else ()  # a class that is never called has a precision of 0 there
+    names = ("precision", "recall", "iou") if there else ()  # a class never predicted has precision 0
     mean = {name: float(np.mean(np.nan_to_num([row[name] for row in there]))) for name in names}
     return {"classes": rows, "mean": mean, "accuracy": found["accuracy"]}
 
 
 def choose_nothing(case: Case, ways: Ways) -> Figures:
-    """A kind without a threshold."""
+    """Return no parameters: this kind has none to choose."""
     return {"chosen": {}}
 
 
 def report_semantic(case: Case, chosen: Mapping[str, Any]) -> Figures:
-    """The scores of classes, for which nothing is chosen."""
+    """Return the scores of classes, which have no parameters to choose."""
     return score_semantic(case, Ways())
 
 
 def brief_semantic(figures: Mapping[str, Any]) -> dict[str, float]:
-    """Means over the classes that are there."""
+    """Return the means over the classes that occur."""
     return {"iou": figures["mean"].get("iou", math.nan), "accuracy": figures["accuracy"]}
 
 
 def score_instance(case: Case, ways: Ways) -> Figures:
-    """Average precision, F1 and panoptic quality of objects, by their masks."""
+    """Return average precision, F1 and panoptic quality of object masks."""
     truth, found = case.truth(case.whole), case.predicted(case.whole)
     return {"instances": instances(found[0], truth.max(0), mask=case.masked(case.whole))}
 
 
 def report_instance(case: Case, chosen: Mapping[str, Any]) -> Figures:
-    """The scores of objects, for which nothing is chosen."""
+    """Return the scores of objects, which have no parameters to choose."""
     return score_instance(case, Ways())
 
 
 def brief_instance(figures: Mapping[str, Any]) -> dict[str, float]:
-    """Average precision, F1 and panoptic quality at an overlap of one half."""
+    """Return average precision, F1 and panoptic quality at an overlap (IoU) of 0.5."""
     found = figures["instances"]
     return {"ap": found["ap"][0.5], "f1": found["f1"], "pq": found["pq"]}
 
 
 @dataclass(frozen=True)
 class Kind:
-    """An entry; see the module."""
+    """An entry of `KINDS`; see the module docstring."""
 
     score: Callable[[Case, Ways], Figures]
     choose: Callable[[Case, Ways], Figures]
@@ -237,7 +237,7 @@ KINDS: dict[str, Kind] = {
 }
 
 LOWER_IS_BETTER = {"arand": True, "voi": True, "f1": False, "auc": False, "iou": False, "ap": False, "pq": False}
-"""The numbers of `brief` that a run can be judged by."""
+"""Names of scores in `brief` -> whether lower is better."""
 
 
 def _labelled(rows: Sequence[Mapping[str, Any]]) -> bool:

@@ -1,4 +1,4 @@
-"""From a checkpoint to its network: which tasks, model and sizes it was trained with."""
+"""Reads from a checkpoint how its network was trained: tasks, model and sizes."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StoredRun:
-    """What a checkpoint says of the run that wrote it.
+    """What a checkpoint says about the run that wrote it.
 
     Attributes:
         options: The options of the run, by flag.
-        tasks: The rows that it trained.
-        model: Its model, with the values of its flags.
-        sizes: Its patches.
-        channels: Channels of the image.
+        tasks: The tasks that the run trained.
+        model: The model with the values of its flags.
+        sizes: Its patch sizes.
+        channels: Number of image channels.
     """
 
     options: Mapping[str, Any]
@@ -37,23 +37,23 @@ class StoredRun:
     channels: int
 
     def network(self) -> nn.Module:
-        """The network, with weights that are yet to be loaded."""
+        """Create the network; its weights are not loaded yet."""
         return create_network(self.model, self.tasks, self.channels, self.sizes)
 
 
 def stored_run(state: Mapping[str, Any], where: object, model: str | None = None) -> StoredRun:
-    """What a checkpoint, or the dump of a step, says of its run.
+    """Read from a checkpoint, or from the dump of a step, how the run was set up.
 
-    A checkpoint names code, and only modules of deepem are run on its word alone.
+    A checkpoint names the code of its model. Only modules of deepem are imported on that word alone.
 
     Args:
         state: The contents of the file.
-        where: The file, named in errors.
-        model: The model module, in place of the one that the checkpoint names.
+        where: The file to name in errors.
+        model: The model module to use instead of the one that the checkpoint names.
 
     Raises:
-        InputError: it does not say: a checkpoint of the public DeepEM, or a bare state dict. Or it names a module
-            that is not deepem's, and `model` does not.
+        InputError: the file does not say how the run was set up, as in a checkpoint of the public DeepEM or a bare
+            state dict. Or it names a module outside deepem, and `model` is not given.
     """
     options = state.get("options")
     if not isinstance(options, Mapping):
@@ -81,6 +81,6 @@ def _model(word: str, options: Mapping[str, Any]) -> PlugIn:
 
 
 def channels_of(state: Mapping[str, Any]) -> int:
-    """Channels of the images that a checkpoint was trained on; 1 where it does not say."""
+    """Return the number of image channels that a checkpoint was trained on; 1 if the checkpoint does not say."""
     spec = state.get("spec")
     return int(state.get("channels") or (next(iter(spec[0].values()))[0] if spec else 1))

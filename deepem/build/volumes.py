@@ -1,4 +1,4 @@
-"""From the ids of the command line to the volumes that are trained and evaluated on."""
+"""Selects and loads the volumes for training and evaluation, from the ids on the command line."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class DataSet:
 
     @property
     def word(self) -> str:
-        """The module's name as it was given."""
+        """The module's name as given on the command line."""
         return self.plug_in.word
 
     @property
@@ -39,9 +39,9 @@ class DataSet:
 
     @property
     def ids(self) -> list[Any]:
-        """The ids that the module knows, as it writes them: text, but numbers pass.
+        """The ids that the module knows, as the module writes them: text, or numbers.
 
-        They are those of its `data_info`, or, where it has a function `ids_in`, those that are in the folder.
+        They are the ids in its `data_info`, or, if the module has a function `ids_in`, the ids in the data folder.
         """
         return list(dict.fromkeys(self._ids))
 
@@ -54,26 +54,26 @@ class DataSet:
             return list(find(self.data_dir))
 
     def split(self, phase: str) -> list[Any]:
-        """The module's default ids for 'train' or 'val'; none where it has no splits."""
+        """Return the module's default ids for 'train' or 'val'; empty if the module has no splits."""
         return list(getattr(self.module, "splits", {}).get(phase, ()))
 
     @property
     def path_names(self) -> tuple[str, ...]:
-        """The names along the module's path. The last of them, joined by dots, tell its ids from another module's."""
+        """The names along the module's path. The last of them, joined by dots, qualify ids that modules share."""
         file = as_file(self.word)
         there = Path(os.path.abspath(file if file is not None and file.is_file() else str(self.module.__file__)))
         folders = there.parent.parts[:-1] if there.stem == "__init__" else there.parent.parts
         return (*folders[1:], short_name(self.word))
 
     def is_called(self, name: str) -> bool:
-        """Whether a name before an id means this module: the last parts of its path, with dots or slashes."""
+        """Whether a qualifier in front of an id names this module: the last parts of its path, with dots or slashes."""
         dotted = name.removesuffix(".py").replace("/", ".").strip(".")
         return bool(dotted) and ("." + ".".join(self.path_names)).endswith("." + dotted)
 
 
 @dataclass(frozen=True)
 class Ref:
-    """One id of one dataset, and how it is written."""
+    """One id of one dataset, and how it is written on the command line."""
 
     dataset: DataSet
     id: Any
@@ -83,13 +83,13 @@ class Ref:
 def choose_ids(
     datasets: Sequence[DataSet], train_ids: Sequence[str] | None, val_ids: Sequence[str] | None
 ) -> tuple[list[Ref], list[Ref]]:
-    """The volumes to train and to evaluate on, those of the command line or else the modules' defaults.
+    """Return the volumes to train and to evaluate on: those on the command line, or else the modules' defaults.
 
-    Defaults never train and evaluate on the same voxels: a module's ``val`` split is used by default only where its
-    ``train`` split is what is trained on. A module without splits evaluates on its last id where it has several.
+    Defaults never train and evaluate on the same voxels. A module's ``val`` split is the default only if all volumes
+    trained on come from its ``train`` split. A module without splits evaluates on its last id, if it has several.
 
     Raises:
-        InputError: an unknown id (all are listed), one that two modules have, or none to train on.
+        InputError: an id is unknown (all ids are listed) or belongs to two modules, or there is nothing to train on.
     """
     _require_distinct(datasets)
     refs = {(ref.dataset.word, ref.id): ref for ref in _every(datasets)}
@@ -110,16 +110,16 @@ def choose_ids(
 
 
 def find(datasets: Sequence[DataSet], word: str, flag: str) -> Ref:
-    """The volume that an id of the command line means.
+    """Return the volume that an id on the command line means.
 
     Raises:
-        InputError: an unknown id, or one that two modules have.
+        InputError: the id is unknown, or two modules have it.
     """
     return _find(_every(datasets), word, flag)
 
 
 def _require_distinct(datasets: Sequence[DataSet]) -> None:
-    """Refuse a module that is named twice, in whichever way, and one that does not name its ids."""
+    """Refuse a module that is given twice, in whichever spelling, and a module that does not name its ids."""
     words: dict[str, str] = {}
     for dataset in datasets:
         info, file = dataset.module.data_info, os.path.realpath(str(dataset.module.__file__))
@@ -133,7 +133,7 @@ def _require_distinct(datasets: Sequence[DataSet]) -> None:
 
 
 def _require_ids(where: str, info: Iterable[Any], splits: Any) -> None:
-    """Refuse ids that are neither text nor numbers, and splits that are no lists of them."""
+    """Refuse ids that are neither text nor numbers, and splits that are not lists of ids."""
     wants = "splits = {'train': [...], 'val': [...]}, lists of ids"
     if not isinstance(splits, Mapping):
         raise InputError(where, f"splits of type {type(splits).__name__}", wants)
@@ -146,7 +146,7 @@ def _require_ids(where: str, info: Iterable[Any], splits: Any) -> None:
 
 
 def _refuse_twice(flag: str, words: Sequence[str] | None, refs: Sequence[Ref]) -> None:
-    """Refuse an id that is given twice, in whichever way."""
+    """Refuse an id that is given twice, in whichever spelling."""
     first: dict[tuple[str, Any], str] = {}
     for word, ref in zip(words or (), refs, strict=False):
         key = ref.dataset.word, ref.id
@@ -165,7 +165,7 @@ def _last(dataset: DataSet) -> list[str]:
 
 
 def _every(datasets: Sequence[DataSet]) -> list[Ref]:
-    """All ids, each written as it is, or behind its module's name where it would be taken for another."""
+    """Return all ids, each as it is if it is unambiguous, else qualified by its module's name."""
     known = [(d, id) for d in datasets for id in dict.fromkeys([*d.ids, *d.split("train"), *d.split("val")])]
     names = _names(datasets)
     times = Counter(str(id) for _, id in known) + Counter(f"{names[d.word]}/{id}" for d, id in known)
@@ -173,7 +173,7 @@ def _every(datasets: Sequence[DataSet]) -> list[Ref]:
 
 
 def _names(datasets: Sequence[DataSet]) -> dict[str, str]:
-    """What ids of each module are qualified by: as many of the last parts of its path as tell it from the others."""
+    """Return the qualifier of each module: as many of the last parts of its path as distinguish it from the others."""
     paths = {dataset.word: dataset.path_names for dataset in datasets}
     names = {}
     for word, parts in paths.items():
@@ -184,7 +184,7 @@ def _names(datasets: Sequence[DataSet]) -> dict[str, str]:
 
 
 def _listed(refs: Iterable[Ref]) -> list[Ref]:
-    """Those that can be asked for."""
+    """Keep the ids that users may ask for."""
     return [ref for ref in refs if ref.id in ref.dataset.ids]
 
 
@@ -204,10 +204,10 @@ def _means(word: str, ref: Ref) -> bool:
 
 
 def load(refs: Sequence[Ref], data_dir: Path, chosen: Sequence[tasks.Task], *, lazy: bool = False) -> dict[str, Arrays]:
-    """Arrays by id as written, each volume read once, or, `lazy`, left on disk by the modules that can.
+    """Return arrays by id as written; each volume is read once. With `lazy`, modules that can leave arrays on disk.
 
     Raises:
-        InputError: a file that a module cannot read, or an id that it does not give.
+        InputError: a module cannot read a file, or does not return an id.
     """
     loaded: dict[str, Arrays] = {}
     for dataset in dict.fromkeys(ref.dataset.word for ref in refs):
@@ -230,7 +230,7 @@ def load(refs: Sequence[Ref], data_dir: Path, chosen: Sequence[tasks.Task], *, l
 
 
 def _by_id(word: str, given: object, ids: Sequence[Any]) -> dict[Any, Any]:
-    """The volumes of some ids out of what a module gave, each taken once: they may be read only then."""
+    """Take the volumes of some ids from a module's result. Each is accessed once, since access may read the file."""
     wants = "a dict id -> {'img': ..., 'seg': ...}"
     if not isinstance(given, Mapping):
         raise InputError(f"--data {word}", f"{_kind(given)} from load_data", wants)
@@ -248,7 +248,7 @@ def _kind(value: object) -> str:
 
 
 def require_labels(refs: Sequence[Ref], loaded: Mapping[str, Arrays], chosen: Sequence[tasks.Task]) -> None:
-    """Refuse a task that no volume of the training set has a label for."""
+    """Refuse a task if no training volume has a label for it."""
     for task in chosen:
         if not any(source in leaf for ref in refs for leaf in leaves(loaded[ref.word]) for source in task.sources):
             names = list(dict.fromkeys(ref.dataset.word for ref in refs))
@@ -258,7 +258,7 @@ def require_labels(refs: Sequence[Ref], loaded: Mapping[str, Arrays], chosen: Se
 
 
 def leaves(volume: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The volumes of a superset, or the one volume itself."""
+    """Return the members of a superset, or the single volume itself."""
     if "img" not in volume and volume and all(isinstance(part, Mapping) for part in volume.values()):
         return [leaf for part in volume.values() for leaf in leaves(part)]
     return [volume]
@@ -271,10 +271,10 @@ def prepared(
     phase: str,
     rows: Sequence[tasks.Task] = tasks.TASKS,
 ) -> dict[str, Arrays]:
-    """Checked and compact volumes by id for a phase, 'train' or 'val'.
+    """Return checked and compact volumes by id for a phase, 'train' or 'val'.
 
     Raises:
-        InputError: an array that cannot be used. Of unusual grey values it says what to add.
+        InputError: an array cannot be used. For unusual grey values, the error says which flag to add.
     """
     return {ref.word: _prepared(ref, loaded[ref.word], labels, phase, rows) for ref in refs}
 
@@ -292,7 +292,7 @@ def _prepared(ref: Ref, volume: Arrays, labels: Sequence[str], phase: str, rows:
 def without_overlap(
     train: Sequence[Ref], val: Sequence[Ref], loaded: Mapping[str, Arrays], *, explicit: bool
 ) -> list[Ref]:
-    """The evaluation ids less those whose voxels are trained on; if they were asked for, a warning and all of them."""
+    """Drop evaluation ids whose voxels are trained on. If the user asked for them, keep all ids and warn instead."""
 
     def apart(ref: Ref) -> bool:
         return all({"msk_train", "msk_val"} <= set(leaf) for leaf in leaves(loaded[ref.word]))
@@ -305,7 +305,7 @@ def without_overlap(
 
 
 def accepted(function: Callable[..., object], **candidates: object) -> dict[str, object]:
-    """Those of the keyword arguments that a function takes by name, or all of them if it takes ``**kwargs``."""
+    """Return the keyword arguments that a function accepts by name, or all of them if it takes ``**kwargs``."""
     parameters = inspect.signature(function).parameters.values()
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         return candidates

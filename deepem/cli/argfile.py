@@ -1,4 +1,4 @@
-"""Files of arguments: read line by line as a shell would, and written so that reading gives the same options again."""
+"""Files of arguments: read line by line as a shell would, and written so that they read back the same."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _CONTINUED = re.compile(r"(?<!\\)(?:\\\\)*\\$")
 
 
 def read(name: str) -> list[str]:
-    """The words of a file.
+    """Return the words of a file.
 
-    A # at the start of a word begins a comment, a backslash at the end of a line joins it with the next. Quotes end
-    in the line that they begin in: two stray apostrophes, far apart, are two errors and no long word.
+    A # at the start of a word begins a comment, and a backslash at the end of a line joins it to the next. A quotation
+    must end on its line, so two stray apostrophes far apart are reported as two errors instead of one long word.
 
     Raises:
-        InputError: a file that cannot be read or understood.
+        InputError: the file cannot be read or parsed.
     """
     words, held, first = list[str](), "", 1
     for number, line in enumerate(_lines(name), 1):
@@ -40,7 +40,7 @@ def read(name: str) -> list[str]:
 
 
 def _lines(name: str) -> Iterator[str]:
-    """The lines, and an empty one at the end, for a backslash that nothing follows."""
+    """Yield the lines, then an empty line, which completes a last line that ends in a backslash."""
     try:
         whole = Path(name).read_bytes()
     except OSError as error:
@@ -55,7 +55,7 @@ def _lines(name: str) -> Iterator[str]:
 
 
 def _split(line: str) -> list[str] | None:
-    """The words of a line up to a comment, or None if a quote or a backslash is left open."""
+    """Split a line into words up to a comment; None if a quotation or a backslash is left open."""
     words, at = list[str](), 0
     while (at := len(line) - len(line[at:].lstrip(" \t\r"))) < len(line) and line[at] != "#":
         word = _WORD.match(line, at)
@@ -67,7 +67,7 @@ def _split(line: str) -> list[str] | None:
 
 
 def in_words(values: Mapping[str, Any], flags: Mapping[str, Flag]) -> list[str]:
-    """The values as lines of an @file that give the same values again. Defaults are left out."""
+    """Write values as lines of an @file that give the same values when read. Defaults are left out."""
     lines = []
     for name, flag in flags.items():
         value = values.get(name)
@@ -78,7 +78,7 @@ def in_words(values: Mapping[str, Any], flags: Mapping[str, Flag]) -> list[str]:
             continue
         texts = words_of(list(value) if flag.form and flag.form.many and isinstance(value, tuple) else value)
         if len(texts) == 1 and texts[0].startswith(("-", "@")):
-            lines.append(shlex.join([f"--{name}={texts[0]}"]))  # a value that looks like a flag or a file
+            lines.append(shlex.join([f"--{name}={texts[0]}"]))  # a value that looks like a flag or an @file
         else:
             lines.append(shlex.join([f"--{name}", *texts]))
     return lines

@@ -1,4 +1,4 @@
-"""A declared flag as argparse takes it."""
+"""Converts a declared flag to arguments for argparse."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from deepem.cli.words import words_of
 
 
 def argument_of(flag: Flag) -> dict[str, Any]:
-    """What argparse needs to know of a flag."""
+    """Return the keyword arguments of `add_argument` for a flag."""
     if flag.is_switch:
         return {"action": argparse.BooleanOptionalAction if flag.negatable else "store_true"}
     form = flag.form
@@ -24,7 +24,7 @@ def argument_of(flag: Flag) -> dict[str, Any]:
 
 
 def _gathering(gather: Callable[[list[Any]], Any]) -> type[argparse.Action]:
-    """An action that stores what becomes of the values of several words."""
+    """Return an argparse action that combines the values of several words and stores the result."""
 
     class Gather(argparse.Action):
         def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
@@ -34,7 +34,7 @@ def _gathering(gather: Callable[[list[Any]], Any]) -> type[argparse.Action]:
 
 
 def help_of(flag: Flag) -> str:
-    """A flag's help with its default, unless there is none worth telling."""
+    """Return a flag's help with its default, unless the default is not worth showing."""
     told = (flag.help or f"of {Path(flag.source).stem}").replace("%", "%%")
     if flag.default in (None, False, "", [], (), REQUIRED) or "(default" in told:
         return told

@@ -1,16 +1,16 @@
-"""Settings from YAML files: composed, one per line, each with the file and line that it stands in.
+"""Reads settings from YAML files: composes them, and keeps the file and line of each.
 
 ::
 
-    defaults: [models: small, augment: flyem, _self_]     models/small.yaml and augment/flyem.yaml beside this file
+    defaults: [models: small, augment: flyem, _self_]     merges models/small.yaml and augment/flyem.yaml
     training: {lr: 1e-3}                                  a mapping is a heading over settings
     width: [16, 32]
 
-`defaults` names files to build on, in order: ``group: name`` is ``group/name.yaml`` beside the file, and ``name`` is
-``name.yaml``. ``_self_`` says where the file's own settings come in; without it they come last. Of two values of a
-setting the later one holds. Mappings are merged key by key, lists and single values are replaced.
+`defaults` names files to build on, in order. ``group: name`` is ``group/name.yaml`` beside the file, and ``name`` is
+``name.yaml``. ``_self_`` marks where the file's own settings are merged; without it they come last. If a setting has
+several values, the last one wins. Mappings are merged key by key; lists and single values are replaced.
 
-A file may hold the settings of several programs, each under its name (``train:``, ``forward:``).
+A file may hold the settings of several programs, each under the name of the program (``train:``, ``forward:``).
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ import yaml
 from deepem.utils.errors import InputError, warn
 
 PROGRAMS = ("train", "forward", "segment", "evaluate", "report", "synthesize", "preview", "queue plan", "suggest")
-"""Headings that make a file one of several programs."""
+"""Headings that mark a file as one for several programs."""
 
 SWEEP = "sweep"
-"""Heading of the values that `deepem run` tries one after the other."""
+"""Heading of the values that `deepem run` sweeps over."""
 
 DEFAULTS, SELF, MERGE = "defaults", "_self_", "<<"
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A value in a file.
+    """One setting in a file.
 
     Attributes:
-        path: The headings that it stands under, and its own name.
-        node: The value as YAML has it: a scalar or a sequence.
+        path: The headings above the setting, and its own name.
+        node: The value as a YAML node: a scalar or a sequence.
         file: The file.
-        line: Its line, from 1.
-        reading: Number of the reading of a file: the same file may be built on twice.
+        line: The line number, from 1.
+        reading: A number for each reading of a file, since the same file may be read twice.
     """
 
     path: tuple[str, ...]
@@ -54,30 +54,30 @@ class Setting:
 
     @property
     def at(self) -> str:
-        """The file and line, as errors name them."""
+        """The file and line, in the form that errors show."""
         return f"{self.file}:{self.line}"
 
     @property
     def names(self) -> list[str]:
-        """What flag it can be: its name, and that with one or more of its headings in front."""
+        """The flags that the setting may mean: its name, alone or joined to one or more of its headings."""
         return ["_".join(self.path[-n:]) for n in range(1, len(self.path) + 1)]
 
 
 def read(files: Sequence[str | Path]) -> list[Setting]:
-    """The settings of several files, those that hold last.
+    """Read the settings of several files, in order; later settings win.
 
     Raises:
-        InputError: a file cannot be read or is not such YAML; names the file and line.
+        InputError: a file cannot be read, or is not valid YAML of this form. The error names the file and line.
     """
     counter = itertools.count()
     return [setting for file in files for setting in _read(Path(file), (), counter, f"--config {file}")]
 
 
 def of_program(settings: Sequence[Setting], program: str) -> list[Setting]:
-    """The settings of one program: all of them, or those under its heading in files of several programs.
+    """Return the settings of one program: all settings, or those under its heading in files for several programs.
 
     Raises:
-        InputError: files of several programs without this one, or with a setting that belongs to none.
+        InputError: the files are for several programs but lack this one, or a setting belongs to no program.
     """
     known = {*PROGRAMS, program}
     headings = {setting.path[0] for setting in settings if len(setting.path) > 1 and setting.path[0] in known}
@@ -149,7 +149,7 @@ class _Reader:
         return f"{self.path}:{node.start_mark.line + 1}"
 
     def mapping(self, node: Any, path: tuple[str, ...], at: str) -> Iterator[Setting]:
-        """The settings of a mapping and of the files that it builds on."""
+        """Return the settings of a mapping and of the files that it builds on."""
         if not isinstance(node, yaml.MappingNode):
             raise InputError(at, "no mapping", "NAME: VALUE on each line")
         if id(node) in self.open:
@@ -167,7 +167,7 @@ class _Reader:
         self.open.discard(id(node))
 
     def entries(self, node: Any) -> dict[str, tuple[Any, int]]:
-        """The values by name, with those of ``<<`` where they are not given."""
+        """Return the values by name; ``<<`` supplies values for names that are not given."""
         merged: dict[str, tuple[Any, int]] = {}
         own: dict[str, tuple[Any, int]] = {}
         for key, value in node.value:
@@ -192,7 +192,7 @@ class _Reader:
         return merged | own
 
     def defaults(self, given: tuple[Any, int] | None, path: tuple[str, ...]) -> tuple[list[Setting], list[Setting]]:
-        """The settings of the files to build on: those before the own ones, and those after."""
+        """Return the settings of the files to build on: those before the file's own settings, and those after."""
         before, after = list[Setting](), list[Setting]()
         if given is None:
             return before, after
@@ -220,19 +220,19 @@ class _Reader:
 
 
 def is_null(node: Any) -> bool:
-    """Whether a value is null, which is as if it were not given."""
+    """Whether a value is null; null counts as not given."""
     return isinstance(node, yaml.ScalarNode) and node.tag.endswith(":null")
 
 
 def truth_of(node: Any) -> bool | None:
-    """What a value says as a truth value, or None if it is none."""
+    """Return a value as a truth value, or None if it is not one."""
     if not (isinstance(node, yaml.ScalarNode) and node.tag.endswith(":bool")):
         return None
     return str(node.value).lower() in ("true", "yes", "on")
 
 
 def plain(node: Any) -> Any:
-    """A value in plain Python types. ``1e-3`` is a number, as everywhere on the command line."""
+    """Convert a value to plain Python types. ``1e-3`` is a number, as on the command line."""
     if isinstance(node, yaml.MappingNode):
         return {str(key.value): plain(value) for key, value in node.value}
     if isinstance(node, yaml.SequenceNode):

@@ -1,4 +1,4 @@
-"""Errors about a flag that a file of settings gave: they name the file and line."""
+"""Errors about flags that were set in a YAML file: they name the file and line."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from deepem.utils.errors import InputError
 
 
 def files_of(words: Sequence[str]) -> list[str]:
-    """The files after --config on a command line."""
+    """Return the files after --config on a command line."""
     found: list[str] = []
     taking = False
     for word in words:
@@ -28,7 +28,7 @@ def files_of(words: Sequence[str]) -> list[str]:
 
 
 def explained(error: InputError, program: str, words: Sequence[str]) -> InputError:
-    """An error about a flag that a file of the command line gave, with the file and line."""
+    """Rewrite an error about a flag that a file set, so that it names the file and line."""
     name = re.match(r"(?:--)?(\w+)", error.where)
     files = files_of(words)
     if not files or name is None or any(re.match(rf"--(no-)?{name[1]}($|=)", word) for word in words):
@@ -44,11 +44,12 @@ def explained(error: InputError, program: str, words: Sequence[str]) -> InputErr
 
 
 def placed(where: str, settings: Sequence[Setting]) -> str | None:
-    """What an error names, with the file and line that gave it, or None if no setting did.
+    """Return what the error names, with the file and line that set it, or None if no setting did.
 
     Args:
-        where: ``--lr``, ``--data nosuch``, or of a recipe ``--operations[2].Misalign.disp``.
-        settings: Those of the command line's files.
+        where: The text that the error names: ``--lr``, ``--data nosuch``, or ``--operations[2].Misalign.disp`` in a
+            recipe.
+        settings: The settings of the files on the command line.
     """
     found = re.match(r"(?:--)?(\w+)((?:\[\d+\]|\.\w+)*)(.*)", where)
     if found is None:
@@ -73,7 +74,7 @@ def placed(where: str, settings: Sequence[Setting]) -> str | None:
 
 
 def _line_in(setting: Setting, path: Sequence[str]) -> str:
-    """The file and line of a part of a value."""
+    """Return the file and line of a part of a value."""
     node, line = setting.node, setting.line
     for part in path:
         if isinstance(node, yaml.SequenceNode) and part.isdigit() and int(part) < len(node.value):

@@ -1,4 +1,4 @@
-"""Values of flags written as YAML that gives the same values again."""
+"""Writes the values of flags as YAML that gives the same values when read."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from deepem.cli.words import SLASH, words_of
 
 
 def as_yaml(given: Mapping[str, Any], flags: Mapping[str, Flag], *, defaults: bool = False) -> str:
-    """The values as a file that gives the same values again, with or without those that are the default."""
+    """Write values as a file that gives the same values when read, with or without those equal to the default."""
     lines = []
     recipe = given.get("augment") == LISTED and given.get(OPERATIONS)
     for name, flag in flags.items():
@@ -27,7 +27,7 @@ def as_yaml(given: Mapping[str, Any], flags: Mapping[str, Flag], *, defaults: bo
 
 
 def _yaml(flag: Flag, value: Any) -> str:
-    """One value as YAML on one line."""
+    """Write one value as YAML on one line."""
     if flag.is_switch or value is True or (value is None and without_none(flag.type) is str):
         return json.dumps(value)
     many = flag.form is not None and flag.form.many is not None
@@ -52,7 +52,7 @@ def _nested(words: Sequence[str]) -> str:
 
 
 def _quoted(word: str, *, flow: bool = True) -> str:
-    """A word as YAML that is read back as this word."""
+    """Write a word as YAML that reads back as the same word."""
     try:
         node: Any = yaml.compose(f"[{word}]" if flow else f"x: {word}", yaml.SafeLoader)
         inner = node.value if flow else [node.value[0][1]]

@@ -1,7 +1,7 @@
-"""From settings of YAML files to the values of flags.
+"""Converts settings of YAML files to the values of flags.
 
-A setting becomes the words that would give it on the command line, so that the parser of the command line types it,
-checks it and explains what is wrong with it; the error names the file and line.
+Each setting becomes the words that would give it on the command line. The command-line parser then converts and
+validates them and explains what is wrong; the error names the file and line.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ from deepem.cli.words import SHIELD, SLASH, takes_mapping
 from deepem.utils.errors import InputError, warn
 
 ReadWords = Callable[[list[str]], Mapping[str, Any]]
-"""From the words of one flag to its value by name."""
+"""Function from the words of one flag to its value, by name."""
 
 IMPLICIT = ("str", "int", "float", "bool", "null", "timestamp", "value", "merge")
-"""Tags that YAML gives to plain values by itself."""
+"""Tags that YAML assigns to plain values by itself."""
 
 LISTED, OPERATIONS = "listed", "operations"
-"""The recipe of augmentations whose operations are listed in its flag."""
+"""The augmentation recipe whose operations are listed in its own flag."""
 
 
 def values(settings: Sequence[Setting], flags: Mapping[str, Flag], read: ReadWords, *, final: bool) -> dict[str, Any]:
-    """The values of the flags that settings give.
+    """Return the values of the flags that the settings give.
 
     Args:
-        settings: Those that hold come last.
-        flags: All flags that there are, by name.
-        read: The parser.
-        final: All flags are known: refuse other settings.
+        settings: The settings; later ones win.
+        flags: All known flags, by name.
+        read: Parses words as the command line does.
+        final: Whether all flags are known by now, so that any other setting is refused.
 
     Raises:
-        InputError: a setting that cannot be used; the file and line are named.
+        InputError: a setting cannot be used. The error names the file and line.
     """
     found: dict[str, Any] = {}
     for name, chosen in _by_flag(list(_with_recipes(settings, flags)), flags, final=final).items():
@@ -55,7 +55,7 @@ def values(settings: Sequence[Setting], flags: Mapping[str, Flag], read: ReadWor
             if flag.is_switch:
                 found[name] = _truth(given)
             elif flag.gather is not None and flag.many == "*" and truth is not None:
-                found |= read([f"--{name}"]) if truth else {name: False}  # alone, the flag is on
+                found |= read([f"--{name}"]) if truth else {name: False}  # a switch without words is on
             else:
                 words = _mapping_words(flag, chosen) if takes_mapping(flag.form) else _words(flag, given.node)
                 found |= read([f"--{name}", *(SHIELD + word for word in words)])
@@ -66,12 +66,12 @@ def values(settings: Sequence[Setting], flags: Mapping[str, Flag], read: ReadWor
 
 
 def spelled(setting: Setting, flag: str) -> str:
-    """How errors name a setting: by its own name, or where a heading begins the flag's name, by both."""
+    """Return a setting's name for errors: its own name, or headings and name if the flag's name includes them."""
     return setting.path[-1] if setting.path[-1] == flag else ".".join(setting.path)
 
 
 def _by_flag(settings: Sequence[Setting], flags: Mapping[str, Flag], *, final: bool) -> dict[str, list[Setting]]:
-    """The settings of each flag; one that is given twice in a file is refused. Only a mapping has several."""
+    """Group settings by flag. A flag set twice in one file is refused; only mappings have several settings."""
     found: dict[str, list[Setting]] = {}
     for setting in settings:
         name = _flag_of(setting, flags)
@@ -92,10 +92,10 @@ def _by_flag(settings: Sequence[Setting], flags: Mapping[str, Flag], *, final: b
 
 
 def _flag_of(setting: Setting, flags: Mapping[str, Flag]) -> str | None:
-    """The flag that a setting gives.
+    """Return the flag that a setting means, or None.
 
     Raises:
-        InputError: it could be several.
+        InputError: several flags fit.
     """
     outer = replace(setting, path=setting.path[:-1])
     for name in outer.names:
@@ -142,7 +142,7 @@ def _scalar(node: Any, wants: str) -> str:
 
 
 def _words(flag: Flag, node: Any) -> list[str]:
-    """The words of a value, without the flag."""
+    """Return the words of a value, without the flag."""
     form = flag.form
     assert form is not None, flag.name
     kind = without_none(flag.type)
@@ -179,7 +179,7 @@ def _mapping_words(flag: Flag, settings: Sequence[Setting]) -> list[str]:
 
 
 def _with_recipes(settings: Sequence[Setting], flags: Mapping[str, Flag]) -> Iterator[Setting]:
-    """The settings; a recipe of augmentations that lists its operations becomes the recipe `listed` and its flag."""
+    """Return the settings; a recipe that lists its operations becomes the recipe `listed` and a setting of its flag."""
     names_one = "augment" in flags and flags["augment"].form is not None and flags["augment"].form.many is None
     for n, setting in enumerate(settings):
         phases = _recipe_of(setting) if names_one else None
@@ -195,11 +195,11 @@ def _with_recipes(settings: Sequence[Setting], flags: Mapping[str, Flag]) -> Ite
 
 
 _APART = 1 << 32
-"""Sets the two settings made from one apart from those that a file gives."""
+"""Offset of `reading` that keeps the two settings made from a recipe distinct from settings in a file."""
 
 
 def _recipe_of(setting: Setting) -> dict[str, Any] | None:
-    """The operations by phase that a setting lists, if it is a recipe."""
+    """Return phase -> operations if a setting is a list of augmentations, else None."""
     if not isinstance(setting.node, yaml.SequenceNode):
         return None
     if setting.path[-1] == "augment":

@@ -7,9 +7,9 @@
         title = "optimiser"
         lr: float = flag(0.001, "learning rate", read=words.positive, resume=ASK)
 
-From this one line come the parser, --help, files of arguments, the options in a checkpoint, and the comparison when a
-run resumes. A plug-in's flags are the keyword-only parameters of its entry function; `deepem.cli.signatures` reads them
-into the same `Flag`.
+The parser, --help, files of arguments, the options in a checkpoint and the comparison on resume are all derived from
+this one line. A plug-in's flags are the keyword-only parameters of its entry function; `deepem.cli.signatures` converts
+them to the same `Flag`.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from deepem.cli.words import Form, Read, form_of
 Resume = Literal["same", "ask", "rounding", "free"]
 
 SAME: Resume = "same"
-"""A resumed run must have the same value: it decides which samples train which network and how."""
+"""A resumed run must have the same value, because it affects which samples train which network, or how."""
 ASK: Resume = "ask"
-"""A resumed run must have the same value, unless ``--change NAME`` says that the change is meant."""
+"""A resumed run must have the same value, unless ``--change NAME`` confirms the change."""
 ROUNDING: Resume = "rounding"
-"""May change; results then differ by rounding, which one line says."""
+"""A resumed run may change the value. Results then differ by rounding, and one line says so."""
 FREE: Resume = "free"
-"""May change."""
+"""A resumed run may change the value."""
 
 
 class _Unset:
-    """The older value of a flag that has always been there."""
+    """Marks a flag that has existed in every version, so that it has no `older` value."""
 
     def __repr__(self) -> str:
         return "UNSET"
@@ -45,7 +45,7 @@ UNSET = _Unset()
 
 
 class _Required:
-    """The default of a flag that must be given."""
+    """Marks a flag that must be given."""
 
     def __repr__(self) -> str:
         return "REQUIRED"
@@ -59,20 +59,20 @@ class Flag:
     """One flag of a command line.
 
     Attributes:
-        name: Without dashes; the field or parameter that it sets.
-        type: Of its value.
-        default: Its value when it is not given.
+        name: The name without dashes, which is also the field or parameter that the flag sets.
+        type: The type of its value.
+        default: The value if the flag is not given.
         help: One line for --help.
         source: The file that declares it, named in errors.
-        read: Reads one word, where the type alone does not say enough.
-        metavar: What --help writes for its value.
-        many: Number of words, as argparse counts them (``+``, ``*`` or a number), where the type does not say it. With
-            `read`, one word unless this says otherwise.
-        short: A one-letter flag beside the long one.
-        negatable: A switch that also has a form ``--no-NAME``.
-        resume: What a resumed run may do with it.
-        older: The value that runs had before this flag existed; a resumed run takes it.
-        gather: Makes the value from those of its words, where the type does not say how.
+        read: Converts one word, if the type alone does not determine how.
+        metavar: Placeholder of the value in --help.
+        many: Number of words, as for argparse's nargs (``+``, ``*`` or a number), if the type does not determine it. If
+            `read` is given, the default is one word.
+        short: A one-letter alias of the flag.
+        negatable: Whether a switch also has the form ``--no-NAME``.
+        resume: Whether a resumed run may change the value: SAME, ASK, ROUNDING or FREE.
+        older: The value that runs had before this flag existed. A resumed older run adopts it.
+        gather: Combines the values of the words into one value, if the type does not determine how.
     """
 
     name: str
@@ -91,12 +91,12 @@ class Flag:
 
     @property
     def is_switch(self) -> bool:
-        """Whether the flag takes no value."""
+        """Whether the flag is a switch, which takes no value."""
         return without_none(self.type) is bool
 
     @property
     def form(self) -> Form | None:
-        """How its value is written, or None if no value of this type can be."""
+        """How a value of this type is written, or None if the type cannot be written as words."""
         found = form_of(self.type)
         if self.read is None and self.many is None:
             return found
@@ -110,7 +110,7 @@ class Flag:
 
 
 def without_none(kind: Any) -> Any:
-    """The type that an optional type is of; any other type as it is."""
+    """Return T for an optional type T | None; any other type is returned as it is."""
     inner = [part for part in typing.get_args(kind) if part is not type(None)]
     return inner[0] if len(inner) == 1 and type(None) in typing.get_args(kind) else kind
 
@@ -139,7 +139,7 @@ def flag(
 
 
 class Group:
-    """Flags that belong together, under one heading of --help. Subclasses are frozen dataclasses."""
+    """Flags under one heading of --help. Subclasses are frozen dataclasses."""
 
     title: ClassVar[str] = ""
 
@@ -148,7 +148,7 @@ GroupT = TypeVar("GroupT", bound=Group)
 
 
 def flags_of(group: type[Group]) -> list[Flag]:
-    """The flags that a group declares, in order."""
+    """Return the flags that a group declares, in order."""
     hints = typing.get_type_hints(group)
     found = []
     for field in dataclasses.fields(group):  # type: ignore[arg-type]
@@ -158,17 +158,17 @@ def flags_of(group: type[Group]) -> list[Flag]:
 
 
 def filled(group: type[GroupT], values: Mapping[str, Any]) -> GroupT:
-    """A group with the values of its flags."""
+    """Create a group from the values of its flags."""
     return group(**{f.name: values[f.name] for f in dataclasses.fields(group)})  # type: ignore[arg-type]
 
 
 def groups_of(options: type[Any]) -> dict[str, type[Group]]:
-    """The groups of a program's options, by field name."""
+    """Return field name -> group for all groups in a program's options."""
     hints = typing.get_type_hints(options)
     return {name: kind for name, kind in hints.items() if isinstance(kind, type) and issubclass(kind, Group)}
 
 
 def declared(options: type[Any]) -> Iterator[Flag]:
-    """Every flag that a program's options declare."""
+    """Return every flag that a program's options declare."""
     for group in groups_of(options).values():
         yield from flags_of(group)

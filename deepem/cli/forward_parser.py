@@ -1,4 +1,4 @@
-"""From the words of `deepem forward` to its options, with the checkpoint's own options as defaults."""
+"""Parses the command line of `deepem forward`; the options stored in the checkpoint serve as defaults."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Found:
     """The checkpoint that a command line names.
 
     Attributes:
-        number: Optimiser steps that it was trained for.
-        state: Its contents.
+        number: The number of optimiser steps it was trained for.
+        state: The contents of the file.
     """
 
     number: int
@@ -36,7 +36,7 @@ class Found:
 
 
 def parser() -> Parser:
-    """The parser of inference, without the flags of the model."""
+    """Create the parser of inference, without the flags of the model."""
     made = Parser(
         "forward.py",
         "Predict volumes with a trained network.",
@@ -54,14 +54,15 @@ def parser() -> Parser:
 def parse(
     words: Sequence[str] | None = None, find: Callable[[str, int], Found] | None = None
 ) -> tuple[ForwardOptions, Found]:
-    """Read the command line of inference. The checkpoint that it names is read once, in between.
+    """Read the command line of inference. The checkpoint that it names is read once, while parsing.
 
     Args:
-        words: The command line, or None for that of the process.
-        find: Finds the checkpoint, in place of `find_checkpoint`; a caller of many command lines may keep what it read.
+        words: The command line, or None for the process's own.
+        find: Finds the checkpoint, instead of `find_checkpoint`. A caller with many command lines can cache checkpoints
+            here.
 
     Raises:
-        InputError: bad input, a checkpoint that is not there included.
+        InputError: bad input, including a missing checkpoint.
         SystemExit: after --help.
     """
     reader, found = parser(), dict[str, Found]()
@@ -89,7 +90,7 @@ def parse(
 
 
 def _as_it_was(given: Given, stored: Mapping[str, Any] | None) -> Given:
-    """The flags of plug-ins that are newer than the checkpoint, with the values that mean what it was trained with."""
+    """Return values for plug-in flags that are newer than the checkpoint: those that match how it was trained."""
     older: dict[str, Any] = {}
     for _, _, module in given.modules if stored else ():
         names = getattr(module, "formerly", {}).keys() - (stored or {}).keys() - given.typed
@@ -98,7 +99,7 @@ def _as_it_was(given: Given, stored: Mapping[str, Any] | None) -> Given:
 
 
 def options_of(given: Given, rows: Sequence[Task]) -> ForwardOptions:
-    """The options of a run, from what its command line says and the table of its tasks."""
+    """Create the options of a run from its command line and its table of tasks."""
     values = dict(given.values)
     chosen = task_options(rows, values)
     values["fov"] = values["fov"] or DEFAULT_FOV
@@ -109,10 +110,10 @@ def options_of(given: Given, rows: Sequence[Task]) -> ForwardOptions:
 
 
 def find_checkpoint(exp_name: str, number: int) -> Found:
-    """A checkpoint of an experiment: the one asked for, or with 0 the newest that can be read.
+    """Find a checkpoint of an experiment: the requested number, or with 0 the newest readable one.
 
     Raises:
-        InputError: it is not there or cannot be read.
+        InputError: the checkpoint does not exist or cannot be read.
     """
     models = run_folder(exp_name) / "models"
     if number:
@@ -124,9 +125,9 @@ def find_checkpoint(exp_name: str, number: int) -> Found:
 
 
 def _trained(stored: Mapping[str, Any], given: Mapping[str, Any], rows: Sequence[Task]) -> dict[str, Any]:
-    """What the checkpoint was trained with, as defaults of the flags here; its tasks only where none is given.
+    """Return the checkpoint's training options as defaults. Its tasks are defaults only if the user names no task.
 
-    Its edges hold where --edges is not given, whichever tasks are: --long 3 says how many there are, not which.
+    Its edges are used unless --edges is given, even if tasks are: --long 3 says how many edges there are, not which.
     """
     trained: dict[str, Any] = {name: tuple(stored[name]) for name in SIZES if stored.get(name)}
     if given["fov"] or given["inputsz"]:
@@ -144,7 +145,7 @@ def _trained(stored: Mapping[str, Any], given: Mapping[str, Any], rows: Sequence
 
 
 def _check(values: Mapping[str, Any], tasks_given: TaskOptions) -> None:
-    """Refuse options that do not go together."""
+    """Refuse combinations of options that contradict each other."""
     chosen = tasks_given.chosen
     for task in chosen:
         count = values.get(task.flag)
@@ -173,7 +174,7 @@ def _check(values: Mapping[str, Any], tasks_given: TaskOptions) -> None:
 
 
 def _check_names(values: Mapping[str, Any]) -> None:
-    """Refuse names that lead out of their folders."""
+    """Refuse names that would read or write outside their folders."""
     for flag in ("test_ids", "data_names"):
         for name in values[flag] or ():
             inside(f"--{flag}", name)

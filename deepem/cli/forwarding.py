@@ -40,12 +40,12 @@ def _tags(word: str) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class RunOptions(Group):
-    """Which network."""
+    """The trained network to load."""
 
     title = "the trained run"
     exp_name: str | None = flag(None, "folder under experiments/", metavar="NAME")
-    chkpt_num: int = flag(0, "checkpoint; 0: the newest", read=words.natural, metavar="N")
-    pretrain: bool = flag(False, "load only the weights that match")
+    chkpt_num: int = flag(0, "checkpoint to load; 0 loads the newest", read=words.natural, metavar="N")
+    pretrain: bool = flag(False, "load the weights that match, and ignore the others")
     no_eval: bool = flag(False, "keep the network in train mode")
 
 
@@ -58,9 +58,9 @@ class FileOptions(Group):
     test_ids: list[str] | None = flag(None, "volumes to predict", metavar="ID", many="+")
     data_names: list[str] | None = flag(None, "the same as --test_ids", metavar="ID", many="+")
     input_name: str = flag("img.h5", "HDF5, zarr, TIFF or numpy file", metavar="FILE")
-    out_prefix: str = flag("", "text in front of the output's name")
-    out_tag: str = flag("", "text behind the output's name")
-    out_dtype: Literal["float32", "uint8"] = flag("float32", "number type of the output; uint8: probability * 255")
+    out_prefix: str = flag("", "prefix of the output's file name")
+    out_tag: str = flag("", "suffix of the output's file name")
+    out_dtype: Literal["float32", "uint8"] = flag("float32", "type of the output; uint8 stores probability * 255")
 
 
 @dataclass(frozen=True)
@@ -91,24 +91,26 @@ class PatchOptions(Group):
     blend: str = flag("bump", "bump, mean, precomputed (as bump), or '' for none")
     bump: str = flag("zung", "zung, wu or wu_no_crust")
     mask_edges: list[Vec3] | None = flag(
-        None, "give no weight to planes without a partner along these edges; alone: along the outputs' own",
+        None, "give no weight to planes where these edges leave the patch; without a value, use the outputs' own",
         read=words.edge, metavar="Z,Y,X", many="*",
     )  # fmt: skip
     temperature: float | None = flag(None, "divide logits by max(T, 1)", read=words.positive, metavar="T")
     test_aug: list[int] | None = flag(
-        None, "average over these of the 16 flips: bits z, y, x, transpose", read=words.natural, metavar="K", many="+"
+        None, "average over these of 16 flips; bits of K: z, y, x, transpose", read=words.natural, metavar="K", many="+"
     )
     variance: bool = flag(False, "also write the variance over --test_aug")
     force_crop: Vec3 | None = flag(None, "keep only the centre of each output patch", read=words.size, metavar="Z,Y,X")
     context: Literal["none", "mirror", "outside"] = flag(
         "none",
-        "what a network sees beyond the border, whose output is smaller than its patch: nothing, so that the output is "
-        "smaller too; the volume's reflection; or, outside --begin and --end, the volume itself where it goes on",
+        "for a network whose output patch is smaller than its input: what it sees beyond the border. none: nothing, so "
+        "the output is smaller; mirror: a reflection; outside: the volume outside --begin and --end, where it goes on",
     )
     mirror: Vec3 | None = flag(None, "pad the input by half of this on each side, by reflection", metavar="Z,Y,X")
     pad_small: bool = flag(False, "pad volumes smaller than a patch, by reflection")
-    crop_border: Vec3 | None = flag(None, "cut half of this off each side of the output", metavar="Z,Y,X")
-    crop_center: Vec3 | None = flag(None, "keep the centre of the output", read=words.size, metavar="Z,Y,X")
+    crop_border: Vec3 | None = flag(None, "crop half of this from each side of the output", metavar="Z,Y,X")
+    crop_center: Vec3 | None = flag(
+        None, "crop the output to this size at its centre", read=words.size, metavar="Z,Y,X"
+    )
 
 
 @dataclass(frozen=True)
@@ -117,22 +119,22 @@ class CloudOptions(Group):
 
     title = "volumes behind cloud-volume (x,y,z)"
     gs_input: str = flag("", "file://, gs:// or s3://; each {} is filled with --keywords", metavar="PATH")
-    gs_input_mask: str = flag("", "the image is 0 where this volume is not 0", metavar="PATH")
+    gs_input_mask: str = flag("", "set the image to 0 wherever this volume is not 0", metavar="PATH")
     gs_input_norm: tuple[float, float] | None = flag(
-        None, "stretch each section's grey values, clipping the darkest and the brightest share",
+        None, "stretch each section's grey values, clipping these shares of the darkest and brightest voxels",
         read=words.fraction, metavar="P", many=2,
     )  # fmt: skip
-    in_mip: int = flag(0, "level to read", read=words.natural, metavar="N")
-    cache: bool = flag(False, "keep chunks that were read on disk")
+    in_mip: int = flag(0, "mip level to read", read=words.natural, metavar="N")
+    cache: bool = flag(False, "cache downloaded chunks on disk")
     begin: Vec3 | None = flag(None, "first voxel, at mip 0", read=words.xyz, metavar="X,Y,Z", short="-b")
     end: Vec3 | None = flag(None, "end, at mip 0", read=words.xyz, metavar="X,Y,Z", short="-e")
     center: Vec3 | None = flag(None, "centre, at mip 0; with --size", read=words.xyz, metavar="X,Y,Z", short="-c")
     size: Vec3 | None = flag(None, "size, at mip 0", read=words.xyz, metavar="X,Y,Z", short="-s")
     gs_output: str = flag("", "folder of the output volumes", metavar="PATH")
     tags: dict[str, str] | None = flag(None, "output name -> folder name", read=_tags, metavar="JSON")
-    keywords: list[str] = flag([], "fill each {} of the paths", metavar="WORD", many="*")
+    keywords: list[str] = flag([], "words that replace each {} in the paths", metavar="WORD", many="*")
     parallel: int = flag(
-        16, "accepted, without effect: reading and writing are threads beside the network",
+        16, "has no effect: reading and writing always run in threads beside the network",
         read=words.counting, metavar="N", short="-p",
     )  # fmt: skip
     downsample: bool = flag(False, "add levels of lower resolution", short="-d")
@@ -140,7 +142,7 @@ class CloudOptions(Group):
         None, "nm per voxel (default: the input's)", read=resolution, metavar="X,Y,Z", short="-r"
     )
     offset: Vec3 | None = flag(
-        None, "where the input's first voxel is in the output, at mip 0",
+        None, "position of the input's first voxel in the output, at mip 0",
         read=words.xyz, metavar="X,Y,Z", short="-o",
     )  # fmt: skip
     chunk_size: Vec3 = flag((64, 64, 16), "chunks of new output volumes", read=words.xyz, metavar="X,Y,Z")
@@ -159,18 +161,18 @@ class SpeedOptions(Group):
     amp: bool = flag(False, "mixed precision (bfloat16); without it a GPU uses TF32")
     compile: bool = flag(False, "torch.compile the network: half a minute or more at the start, then faster patches")
     max_memory: int | None = flag(
-        None, "use at most so much memory (default: half of what is free)", read=words.counting, metavar="MIB"
+        None, "use at most this much memory (default: half of the free memory)", read=words.counting, metavar="MIB"
     )
     acc_dtype: Literal["float32", "float16", "bfloat16"] = flag(
-        "float32", "number type of the running sums; half precision loses digits"
+        "float32", "number type of the blending sums; half precision loses digits"
     )
-    skip_background: bool = flag(False, "give 0 for patches that are 0 throughout, without computing them")
+    skip_background: bool = flag(False, "skip patches whose input is all 0, and output 0 there")
     json: bool = flag(False, "print a summary at the end")
 
 
 @dataclass(frozen=True)
 class BatchOptions(Group):
-    """Many cut-outs, or none."""
+    """Batches of cut-outs, and benchmarks."""
 
     title = "batches and benchmarks"
     spec: str | None = flag(None, "a batch of cut-outs: JSON list of flags and values", metavar="FILE")
@@ -181,7 +183,7 @@ class BatchOptions(Group):
 
 @dataclass(frozen=True)
 class ForwardOptions:
-    """All options of an inference run. Nothing writes into them after parsing."""
+    """All options of an inference run, immutable after parsing."""
 
     run: RunOptions
     files: FileOptions
@@ -211,12 +213,12 @@ class ForwardOptions:
         return self.files.test_ids or self.files.data_names or []
 
     def model(self) -> PlugIn:
-        """The model module with the values of its flags, and its backbone."""
+        """Load the model module with the values of its flags, and its backbone."""
         backbone = self.network.backbone
         made = plugins.named("backbone", backbone, self.plug_in_flags) if backbone else None
         model = plugins.named("model", str(self.network.model), self.plug_in_flags)
         return plugins.model_with_backbone(model, made)
 
     def flat(self) -> dict[str, Any]:
-        """Every option by its flag's name."""
+        """Return every option by the name of its flag."""
         return flat(self)

@@ -1,4 +1,4 @@
-"""What took whose place from the public DeepEM: programs, flags, modules and functions, as tables."""
+"""Tables of what replaced the programs, flags, modules and functions of the public DeepEM."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FLAGS = {
     "glia_mask": "a mask of the dataset: <label>_msk",
     "pretrain": "the same; in forward a switch, as before",
 }
-"""Flags with another name or another way to write them. All others are the same, with the same defaults."""
+"""Flags that have another name or are written differently here. All others are the same, with the same defaults."""
 
 MODULES = {
     "dataprovider3": "deepem.data.provider, and deepem.data.emio for dataprovider3.emio",
@@ -45,11 +45,11 @@ FUNCTIONS = {
 AUGMENTATIONS = frozenset(
     {"flip", "grayscale", "warping", "interp", "lost", "random", "misalign", "missing", "blur", "box"}
 )
-"""Flags that switch an augmentation on, where the recipe has it."""
+"""Flags that switch on an augmentation, if the recipe contains it."""
 
 
 def page() -> str:
-    """All tables as a page for the screen."""
+    """Format all tables as text for the screen."""
     parts = ["What took whose place from the public DeepEM. Flags that are not listed are the same.\n"]
     flags = {f"--{name}": words for name, words in FLAGS.items()}
     for title, table in (("programs", PROGRAMS), ("flags", flags), ("imports", MODULES), ("functions", FUNCTIONS)):

@@ -1,4 +1,4 @@
-"""Parameters by the names that users of the command line know: with their dashes."""
+"""Turns parameter names in errors into flags, with their dashes."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Collection
 from deepem.cli.plugins import KINDS
 
 PLUG_IN_FLAGS = {row.flag.lstrip("-"): kind for kind, row in KINDS.items()}
-"""Flag that names plug-ins -> their kind."""
+"""Flag that names plug-ins -> the kind of plug-in."""
 
 
 def with_dashes(where: str, flags: Collection[str]) -> str:
-    """What an error names, as the command line knows it: ``fov (or inputsz)`` becomes ``--fov (or --inputsz)``.
+    """Rewrite what an error names for the command line: ``fov (or inputsz)`` becomes ``--fov (or --inputsz)``.
 
-    A plug-in keeps its name behind its flag: ``model rsunet`` becomes ``--model rsunet``.
+    The name of a plug-in stays behind its flag: ``model rsunet`` becomes ``--model rsunet``.
     """
     head, *rest = re.split(r"( \(|: )", where, maxsplit=1)
     dashed = _dashed(head, flags)
@@ -25,7 +25,7 @@ def with_dashes(where: str, flags: Collection[str]) -> str:
 
 
 def _dashed(text: str, flags: Collection[str]) -> str | None:
-    """Names of flags, with commas or "or" between them, with their dashes; None if the text says anything else."""
+    """Add dashes to names of flags, separated by commas or "or"; None if the text contains anything else."""
     names = re.findall(r"\w+", text)
     if not names or not all(name in flags or name == "or" for name in names) or not re.fullmatch(r"[\w ,)]+", text):
         return None

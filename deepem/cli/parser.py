@@ -1,9 +1,9 @@
-"""The parser of a program: made from its declared flags, then from those of the plug-ins that the words name.
+"""The parser of a program: made from its declared flags and from those of the plug-ins that the command line names.
 
-The words are read twice. The first reading knows the program's own flags and so learns which plug-ins are named. The
-second also knows the plug-ins' flags. Between the two, a program may replace defaults: `forward.py` reads the
-checkpoint there and takes what the network was trained with. Settings in the YAML files of --config are read as words
-that stand before those of the command line.
+The words are parsed twice. The first pass knows only the program's own flags, and finds out which plug-ins are named.
+The second pass also knows the plug-ins' flags. In between, a program may replace defaults: `forward.py` reads the
+checkpoint there and takes over the options that the network was trained with. Settings in the YAML files of --config
+are treated as words in front of the command line.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from deepem.utils.exit_codes import BAD_INPUT
 from deepem.utils.terminal import lasting_streams
 
 PROGRAMS_OF_FILES = {"run.py": "train", "forward.py": "forward"}
-"""Program as errors name it -> its heading in files of settings."""
+"""Name of a program in errors -> its heading in YAML files of settings."""
 
 
 @dataclass(frozen=True)
 class Given:
-    """What a command line says.
+    """The result of parsing a command line.
 
     Attributes:
-        values: Every flag's value by name: as typed, else replaced between the readings, else its default.
+        values: The value of every flag by name: as typed, else as replaced between the passes, else the default.
         typed: The flags that were typed.
         plug_in_flags: The values of the plug-ins' flags alone.
-        modules: The plug-ins that were named: (kind, word, module).
+        modules: The named plug-ins: (kind, word, module).
     """
 
     values: Mapping[str, Any]
@@ -50,11 +50,11 @@ class Given:
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser of declared flags. Its errors are one line, and it never completes abbreviated flags.
+    """A parser of declared flags. Its errors are one line, and abbreviated flags are not accepted.
 
     Args:
         prog: The program's name in errors and help.
-        description: What it does.
+        description: What the program does.
         example: The shortest command that works.
     """
 
@@ -75,7 +75,7 @@ class Parser(argparse.ArgumentParser):
         self.files: dict[str, list[config_file.Setting]] = {}
 
     def add_group(self, group: type[Group]) -> None:
-        """Add the flags of a group under its title."""
+        """Add the flags of a group under the group's title."""
         self.add_flags(group.title, flags_of(group))
 
     def add_flags(self, title: str, flags: Iterable[Flag]) -> None:
@@ -93,15 +93,15 @@ class Parser(argparse.ArgumentParser):
         between: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda values: {},
         extend: Callable[[Parser, Sequence[ModuleType]], None] = lambda parser, datasets: None,
     ) -> Given:
-        """Read the words, with the flags of the plug-ins that they name.
+        """Parse the words, including the flags of the plug-ins that they name.
 
         Args:
-            words: The command line, or None for that of the process.
-            between: From the values of the first reading to defaults that replace the declared ones.
-            extend: Adds flags that the named dataset modules bring.
+            words: The command line, or None for the process's own.
+            between: Takes the values of the first pass, and returns defaults that replace the declared ones.
+            extend: Adds the flags that the named dataset modules bring along.
 
         Raises:
-            InputError: anything on the command line that cannot be used.
+            InputError: something on the command line cannot be used.
             SystemExit: after --help.
         """
         shielded = _shield(sys.argv[1:] if words is None else words)
@@ -129,10 +129,10 @@ class Parser(argparse.ArgumentParser):
         return Given(values, frozenset(typed), {name: values[name] for name in plug_ins}, tuple(modules))
 
     def read_known(self, words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-        """The values of this parser's own flags, and the words that it does not know, as they were typed.
+        """Return the values of this parser's own flags, and the unknown words as they were typed.
 
         Raises:
-            InputError: a value that cannot be used, or a required flag that is not there.
+            InputError: a value cannot be used, or a required flag is missing.
             SystemExit: after --help.
         """
         self._add_own()
@@ -148,23 +148,23 @@ class Parser(argparse.ArgumentParser):
         return values, [text(word) for word in (*rest, *kept)]
 
     def _add_own(self) -> None:
-        """Add what every program takes."""
+        """Add the flags that every program takes."""
         group = self.add_argument_group("help and files of settings")
         group.add_argument("-h", "--help", action="store_true", help="show this text and exit")
-        group.add_argument("--config", nargs="+", metavar="FILE", help="YAML files of settings; later ones win")
-        group.add_argument("--print_config", action="store_true", help="write what is set as YAML, and exit")
-        group.add_argument("--schema", action="store_true", help="write a JSON schema of such files, and exit")
+        group.add_argument("--config", nargs="+", metavar="FILE", help="YAML files of settings; later files win")
+        group.add_argument("--print_config", action="store_true", help="print the given settings as YAML and exit")
+        group.add_argument("--schema", action="store_true", help="print a JSON schema for files of settings and exit")
 
     def _require(self, values: Mapping[str, Any]) -> None:
         for name in (name for name, value in values.items() if value is REQUIRED):
             raise InputError(f"--{name}", "nothing", self.flags[name].help)
 
     def defaults(self) -> dict[str, Any]:
-        """The declared defaults."""
+        """Return the declared defaults."""
         return {name: flag.default for name, flag in self.flags.items()}
 
     def _typed(self, words: Sequence[str], *, final: bool = False) -> tuple[dict[str, Any], list[str]]:
-        """The values that were typed, in files of settings or on the command line; the words that are not known."""
+        """Return the values given in YAML files or on the command line, and the unknown words."""
         namespace, unknown = self.parse_known_args(words)
         typed = vars(namespace)
         files = typed.pop("config", ())
@@ -198,7 +198,7 @@ class Parser(argparse.ArgumentParser):
         return modules
 
     def _read_args_from_files(self, arg_strings: list[str]) -> list[str]:
-        """The words, with those of the files among them, which may name further files."""
+        """Return the words with each @file replaced by its contents, which may name further files."""
         return self._expand(arg_strings, ())
 
     def _expand(self, words: Sequence[str], within: tuple[str, ...]) -> list[str]:
@@ -213,7 +213,7 @@ class Parser(argparse.ArgumentParser):
         return found
 
     def error(self, message: str) -> NoReturn:
-        """Turn argparse's message into the form of every other error."""
+        """Rewrite argparse's message in the form of all other errors."""
         where, _, words = message.removeprefix("argument ").partition(": ")
         where = where.split("/")[-1]
         known = re.match(r"expected (.+?) arguments?$", words)
@@ -226,7 +226,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def _refuse_clash(flag: Flag, own: set[str], other: Flag | None) -> None:
-    """Refuse a plug-in's flag that the program has, or that another plug-in has with another meaning."""
+    """Refuse a plug-in's flag that the program already has, or that another plug-in declares differently."""
     if flag.name in own:
         raise InputError(flag.source, f"the flag --{flag.name}", "another name: the program has a flag of this name")
     if other is not None and (other.type, other.default) != (flag.type, flag.default):
@@ -239,7 +239,7 @@ def _typed_default(flag: Flag) -> str:
 
 
 def _plug_in_words(values: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """(kind, word) of every plug-in that the values name."""
+    """Return (kind, word) of every plug-in that the values name."""
     found: list[tuple[str, str]] = []
     for name, kind in PLUG_IN_FLAGS.items():
         value = values.get(name) or ()
@@ -248,22 +248,22 @@ def _plug_in_words(values: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _shield(words: Sequence[str]) -> list[str]:
-    """The words, those that begin like negative numbers marked as values for argparse."""
+    """Mark words that begin like negative numbers, so that argparse takes them for values."""
     return [SHIELD + word if re.match(r"-[\d.]", word) else word for word in words]
 
 
 def read_group(program: str, doc: str | None, group: type[GroupT], words: Sequence[str], example: str) -> GroupT:
-    """Read the command line of a program with a single group of flags.
+    """Parse the command line of a program that has a single group of flags.
 
     Args:
-        program: Its name in errors and help.
-        doc: What it does, such as the module's docstring.
-        group: Declares the flags.
+        program: The program's name in errors and help.
+        doc: What the program does, such as the module's docstring.
+        group: The group that declares the flags.
         words: The command line.
         example: The shortest command that works.
 
     Raises:
-        InputError: anything on the command line that cannot be used.
+        InputError: something on the command line cannot be used.
         SystemExit: after --help.
     """
     parser = Parser(program, doc or "", example)
@@ -272,24 +272,24 @@ def read_group(program: str, doc: str | None, group: type[GroupT], words: Sequen
 
 
 def leading(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The words before the first flag or file of arguments, and the others."""
+    """Split the words at the first flag or @file."""
     first = next((i for i, word in enumerate(words) if word.startswith(("-", "@"))), len(words))
     return list(words[:first]), list(words[first:])
 
 
 @contextmanager
 def one_line_errors(program: str, typed: Sequence[str] | None = None) -> Iterator[set[str]]:
-    """Turn an InputError, or a refusal of the system, into one line on stderr and exit code 2.
+    """Turn an InputError, or an error of the operating system, into one line on stderr and exit code 2.
 
-    Any other error keeps its traceback. Within, what is printed never ends the program.
+    Any other error keeps its traceback. Within this context, a failing print never ends the program.
 
-    Yields a set to put the names of flags into. Where an error of the library names a parameter that is one of them,
-    the line gives it its dashes.
+    Yields a set for the names of flags. If an error of the library names a parameter in this set, the line shows it
+    with dashes.
 
     Args:
-        program: Begins the line.
-        typed: The command line, or None for that of the process. Where a file of settings gave the flag, the line
-            names the file and line.
+        program: The name at the start of the line.
+        typed: The command line, or None for the process's own. If a YAML file set the flag, the line names the file and
+            line.
     """
     flags = set[str]()
     with lasting_streams():

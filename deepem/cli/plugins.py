@@ -1,4 +1,4 @@
-"""Plug-in modules: found by short name, dotted path or file path.
+"""Loads plug-in modules by short name, dotted path or file path.
 
 ======== ========================= ==================
 kind     short names live in       entry function
@@ -37,13 +37,13 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of plug-in: the flag that names it, where short names live, and what a module of it must offer.
+    """A kind of plug-in: the flag that names it, the package of its short names, and what a module must define.
 
     Attributes:
-        flag: The flag.
-        package: The package of short names.
-        offers: Name -> how it is written; the first is the entry function.
-        instead: The function that a module may offer in place of the entry function.
+        flag: The flag that names plug-ins of this kind.
+        package: The package that short names are looked up in.
+        offers: Required name -> its signature; the first is the entry function.
+        instead: A function that a module may define instead of the entry function.
     """
 
     flag: str
@@ -88,13 +88,13 @@ _PUBLIC_SAMPLER_WORDS = re.compile(
 
 @dataclass(frozen=True)
 class PlugIn:
-    """A loaded plug-in and the values of its flags.
+    """A loaded plug-in with the values of its flags.
 
     Attributes:
         kind: One of KINDS.
-        word: Its name as it was given.
+        word: Its name as given by the user.
         module: The module.
-        flags: Keyword arguments of its entry function.
+        flags: The keyword arguments of its entry function.
     """
 
     kind: str
@@ -104,12 +104,12 @@ class PlugIn:
 
     @property
     def where(self) -> str:
-        """How errors name it."""
+        """The plug-in's name in errors."""
         return f"{KINDS[self.kind].flag} {self.word}"
 
     @contextmanager
     def calling(self) -> Iterator[None]:
-        """Wrap calls into the plug-in: a file that it cannot read is bad input and named together with the module."""
+        """Wrap calls into the plug-in: a file that it cannot read is reported as bad input, with the module."""
         with no_exit(self.where):
             try:
                 yield
@@ -125,25 +125,26 @@ class PlugIn:
 
 @contextmanager
 def no_exit(where: str) -> Iterator[None]:
-    """Wrap what a plug-in runs: it may not end the program.
+    """Wrap code of a plug-in, which must not end the program.
 
     Raises:
-        InputError: it called sys.exit.
+        InputError: the plug-in called sys.exit.
     """
     try:
         yield
     except SystemExit as error:
-        if error.code == STOPPED:  # a signal that asked the run to stop
+        if error.code == STOPPED:  # the exit of a run that was asked to stop
             raise
         raise InputError(where, f"sys.exit({error.code})", "a result, or an exception that says why not") from error
 
 
 def load(kind: str, name: str) -> ModuleType:
-    """The plug-in module of a kind by its short name, dotted path or file path.
+    """Import the plug-in module of a kind by its short name, dotted path or file path.
 
     Raises:
-        InputError: there is no such module (the siblings are listed), it lacks a function (its signature is given),
-            or it could not read a file. Any other exception that the module raises keeps its traceback.
+        InputError: there is no such module (the error lists the others), the module lacks a required function (the
+            error shows its signature), or it could not read a file. Any other exception in the module keeps its
+            traceback.
     """
     row = KINDS[kind]
     target = locate(kind, name)
@@ -168,7 +169,7 @@ def load(kind: str, name: str) -> ModuleType:
 
 
 def entry_of(kind: str, module: ModuleType) -> Any:
-    """The entry function of a plug-in."""
+    """Return the entry function of a plug-in."""
     row = KINDS[kind]
     name = row.instead if row.instead and _offers_instead(row, module) else row.entry
     return getattr(module, name)
@@ -179,15 +180,15 @@ def _offers_instead(row: Kind, module: ModuleType) -> bool:
 
 
 def require_own(kind: str, word: str | None, where: object) -> None:
-    """Refuse to run code that nobody typed: of what a file names, only modules of deepem are imported.
+    """Refuse to run code that the user did not name: of the modules that a file names, only deepem's are imported.
 
     Args:
         kind: One of KINDS.
         word: The module that the file names.
-        where: The file, named in errors.
+        where: The file to name in errors.
 
     Raises:
-        InputError: another module; it has to be named again.
+        InputError: the module is not one of deepem's, so the user has to name it.
     """
     target = None if word is None else locate(kind, word)
     if word is not None and (target is None or not target.startswith(f"{KINDS[kind].package}.")):
@@ -200,10 +201,10 @@ def require_own(kind: str, word: str | None, where: object) -> None:
 
 
 def locate(kind: str, name: str) -> str | None:
-    """The import name of a plug-in, or None if there is no such module. Imports at most its parent packages."""
+    """Return a plug-in's import name, or None if there is no such module. Imports at most its parent packages."""
     package = KINDS[kind].package
     if str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))  # a dotted path may start in the working directory
+        sys.path.append(str(Path.cwd()))  # a dotted path may start at the working directory
     path = as_file(name)
     if path is not None:
         if path.is_file():
@@ -211,24 +212,24 @@ def locate(kind: str, name: str) -> str | None:
             return known or byfile.import_name(path)
         public = re.search(rf"{package.replace('.', '/')}/(.+?)(\.py)?$", path.as_posix())
         name = public.group(1).replace("/", ".") if public else ""
-    importable = name.replace("-", "_")  # some of DeepEM's own modules have names that cannot be imported
+    importable = name.replace("-", "_")  # some module names of the public DeepEM have dashes
     for candidate in (f"{package}.{name}", name, f"{package}.{importable}", importable):
         if name and _exists(candidate):
             return candidate
     short = name.removeprefix(f"{package}.")
     words = [word for word in re.split(r"[._]", short) if word]
     if kind == "sampler" and words and all(_PUBLIC_SAMPLER_WORDS.fullmatch(word) for word in words):
-        return f"{package}.basic"  # one sampler serves every combination that the public ones were written for
+        return f"{package}.basic"  # the basic sampler covers all combinations of the public DeepEM's samplers
     return None
 
 
 def as_file(name: str) -> Path | None:
-    """The path that a plug-in's name is, whether or not there is such a file, or None if it is a dotted name."""
+    """Return a plug-in's name as a path, whether or not the file exists; None if it is a dotted name."""
     return Path(name).expanduser() if name.endswith(".py") or os.sep in name else None
 
 
 def _inside(path: Path) -> str | None:
-    """The dotted name of a file of this package, so that it is not imported twice under two names."""
+    """Return the dotted name of a file in this package, so that it is not imported twice under two names."""
     resolved = path.resolve()
     if not resolved.is_relative_to(ROOT):
         return None
@@ -236,9 +237,9 @@ def _inside(path: Path) -> str | None:
 
 
 def _exists(dotted: str) -> bool:
-    """Whether a dotted path names a module (a package counts only if it is not a mere folder of plug-ins)."""
+    """Whether a dotted path names a module; a package must have an __init__ to count."""
     if not all(dotted.split(".")):
-        return False  # . and the like: importlib takes them for relative to something
+        return False  # importlib takes names such as "." for relative
     try:
         spec = importlib.util.find_spec(dotted)
     except ModuleNotFoundError:
@@ -247,12 +248,12 @@ def _exists(dotted: str) -> bool:
 
 
 def short_name(name: str) -> str:
-    """The last part of a short name, dotted path or file path."""
+    """Return the last part of a short name, dotted path or file path."""
     return re.split(r"[./]", name.removesuffix(".py"))[-1]
 
 
 def siblings(kind: str) -> list[str]:
-    """Short names of the modules of a kind that come with deepem."""
+    """Return the short names of a kind's modules that come with deepem."""
     folder = ROOT.joinpath(*KINDS[kind].package.split(".")[1:])
     names = "|".join(filter(None, (KINDS[kind].entry, KINDS[kind].instead)))
     entry = re.compile(rf"^(def|class) ({names})\b|^({names}) =|import .*\b({names})\b", re.M)
@@ -264,14 +265,14 @@ def siblings(kind: str) -> list[str]:
 
 
 def named(kind: str, word: str, values: Mapping[str, Any], *, missing: bool = False) -> PlugIn:
-    """Load a plug-in and give it those of the values that are its flags.
+    """Load a plug-in, and pass it the values of those flags that it declares.
 
     Args:
         kind: One of KINDS.
         word: Its name.
-        values: The values of flags, by name.
-        missing: The values come from an older run, which may lack flags that were added since. They take the value
-            that the module's ``formerly`` says, else their default.
+        values: Values of flags, by name.
+        missing: Whether the values come from an older run, which may lack newer flags. A missing flag gets its value in
+            the module's ``formerly``, else its default.
     """
     from deepem.cli import signatures
 
@@ -284,15 +285,15 @@ def named(kind: str, word: str, values: Mapping[str, Any], *, missing: bool = Fa
 
 
 def formerly(module: ModuleType, name: str, default: Any) -> Any:
-    """What runs meant before a flag of a plug-in existed: as the module's ``formerly`` says, else its default."""
+    """Return a flag's value for runs older than the flag: its value in the module's ``formerly``, else its default."""
     return getattr(module, "formerly", {}).get(name, default)
 
 
 def model_with_backbone(model: PlugIn, backbone: PlugIn | None) -> PlugIn:
-    """A model whose entry function makes its backbone by `create_backbone`, where it takes one.
+    """Pass a backbone to a model: the model's entry function gets it as `create_backbone`.
 
     Raises:
-        InputError: a backbone for a model that takes none.
+        InputError: the model takes no backbone.
     """
     if backbone is None:
         return model

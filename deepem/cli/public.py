@@ -1,4 +1,4 @@
-"""Flags of the public DeepEM that belong to plug-ins here, or to nothing any more."""
+"""Handles flags of the public DeepEM that belong to plug-ins here or have no meaning any more."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ PUBLIC = {
     **dict.fromkeys(("misalign", "missing", "blur", "box", "mip", "depth", "group", "act"), 1),
     "width": sys.maxsize,
 }
-"""Flag -> the most words that can follow it. Public files of arguments pass all of them to every program, so a flag
-that no chosen module takes is a warning and no error."""
+"""Flag -> the largest number of words after it. Files of arguments for the public DeepEM pass all flags to every
+program, so a flag that no chosen module takes causes a warning instead of an error.
+"""
 
 
 def refuse_unknown(rest: Sequence[str]) -> None:
-    """Warn of public flags that no chosen module takes; refuse everything else that was not understood."""
+    """Warn of public flags that no chosen module takes; refuse all other unknown words."""
     follow = 0
     for shielded in rest:
         word = text(shielded)

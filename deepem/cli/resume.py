@@ -1,4 +1,4 @@
-"""What a resumed run may change, by the rules that each flag declares."""
+"""Decides what a resumed run may change, by the resume rule of each flag."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ OptionsT = TypeVar("OptionsT")
 def adopted(
     options: OptionsT, before: Mapping[str, Any], typed: frozenset[str], modules: Sequence[ModuleType] = ()
 ) -> tuple[OptionsT, list[str]]:
-    """The options with the values that an older run had of flags that are newer than it, or whose default changed.
+    """Adopt an older run's values for flags that are newer than the run or whose default has changed.
 
     Args:
-        options: Of this command line.
+        options: The options of this command line.
         before: The options in the checkpoint, by flag.
-        typed: Flags that stand on this command line; they keep their values.
-        modules: The plug-ins. What their ``formerly`` says of a flag that the run did not have is taken.
+        typed: Flags that the user typed; they keep their values.
+        modules: The plug-ins. Their ``formerly`` gives the values of plug-in flags that the run did not have.
 
     Returns:
-        The options, and one line for each value taken.
+        The options, and one line for each adopted value.
     """
     lines, groups = [], {}
     for name, group in groups_of(type(options)).items():
@@ -51,20 +51,20 @@ def adopted(
 def require_same(
     where: object, options: type[Any], before: Mapping[str, Any], now: Mapping[str, Any], change: Sequence[str] = ()
 ) -> list[str]:
-    """Refuse to resume with other options than the run was started with.
+    """Refuse to resume if options differ that must stay as the run was started.
 
     Args:
-        where: The run, named in errors.
-        options: The class that declares the flags; those of tasks and plug-ins must stay the same.
+        where: The run, to name in errors.
+        options: The class that declares the flags. Flags of tasks and plug-ins must not change.
         before: The options in the checkpoint, by flag.
-        now: Those of this command line, with what follows from them filled in.
-        change: Flags that are meant to differ.
+        now: The options of this command line, with derived values filled in.
+        change: Flags that the user allows to differ (--change).
 
     Returns:
-        One line for each change that the user should know of.
+        One line for each change that the user should know about.
 
     Raises:
-        InputError: options that decide the samples or the training differ; all are listed.
+        InputError: options that affect the samples or the training differ. The error lists all of them.
     """
     rules = {flag.name: flag for flag in declared(options)}
     _require_known(change, rules)

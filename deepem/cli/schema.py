@@ -1,4 +1,4 @@
-"""A JSON schema of the files of settings, made from the declared flags: editors complete and check with it."""
+"""Writes a JSON schema for YAML files of settings, from the declared flags; editors use it to complete and validate."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ SCALARS: dict[Any, dict[str, Any]] = {
     str: {"type": ["string", "number", "boolean"]},
     Path: {"type": "string"},
 }
-"""`no` and 7 are words too where a text is wanted."""
+"""YAML reads `no` and 7 as other types, but they are valid where text is expected."""
 
 
 def schema(program: str, titles: Mapping[str, Sequence[Flag]]) -> str:
-    """The schema of a program's settings as JSON text.
+    """Return the schema of a program's settings as JSON text.
 
     Args:
-        program: Its name.
-        titles: Its flags by group.
+        program: The program's name.
+        titles: The program's flags by group.
     """
     settings = {flag.name: _setting(flag, title) for title, flags in titles.items() for flag in flags}
     if "augment" in settings:
@@ -57,7 +57,7 @@ def _setting(flag: Flag, title: str) -> dict[str, Any]:
 
 
 def _kinds(flag: Flag) -> list[dict[str, Any]]:
-    """What a value of the flag may be; a list of one may be written without brackets."""
+    """Return the schema of a flag's value; a list of one item may be written without brackets."""
     if flag.is_switch:
         return [SCALARS[bool], {"type": "null"}]
     kinds = [_of_type(without_none(flag.type))]

@@ -1,6 +1,6 @@
 """The flags of a plug-in, read from the signature of its entry function.
 
-A keyword-only parameter is a flag: its name, its type, its default, and its line in the docstring's Args section.
+Each keyword-only parameter is a flag: its name, type and default, and its line in the docstring's Args section.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from deepem.utils.errors import InputError
 FILLED_IN = frozenset(
     {"class_keys", "labels", "lazy", "in_spec", "out_spec", "cropsz", "tasks", "create_backbone", "in_channels"}
 )
-"""Keyword parameters that the machinery supplies, so they are no flags."""
+"""Keyword parameters that deepem itself fills in; they are not flags."""
 
 
 def flags(kind: str, module: ModuleType) -> list[Flag]:
-    """The flags of a plug-in: the keyword-only parameters of its entry function that the machinery does not fill in."""
+    """Return a plug-in's flags: the keyword-only parameters of its entry function, except those deepem fills in."""
     function = entry_of(kind, module)
     return list(_flags_of(function, str(module.__file__)))
 
 
 def flags_unloaded(kind: str, name: str) -> list[Flag]:
-    """The flags of a plug-in read from its source, without importing it: --help imports nothing heavy.
+    """Read the flags of a plug-in from its source, without importing it, so that --help imports nothing heavy.
 
-    Falls back to importing where the entry function is not written out in the module.
+    Imports the module if the entry function is not defined in its source.
     """
     target = locate(kind, name)
     spec = importlib.util.find_spec(target) if target else None
@@ -48,7 +48,7 @@ def flags_unloaded(kind: str, name: str) -> list[Flag]:
 
 
 def takers(flag: str) -> list[str]:
-    """Which of deepem's own modules take a flag, as words for the command line."""
+    """Return which of deepem's own modules take a flag, written as on the command line."""
     return [
         f"{row.flag} {name}"
         for kind, row in KINDS.items()
@@ -58,7 +58,7 @@ def takers(flag: str) -> list[str]:
 
 
 def _stub(source: str, entry: str) -> Callable[..., object] | None:
-    """A function with the entry function's signature and docstring but no body, or None if that needs the module."""
+    """Return a function with the entry function's signature and docstring but no body; None if that needs an import."""
     for node in ast.parse(source).body:
         if isinstance(node, ast.ClassDef) and node.name == entry:
             inits = [n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"]
@@ -82,7 +82,7 @@ def _stub(source: str, entry: str) -> Callable[..., object] | None:
 
 
 def _forget(function: ast.FunctionDef) -> None:
-    """Drop the annotations and defaults of a signature that are no flag's: they may need the module's names."""
+    """Drop annotations and defaults of parameters that are not flags, since they may need the module's names."""
     arguments = function.args
     function.returns = None
     if arguments.kwarg is not None:
@@ -112,7 +112,7 @@ def _flags_of(function: Callable[..., object], file: str) -> Iterator[Flag]:
 
 
 def _type(hint: Any, default: object) -> Any:
-    """The type of a flag: its annotation, or where that leaves it open what the default shows."""
+    """Return the type of a flag: its annotation, or the type of the default if there is no precise annotation."""
     bare = (typing.get_origin(hint) or hint) in (None, list, tuple, Sequence) and not typing.get_args(hint)
     if bare and isinstance(default, list):
         return types.GenericAlias(list, (_type(None, default[0]) if default else str,))
@@ -123,7 +123,7 @@ def _type(hint: Any, default: object) -> Any:
 
 
 def _argument_help(doc: str) -> dict[str, str]:
-    """The lines of a docstring's Args section: name -> text."""
+    """Parse a docstring's Args section: name -> text."""
     section = re.search(r"^Args:\n((?:[ ]+.*\n?|\n)+)", doc, re.M)
     entries = re.findall(r"^    (\w+): (.*(?:\n {5,}.*)*)", section.group(1), re.M) if section else []
     return {name: " ".join(text.split()) for name, text in entries}

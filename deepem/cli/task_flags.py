@@ -1,4 +1,4 @@
-"""The flags of tasks: one per row of the table of targets, and what shapes their outputs."""
+"""The flags of tasks: one per row of the task table, and those that set channels, classes and edges."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ EDGES = Flag("edges", list[Vec3] | None, None, "the edges of --long", read=words
 
 @dataclass(frozen=True)
 class TaskOptions:
-    """Which tasks were chosen, and how.
+    """The chosen tasks and their settings.
 
     Attributes:
-        rows: The table that the flags come from: deepem's, and the rows of the dataset modules.
-        weights: Flag -> weight of its loss; in inference 1 for each task that is on.
-        channels: Flag -> number of output channels or classes, where it was set.
-        class_weights: Flag -> weight of each class in the loss, where they were set.
+        rows: The table that the flags come from: deepem's rows, and those of the dataset modules.
+        weights: Flag -> weight of the loss; in inference, 1 for each task that is on.
+        channels: Flag -> number of output channels or classes, if set.
+        class_weights: Flag -> weight of each class in the loss, if set.
         edges: The edges of the long-range task.
     """
 
@@ -38,13 +38,13 @@ class TaskOptions:
 
     @property
     def chosen(self) -> tuple[Task, ...]:
-        """The rows with a positive weight, in table order, their edges and channels filled in."""
+        """The rows with a positive weight, in table order, with edges and channels filled in."""
         flags = [flag for flag, weight in self.weights.items() if weight]
         return tasks.choose(flags, self.edges or (), self.channels, self.class_weights, self.rows)
 
 
 def weight_flags(rows: Sequence[Task]) -> list[Flag]:
-    """The flags of training: a weight per task."""
+    """Return the task flags of training: a weight per task."""
     found = []
     for task in rows:
         found.append(Flag(task.flag, float, 0.0, task.help, read=words.non_negative, metavar="WEIGHT"))
@@ -53,7 +53,7 @@ def weight_flags(rows: Sequence[Task]) -> list[Flag]:
 
 
 def switch_flags(rows: Sequence[Task]) -> list[Flag]:
-    """The flags of inference: a switch per task, and for an affinity task without edges of its own their number."""
+    """Return the task flags of inference: a switch per task, or the number of edges for --long and similar tasks."""
     found = []
     for task in rows:
         if task.along_edges:
@@ -65,7 +65,7 @@ def switch_flags(rows: Sequence[Task]) -> list[Flag]:
 
 
 def _shape_flags(task: Task) -> list[Flag]:
-    """The flags that say how many channels or classes a task has, and how its classes weigh."""
+    """Return the flags that set the number of channels or classes of a task, and its class weights."""
     found = []
     if task.settable:
         counted = "output channels" if task.channels_flag.endswith("num_channels") else "classes"
@@ -79,7 +79,7 @@ def _shape_flags(task: Task) -> list[Flag]:
 
 
 def task_options(rows: Sequence[Task], values: Mapping[str, Any]) -> TaskOptions:
-    """The chosen tasks, from the values of the flags."""
+    """Create the task options from the values of the flags."""
     channels = {task.flag: values.get(task.channels_flag) for task in rows}
     weights = {task.flag: values.get(task.weights_flag) for task in rows if task.weights_flag}
     return TaskOptions(
@@ -92,10 +92,10 @@ def task_options(rows: Sequence[Task], values: Mapping[str, Any]) -> TaskOptions
 
 
 def rows_with(datasets: Sequence[ModuleType]) -> tuple[Task, ...]:
-    """Deepem's rows and those that dataset modules bring along (``tasks = (Task(...),)``).
+    """Return deepem's rows and those that dataset modules bring along (``tasks = (Task(...),)``).
 
     Raises:
-        InputError: a row that contradicts itself, or two different rows with one flag.
+        InputError: a row contradicts itself, or two different rows have the same flag.
     """
     for module in datasets:
         if not isinstance(own := getattr(module, "tasks", ()), Iterable):
@@ -104,19 +104,19 @@ def rows_with(datasets: Sequence[ModuleType]) -> tuple[Task, ...]:
 
 
 def stored_rows(state: Mapping[str, Any]) -> tuple[Task, ...]:
-    """Deepem's rows and those that a checkpoint or a file brings along as plain values."""
+    """Return deepem's rows and those that a checkpoint or another file stores as plain values."""
     return tasks.table(state.get("tasks", ()))
 
 
 def add_rows_of_datasets(parser: Parser, datasets: Sequence[ModuleType]) -> None:
-    """Add the weights of the tasks that dataset modules bring along."""
+    """Add the weight flags of tasks that dataset modules bring along."""
     own = [row for row in rows_with(datasets) if row not in tasks.TASKS]
     if own:
         parser.add_flags("tasks of the dataset", weight_flags(own))
 
 
 def flat(options: Any) -> dict[str, Any]:
-    """The options of a program by the names of their flags."""
+    """Return a program's options by the names of their flags."""
     found: dict[str, Any] = {}
     for name, group in groups_of(type(options)).items():
         found |= {field.name: getattr(getattr(options, name), field.name) for field in fields(group)}  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""From the words of `deepem train` to its options."""
+"""Parses the command line of `deepem train`."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from deepem.cli.words import ALL
 from deepem.utils.errors import InputError
 
 SHORT_TRIAL = {"eval_intv": 100, "eval_iter": 10, "avgs_intv": 10, "imgs_intv": 100}
-"""What --test sets, where a smaller number is not given."""
+"""Upper limits that --test sets."""
 
 
 def parser() -> Parser:
-    """The parser of training, without the flags of plug-ins."""
+    """Create the parser of training, without the flags of plug-ins."""
     made = Parser(
         "run.py",
         "Train a multi-task network on volume electron microscopy.",
@@ -46,7 +46,7 @@ def parse(words: Sequence[str] | None = None) -> TrainOptions:
 
 
 def options_of(given: Given, flags: Mapping[str, Flag]) -> TrainOptions:
-    """The options of a run, from what its command line says."""
+    """Create the options of a run from its parsed command line."""
     rows = rows_with([module for kind, _, module in given.modules if kind == "dataset"])
     chosen = task_options(rows, given.values)
     values = _completed(given.values, chosen)
@@ -66,7 +66,7 @@ def _require_data(values: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _completed(values: Mapping[str, Any], chosen: TaskOptions) -> dict[str, Any]:
-    """The values with the defaults that depend on others filled in."""
+    """Fill in defaults that depend on other values."""
     done = dict(values)
     names = [plugins.short_name(name) for name in done["data"]]
     done["exp_name"] = done["exp_name"] or "_".join(names + [task.flag for task in chosen.chosen])

@@ -18,13 +18,13 @@ from deepem.utils.geometry import Vec3
 DEFAULT_FOV: Vec3 = (20, 256, 256)
 
 CALIBRATE = 40
-"""Samples that batch-norm statistics are taken over where the weights are not averaged."""
+"""Default number of samples for batch-norm statistics, if the weights are not averaged."""
 
 SCHEDULES = ("constant", "step", "cosine", "poly")
 
 
 def _scale(word: str) -> tuple[str, float]:
-    """Read a factor for some parameters, ``core.enc=0.1``."""
+    """Parse a learning-rate factor for some parameters, ``core.enc=0.1``."""
     name, _, factor = words.text(word).strip().rpartition("=")
     if not name:
         raise argparse.ArgumentTypeError(f"got {word}, wants NAME=FACTOR such as core.enc=0.1")
@@ -32,7 +32,7 @@ def _scale(word: str) -> tuple[str, float]:
 
 
 def _intensity(word: str) -> Any:
-    """Read ``none``, ``percentile``, or the grey values ``LOW,HIGH`` that become 0 and 1."""
+    """Parse ``none``, ``percentile``, or ``LOW,HIGH``, the grey values to map to 0 and 1."""
     given = words.text(word).strip()
     if given in ("none", "percentile"):
         return given
@@ -62,17 +62,17 @@ class DataOptions(Group):
     )
     lazy: bool = flag(False, "read volumes from disk as samples are drawn, for those larger than memory", resume=FREE)
     cache_mb: int = flag(
-        1024, "memory for chunks of volumes that are read from disk, of all workers together",
+        1024, "memory for chunks that --lazy has read, over all workers together",
         read=words.natural, metavar="MB", resume=FREE,
     )  # fmt: skip
     sampler: str = flag("basic", "sampler module", metavar="MODULE")
     augment: str | None = flag(None, "augmentation recipe", metavar="MODULE")
     intensity: list[Any] = flag(
-        ["none"], "grey values that become 0 and 1, for images that are not bytes: LOW,HIGH (of each channel), "
+        ["none"], "for images that are not bytes, grey values to map to 0 and 1: LOW,HIGH (for each channel), "
         "percentile, or none", read=_intensity, metavar="LOW,HIGH", many="+", older=["none"],
     )  # fmt: skip
-    percentiles: tuple[float, float] = flag((0.5, 99.5), "those of --intensity percentile, in per cent")
-    percentiles_of: Literal["train", "volume"] = flag("train", "of all voxels to train on, or of each volume")
+    percentiles: tuple[float, float] = flag((0.5, 99.5), "low and high percentile of --intensity percentile")
+    percentiles_of: Literal["train", "volume"] = flag("train", "percentiles of all training voxels, or per volume")
     modifier: str | None = flag(None, "module that changes batches on the device, in training only", metavar="MODULE")
 
 
@@ -92,15 +92,15 @@ class NetworkOptions(Group):
 
 @dataclass(frozen=True)
 class RunOptions(Group):
-    """Names and lengths."""
+    """Name, length and start of a run."""
 
     title = "run"
     exp_name: str | None = flag(None, "folder under experiments/ (default: <dataset>_<tasks>)", resume=FREE)
-    max_iter: int = flag(1_000_000, "optimiser steps in all", read=words.counting, metavar="N", resume=FREE)
+    max_iter: int = flag(1_000_000, "total number of optimiser steps", read=words.counting, metavar="N", resume=FREE)
     batch_size: int = flag(1, "samples per step, over all processes or GPUs together", read=words.counting, metavar="N")
-    seed: int = flag(0, "decides every sample and the initial weights", read=words.natural)
+    seed: int = flag(0, "seed of all samples and of the initial weights", read=words.natural)
     pretrain: str | None = flag(
-        None, "start from those weights of this checkpoint that match", metavar="FILE", resume=FREE
+        None, "start from the weights in this checkpoint that match the network", metavar="FILE", resume=FREE
     )
     test: bool = flag(False, "a short trial under test/experiments that logs more often", resume=FREE)
 
@@ -111,22 +111,22 @@ class LossOptions(Group):
 
     title = "loss"
     loss: Any = flag(
-        "BCELoss", "criterion of affinities, BCELoss or MSELoss; of other tasks: mit=MSELoss",
+        "BCELoss", "BCELoss or MSELoss for affinities; for other tasks, write mit=MSELoss",
         read=words.per_task(words.one_of("BCELoss", "MSELoss")), metavar="[TASK=]NAME", many="+",
         gather=words.by_task,
     )  # fmt: skip
     size_average: bool = flag(False, "take the mean over voxels instead of the sum")
     margin0: Any = flag(
-        0.0, "margin of target 0, of all tasks or mit=0.1",
+        0.0, "margin at target 0 for all tasks; for one task, write mit=0.1",
         read=words.per_task(words.fraction), metavar="[TASK=]M", many="+", gather=words.by_task,
     )  # fmt: skip
     margin1: Any = flag(
-        0.0, "margin of target 1, of all tasks or mit=0.1",
+        0.0, "margin at target 1 for all tasks; for one task, write mit=0.1",
         read=words.per_task(words.fraction), metavar="[TASK=]M", many="+", gather=words.by_task,
     )  # fmt: skip
-    inverse: bool = flag(False, "use margins to smooth the labels instead of masking what lies within them")
+    inverse: bool = flag(False, "smooth the labels by the margins, instead of masking voxels within the margins")
     class_balancing: Any = flag(
-        False, "balance cut and uncut edges of affinities; with names, the two classes of these tasks",
+        False, "balance cut and uncut edges of affinities; with task names, balance the two classes of these tasks",
         read=words.task_on, metavar="TASK", many="*", gather=words.by_task_or_on,
     )  # fmt: skip
     default_aux: bool = flag(False, "use no margins for tasks other than affinities")
@@ -151,12 +151,12 @@ class OptimiserOptions(Group):
         1, "compute each batch in N parts and add up their gradients, to save memory", read=words.counting, metavar="N"
     )
     ema: float = flag(
-        0.999, "evaluate and store the moving average of the weights too, with this decay; 0 turns it off",
+        0.999, "decay of the moving average of the weights, which is evaluated and stored too; 0 turns it off",
         read=words.fraction, metavar="DECAY", resume=ASK, older=0.0,
     )  # fmt: skip
     calibrate: int | None = flag(
-        None, "take the batch-norm statistics of the weights that are used over N training samples; 0: as they come "
-        f"(default: 0 with --ema, {CALIBRATE} without)",
+        None, "recompute batch-norm statistics over N training samples before evaluating or saving; 0 turns this "
+        f"off (default: 0 with --ema, {CALIBRATE} without)",
         read=words.natural, metavar="N", resume=FREE, older=0,
     )  # fmt: skip
     freeze: list[str] | None = flag(
@@ -172,7 +172,7 @@ class OptimiserOptions(Group):
 
     @property
     def calibration_samples(self) -> int:
-        """How many samples batch-norm statistics are taken over; 0 for none."""
+        """Number of samples to recompute batch-norm statistics over; 0 for none."""
         return (0 if self.ema else CALIBRATE) if self.calibrate is None else self.calibrate
 
 
@@ -205,15 +205,17 @@ class LogOptions(Group):
     eval_iter: int = flag(100, "samples per evaluation", read=words.counting, metavar="N", resume=FREE)
     no_eval: bool = flag(False, "evaluate in train mode", resume=FREE)
     eval_segment: str | None = flag(
-        None, "predict, segment and score the whole of this volume now and then", metavar="ID", resume=FREE
+        None, "predict, segment and score this whole volume at intervals", metavar="ID", resume=FREE
     )
-    eval_segment_intv: int = flag(10_000, "do that every N steps", read=words.counting, metavar="N", resume=FREE)
+    eval_segment_intv: int = flag(
+        10_000, "interval of --eval_segment, in steps", read=words.counting, metavar="N", resume=FREE
+    )
     best_by: Literal["loss", "arand", "voi", "f1", "auc", "iou"] = flag(
-        "loss", "best.chkpt follows the loss on --val_ids, or this score of --eval_segment", resume=FREE
+        "loss", "best.chkpt follows the loss on --val_ids or this score on --eval_segment", resume=FREE
     )
     chkpt_intv: int = flag(10_000, "save a checkpoint every N steps", read=words.counting, metavar="N", resume=FREE)
     chkpt_num: int = flag(
-        0, "resume from this checkpoint; 0: from the newest", read=words.natural, metavar="N", resume=FREE
+        0, "resume from this checkpoint; 0 resumes from the newest", read=words.natural, metavar="N", resume=FREE
     )
     keep: int = flag(0, "keep the N newest checkpoints; 0 keeps all", read=words.natural, metavar="N", resume=FREE)
     keep_every: int = flag(
@@ -223,11 +225,11 @@ class LogOptions(Group):
         0, "skip up to N steps whose loss or gradient is not finite", read=words.natural, metavar="N", resume=FREE
     )
     change: list[str] | None = flag(
-        None, "flags that may differ from those that the run was started with", metavar="FLAG", many="+", resume=FREE
+        None, "flags whose values may differ from those at the start of the run", metavar="FLAG", many="+", resume=FREE
     )
 
     def segments_after(self, iteration: int) -> bool:
-        """Whether the whole of a volume is to be scored after an iteration."""
+        """Whether a volume is segmented and scored after an iteration."""
         return self.eval_segment is not None and iteration % self.eval_segment_intv == 0
 
 
@@ -237,21 +239,21 @@ class SpeedOptions(Group):
 
     title = "speed"
     amp: Literal["auto", "bf16", "fp16", "off"] = flag(
-        "auto", "mixed precision; auto: bf16 where it is faster", resume=ROUNDING
+        "auto", "mixed precision; auto uses bf16 where that is faster", resume=ROUNDING
     )
     channels_last: bool | None = flag(
-        None, "store the channels of a voxel side by side (default: not in float32 on a CPU)",
+        None, "use the channels-last memory format (default: yes, except in float32 on a CPU)",
         negatable=True, resume=ROUNDING,
     )  # fmt: skip
     compile: bool = flag(
-        False, "torch.compile the network: minutes at the start, then faster steps on a GPU",
+        False, "compile the network with torch.compile: takes minutes at the start, then steps are faster on a GPU",
         negatable=True, resume=ROUNDING,
     )  # fmt: skip
-    tf32: bool = flag(True, "multiply float32 numbers in TF32 on a GPU", negatable=True, resume=ROUNDING)
+    tf32: bool = flag(True, "use TF32 for float32 multiplication on a GPU", negatable=True, resume=ROUNDING)
     cudnn_benchmark: bool = flag(
-        True, "let cuDNN time its algorithms and take the fastest", negatable=True, resume=ROUNDING
+        True, "let cuDNN time its algorithms and use the fastest", negatable=True, resume=ROUNDING
     )
-    deterministic: bool = flag(False, "give the same bits in every run on a GPU too; slower", resume=ROUNDING)
+    deterministic: bool = flag(False, "make runs on a GPU bit-identical; slower", resume=ROUNDING)
     sync_bn: bool = flag(False, "compute batch norm over all processes")
     num_workers: int = flag(1, "processes that load samples", read=words.natural, metavar="N", resume=FREE)
     worker_timeout: float = flag(
@@ -280,7 +282,7 @@ class DeviceOptions(Group):
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """All options of a training run. Nothing writes into them after parsing."""
+    """All options of a training run, immutable after parsing."""
 
     data: DataOptions
     tasks: TaskOptions
@@ -297,7 +299,7 @@ class TrainOptions:
     lines: tuple[str, ...]
     """The command line as lines of an @file."""
     settings: str = ""
-    """The same as a YAML file for --config."""
+    """The command line as a YAML file for --config."""
 
     @property
     def inputsz(self) -> Vec3:
@@ -306,19 +308,19 @@ class TrainOptions:
 
     @property
     def folder(self) -> Path:
-        """Where the run lives."""
+        """The folder of the run."""
         return run_folder(str(self.run.exp_name), self.run.test)
 
     def plug_in(self, kind: str, word: str) -> PlugIn:
-        """A plug-in that the options name, with the values of its flags."""
+        """Load a plug-in that the options name, with the values of its flags."""
         return plugins.named(kind, word, self.plug_in_flags)
 
     def model(self) -> PlugIn:
-        """The model module with the values of its flags, and its backbone."""
+        """Load the model module with the values of its flags, and its backbone."""
         backbone = self.network.backbone
         made = self.plug_in("backbone", backbone) if backbone else None
         return plugins.model_with_backbone(self.plug_in("model", self.network.model), made)
 
     def flat(self) -> dict[str, Any]:
-        """Every option by its flag's name, as a checkpoint stores them."""
+        """Return every option by the name of its flag, as a checkpoint stores them."""
         return flat(self)

@@ -1,4 +1,4 @@
-"""Values as words of a command line: how a word is read, and how a value is written so that reading gives it back."""
+"""Words of a command line and their values: how a word is read, and how a value is written so that it reads back."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from typing import Any
 from deepem.utils.edges import parse_edge
 
 SHIELD = "\0"
-"""Put in front of a word that begins like a negative number, so that argparse takes it for a value. No typed word
-can hold this character."""
+"""Prefix for words that begin like a negative number, so that argparse takes them for values. Typed words cannot
+contain this character.
+"""
 
 SLASH = "/"
 """Separates the inner lists of a nested list."""
@@ -23,12 +24,12 @@ Read = Callable[[str], Any]
 
 
 def text(word: str) -> str:
-    """A word exactly as it was typed."""
+    """Return a word exactly as it was typed."""
     return word.removeprefix(SHIELD)
 
 
 def value_of(wants: str, read: Read) -> Read:
-    """Make a reader of one word whose errors say what it got and what it wants."""
+    """Make a reader for one word whose errors say what it got and what it wants."""
 
     def convert(word: str) -> Any:
         word = text(word).strip()
@@ -66,7 +67,7 @@ def _numbers(kind: type, count: int | None, least: float | None = None) -> Read:
 
 
 LARGEST = 2**63 - 1
-"""The largest whole number that every library below takes."""
+"""The largest whole number that all libraries below accept."""
 
 integer = value_of("a whole number", _number(int, -LARGEST, most=LARGEST))
 natural = value_of("a whole number, 0 or more", _number(int, 0, most=LARGEST))
@@ -83,7 +84,7 @@ xyz = value_of("three whole numbers x,y,z", _numbers(int, 3))
 
 
 def one_of(*allowed: Any) -> Read:
-    """Make a reader that takes one word out of several and gives the value that the word stands for."""
+    """Make a reader that accepts one of several words and returns the value that the word stands for."""
     known = {str(value): value for value in allowed}
 
     def read(word: str) -> Any:
@@ -100,9 +101,9 @@ class Form:
 
     Attributes:
         read: Reads one word.
-        metavar: What --help writes for a word.
-        many: How many words follow the flag, as argparse counts them; None for one.
-        gather: Makes the flag's value from the values of its words, where there are several.
+        metavar: Placeholder of a word in --help.
+        many: Number of words after the flag, as for argparse's nargs; None for one word.
+        gather: Combines the values of several words into the flag's value.
     """
 
     read: Read
@@ -125,7 +126,7 @@ ALLOWED = (
 
 
 def form_of(kind: Any) -> Form | None:
-    """How a value of a type is written, or None if such a type cannot be a flag's.
+    """Return how values of a type are written, or None if a flag cannot have this type.
 
     ====================  =============================================================
     type                  words
@@ -220,13 +221,13 @@ def _dict(kind: Any) -> Form | None:
 
 
 def takes_mapping(form: Form | None) -> bool:
-    """Whether a flag's value is a mapping: JSON, or NAME=VALUE several times."""
+    """Whether a flag's value is a mapping: JSON, or NAME=VALUE repeated."""
     return form is not None and (form.metavar == "JSON" or str(form.metavar).startswith(("NAME=", "[TASK=]")))
 
 
 def words_of(value: Any) -> list[str]:
-    """The words after a flag that give a value again."""
-    if value is True:  # of a flag that may also name what it switches on
+    """Return the words after a flag that give a value when read."""
+    if value is True:  # for a flag that takes optional names, True is no word
         return []
     if isinstance(value, Mapping):
         return [name if inner is True else f"{name}={_word(inner)}" for name, inner in value.items()]
@@ -238,7 +239,7 @@ def words_of(value: Any) -> list[str]:
 
 
 def _word(value: Any) -> str:
-    """One value as one word: a tuple as ``z,y,x``, a pair that begins with text as ``name=x``."""
+    """Write one value as one word: a tuple as ``z,y,x``, a pair that begins with text as ``name=x``."""
     if value is None:
         return "none"
     if not isinstance(value, (list, tuple)):
@@ -247,11 +248,11 @@ def _word(value: Any) -> str:
 
 
 ALL = "all"
-"""Stands for all tasks that are not named, in values by task."""
+"""Key for all tasks that are not named, in values by task."""
 
 
 def per_task(read: Read) -> Read:
-    """Make a reader of ``VALUE``, for all tasks that are not named, or ``TASK=VALUE``: (flag or ALL, value)."""
+    """Make a reader of ``VALUE`` (for all tasks not named) or ``TASK=VALUE``; it returns (flag or ALL, value)."""
 
     def convert(word: str) -> tuple[str, Any]:
         name, _, value = text(word).strip().rpartition("=")
@@ -261,16 +262,16 @@ def per_task(read: Read) -> Read:
 
 
 def task_on(word: str) -> tuple[str, bool]:
-    """Read the flag of a task for which something is switched on."""
+    """Read the flag of a task that something is switched on for."""
     return text(word).strip(), True
 
 
 def by_task(pairs: Sequence[tuple[str, Any]]) -> Any:
-    """One value where no task is named, else the values by task."""
+    """Return the single value if no task is named, else the values by task."""
     found = dict(pairs)
     return found[ALL] if [*found] == [ALL] else found
 
 
 def by_task_or_on(pairs: Sequence[tuple[str, Any]]) -> Any:
-    """True where no task is named, else the tasks."""
+    """Return True if no task is named, else the tasks."""
     return by_task(pairs) if pairs else True

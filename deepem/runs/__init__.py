@@ -1,1 +1,1 @@
-"""A run on disk: its folder, checkpoints, metrics and events. Training writes it, all others read it."""
+"""A run on disk: its folder, checkpoints, metrics and events. Training writes them; other programs only read them."""

@@ -1,4 +1,4 @@
-"""The log files of a run, cut back to the iteration that it resumes from: what is newer is moved aside, never lost."""
+"""Truncates the log files of a run to the iteration that it resumes from; newer rows are moved aside, never lost."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from deepem.utils.files import replacing, write_text
 
 
 def set_aside(logs: Path, after: int) -> list[Path]:
-    """Cut metrics.jsonl and the TensorBoard files back to iteration `after`.
+    """Truncate metrics.jsonl and the TensorBoard files to iteration `after`.
 
-    A file that holds anything newer is moved, whole, into a sub-folder; what is not newer is written in its place.
-    Returns where files went.
+    A file with newer rows is moved, whole, into a sub-folder, and its older rows are written back in its place.
+    Returns the new paths of the moved files.
     """
     moved: list[Path] = []
     for path in sorted(logs.glob("*")):
@@ -39,14 +39,14 @@ def _free(folder: Path) -> Path:
 
 
 def _cut_rows(path: Path, after: int) -> bytes | None:
-    """The rows up to an iteration, or None if the file has no others."""
+    """Return the rows up to an iteration, or None if the file has no newer rows."""
     rows = _lines(path)
     kept = [row for row in rows if _iteration(row) <= after]
     return None if len(kept) == len(rows) else "".join(f"{row}\n" for row in kept).encode()
 
 
 def _iteration(row: str) -> float:
-    """The iteration of a row, infinite for one that a crash cut off or a disk damaged."""
+    """Return the iteration of a row; infinity for a row that a crash cut off or a disk error damaged."""
     try:
         found = json.loads(row)
         whole = isinstance(found["phase"], str) and isinstance(found["iter"], int)
@@ -56,7 +56,7 @@ def _iteration(row: str) -> float:
 
 
 def _cut_events(path: Path, after: int) -> bytes | None:
-    """The records up to an iteration, or None if the file has no others."""
+    """Return the records up to an iteration, or None if the file has no newer records."""
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
     from tensorboardX.proto.event_pb2 import Event
 
@@ -67,7 +67,7 @@ def _cut_events(path: Path, after: int) -> bytes | None:
         try:
             step = Event.FromString(record[12:-4]).step
         except DecodeError:
-            step = after + 1  # damaged: it goes aside with the newer ones
+            step = after + 1  # a damaged record is moved aside with the newer ones
         if step <= after:
             kept.append(record)
     cut = b"".join(kept)
@@ -75,7 +75,7 @@ def _cut_events(path: Path, after: int) -> bytes | None:
 
 
 def _records(data: bytes) -> Iterator[bytes]:
-    """The whole records of a TFRecord file: length (8 bytes), checksum (4), event, checksum (4)."""
+    """Return the complete records of a TFRecord file: length (8 bytes), checksum (4), event, checksum (4)."""
     start = 0
     while start + 12 <= len(data):
         (length,) = struct.unpack_from("<Q", data, start)
@@ -87,22 +87,22 @@ def _records(data: bytes) -> Iterator[bytes]:
 
 
 def rows(logs: Path) -> list[dict[str, Any]]:
-    """The rows of metrics.jsonl that are whole, oldest first."""
+    """Return the complete rows of metrics.jsonl, oldest first."""
     path = logs / "metrics.jsonl"
     lines = _lines(path) if path.is_file() else []
     return [json.loads(line) for line in lines if _iteration(line) < float("inf")]
 
 
 def _lines(path: Path) -> list[str]:
-    """The lines of a log; bytes of a torn sector are no reason to stop."""
+    """Return the lines of a log; undecodable bytes, as in a torn sector, are no error."""
     return path.read_text(encoding="utf-8", errors="replace").splitlines()
 
 
 def append_row(path: Path, row: dict[str, object]) -> None:
-    """Add one row to a file of JSON lines.
+    """Append one row to a JSON lines file.
 
     Raises:
-        InputError: the disk cannot take it.
+        InputError: the disk cannot take the row.
     """
     try:
         if not path.exists():

@@ -1,4 +1,4 @@
-"""The folder of a run: its options, its checkpoints, and the best of them."""
+"""The folder of a run: its options, its checkpoints, and the link to the best checkpoint."""
 
 from __future__ import annotations
 
@@ -18,19 +18,20 @@ from deepem.utils.files import remove_torn, write_text
 
 
 class RunFolder:
-    """The folder of a run. Nothing is written before `begin`, so that bad input leaves no trace.
+    """The folder of a run. Nothing is written before `begin`, so bad input leaves no trace.
 
     Args:
-        folder: Where the run lives.
-        writes: This process writes into it, and holds it against others; of several ranks the first one does.
-        best_by: What `best.chkpt` follows: the loss, or the name of a score in the rows of the phase ``segment``.
-        lower: Whether the best of these is the lowest.
+        folder: The path of the folder.
+        writes: Whether this process writes into the folder and locks it. With several ranks, only the first does.
+        best_by: The value that `best.chkpt` follows: the loss, or the name of a score in the rows of the phase
+            ``segment``.
+        lower: Whether lower values of it are better.
 
     Attributes:
-        models: The checkpoints.
-        logs: Metrics and TensorBoard events.
-        source: The checkpoint that the run goes on from, once `newest` has found one.
-        saved: The iteration that was saved last.
+        models: The folder of checkpoints.
+        logs: The folder of metrics and TensorBoard events.
+        source: The checkpoint to resume from, once it has been found.
+        saved: The iteration of the last saved checkpoint.
     """
 
     def __init__(self, folder: Path, writes: bool = True, best_by: str = "loss", lower: bool = True) -> None:
@@ -42,13 +43,13 @@ class RunFolder:
         self._seen: list[int] = []
 
     def resume(self, number: int) -> State | None:
-        """The checkpoint to go on from, or None for a new run.
+        """Return the checkpoint to resume from, or None for a new run.
 
         Args:
-            number: The checkpoint that was asked for, or 0 for the newest that can be read.
+            number: The checkpoint to use, or 0 for the newest readable one.
 
         Raises:
-            InputError: the checkpoint asked for cannot be read.
+            InputError: the requested checkpoint cannot be read.
         """
         self._hold()
         self._seen = checkpoint.numbers(self.models)
@@ -67,14 +68,14 @@ class RunFolder:
         checkpoint_size: int,
         settings: str = "",
     ) -> None:
-        """Move aside what is newer than the iteration to go on from, and write down the options.
+        """Move aside everything newer than the iteration to resume from, and write the options.
 
         Args:
-            iteration: Where the run goes on.
+            iteration: The iteration to resume from.
             record: The options of the run: flag -> value, in plain types.
-            lines: The same as an @file.
-            checkpoint_size: About how many bytes a checkpoint takes.
-            settings: The same as a YAML file.
+            lines: The same options as lines of an @file.
+            checkpoint_size: Approximate size of a checkpoint in bytes.
+            settings: The same options as a YAML file.
         """
         checkpoint.require_room(self.models, checkpoint_size)
         try:
@@ -96,37 +97,37 @@ class RunFolder:
         write_text(self.folder / "options.yaml", settings)
 
     def remember(self, iteration: int, changes: Sequence[str]) -> None:
-        """Write down, in logs/history.jsonl, what is other from an iteration on than the run was started with."""
+        """Record in logs/history.jsonl which options differ from those at the start, from this iteration on."""
         for line in changes:
             row = {"iter": iteration, "change": line, "time": datetime.now(timezone.utc).isoformat(timespec="seconds")}
             events.append_row(self.logs / "history.jsonl", row)
 
     def release(self) -> None:
-        """Let another process have the folder."""
+        """Release the folder's lock, so that another process can use the folder."""
         if self._lock is not None:
             self._lock.release()
             self._lock = None
 
     def _hold(self) -> None:
-        """Hold the folder, if it is there, so that no other run writes into it.
+        """Lock the folder, if it exists, so that no other run writes into it.
 
         Raises:
-            InputError: another run does.
+            InputError: another run holds the lock.
         """
         if self._lock is None and self.writes and self.folder.is_dir():
             self._lock = Lock(self.folder)
 
     def save(self, iteration: int, state: Mapping[str, Any], keep: int = 0, keep_every: int = 0) -> Path:
-        """Write the checkpoint of an iteration, whole or not at all, and remove those that need not be kept.
+        """Write the checkpoint of an iteration atomically, and remove checkpoints that need not be kept.
 
         Args:
             iteration: Number of optimiser steps done.
-            state: What the checkpoint holds.
+            state: The contents of the checkpoint.
             keep: How many of the newest checkpoints are kept; 0 keeps all.
-            keep_every: Checkpoints of every so many steps are kept besides.
+            keep_every: Checkpoints at multiples of this many steps are kept too.
 
         Raises:
-            InputError: the weights are not finite, or the disk cannot take them.
+            InputError: the weights are not finite, or the disk cannot take the checkpoint.
         """
         path = checkpoint.path_of(self.models, iteration)
         if bad := [name for name, value in state["state_dict"].items() if _not_finite(value)]:
@@ -140,13 +141,14 @@ class RunFolder:
         return path
 
     def evaluated(self, iteration: int, phase: str = "test") -> bool:
-        """Whether an iteration has a row of its evaluation."""
+        """Whether the log has an evaluation row for an iteration."""
         return any(row["phase"] == phase and row["iter"] == iteration for row in events.rows(self.logs))
 
     def link_best(self) -> int | None:
-        """Point `best.chkpt` to the best checkpoint, if there is one, and give its number.
+        """Point `best.chkpt` to the best checkpoint, if there is one, and return its number.
 
-        Read from the log, so that it is right after any resume; a value that is not finite is never the best.
+        The values are read from the log, so the link is right after any resume. A value that is not finite is never
+        best.
         """
         there = set(checkpoint.numbers(self.models))
         values = [(row["iter"], self._value(row)) for row in events.rows(self.logs)]
@@ -157,7 +159,7 @@ class RunFolder:
         return best
 
     def _value(self, row: Mapping[str, Any]) -> float | None:
-        """What a row says of its iteration: the loss, or the mean of a score over the outputs that have it."""
+        """Return the value to compare checkpoints by: the loss, or the mean of a score over the outputs."""
         if self.best_by == "loss":
             return row.get("loss") if row["phase"] == "test" else None
         own = [value for name, value in row.items() if name.endswith(f"/{self.best_by}")]
@@ -165,12 +167,12 @@ class RunFolder:
 
 
 def _not_finite(value: Any) -> bool:
-    """Whether an entry of a state dict holds a NaN or an infinity; a module's extra state is no tensor."""
+    """Whether an entry of a state dict holds a NaN or an infinity. Extra state that is no tensor passes."""
     return hasattr(value, "isfinite") and not bool(value.isfinite().all())
 
 
 def plain(value: Any) -> Any:
-    """A value in plain JSON types, as it comes back from a file."""
+    """Convert a value to plain JSON types, as it would come back from a file."""
     if isinstance(value, Mapping):
         return {str(key): plain(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):

@@ -1,7 +1,7 @@
-"""One run per folder: the second is refused while the first lives, and a crash leaves nothing that keeps others out.
+"""One run per folder: while one run lives, a second is refused; after a crash, the folder is free again.
 
-The lock is the system's, which ends with the process. Where the file system has none, a file says host, process and
-when it was last touched; it counts as left behind after STALE_S without a touch.
+The operating system's file lock is used; it ends with the process. On file systems without locks, a lock file names
+host and process and is touched regularly; a file that was not touched for STALE_S seconds no longer counts.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ BEAT_S, STALE_S = 60.0, 300.0
 
 
 class Lock:
-    """Holds a folder for this process until it ends or `release` is called.
+    """Locks a folder for this process until it ends or `release` is called.
 
     Args:
-        folder: It must be there.
+        folder: An existing folder.
 
     Raises:
-        InputError: another process holds it.
+        InputError: another process holds the lock.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -43,13 +43,13 @@ class Lock:
             fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
             raise self._refusal() from None
-        except OSError:  # this file system has no locks
+        except OSError:  # this file system does not support locks
             self._beat_or_refuse()
         else:
             self._write()
 
     def release(self) -> None:
-        """Let go of the folder."""
+        """Release the lock."""
         self._done.set()
         if self._file is not None:
             self._file.close()
@@ -65,7 +65,7 @@ class Lock:
 
     def _beat(self) -> None:
         while not self._done.wait(BEAT_S):
-            with suppress(OSError):  # a disk that does not answer now may answer the next time
+            with suppress(OSError):  # a disk that does not answer now may answer next time
                 os.utime(self.path)
         with suppress(OSError):
             self.path.write_text("", encoding="utf-8")

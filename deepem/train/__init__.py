@@ -1,1 +1,1 @@
-"""Training: the command line, the loop, and what keeps a run alive. What inference needs too does not belong here."""
+"""Training: the command line, the loop, and what keeps a run alive. Code that inference also needs lives elsewhere."""

@@ -1,4 +1,4 @@
-"""From options to the trainer: its objective, optimiser, schedule, precision, the weights to use, and its guard."""
+"""Builds the trainer from the options: objective, optimiser, schedule, precision, evaluation weights, NaN guard."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ def create_trainer(
     record: Mapping[str, Any],
     factor: Vec3,
 ) -> Trainer:
-    """The trainer of a run.
+    """Build the trainer of a run.
 
     Args:
-        options: Of the run.
-        chosen: The rows that are trained.
-        network: On the device.
-        device: Where it computes.
+        options: The options of the run.
+        chosen: The tasks to train.
+        network: The network, already on the device.
+        device: The device to compute on.
         ranks: The processes that train together.
-        record: What checkpoints say of the run.
+        record: What checkpoints store about the run.
         factor: Voxels of the outputs per voxel of the input, (z, y, x).
 
     Raises:
-        InputError: options that this network cannot have.
+        InputError: the options do not suit this network.
     """
     optimise, own = options.optimiser, has_losses(network)
     if own and options.loss.size_average and optimise.accumulate > 1:
@@ -85,7 +85,7 @@ def create_trainer(
 
 
 def schedule(options: TrainOptions) -> Schedule:
-    """The learning rate over the iterations."""
+    """Return the learning-rate schedule: a function of the iteration."""
     course = options.schedule
     until = course.lr_until or options.run.max_iter
     steps = tuple(course.lr_steps or ())

@@ -1,4 +1,4 @@
-"""What training does with a backbone apart: learning rates that fall towards its input, weights of 2-D networks."""
+"""Training a backbone: learning rates that decay towards its input, and weights converted from 2-D networks."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from deepem.utils.errors import InputError
 
 
 def layer_scales(network: nn.Module, decay: float) -> dict[str, float]:
-    """By name of a parameter, decay ** (layers above its own): 1 for the heads, least for the first layer.
+    """Return decay ** (number of layers above) for each parameter name: 1 for the heads, smallest for the first layer.
 
-    The layers are those that a network tells apart by `layer_of`; where it does not, those of its `backbone`, and one
-    for all else. Source: Clark et al. 2020, arXiv:2003.10555.
+    A network with a `layer_of` method defines its own layers. Otherwise the layers are those of its `backbone`, and all
+    other parameters form one more layer. Source: Clark et al. 2020, arXiv:2003.10555.
 
     Raises:
-        InputError: a network without such layers.
+        InputError: the network has no such layers.
     """
     names = [name for name, _ in network.named_parameters()]
     if decay == 1:
@@ -38,10 +38,11 @@ def layer_scales(network: nn.Module, decay: float) -> dict[str, float]:
 
 
 def fitted(network: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Those of the weights of another network that fit, by the network's own names.
+    """Return the weights of another network that fit this one, under this network's names.
 
-    Weights of a 2-D backbone are made 3-D, and positions interpolated, see `deepem.models.backbones.inflate`. They may
-    be a backbone's alone: it is looked for in the network.
+    Weights of a 2-D backbone are inflated to 3-D and position embeddings are interpolated, see
+    `deepem.models.backbones.inflate`. If the weights are those of a backbone alone, they are matched to the network's
+    backbone.
     """
     parts: list[tuple[str, nn.Module]] = [("", network)]
     parts += [(f"{name}.", part) for name, part in network.named_modules() if name and isinstance(part, Backbone)]

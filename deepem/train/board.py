@@ -1,7 +1,7 @@
-"""TensorBoard events, written at once and in this thread.
+"""TensorBoard events, written synchronously in the calling thread.
 
-tensorboardX hands events to a thread of its own. When that cannot write, it ends, its queue fills up, and the run hangs
-for ever; here a disk that is full is an error where it is met.
+tensorboardX writes events in a background thread. If that thread fails to write, it ends, its queue fills up, and the
+run hangs for ever. Here a full disk raises an error at the call that met it.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from deepem.train.render import Picture
 from deepem.utils.errors import InputError
 
 FLUSH_S = 30.0
-"""Events may stay in memory for so long."""
+"""Events stay in memory for at most this many seconds."""
 
 
 class Board:
     """An event file in a folder.
 
     Args:
-        folder: `logs/` of the run.
+        folder: The folder `logs/` of the run.
 
     Raises:
-        InputError: the file cannot be written, here and in every method.
+        InputError: the file cannot be written. Every method may raise it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -56,7 +56,7 @@ class Board:
         self._add(text(tag, words), iteration)
 
     def close(self) -> None:
-        """Write out what is buffered, and close the file."""
+        """Flush the buffer and close the file."""
         with self._writing():
             self._file.close()
 

@@ -1,8 +1,8 @@
-"""Batch-norm statistics taken anew, so that they belong to the weights that are used.
+"""Recomputes batch-norm statistics for the weights that are evaluated and stored.
 
-The running statistics of a batch norm follow the last ten steps or so. At a batch size of 1 and with weights that still
-move, those are the statistics of a few patches under weights that are gone. Here they are the mean over many training
-samples under one set of weights.
+The running statistics of a batch norm cover only the last ten steps or so. At a batch size of 1 they describe a few
+patches, seen by weights that have changed since. Here they are the mean over many training samples, all seen by the
+same weights.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 Statistics = dict[str, Tensor]
-"""Running means and variances, by their names in the network's state dict."""
+"""Running means and variances, keyed by their names in the network's state dict."""
 
 
 def applies(network: nn.Module, frozen: Collection[nn.Module] = ()) -> bool:
-    """Whether a network has normalisations whose statistics can be taken."""
+    """Whether a network has a norm layer that keeps running statistics and is not frozen."""
     return any(_keeps_statistics(module) and module not in frozen for module in network.modules())
 
 
@@ -35,19 +35,19 @@ def measured(
     passes: Iterable[Callable[[], object]],
     total: Callable[[Tensor], Tensor] = lambda sums: sums,
 ) -> Statistics:
-    """The mean of the statistics that each batch norm sees over some forward passes.
+    """Return the batch-norm statistics averaged over several forward passes.
 
-    The network is in eval mode but for its norms: each normalises by the batch, as in training, and dropout is off, as
-    in use. A norm that is called several times in a pass counts every call. Buffers and modes are left as they were.
+    Dropout is off, as in inference, but every batch norm normalises by the batch, as in training. A norm that is called
+    several times in a pass counts every call. Buffers and train or eval modes are restored afterwards.
 
     Args:
-        network: With the weights that the statistics are for.
-        frozen: Normalisations that keep their statistics.
-        passes: Each runs the network once.
-        total: The sum over all ranks, written into a tensor; all ranks take part, and all get the same statistics.
+        network: The network, with the weights to compute the statistics for.
+        frozen: Norm layers that keep their statistics.
+        passes: Functions that each run the network once.
+        total: Sums a tensor over all ranks, in place. All ranks must take part, and all get the same statistics.
 
     Returns:
-        Nothing for norms that are frozen, keep no statistics, or were not called.
+        The new statistics. Norms that are frozen, keep no statistics or were never called are left out.
     """
     named = network.named_modules(remove_duplicate=False)
     norms = {n: m for n, m in named if isinstance(m, _NormBase) and _keeps_statistics(m) and m not in frozen}
@@ -63,13 +63,13 @@ def measured(
     found: Statistics = {}
     for name, norm in norms.items():
         for key, value in zip(("running_mean", "running_var"), means[norm], strict=True):
-            if value.isfinite().all():  # 0 / 0 of a norm that was not called
+            if value.isfinite().all():  # a norm that was never called gives 0 / 0
                 found[f"{name}.{key}" if name else key] = value.to(getattr(norm, key).dtype)
     return found
 
 
 def _zeros(norm: _NormBase) -> Tensor:
-    """Room for the sums of means and of variances, (2, C)."""
+    """Allocate the sums of means and variances, (2, C)."""
     assert norm.running_mean is not None
     return torch.zeros(2, norm.num_features, dtype=torch.float64, device=norm.running_mean.device)
 
@@ -89,9 +89,9 @@ def _alone_in_training(network: nn.Module, norms: Iterable[nn.Module]) -> Iterat
 
 @contextmanager
 def _reading(sums: dict[_NormBase, Tensor], calls: Counter[nn.Module]) -> Iterator[None]:
-    """Within, each call of a norm adds the statistics of its batch to the sums.
+    """Within this context, each call of a norm adds the statistics of its batch to the sums.
 
-    With a momentum of 1, the running statistics after a call are those of its batch.
+    With a momentum of 1, the running statistics after a call are exactly those of its batch.
     """
 
     def add(norm: _NormBase, *_: object) -> None:

@@ -1,4 +1,4 @@
-"""How the device computes: its precision, its choice of algorithms, its random numbers."""
+"""Device settings: precision, choice of algorithms, and random seeds."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from deepem.utils.geometry import Vec3
 HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 FIRST_SCALE, LEAST_SCALE = 2.0**8, 2.0**-24
-"""Of half-precision gradients. Summed losses have long gradients, so that a scale below one is nothing wrong."""
+"""Initial and lowest gradient scale for fp16. Summed losses have large gradients, so a scale below 1 is normal."""
 
 
 def configure(device: torch.device, *, tf32: bool, cudnn_benchmark: bool, deterministic: bool) -> None:
-    """Set what torch keeps for the whole process."""
+    """Set torch's process-wide options."""
     torch.use_deterministic_algorithms(deterministic)
     torch.backends.cudnn.deterministic = deterministic
     torch.backends.cudnn.benchmark = cudnn_benchmark and not deterministic
     if deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it is first used
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads this on its first use
     if device.type == "cuda":
-        torch.cuda.set_device(device)  # else page-locked memory takes some of the first GPU, whoever uses that
+        torch.cuda.set_device(device)  # otherwise pinned memory also takes memory of GPU 0
         precision = "tf32" if tf32 else "ieee"
         torch.backends.cuda.matmul.fp32_precision = precision
         torch.backends.cudnn.conv.fp32_precision = precision  # type: ignore[attr-defined]
 
 
 def seed(device: torch.device, number: int) -> None:
-    """Set what random numbers are drawn from, on the CPU and the device.
+    """Seed the random numbers of the CPU and of the device.
 
-    Not by `torch.manual_seed`, which writes down where it was called from for each kind of device that is not in use.
+    `torch.manual_seed` is avoided: it records a stack trace for each kind of device that is not in use.
     """
     torch.default_generator.manual_seed(number)
     if device.type == "cuda":
@@ -45,7 +45,7 @@ def seed(device: torch.device, number: int) -> None:
 
 
 def read_later(values: Tensor) -> Callable[[], list[float]]:
-    """Start copying numbers from a device. The function that this returns waits for them, but not for later work."""
+    """Start copying numbers from a device. The returned function waits for this copy, but not for later work."""
     here = values.to("cpu", non_blocking=True)
     arrived = torch.cuda.Event() if values.is_cuda else None
     if arrived is not None:
@@ -61,10 +61,10 @@ def read_later(values: Tensor) -> Callable[[], list[float]]:
 
 
 class Precision:
-    """Mixed precision: what the forward pass runs in, and the scale that keeps half-precision gradients from zero.
+    """Mixed precision: the number type of the forward pass, and the gradient scale that keeps fp16 gradients from zero.
 
     Args:
-        device: Where the network is.
+        device: The network's device.
         amp: bf16, fp16 or off.
     """
 
@@ -73,16 +73,16 @@ class Precision:
         self.scaler = torch.amp.GradScaler(device.type, FIRST_SCALE, enabled=amp == "fp16")
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """The context of the forward pass."""
+        """The autocast context of the forward pass."""
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
 
 
 @contextmanager
 def enough_memory(patch: Vec3, batch_size: int) -> Iterator[None]:
-    """Around what needs the memory of a device.
+    """Turn an out-of-memory error within this context into an InputError.
 
     Raises:
-        InputError: there is not enough of it.
+        InputError: the device does not have enough memory.
     """
     try:
         yield
@@ -93,10 +93,10 @@ def enough_memory(patch: Vec3, batch_size: int) -> Iterator[None]:
 
 
 class DeterministicPool(nn.Module):
-    """Max pooling without overlap, whose gradient is the same in every run on a GPU, where cuDNN's is not.
+    """Max pooling without overlap whose gradient is deterministic on a GPU, unlike cuDNN's.
 
-    The windows are laid side by side in an axis of their own, and the gradient of the maximum over an axis is written,
-    not added, to the first of the largest values, as the gradient of `nn.MaxPool3d` is.
+    Each window is unfolded into an axis of its own. The gradient of a maximum over an axis is written, not added, to
+    the first of the largest values, as in `nn.MaxPool3d`.
     """
 
     def __init__(self, size: tuple[int, int, int]) -> None:
@@ -113,10 +113,10 @@ class DeterministicPool(nn.Module):
 
 
 def made_deterministic(network: nn.Module) -> nn.Module:
-    """The network with its poolings in a form whose gradient is deterministic; names of parameters stay.
+    """Replace the max poolings of a network by deterministic ones; parameter names stay the same.
 
     Raises:
-        InputError: it has a pooling with overlap or padding.
+        InputError: a pooling has overlap or padding.
     """
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):

@@ -1,4 +1,4 @@
-"""Between training steps: the losses on the evaluation set, and the statistics of the weights that are used."""
+"""Evaluation between training steps: losses on the evaluation set, and batch-norm statistics for the weights used."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from deepem.train.trainer import Trainer
 
 
 def calibrate(trainer: Trainer, inputs: Inputs, log: Logger) -> None:
-    """Take the batch-norm statistics of the weights that are used anew, where that is asked for, and tell the cost."""
+    """Recompute batch-norm statistics for the evaluated weights, if the options ask for it, and log the cost."""
     if not trainer.used.to_calibrate:
         return
     began, size = perf_counter(), inputs.loading.batch_size
@@ -27,19 +27,19 @@ def calibrate(trainer: Trainer, inputs: Inputs, log: Logger) -> None:
 
 
 def samples_of_last(inputs: Inputs, samples: int) -> int:
-    """The index of the first sample of the last batch of an evaluation, which is the one that is drawn."""
+    """Return the index of this rank's first sample in the last batch of an evaluation, for the log's pictures."""
     size = inputs.loading.batch_size
     return (-(-samples // size) - 1) * size + inputs.ranks.rank
 
 
 def evaluate(trainer: Trainer, inputs: Inputs, log: Logger, preemption: Preemption, samples: int) -> bool:
-    """Log the losses on the evaluation set, if there is one: the same samples every time.
+    """Log the losses on the evaluation set, if there is one; every evaluation uses the same samples.
 
-    Nothing of the training state changes.
+    The training state does not change.
 
     Returns:
-        Whether the evaluation was broken off because the run has to stop. Then nothing is logged, and the next run
-        begins with this evaluation.
+        True if the evaluation was interrupted because the run has to stop. Nothing is logged then, and the resumed run
+        starts with this evaluation.
     """
     if not inputs.evaluates:
         return False
@@ -63,9 +63,9 @@ def evaluate(trainer: Trainer, inputs: Inputs, log: Logger, preemption: Preempti
 
 
 def cropped(batch: Batch, logits: Mapping[str, Tensor]) -> Batch:
-    """A batch whose targets and masks are cropped to what came out, which may be less than in training.
+    """Crop targets and masks to the size of the output, which can be smaller in eval mode than in training.
 
-    Of an odd number of voxels, the smaller half is cropped in front, as networks do that crop in eval mode.
+    If an odd number of voxels is cropped, the smaller half comes off the front, as in networks that crop in eval mode.
     """
     found = dict(batch)
     for name, output in logits.items():

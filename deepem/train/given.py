@@ -1,4 +1,4 @@
-"""What plug-ins give back is looked at once, on the first batch, before anything is written."""
+"""Validates what plug-ins return, once, on the first batch and before anything is written."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch import Tensor
 from deepem.utils.errors import InputError, reason
 
 Shapes = Mapping[str, Sequence[int]]
-"""(C, Z, Y, X) by name."""
+"""Name -> shape (C, Z, Y, X)."""
 
 
 def told(value: object) -> str:
-    """What a value is, in a few words."""
+    """Describe a value in a few words, for errors."""
     if isinstance(value, Tensor):
         return f"a tensor of {value.dtype} {tuple(value.shape)}"
     if isinstance(value, Mapping):
@@ -25,17 +25,19 @@ def told(value: object) -> str:
 
 
 def require_batch(batch: Any, inputs: Shapes, outputs: Shapes, where: str, samples: int | None = None) -> None:
-    """Refuse a batch that lacks an array, or has one of another type or shape.
+    """Refuse a batch that lacks an array, or has one of the wrong type or shape.
 
     Args:
-        batch: What a sampler gave, or what a modifier made of it.
-        inputs: What goes into the network.
-        outputs: What comes out of it; each has a target of one or as many channels, and a mask.
+        batch: The batch from a sampler, or from a modifier.
+        inputs: The network's inputs.
+        outputs: The network's outputs. Each needs a mask, and a target with one channel or as many channels as the
+            output.
         where: The plug-in, named in errors.
-        samples: Samples of the batch; None where sizes are not asked, as after a modifier, which may crop.
+        samples: Number of samples in the batch. None skips the size checks, for batches from a modifier, which may
+            crop.
 
     Raises:
-        InputError: the first thing that is wrong.
+        InputError: the first problem found.
     """
     wanted = [*inputs, *(name for head in outputs for name in (head, f"{head}_mask"))]
     if not isinstance(batch, Mapping):
@@ -63,16 +65,16 @@ def _require_array(
 
 
 def require_logits(logits: Any, outputs: Shapes, batch: Mapping[str, Tensor], where: str) -> None:
-    """Refuse what a model gave unless it is logits (N, C, Z, Y, X) for every head, of the size of their targets.
+    """Refuse a model's result unless it has logits (N, C, Z, Y, X) for every head, of the size of the targets.
 
     Args:
-        logits: What the model gave.
-        outputs: What is wanted of it.
-        batch: What it was called with, and the targets.
+        logits: What the model returned.
+        outputs: The outputs that the model must return.
+        batch: The batch that the model was called with, targets included.
         where: The model, named in errors.
 
     Raises:
-        InputError: the first thing that is wrong.
+        InputError: the first problem found.
     """
     if not isinstance(logits, Mapping):
         raise InputError(where, f"{told(logits)} from its forward", f"a dict of {', '.join(outputs)}")
@@ -89,10 +91,10 @@ def require_logits(logits: Any, outputs: Shapes, batch: Mapping[str, Tensor], wh
 
 
 def require_losses(losses: Any, where: str) -> None:
-    """Refuse the losses of a model that computes them itself, unless they are ``{name: (loss, count)}``.
+    """Refuse the losses of a model that computes its own, unless they are ``{name: (loss, count)}``.
 
     Raises:
-        InputError: they are something else.
+        InputError: the losses have another form.
     """
     wants = "{name: (loss, count)}, the loss a scalar tensor with a gradient"
     if not isinstance(losses, Mapping):
@@ -104,10 +106,10 @@ def require_losses(losses: Any, where: str) -> None:
 
 @contextmanager
 def first_pass(compiled: bool) -> Iterator[None]:
-    """Wrap the first forward pass: what it cannot do with these sizes, or on this machine, is bad input.
+    """Wrap the first forward pass, so that a failure caused by sizes or by this machine is reported as bad input.
 
     Raises:
-        InputError: a norm over a single value, or a network that cannot be compiled here.
+        InputError: a norm has only a single value to normalise, or the network cannot be compiled here.
     """
     from torch._dynamo.exc import TorchDynamoException
     from torch._inductor.exc import InductorError

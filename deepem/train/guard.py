@@ -1,7 +1,7 @@
-"""What stands between a NaN and the weights: a step whose loss or gradient is not finite is not taken.
+"""Keeps NaN out of the weights: a step whose loss or gradient is not finite is skipped.
 
-What led to it is written down, so that it can be replayed: the samples by volume, location, index and seed, the batch
-itself, and the weights.
+A skipped step is dumped so that it can be replayed: its samples (volume, location, index and seed), the batch itself,
+and the weights.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from deepem.utils.errors import InputError, warn
 from deepem.utils.files import write_text
 
 DUMPS = 10
-"""Batches that are dumped at most; of later ones only the description is."""
+"""At most this many batches are dumped; later skipped steps leave only their description."""
 
 
 class Guard:
-    """Judges every step.
+    """Checks every step, and skips those that are not finite.
 
     Args:
-        network: Its buffers (the statistics of batch norms) are put back when a step is skipped.
-        budget: How many steps may be skipped in all.
-        folder: Where dumps go.
-        ranks: Who has to agree.
+        network: The network. When a step is skipped, its buffers (batch-norm statistics) are restored.
+        budget: How many steps may be skipped in the whole run.
+        folder: The folder for dumps.
+        ranks: The processes that must agree on every decision.
 
     Attributes:
-        skipped: Steps skipped so far.
+        skipped: Number of steps skipped so far.
     """
 
     def __init__(self, network: nn.Module, budget: int, folder: Path, ranks: Ranks) -> None:
@@ -47,28 +47,28 @@ class Guard:
 
     @torch.no_grad()
     def remember(self) -> None:
-        """Keep the buffers as they are before a step."""
+        """Remember the buffers as they are before a step."""
         if self._buffers:
             torch._foreach_copy_(self._before, self._buffers)
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Put the buffers back to what was remembered."""
+        """Restore the remembered buffers."""
         if self._buffers:
             torch._foreach_copy_(self._buffers, self._before)
 
     def step(self, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, loss: Tensor, norm: Tensor) -> bool:
-        """Let the optimiser change the weights unless loss or gradient is not finite, and tell whether the step counts.
+        """Take the optimiser step unless loss or gradient is not finite, and return whether the step counts.
 
-        To look at the two is to wait for the device. A fused optimiser is told there, and leaves the weights alone by
-        itself: it is launched before the look. With half-precision gradients, one that is not finite is the scaler's
-        business while it has room to scale down.
+        Reading loss and norm synchronises with the device. A fused optimiser can skip a bad step on the device, so its
+        step is launched first and the values are read afterwards. In fp16, the gradient scaler handles a gradient that
+        is not finite as long as it can lower its scale.
         """
         bad = self.ranks.sum(torch.stack([~torch.isfinite(loss.detach()), ~torch.isfinite(norm)]).float())
         look = read_later(bad)
         ahead = not scaler.is_enabled() and all(group.get("fused") for group in optimizer.param_groups)
         if ahead:
-            # 0 or 1: torch takes the latter alone for bad, and these are sums over the ranks
+            # clamp the sum over the ranks to 0 or 1: torch treats only 1 as bad
             optimizer.found_inf = bad.amax().clamp(max=1)  # type: ignore[attr-defined]
             optimizer.step()
         bad_loss, bad_norm = look()
@@ -82,12 +82,12 @@ class Guard:
 
     @torch.no_grad()
     def skip(self, iteration: int, facts: Mapping[str, Any], batch: Mapping[str, Tensor]) -> None:
-        """Undo what a forward pass did to the buffers, dump the batch, and go on if the budget allows.
+        """Restore the buffers, dump the batch, and continue if the budget allows it.
 
         Args:
-            iteration: The step that is not taken.
-            facts: What describes it, in plain values; `samples`, `values` and `options` are among them.
-            batch: What the network was trained on.
+            iteration: The skipped step.
+            facts: The description of the step, in plain values; it includes `samples`, `values` and `options`.
+            batch: The training batch.
 
         Raises:
             InputError: too many steps were skipped.
@@ -119,13 +119,13 @@ class Guard:
 
 
 def told(sample: Mapping[str, Any]) -> str:
-    """A training sample in words: its number, and where it was cut."""
+    """Describe a training sample in words: its number, and where it was cut."""
     place = f" of {sample['volume']} around {','.join(map(str, sample['location']))}" if "volume" in sample else ""
     return f"{sample['index']} of seed {sample['seed']}{place}"
 
 
 def samples(sampler: Sampler, seed: int, indices: Sequence[int], generator: Any) -> list[dict[str, Any]]:
-    """What is known of training samples: index and seed, and the volume and location if the sampler can tell."""
+    """Return index and seed of training samples, and volume and location if the sampler can tell."""
     found: list[dict[str, Any]] = [{"index": index, "seed": seed} for index in indices]
     if isinstance(sampler, TellsLocation):
         for sample in found:

@@ -1,4 +1,4 @@
-"""The batches of a run: drawn by its samplers, brought to the device, changed by its modifier."""
+"""The batches of a run: drawn by the samplers, copied to the device, changed by the modifier."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class Loading:
     """How batches are drawn and loaded.
 
     Attributes:
-        seed: Decides every sample.
+        seed: The seed of all samples.
         batch_size: Samples per step, over all ranks.
         num_workers: Processes that load samples.
-        worker_timeout: Seconds after which a worker that makes no progress counts as hung.
+        worker_timeout: A worker that makes no progress for this many seconds counts as hung.
     """
 
     seed: int
@@ -38,18 +38,18 @@ class Loading:
 
 
 class Inputs:
-    """The batches of a run. The stream of batches depends on the seed and the iteration alone.
+    """The batches of a run. The stream of batches depends only on the seed and the iteration.
 
     Args:
-        samplers: Where samples come from.
+        samplers: The samplers for training and evaluation.
         loading: How they are drawn and loaded.
-        modify: Changes training batches on the device; its random numbers are a function of the iteration.
+        modify: Changes training batches on the device. Its random numbers depend only on seed and iteration.
         ranks: The processes that share each batch.
-        device: Where batches go.
-        images: The keys of grey values.
+        device: The device that batches are copied to.
+        images: The keys of the images (grey values) in a batch.
 
     Attributes:
-        waited: Seconds that the device had nothing to do for want of the last batch.
+        waited: Seconds that the device was idle while it waited for the last batch.
     """
 
     def __init__(
@@ -76,13 +76,13 @@ class Inputs:
         give_up: Callable[[], bool] = lambda: False,
         look: Callable[[str, Any], None] = lambda kind, batch: None,
     ) -> None:
-        """Begin the stream of training batches and draw the first: what cannot be drawn is bad input.
+        """Start the stream of training batches and draw the first batch; a failure to draw it is reported as bad input.
 
         Args:
             first: The first iteration.
-            last: The last iteration. With none to do, nothing is drawn.
-            give_up: Asked while a batch is waited for: whether to wait no longer.
-            look: Called with the kind of plug-in and what it gave: the first batch as drawn, and as modified.
+            last: The last iteration. If no iterations are left, nothing is drawn.
+            give_up: Called while waiting for a batch; returns True to stop waiting.
+            look: Called on the first batch with the kind of plug-in and its result: once as drawn, once as modified.
         """
         self._give_up = give_up
         self._stream = self._batches("train", first - 1, last)
@@ -93,7 +93,7 @@ class Inputs:
             look("modifier", self._first)
 
     def next_batch(self, iteration: int) -> Batch:
-        """The batch of an iteration, this rank's share of it, on the device and modified."""
+        """Return this rank's share of the batch of an iteration, on the device and modified."""
         assert self._stream is not None, "start first"
         if self._first is not None:
             batch, self._first, self.waited = self._first, None, 0.0
@@ -103,13 +103,13 @@ class Inputs:
         return self._modified(batch, iteration)
 
     def prefetch(self) -> None:
-        """Take the next batch from the loader and send it to the device, without waiting for it there."""
+        """Take the next batch from the loader and start copying it to the device, without waiting for the copy."""
         assert self._stream is not None, "start first"
         self._stream.fetch()
 
     @property
     def first(self) -> Batch | None:
-        """The first batch, until it is taken."""
+        """The first batch, as long as the loop has not taken it."""
         return self._first
 
     @property
@@ -118,11 +118,11 @@ class Inputs:
         return self.samplers.val is not None
 
     def evaluation(self, samples: int) -> Iterator[Batch]:
-        """The batches of an evaluation, the same every time."""
+        """The batches of an evaluation, the same in every evaluation."""
         return self._batches("val", 0, -(-samples // self.loading.batch_size))
 
     def calibration(self, samples: int) -> Iterator[Batch]:
-        """Batches as in training, of a stream of their own, the same every time."""
+        """Training-like batches from a separate stream, the same in every call."""
         for number, batch in enumerate(self._batches("calibrate", 0, -(-samples // self.loading.batch_size))):
             yield self._modified(batch, number, "calibrate modifier")
 
@@ -148,23 +148,23 @@ class Inputs:
     def _modified(self, batch: Batch, number: int, stream: str = "modifier") -> Batch:
         if self.modify is None:
             return batch
-        own = {key: value.contiguous() for key, value in batch.items()}  # a modifier may write into constants too
+        own = {key: value.contiguous() for key, value in batch.items()}  # constants are expanded views
         changed: Batch | None = self.modify(own, generator(self.loading.seed, stream, number))
         return own if changed is None else changed
 
     def samples_of(self, iteration: int) -> list[dict[str, Any]]:
-        """What is known of this rank's samples in an iteration: index, seed, volume and location."""
+        """Return index, seed, volume and location of this rank's samples in an iteration."""
         size = self.loading.batch_size
         indices = range((iteration - 1) * size + self.ranks.rank, iteration * size, self.ranks.world)
         return guard.samples(self.samplers.train, self.loading.seed, indices, generator)
 
     def drawn(self, iteration: int) -> dict[str, float]:
-        """Share of the samples so far that came from each volume, and from each member of one that is a superset.
+        """Return the share of samples so far that came from each volume, and from each member of a superset.
 
-        Beside it stands the probability that was asked for.
+        The result also holds the requested probability beside each share.
 
-        Nothing if the sampler cannot tell. Which volume a sample comes from is its first random draw, so it is drawn
-        again here, and no worker has to report it.
+        Returns nothing if the sampler cannot tell. The choice of volume is the first random draw of a sample, so it is
+        repeated here, and workers need not report it.
         """
         sampler = self.samplers.train
         if not isinstance(sampler, TellsVolume) or not self.ranks.leads:
@@ -179,14 +179,14 @@ class Inputs:
         return shares | {f"asked/{name}": probability for name, probability in asked.items()}
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint holds of the inputs. The stream itself needs nothing: it is a function of the iteration."""
+        """Return what a checkpoint stores about the inputs. The stream itself depends only on seed and iteration."""
         return {"drawn": dict(self._drawn)}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from the state of a checkpoint."""
+        """Restore the state from a checkpoint."""
         self._drawn = Counter[str](state.get("drawn", {}))
 
 
 def _within(volume: str, name: str) -> bool:
-    """Whether a volume is the one of that name, or a member of it."""
+    """Whether a volume has this name or is a member of the superset with this name."""
     return volume == name or volume.startswith(f"{name}/")

@@ -1,4 +1,4 @@
-"""The same program once per GPU of this machine."""
+"""Launches one process per GPU of this machine."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from deepem.utils.exit_codes import STOPPED
 POLL_S = 0.2
 
 LAUNCHER = "DEEPEM_LAUNCHER"
-"""Environment of a rank: the process id of its launcher."""
+"""Environment variable that tells a rank the process id of its launcher."""
 
 
 def end_with_launcher() -> None:
-    """Have the system send this rank SIGTERM when its launcher ends, also where that is killed (Linux)."""
+    """Ask the system to send this rank SIGTERM when its launcher ends, even if the launcher is killed (Linux)."""
     launched = LAUNCHER in os.environ or "TORCHELASTIC_RUN_ID" in os.environ
     if sys.platform != "linux" or not launched or "RANK" not in os.environ:
         return
     ctypes.CDLL(None).prctl(1, int(signal.SIGTERM))  # PR_SET_PDEATHSIG
-    if os.environ.get(LAUNCHER, str(os.getppid())) != str(os.getppid()):  # it has ended before this was asked for
+    if os.environ.get(LAUNCHER, str(os.getppid())) != str(os.getppid()):  # the launcher ended before this request
         signal.raise_signal(signal.SIGTERM)
 
 
 def launch_on(gpus: Sequence[int], cpu: bool, program: Path, words: Sequence[str]) -> int:
-    """Run a program once per GPU, or as often on the CPU, and return its exit code.
+    """Run a program once per GPU, or the same number of times on the CPU, and return its exit code.
 
     Raises:
-        InputError: a GPU that is not there.
+        InputError: one of the GPUs does not exist.
     """
     for gpu in gpus:
         choose_device(gpu, cpu)
@@ -46,7 +46,7 @@ def launch_on(gpus: Sequence[int], cpu: bool, program: Path, words: Sequence[str
 def launch(program: Path, words: Sequence[str], count: int) -> int:
     """Run a program `count` times side by side and return its exit code, as ``torchrun --nproc_per_node`` would.
 
-    The first process that fails ends all others. A request to stop is handed on to every one.
+    The first process that fails ends all others. A request to stop is forwarded to every process.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -61,9 +61,9 @@ def launch(program: Path, words: Sequence[str], count: int) -> int:
 
     signal.signal(signal.SIGTERM, hand_on)
     signal.signal(signal.SIGUSR1, hand_on)
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as it is under nohup
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as under nohup
         signal.signal(signal.SIGHUP, hand_on)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal interrupts all of them itself
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends Ctrl-C to all processes itself
     try:
         for rank in range(count):
             env = {**os.environ, **common, "RANK": str(rank), "LOCAL_RANK": str(rank)}
@@ -85,7 +85,7 @@ def launch(program: Path, words: Sequence[str], count: int) -> int:
 
 
 def _told(rank: int, code: int) -> int:
-    """The exit code for that of a process that failed; one that was killed has said nothing, so this does."""
+    """Convert the return code of a failed process to an exit code, and report a process that a signal killed."""
     if code > 0:
         return code
     name = signal.Signals(-code).name

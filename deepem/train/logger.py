@@ -1,4 +1,4 @@
-"""What a run tells: averages on the screen, in TensorBoard and as JSON lines, and pictures."""
+"""The log of a run: averages on the screen, in TensorBoard and as JSON lines, and pictures."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from deepem.utils.errors import InputError
 
 
 class Averages:
-    """Sums of losses and counts since the last row, kept on the device so that adding never waits for it."""
+    """Sums of losses and counts since the last row, kept on the device so that adding does not synchronise."""
 
     def __init__(self, ranks: Ranks, state: Mapping[str, list[float]] | None = None) -> None:
         self.ranks = ranks
@@ -33,33 +33,33 @@ class Averages:
             self.sums[name] = self.sums[name].to(pair.device) + pair if name in self.sums else pair
 
     def state(self, together: bool = True) -> dict[str, list[float]]:
-        """The sums over all ranks, or of this one alone, as plain numbers, for a checkpoint."""
+        """Return the sums over all ranks, or of this rank alone, as plain numbers for a checkpoint."""
         summed = self.ranks.sum if together else torch.Tensor.clone
         return {name: summed(pair.clone()).tolist() for name, pair in self.sums.items()}
 
     def values(self) -> dict[str, float]:
-        """sum(loss) / sum(count) of each head since the last take; a head whose masks were all empty is left out."""
+        """Return sum(loss) / sum(count) of each head since the last `take`; empty heads are left out."""
         sums = self.state()
         return {name: loss / count for name, (loss, count) in sums.items() if count > 0}
 
     def take(self) -> dict[str, float]:
-        """The values, and begin anew."""
+        """Return the averages and start new ones."""
         values = self.values()
         self.sums = {}
         return values
 
 
 class Logger:
-    """Writes the rows of a run; a context manager, which writes out what is buffered at the end.
+    """Writes the rows of a run; use it as a context manager, which flushes its buffers at the end.
 
-    All ranks call it alike; the first one writes.
+    All ranks make the same calls; only the first rank writes.
 
     Args:
-        folder: `logs/` of the run.
+        folder: The folder `logs/` of the run.
         start: The iteration that the run starts from.
-        stop: The last iteration, for the time left.
-        averages: The state of the averages to go on from.
-        ranks: Whose losses are averaged.
+        stop: The last iteration, used to estimate the time left.
+        averages: The saved state of the averages to continue from.
+        ranks: The processes whose losses are averaged.
     """
 
     def __init__(self, folder: Path, start: int, stop: int, averages: Mapping[str, list[float]], ranks: Ranks) -> None:
@@ -75,7 +75,7 @@ class Logger:
         self.row_time, self.row_iteration = perf_counter(), start
 
     def step(self, parts: Losses | None, waited: float) -> None:
-        """Take in one training step, none that was skipped, and the seconds that it waited for its batch."""
+        """Add the losses of a step (None for a skipped step) and the seconds that the step waited for its batch."""
         if parts is not None:
             self.train.add(parts)
         self.waited += waited
@@ -83,41 +83,41 @@ class Logger:
             self.bar.update()
 
     def train_row(self, iteration: int, more: Mapping[str, float]) -> None:
-        """Write the averages of the training steps since the last row, and what else there is to tell of them."""
+        """Write a row with the averages since the last row, and further figures of these steps."""
         self.show(iteration)
         speed, waited = self._pace(iteration)
         self.row_time, self.row_iteration, self.waited = perf_counter(), iteration, 0.0
         self._write(iteration, "train", self.train.take(), {"it_per_s": speed, "data_wait": waited, **more})
 
     def show(self, iteration: int) -> None:
-        """Show the averages since the last row, and leave them to go into the next."""
+        """Show the averages since the last row without resetting them; they also count in the next row."""
         speed, waited = self._pace(iteration)
         pace = f"{speed:.3g} it/s, waited {waited * speed:.0%}, {_clock((self.stop - iteration) / speed)} left"
         self._say(iteration, "train", self.train.values(), pace)
 
     def _pace(self, iteration: int) -> tuple[float, float]:
-        """Steps per second, and seconds waited for data per step, since the last row."""
+        """Return steps per second, and seconds spent waiting for data per step, since the last row."""
         steps = iteration - self.row_iteration
         return max(steps, 1) / max(perf_counter() - self.row_time, 1e-9), self.waited / max(steps, 1)
 
     def test_row(self, iteration: int, losses: Mapping[str, float], seconds: float) -> None:
-        """Write the averages of an evaluation; its time does not count as training time."""
+        """Write the averages of an evaluation. Its time does not count as training time."""
         self.pause(seconds)
         self._write(iteration, "test", losses, {})
         self._say(iteration, "test", losses, f"{seconds:.1f} s")
 
     def segment_row(self, iteration: int, scores: Mapping[str, float], seconds: float, told: str) -> None:
-        """Write the scores of a whole volume; their time does not count as training time."""
+        """Write the scores of a whole volume. Their time does not count as training time."""
         self.pause(seconds)
         self._write(iteration, "segment", scores, {})
         self._say(iteration, "segment", scores, told)
 
     def pause(self, seconds: float) -> None:
-        """Leave some seconds that have passed out of the training time."""
+        """Exclude this many seconds from the training time."""
         self.row_time = min(self.row_time + seconds, perf_counter())
 
     def pictures(self, iteration: int, phase: str, rows: Mapping[str, Picture], words: Mapping[str, str]) -> None:
-        """Write one picture per task, and under the same tag what it shows."""
+        """Write one picture per task, with a text under the same tag that says what it shows."""
         if self.board is None:
             return
         for name, picture in rows.items():
@@ -125,7 +125,7 @@ class Logger:
             self.board.text(f"{phase}/images/{name}", words[name], iteration)
 
     def line(self, text: str) -> None:
-        """Show one line, above the progress bar where there is one."""
+        """Print one line, above the progress bar if there is one."""
         if self.bar is not None:
             self.bar.write(text)
         elif self.leads:
@@ -139,7 +139,7 @@ class Logger:
         if self.bar is not None:
             self.bar.close()
         if self.board is not None:
-            with suppress(InputError) if kind else nullcontext():  # the first error has the last word
+            with suppress(InputError) if kind else nullcontext():  # a second error must not hide the first
                 self.board.close()
 
     def _write(self, iteration: int, phase: str, losses: Mapping[str, float], more: Mapping[str, float]) -> None:

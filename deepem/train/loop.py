@@ -29,7 +29,7 @@ def train(
     max_iter: int,
     whole: WholeVolume | None = None,
 ) -> bool:
-    """Take optimiser steps until `max_iter`. Returns whether the run was asked to stop before it and saved."""
+    """Take optimiser steps until `max_iter`; return whether the run saved and stopped early because it was asked to."""
     trainer.train_mode()
     for iteration in range(trainer.iteration + 1, max_iter + 1):
         trainer.begin(iteration)  # sets the learning rate and the random numbers of this step
@@ -44,7 +44,7 @@ def train(
                 trainer.backward(loss)
             losses = added(losses, share_losses)
         trainer.clip_gradients()
-        inputs.prefetch()  # while the device computes
+        inputs.prefetch()  # runs while the device computes
         stop_requested = trainer.ranks.ask(preemption.requested, trainer.device)
         if trainer.step():
             log.step(losses, inputs.waited)
@@ -76,7 +76,7 @@ def train(
 
 
 def told(samples: Sequence[Mapping[str, Any]]) -> str:
-    """The sample that is drawn, in words: the first of the last share of a batch."""
+    """Describe the sample in the picture: the first of the batch's last share."""
     return f"a sample among: {'; '.join(map(guard.told, samples))}" if len(samples) > 1 else guard.told(samples[0])
 
 
@@ -91,9 +91,9 @@ def save(trainer: Trainer, inputs: Inputs, folder: RunFolder, log: Logger, when:
 
 
 def rescue(trainer: Trainer, inputs: Inputs, folder: RunFolder, log: Logger, when: LogOptions, start: int) -> bool:
-    """Write the checkpoint of the steps that were completed before something failed, unless there is one.
+    """Save the completed steps after an error, unless their checkpoint exists already.
 
-    The other ranks may be gone: nothing here waits for them.
+    The other ranks may be gone, so nothing here waits for them.
 
     Returns:
         Whether the newest checkpoint is newer than iteration `start`.

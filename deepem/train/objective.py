@@ -1,4 +1,4 @@
-"""What is minimised: the criteria of the heads and their weighted sum."""
+"""The training objective: a criterion for each head, and the weighted sum of their losses."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from deepem.tasks import Task
 
 Batch = dict[str, Tensor]
 Losses = dict[str, tuple[Tensor, Tensor]]
-"""(summed loss, count of voxels) by output name."""
+"""Output name -> (summed loss, number of voxels)."""
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """What one forward pass of a network gives.
+    """The result of one forward pass.
 
     Attributes:
-        logits: By output name, (N, C, Z, Y, X).
-        own: The losses that the network computes itself.
+        logits: Output name -> (N, C, Z, Y, X).
+        own: The losses that the network computed itself.
     """
 
     logits: Mapping[str, Tensor]
@@ -33,11 +33,11 @@ class Outputs:
 
 @dataclass(frozen=True)
 class Totals:
-    """What a loss must know of the whole batch where it sees only a share of it.
+    """Totals over the whole batch, for losses that are computed on a share of it.
 
     Attributes:
-        counts: By head, the voxels that a mean is taken over; None if the share is all there is.
-        classes: By head, how much there is of each class, for losses that balance classes.
+        counts: For each head, the number of voxels to average over; None if the share is the whole batch.
+        classes: For each head, the amount of each class, for losses that balance classes.
     """
 
     counts: Mapping[str, Tensor] | None = None
@@ -45,19 +45,19 @@ class Totals:
 
 
 class Objective:
-    """The losses of a network's outputs and their weighted sum.
+    """Computes the losses of a network's outputs and their weighted sum.
 
     Args:
-        tasks: The chosen rows.
-        weights: Flag -> weight.
+        tasks: The chosen tasks.
+        weights: Task flag -> weight.
         how: Keyword arguments of `deepem.loss.criterion`.
         auxiliary: Auxiliary outputs ``head@which`` -> weight, relative to that of their head.
-        own: Whether the network computes losses itself. One named after a head has that head's weight, any other that
-            of the task that has no criterion, or 1 if each task has one.
+        own: Whether the network computes losses itself. A loss named after a head gets that head's weight. Any other
+            loss gets the weight of the task without a criterion, or 1 if every task has a criterion.
 
     Attributes:
-        average: Losses are means over voxels, not sums.
-        left_to_network: The rows without a criterion.
+        average: Whether losses are means over voxels rather than sums.
+        left_to_network: The tasks without a criterion.
     """
 
     def __init__(
@@ -80,12 +80,12 @@ class Objective:
         self.weights |= {name: self.weights[_head(name)] * factor for name, factor in (auxiliary or {}).items()}
 
     def losses(self, outputs: Outputs, batch: Mapping[str, Tensor], totals: Totals = Totals()) -> Losses:
-        """The summed loss and the count of every head and every auxiliary output, unweighted.
+        """Return the summed loss and the count of every head and auxiliary output, unweighted.
 
         Args:
-            outputs: Of the network.
-            batch: What they are of.
-            totals: Of the whole batch, where this is a share of it.
+            outputs: The network's outputs.
+            batch: The batch that the outputs were computed from.
+            totals: Totals over the whole batch, if this is a share of it.
         """
         own = outputs.own.items()
         found = {name: (loss, torch.as_tensor(count, device=loss.device)) for name, (loss, count) in own}
@@ -99,11 +99,11 @@ class Objective:
         return found
 
     def weighted_sum(self, losses: Losses, counts: Mapping[str, Tensor] | None = None) -> Tensor:
-        """What is minimised: the sum of weight * loss over the heads.
+        """Return the value to minimise: the sum of weight * loss over the heads.
 
         Args:
-            losses: From `losses`.
-            counts: By name, what means are taken over; by default the counts of these losses.
+            losses: The result of `losses`.
+            counts: By name, the counts to divide by; by default the counts of these losses.
         """
         terms = []
         for name, (loss, count) in losses.items():
@@ -112,11 +112,11 @@ class Objective:
         return torch.stack(terms).sum()
 
     def mean(self, values: Mapping[str, float]) -> float:
-        """The weighted sum of averaged losses, without those of auxiliary outputs."""
+        """Return the weighted sum of averaged losses, without the auxiliary outputs."""
         return sum(self._weight(name) * value for name, value in values.items() if self.own or name in self.criteria)
 
     def classes(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """How much there is of each class, by head, for the losses that balance classes."""
+        """Return the amount of each class for each head, for losses that balance classes."""
         return {
             name: measure.classes(batch[name], batch[f"{name}_mask"])
             for name, measure in self.criteria.items()
@@ -125,7 +125,7 @@ class Objective:
 
     @torch.no_grad()
     def counts(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The count of every head. It depends on no output."""
+        """Return the count of every head, which does not depend on the network's outputs."""
         found = {}
         for name, measure in self.criteria.items():
             target = batch[name]
@@ -138,10 +138,11 @@ class Objective:
 
 
 class WithLosses(nn.Module):
-    """Wraps a network that computes losses itself, so that DDP and torch.compile see one forward pass.
+    """Wraps a network that computes its own losses, so that DDP and torch.compile see one forward pass.
 
-    The network's ``losses(batch)`` gives ``{name: (loss, count)}``, a summed loss and what a mean of it is taken over,
-    or a pair of such a dict and the logits of its dense heads, to which the criteria of the tasks are applied.
+    The network's ``losses(batch)`` returns ``{name: (loss, count)}``, where `loss` is a sum and `count` is the number
+    to divide by for a mean. It may also return a pair of such a dict and the logits of its dense heads; the criteria of
+    the tasks are then applied to these logits.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -149,7 +150,7 @@ class WithLosses(nn.Module):
         self.network = network
 
     def forward(self, batch: Mapping[str, Tensor]) -> tuple[Losses, dict[str, Tensor]]:
-        """The network's own losses, and the logits of its dense heads."""
+        """Return the network's own losses, and the logits of its dense heads."""
         found: Any = self.network.losses(batch)  # type: ignore[operator]
         return found if isinstance(found, tuple) else (found, {})
 
@@ -160,17 +161,17 @@ def has_losses(network: nn.Module) -> bool:
 
 
 def auxiliary_of(network: nn.Module) -> Mapping[str, float]:
-    """The auxiliary outputs of a network, and their weights relative to their heads'."""
+    """Return the auxiliary outputs of a network with their weights, relative to the weight of their head."""
     return network.auxiliary if isinstance(network, HasAuxiliary) else {}
 
 
 def _head(name: str) -> str:
-    """The head of an output, auxiliary or not."""
+    """Return the head that an output, auxiliary or not, belongs to."""
     return name.partition("@")[0]
 
 
 def added(some: Losses, more: Losses) -> Losses:
-    """Losses and counts of two shares of a batch together, detached from the graph."""
+    """Add the losses and counts of two shares of a batch, detached from the graph."""
     detached = {name: (loss.detach(), torch.as_tensor(count)) for name, (loss, count) in more.items()}
     return {
         name: (some[name][0] + loss, some[name][1] + count) if name in some else (loss, count)

@@ -1,4 +1,4 @@
-"""The optimiser: any of torch.optim by name, and its state from other programs."""
+"""Creates any torch.optim optimiser by name, and converts optimiser states from other runs and programs."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch import Tensor
 from deepem.utils.errors import InputError
 
 UNFIT = ("LBFGS", "SparseAdam", "Muon")
-"""Optimisers of torch that need another loop, other gradients or other parameters than there are here."""
+"""torch.optim optimisers that this trainer cannot use: they need a closure, sparse gradients, or 2-D parameters."""
 
 
 def optimizer(name: str, groups: Sequence[Mapping[str, Any]], **settings: Any) -> torch.optim.Optimizer:
-    """An optimiser of torch.optim by name, given those of the settings that it takes, fused where it can be.
+    """Create a torch.optim optimiser by name, with the settings that it accepts, fused where possible.
 
     Raises:
         InputError: there is no optimiser of that name.
@@ -35,28 +35,28 @@ def optimizer(name: str, groups: Sequence[Mapping[str, Any]], **settings: Any) -
         raise InputError("--optim", name, f"settings that it takes: {error}") from error
     if found.defaults.get("fused") and found.defaults.get("momentum"):
         for parameter in (p for group in found.param_groups for p in group["params"]):
-            # torch 2.13 takes what lies in memory for the momentum if the first gradient is not finite
+            # torch 2.13 uses uninitialised memory as momentum if the first gradient is not finite
             found.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     return found
 
 
 def _is_like(value: Any, default: Any) -> bool:
-    """Whether a setting is what an optimiser means by its name: the eps of one of them is a pair."""
+    """Whether an optimiser uses a setting in the usual sense; one of them, for example, takes a pair as eps."""
     return isinstance(value, (tuple, list)) == isinstance(default, (tuple, list))
 
 
 def regrouped(
     saved: Mapping[str, Any], before: Sequence[Sequence[str]], own: torch.optim.Optimizer, names: Mapping[int, str]
 ) -> dict[str, Any]:
-    """The state of an optimiser for one whose parameters lie in other groups: after a change of --freeze, say.
+    """Regroup the state of an optimiser when the parameter groups differ, for example after a change of --freeze.
 
-    Parameters that were not trained before begin without a state.
+    Parameters that were not trained before start without a state.
 
     Args:
-        saved: A state dict.
+        saved: The optimiser's state dict.
         before: The names of the parameters in each of its groups.
-        own: The optimiser to load it into, whose settings stay.
-        names: The name of each parameter by its id.
+        own: The optimiser to load the state into. It keeps its settings.
+        names: Parameter id -> name.
     """
     mine = own.state_dict()
     numbers = [number for group in saved["param_groups"] for number in group["params"]]
@@ -73,16 +73,16 @@ def regrouped(
 def in_groups(
     saved: Mapping[str, Any], own: torch.optim.Optimizer, order: Sequence[Tensor], where: object
 ) -> dict[str, Any]:
-    """The state of an optimiser of one group, for one whose parameters lie in groups of its own.
+    """Convert the state of an optimiser with a single group for an optimiser with several groups.
 
     Args:
-        saved: A state dict, its parameters those of a network in their order.
-        own: The optimiser to load it into, whose settings stay.
-        order: The network's parameters in their order.
-        where: What to name in an error.
+        saved: The state dict, with the parameters in the order of the network.
+        own: The optimiser to load the state into. It keeps its settings.
+        order: The network's parameters, in order.
+        where: The name to use in errors.
 
     Raises:
-        InputError: the state of another kind of optimiser, or of other parameters.
+        InputError: the state belongs to another kind of optimiser, or to other parameters.
     """
     mine = own.state_dict()
     wants = "the state of the same optimiser, or --pretrain to take the weights alone"

@@ -1,4 +1,4 @@
-"""Being asked to stop: by SLURM before it takes a node back, by a user with Ctrl-C, by a terminal that goes away."""
+"""Handles requests to stop: from SLURM before preemption, from Ctrl-C, or from a closed terminal."""
 
 from __future__ import annotations
 
@@ -16,20 +16,23 @@ __all__ = ["STOPPED", "Preemption"]
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
 
 SAME_S = 2.0
-"""Signals so soon after the first are the same request: a scheduler signals every process, and a launcher passes on."""
+"""Signals within this many seconds of the first belong to the same request: schedulers signal every process, and
+launchers forward the signal too.
+"""
 
 
 class Preemption:
-    """While it is entered, a signal ends the process with the code of a run that is asked to stop.
+    """Within this context, a stop signal ends the process with the exit code of a run that was asked to stop.
 
-    Once the run has something to lose, a first signal is only noted, for the loop to finish its step; a second one
-    ends the process, with the same code. While the run saves and leaves, signals are noted at most. A process that
-    leaves with that code ignores them to its end, so that nothing changes the code.
+    Once the run has steps to lose (`defer`), a first signal is only noted, and the loop finishes its step. A second
+    signal ends the process with the same exit code. While the run saves and exits (`leave`), signals have no effect
+    beyond being noted. A process that exits with this code ignores signals until its end, so that none can change the
+    code.
 
-    SIGHUP stays ignored where it was ignored before, as under nohup.
+    SIGHUP stays ignored if it was ignored before, as under nohup.
 
     Args:
-        asked: What notes the request; others may set it too.
+        asked: The event that notes the request; other code may set it too.
     """
 
     def __init__(self, asked: threading.Event | None = None) -> None:
@@ -44,15 +47,15 @@ class Preemption:
         return self._asked.is_set()
 
     def defer(self) -> None:
-        """From here on a request waits for the end of a step."""
+        """From here on, a request takes effect at the end of a step."""
         self._defers = True
 
     def leave(self) -> None:
-        """From here on a request changes nothing: the run is about to save and end."""
+        """From here on, a request has no effect: the run is about to save and end."""
         self._leaves = True
 
     def __enter__(self) -> Preemption:
-        if threading.current_thread() is threading.main_thread():  # elsewhere signals cannot be caught
+        if threading.current_thread() is threading.main_thread():  # only the main thread can install signal handlers
             caught = [n for n in SIGNALS if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN]
             self._before = {number: signal.signal(number, self._note) for number in caught}
         return self

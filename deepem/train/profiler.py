@@ -8,11 +8,11 @@ from typing import Any
 import torch
 
 SETTLED = 5
-"""Steps that are let pass first: they choose algorithms, compile, and fill caches."""
+"""Steps to skip before tracing: they choose algorithms, compile, and fill caches."""
 
 
 class Profiler:
-    """Traces `steps` steps of a run after the first few and writes them to `trace.json`; nothing with 0 steps."""
+    """Traces `steps` steps of a run, after the first few, and writes `trace.json`; does nothing if `steps` is 0."""
 
     def __init__(self, steps: int, folder: Path) -> None:
         self._profile: Any = None
@@ -33,6 +33,6 @@ class Profiler:
             self._profile.__exit__(*error)
 
     def step(self) -> None:
-        """A step is done."""
+        """Tell the profiler that a step is done."""
         if self._profile is not None:
             self._profile.step()

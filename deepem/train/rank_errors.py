@@ -1,8 +1,8 @@
-"""Among several processes, the last word is that of the one where an error began.
+"""Among several processes, only the process where an error began reports it.
 
-When one process fails, the others lose it in the middle of what they do together and fail too, each with a traceback
-about a closed connection that explains nothing. Whoever started them ends all as soon as one has ended, so that
-it is enough for those others to wait with what they have to say.
+When one process fails, the others lose their connection to it and fail too, each with a traceback about a closed
+connection that explains nothing. The launcher ends all processes as soon as one has ended, so the others only have to
+wait before they report their own errors.
 """
 
 from __future__ import annotations
@@ -16,22 +16,24 @@ from deepem.utils.errors import InputError
 from deepem.utils.exit_codes import STOPPED
 
 LOST_S = 6.0
-"""How long a process waits that has lost another. Launchers look after their processes every 2 s or more often."""
+"""A process that lost another waits this long before it reports that. Launchers check their processes every 2 s or more
+often.
+"""
 
 SAME_S = 1.0
-"""How long others than the first wait with bad input, which the first one mostly finds as well."""
+"""Ranks other than 0 wait this long before they report bad input, because rank 0 usually finds the same."""
 
 
 @contextmanager
 def first_cause_speaks(asked: Callable[[], bool]) -> Iterator[None]:
-    """Around all that one process of several does; around a process alone it does nothing.
+    """Wrap all that one of several processes does; a process on its own is not affected.
 
     Args:
-        asked: Whether this process has been asked to stop.
+        asked: Returns whether this process has been asked to stop.
 
     Raises:
-        SystemExit: another process is lost, and this one was asked to stop: because of it, before it noticed itself.
-        RuntimeError: another process is lost, and nobody has ended this one because of it.
+        SystemExit: another process is lost, and this process was asked to stop: the launcher noticed the loss first.
+        RuntimeError: another process is lost, and no launcher ended this one in time.
     """
     if "RANK" in os.environ:
         with _shown_by_torchrun(), _patient(int(os.environ["RANK"]), asked):
@@ -57,16 +59,16 @@ def _patient(rank: int, asked: Callable[[], bool]) -> Iterator[None]:
 
 
 def _is_loss(error: Exception) -> bool:
-    """Whether an error is that another process does not answer; gloo has no type of its own for it."""
+    """Whether an error means that another process does not answer; gloo has no exception type of its own for this."""
     from torch.distributed import DistError
 
-    words = ("third_party/gloo", "pair closure")  # its source file, in most; of a time-out that another thread saw
+    words = ("third_party/gloo", "pair closure")  # gloo's source path, or a time-out seen by another thread
     return isinstance(error, DistError) or (isinstance(error, RuntimeError) and any(w in str(error) for w in words))
 
 
 @contextmanager
 def _shown_by_torchrun() -> Iterator[None]:
-    """Have torchrun show a traceback in its summary, which comes last on the screen."""
+    """Make torchrun show the traceback in its summary, which is the last thing on the screen."""
     try:
         yield
     except Exception as error:

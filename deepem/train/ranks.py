@@ -1,4 +1,4 @@
-"""The processes that train one network together: which one this is, and what they agree on."""
+"""The processes (ranks) that train one network together: the rank of this process, and collective operations."""
 
 from __future__ import annotations
 
@@ -15,19 +15,21 @@ from torch import Tensor, distributed, nn
 from deepem.train.device import read_later
 
 SETTLE_S = 0.2
-"""How long the interpreter is left to gloo's own thread after the last exchange: that thread needs it to let go of its
-tensors, and a group that is taken apart before that hangs or aborts (torch 2.13)."""
+"""Seconds to sleep between the last collective operation and destroying the group. gloo's thread needs the GIL to
+release its tensors; without this pause, destroying the group hangs or aborts (torch 2.13).
+"""
 
 
 class Ranks:
-    """This process among those that train together, as torchrun describes it in the environment; else alone.
+    """The rank of this process, read from torchrun's environment variables; without them, the process trains alone.
 
     Args:
-        timeout: Seconds that they wait for one that does not answer: longer than the first one takes for a checkpoint.
+        timeout: Seconds to wait for a rank that does not answer. It must exceed the time that rank 0 takes for a
+            checkpoint.
 
     Attributes:
         rank: Number of this process, from 0.
-        world: How many there are.
+        world: Number of processes.
         local: Number of this process on its machine.
     """
 
@@ -39,11 +41,11 @@ class Ranks:
 
     @property
     def leads(self) -> bool:
-        """Whether this is the process that writes."""
+        """Whether this is rank 0, the process that writes."""
         return self.rank == 0
 
     def join(self, device: torch.device) -> None:
-        """Meet the others, unless whoever started them has introduced them; every one of them must come."""
+        """Initialise the process group, unless the launcher already has. Every rank must call this."""
         if self.world == 1:
             return
         self._own = not distributed.is_initialized()
@@ -51,7 +53,7 @@ class Ranks:
             distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=self.timeout)
 
     def leave(self) -> None:
-        """Part from the others, once all have come here: whoever starts the processes may end all when one ends."""
+        """Barrier, then destroy the group: launchers may kill all ranks when one exits."""
         if self.world > 1:
             distributed.barrier()
             time.sleep(SETTLE_S)
@@ -59,27 +61,27 @@ class Ranks:
                 distributed.destroy_process_group()
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """The sum over all, written into the tensor."""
+        """Sum a tensor over all ranks, in place."""
         if self.world > 1:
             distributed.all_reduce(tensor)
         return tensor
 
     def any(self, flag: bool, device: torch.device) -> bool:
-        """Whether it is true for any."""
+        """Whether the flag is true on any rank."""
         return self.ask(flag, device)()
 
     def ask(self, flag: bool, device: torch.device) -> Callable[[], bool]:
-        """Ask whether it is true for any. What this gives waits for the answer, but not for what is asked later."""
+        """Start asking whether the flag is true on any rank. The returned function waits for the answer only."""
         if self.world == 1:
             return lambda: flag
         look = read_later(self.sum(torch.full((1,), float(flag), device=device)))
         return lambda: look()[0] > 0
 
     def together(self, network: nn.Module, device: torch.device) -> nn.Module:
-        """The network with gradients that are averaged over all."""
+        """Wrap the network in DDP, which averages gradients over all ranks."""
         if self.world == 1:
             return network
-        # kernels of one voxel are in both memory formats at once, and DDP takes exception to which strides tell so
+        # kernels of one voxel fit both memory formats, and DDP warns about their strides
         warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
         on: dict[str, Any] = {"device_ids": [device]} if device.type == "cuda" else {}
         return nn.parallel.DistributedDataParallel(network, gradient_as_bucket_view=True, **on)

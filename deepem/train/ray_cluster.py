@@ -1,8 +1,8 @@
-"""The same loop in processes that Ray Train places on the machines of a cluster.
+"""Runs the training loop in processes that Ray Train places on the machines of a cluster.
 
-Every machine needs the working directory and the data at the same paths. Ray starts the processes and introduces them
-to each other; all else is as under torchrun, and the same command goes on from the newest checkpoint. Between this
-process and those of the cluster there is one actor::
+Every machine needs the working directory and the data at the same paths. Ray starts the processes and sets up their
+process group. Everything else works as under torchrun, and the same command resumes from the newest checkpoint. One
+actor connects this process with those of the cluster::
 
     here    --asked to stop-->        Link  --->  every process saves after its step
     here    <---  the first ending    Link  <---  a process that fails or is done
@@ -28,37 +28,37 @@ from deepem.utils.errors import InputError, warn
 POLL_S = 0.2
 
 CHATTER = "Failed to query Ray Train Controller actor state|Actor with class name: 'PreemptionWatcher'"
-"""What Ray Train's own helpers write again and again, and no user can do anything about."""
+"""Warnings that Ray Train's own helpers repeat and that users can do nothing about."""
 
 
 class Link:
-    """What the processes of a run and the one that started them tell each other."""
+    """The actor through which the launching process and the training processes communicate."""
 
     def __init__(self) -> None:
         self.stop, self.endings = threading.Event(), list[Any]()
 
     def ask(self) -> None:
-        """Ask all to stop."""
+        """Ask all processes to stop."""
         self.stop.set()
 
     def asked(self) -> bool:
-        """Whether all were asked to stop; an answer comes within a minute."""
+        """Wait up to a minute for a request to stop; return whether there was one."""
         return self.stop.wait(60)
 
     def ended(self, how: Any) -> None:
-        """A process ended: with an exit code, bad input, or a traceback as text."""
+        """Record that a process ended: with an exit code, bad input, or a traceback as text."""
         self.endings.append(how)
 
     def first(self) -> Any:
-        """How the first process ended; None while none has."""
+        """How the first process to end ended; None while all are running."""
         return self.endings[0] if self.endings else None
 
 
 def launch_on_ray(options: TrainOptions) -> int:
-    """Train in `--ray` processes of the Ray cluster at hand, else of one on this machine; the exit code.
+    """Train in `--ray` processes of the running Ray cluster, or of a new one on this machine; return the exit code.
 
     Raises:
-        InputError: Ray is not installed, or what the first process that failed found.
+        InputError: Ray is not installed, or the first process to fail met bad input.
     """
     if options.device.gpu_ids:
         raise InputError("--gpu_ids", "GPUs by number", "none of them with --ray, which chooses them")
@@ -81,7 +81,7 @@ def launch_on_ray(options: TrainOptions) -> int:
     if there.get(kind, 0) < options.device.ray:
         warn(f"--ray {options.device.ray}: the cluster has {there.get(kind, 0):.0f} {kind}s now; waiting for more")
     link: Any = ray.remote(num_cpus=0, max_concurrency=options.device.ray + 4)(Link).remote()
-    with tempfile.TemporaryDirectory(prefix=".ray_", dir=".") as scratch:  # where all machines see it
+    with tempfile.TemporaryDirectory(prefix=".ray_", dir=".") as scratch:  # all machines can read this folder
         trainer = TorchTrainer(
             _train,
             train_loop_config={"link": link, "folder": os.getcwd(), "options": options},
@@ -90,7 +90,7 @@ def launch_on_ray(options: TrainOptions) -> int:
             run_config=train.RunConfig(
                 name="run",
                 storage_path=str(Path(scratch).resolve()),
-                logging_config=train.LoggingConfig(log_level="CRITICAL"),  # what matters is told here
+                logging_config=train.LoggingConfig(log_level="CRITICAL"),  # the errors that matter are reported here
             ),
         )
         failure = _fit(trainer, link)
@@ -106,7 +106,7 @@ def launch_on_ray(options: TrainOptions) -> int:
 
 
 def _fit(trainer: Any, link: Any) -> Exception | None:
-    """Run a trainer to its end, handing on requests to stop; its error, if it has one."""
+    """Run a trainer to its end and forward requests to stop; return its error, if any."""
 
     def hand_on(number: int, frame: object) -> None:
         warn(f"{signal.Signals(number).name}: saving after this step")
@@ -114,7 +114,7 @@ def _fit(trainer: Any, link: Any) -> Exception | None:
 
     before = {number: signal.signal(number, hand_on) for number in SIGNALS}
     try:
-        with ThreadPoolExecutor(1) as pool:  # a main thread that waits for Ray would not see a signal
+        with ThreadPoolExecutor(1) as pool:  # the main thread must stay free to receive signals
             done = pool.submit(trainer.fit)
             while not wait([done], POLL_S).done:
                 pass
@@ -126,7 +126,7 @@ def _fit(trainer: Any, link: Any) -> Exception | None:
 
 
 def _train(config: dict[str, Any]) -> None:
-    """What every process of the cluster runs."""
+    """The function that each process of the cluster runs."""
     import ray
 
     from deepem.train.session import train

@@ -20,16 +20,16 @@ from deepem.utils.geometry import Vec3, vec3
 from deepem.utils.palette import class_colours
 
 Picture = NDArray[np.float32]
-"""(3, Y, X) float32 in [0, 1]."""
+"""Pictures, (3, Y, X) float32 in [0, 1]."""
 
 COLOURS = ("red:", "green:", "blue:")
 
 GAP = 2
-"""Voxels of white between the pictures of a row."""
+"""Width in voxels of the white gap between the pictures of a row."""
 
 
 def _affinity_target(task: Task, ids: Tensor) -> Tensor:
-    """(E, Z, Y, X): 1 where the two voxels of an edge are of one instance, at v; 0 where the edge leaves the patch."""
+    """Return (E, Z, Y, X): at voxel v, 1 if the edge joins two voxels of one instance; 0 if it leaves the patch."""
     target = torch.zeros((len(task.edges), *ids.shape[-3:]), device=ids.device)
     for channel, edge in zip(target, task.edges, strict=True):
         first, second = edge_slices(edge)
@@ -39,7 +39,7 @@ def _affinity_target(task: Task, ids: Tensor) -> Tensor:
 
 
 def _affinity_mask(task: Task, mask: Tensor) -> Tensor:
-    """(E, Z, Y, X): the product of the masks of both voxels of an edge, at v; 0 where the edge leaves the patch."""
+    """Return (E, Z, Y, X): at voxel v, the product of the masks of the edge's two voxels; 0 if it leaves the patch."""
     found = torch.zeros((len(task.edges), *mask.shape[-3:]), device=mask.device)
     for channel, edge in zip(found, task.edges, strict=True):
         first, second = edge_slices(edge)
@@ -61,26 +61,26 @@ def _as_it_is(task: Task, target: Tensor) -> Tensor:
 
 
 def _class_target(task: Task, target: Tensor) -> Tensor:
-    """(3, Z, Y, X): the colour of each voxel's class."""
+    """Return (3, Z, Y, X): each voxel in the colour of its class."""
     colours = torch.from_numpy(class_colours(task.channels)).to(target.device)
     return colours[target[0].long().clamp(max=task.channels - 1)].movedim(-1, 0)
 
 
 def _class_prediction(task: Task, output: Any, size: Vec3) -> Tensor:
-    """(3, Z, Y, X): the colour of the most probable class, the darker the less probable."""
+    """Return (3, Z, Y, X): each voxel in the colour of its most probable class, darker if less probable."""
     logits: Tensor = output[0].float()
     probability, found = logits.softmax(0).max(0)
     return _class_target(task, found[None]) * probability
 
 
 def _objects_target(task: Task, ids: Tensor) -> Tensor:
-    """(3, Z, Y, X): each object in a colour of its own, and the frame of its box."""
+    """Return (3, Z, Y, X): each object in its own colour, with the frame of its bounding box."""
     volumes = ids.cpu().numpy()
     return objects_picture(volumes.max(0), np.concatenate([boxes_of(volume) for volume in volumes]))
 
 
 def _objects_prediction(task: Task, output: Any, size: Vec3) -> Tensor:
-    """(3, Z, Y, X): the masks of what was found in the first sample, and the frames of its boxes."""
+    """Return (3, Z, Y, X): the masks of the objects detected in the first sample, with the frames of their boxes."""
     found = {name: value.detach().float().cpu() for name, value in output[0].items() if name != "masks"}
     masks = found.get("mask_probs", torch.zeros(len(found["boxes"]), 1, 1, 1))
     labels = label_volume(masks, found["boxes"], found["scores"], size)
@@ -88,7 +88,7 @@ def _objects_prediction(task: Task, output: Any, size: Vec3) -> Tensor:
 
 
 def objects_picture(ids: NDArray[Any], boxes: NDArray[Any]) -> Tensor:
-    """(3, Z, Y, X): ids in dark colours, the frames of boxes in bright ones."""
+    """Return (3, Z, Y, X): ids in dark colours, frames of bounding boxes in bright colours."""
     framed = frames(boxes, vec3(ids.shape))
     drawn = np.where(framed[..., None] > 0, colours_of(framed), 0.6 * colours_of(ids))
     return torch.from_numpy(drawn).movedim(-1, 0)
@@ -96,12 +96,12 @@ def objects_picture(ids: NDArray[Any], boxes: NDArray[Any]) -> Tensor:
 
 @dataclass(frozen=True)
 class Kind:
-    """How a kind of task is drawn: (C, Z, Y, X) in [0, 1] from a target, a mask, and what the network gives.
+    """How a kind of task is drawn: functions that turn target, mask and prediction into (C, Z, Y, X) in [0, 1].
 
-    The latter is of a whole batch, of which the first sample is drawn. Its third argument is the size of the image.
+    The prediction is that of a whole batch; its first sample is drawn. The third argument is the image size.
 
     Attributes:
-        channels: What the channels are, in words; they become red, green and blue.
+        channels: What the channels show, in words; they become red, green and blue.
     """
 
     target: Callable[[Task, Tensor], Tensor]
@@ -128,24 +128,24 @@ PICTURES: dict[str, Kind] = {
     "semantic": Kind(_class_target, _first_channel, _class_prediction, _one),
     "instance": Kind(_objects_target, _first_channel, _objects_prediction, _one),
 }
-"""One entry per kind of `deepem.tasks`. Three channels become red, green and blue, more become further pictures."""
+"""One entry per kind of `deepem.tasks`. Three channels become red, green and blue; others more pictures."""
 
 
 @torch.no_grad()
 def pictures(
     tasks: Iterable[Task], batch: Mapping[str, Tensor], outputs: Mapping[str, Any], factor: Vec3 = (1, 1, 1)
 ) -> dict[str, Picture]:
-    """One row of pictures per task: the middle section of the batch's first sample.
+    """Return one row of pictures per task: the middle section of the batch's first sample.
 
     Args:
-        tasks: Their rows.
+        tasks: The tasks to draw.
         batch: Input, targets and masks.
         outputs: Logits by output name.
         factor: Voxels of the outputs per voxel of the input, (z, y, x).
 
     Returns:
-        Output name -> (3, Y, X'): the input, the target, the mask that the loss applies and the prediction from left
-        to right; up to three channels as red, green and blue, more as further pictures.
+        Output name -> (3, Y, X'): from left to right the input, the target, the mask that the loss applies, and the
+        prediction. Up to three channels are drawn as red, green and blue, further channels as more pictures.
     """
     rows: dict[str, Picture] = {}
     for task in tasks:
@@ -165,7 +165,7 @@ def pictures(
 
 
 def in_words(tasks: Iterable[Task], sample: str) -> dict[str, str]:
-    """What the panels of each picture are, and of which sample: output name -> text in Markdown."""
+    """Return output name -> Markdown text that names the panels of each picture and the sample."""
     found = {}
     for task in tasks:
         names = PICTURES[task.kind].channels(task)
@@ -182,7 +182,7 @@ def in_words(tasks: Iterable[Task], sample: str) -> dict[str, str]:
 
 
 def colours(section: NDArray[np.float32]) -> list[Picture]:
-    """A section (C, Y, X) as pictures of up to three channels each: one channel in grey, two or three as colours."""
+    """Split a section (C, Y, X) into pictures of up to three channels: one is grey, two or three are colours."""
     if len(section) == 1:
         return [np.repeat(section, 3, axis=0)]
     found = []
@@ -193,7 +193,7 @@ def colours(section: NDArray[np.float32]) -> list[Picture]:
 
 
 def beside(parts: Sequence[Picture]) -> Picture:
-    """Pictures of one height in a row, white between them."""
+    """Place pictures of the same height side by side, with white gaps."""
     gap = np.ones((3, parts[0].shape[1], GAP), np.float32)
     row = [piece for part in parts for piece in (part, gap)]
     return np.concatenate(row[:-1], axis=2).clip(0, 1)

@@ -1,4 +1,4 @@
-"""Run a dumped batch again and tell where the first value that is not finite appears.
+"""Runs a dumped batch again and reports where the first value that is not finite appears.
 
 ``python -m deepem.train.replay experiments/NAME/nan/iterN.pt``
 """
@@ -20,21 +20,21 @@ from deepem.train.objective import Objective, Outputs, WithLosses, auxiliary_of,
 from deepem.utils import checkpoint
 
 LOSS = ("loss", "size_average", "margin0", "margin1", "inverse", "class_balancing", "default_aux")
-"""The options that decide how losses are computed."""
+"""The options that affect how losses are computed."""
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Read the command line and replay."""
+    """Read the command line and replay the dump."""
     with one_line_errors("replay.py"):
         parser = argparse.ArgumentParser("replay.py", description="Run a dumped batch again, in float32 on the CPU.")
         parser.add_argument("dump", type=Path, metavar="FILE", help="nan/iterN.pt of a run")
-        parser.add_argument("--model", help="the model module, where it is not one of deepem's")
+        parser.add_argument("--model", help="the model module, if it is not one of deepem's")
         given = parser.parse_args(words)
         replay(checkpoint.read(given.dump), given.dump, given.model)
 
 
 def replay(dump: dict[str, Any], where: Path, model: str | None = None) -> None:
-    """Forward and backward pass of a dump, with what is not finite told as it appears."""
+    """Run the forward and backward pass of a dump, and report values that are not finite as they appear."""
     run, batch = stored_run(dump, where, model), dump["batch"]
     network = run.network()
     network.load_state_dict(dump["state_dict"])

@@ -1,4 +1,4 @@
-"""Whatever fails beside a training step keeps the steps: the main process is whole, so it saves, says why, and ends."""
+"""Saves the completed steps when something other than a training step fails, reports the reason, and ends the run."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from deepem.utils.exit_codes import STOPPED
 
 @contextmanager
 def keeping_steps(save: Callable[[], bool], preemption: Preemption) -> Iterator[None]:
-    """Wrap the training loop: an error saves the steps that were completed before it goes on.
+    """Wrap the training loop: on an error, save the completed steps, then raise the error.
 
     Args:
-        save: Writes a checkpoint of the completed steps where there is none yet. Returns whether the run has a
-            checkpoint that is newer than the one it started from.
-        preemption: The run is about to leave once something failed.
+        save: Writes a checkpoint of the completed steps if there is none yet. Returns whether the run has a newer
+            checkpoint than the one it started from.
+        preemption: Told that the run is about to end once something fails.
 
     Raises:
-        SystemExit: with the code of a run worth queuing again: it was asked to stop while it waited for data, or a
-            worker died and a checkpoint has advanced since the start.
-        InputError: a worker died before there was any progress.
+        SystemExit: with the exit code of a run that is worth queuing again. Either the run was asked to stop while it
+            waited for data, or a worker died and the run has saved progress since its start.
+        InputError: a worker died before the run made any progress.
     """
     try:
         yield
@@ -46,7 +46,7 @@ def living_workers() -> Iterator[None]:
     """Wrap the start of the workers.
 
     Raises:
-        InputError: one of them died or hangs.
+        InputError: a worker died or hangs.
     """
     try:
         yield
@@ -60,7 +60,7 @@ def _of_workers(error: WorkerError) -> InputError:
 
 
 def _saved(save: Callable[[], bool], error: Exception) -> bool:
-    """Save, and whether a checkpoint has advanced. What fails now is a warning: the first error has the last word."""
+    """Save, and return whether the checkpoint advanced. An error while saving only warns: the first error is raised."""
     try:
         return save()
     except Exception as failure:  # noqa: BLE001 - a device that is lost, say, cannot be read any more

@@ -1,4 +1,4 @@
-"""The learning rate: a function of the iteration alone, so that there is nothing to save and nothing to restore."""
+"""The learning rate as a function of the iteration alone, so that no state has to be saved or restored."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ SCHEDULES = ("constant", "step", "cosine", "poly")
 
 @dataclass(frozen=True)
 class Schedule:
-    """The factor on the learning rate of every iteration.
+    """The factor on the learning rate in each iteration.
 
-    With t the share of the way from the end of the warm-up to `until` that lies behind::
+    With t in [0, 1] the progress from the end of the warm-up to `until`::
 
         constant  1
-        step      gamma ^ (number of `steps` that are done)
+        step      gamma ^ (number of `steps` already passed)
         cosine    (1 + cos(pi t)) / 2
         poly      (1 - t) ^ power
 
-    and while it warms up, iteration / warmup of that.
+    During the warm-up, the factor is multiplied by iteration / warmup.
     """
 
     name: str = "constant"
@@ -31,7 +31,7 @@ class Schedule:
     power: float = 0.9
 
     def __call__(self, iteration: int) -> float:
-        """The factor in an iteration, the first of which is 1."""
+        """Return the factor for an iteration; iterations count from 1."""
         done = iteration - 1
         t = min(max((done - self.warmup) / max(self.until - self.warmup, 1), 0.0), 1.0)
         factors = {

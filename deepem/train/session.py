@@ -1,4 +1,4 @@
-"""From options to a run in progress: builds all that training needs, resumes, and enters the loop."""
+"""Sets up a run from its options: builds all that training needs, resumes, and enters the loop."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ class Session:
     """A run in progress.
 
     Attributes:
-        options: With the values that an older run keeps.
-        trainer: The network and what changes it.
+        options: The options, with values adopted from the checkpoint when an older run resumes.
+        trainer: The network and all that changes it.
         inputs: The batches.
         folder: The run on disk.
-        notes: Lines to tell when the run begins.
-        changes: What is other than the run was started with, a line each.
+        notes: Lines to log when the run begins.
+        changes: Differences from the options that the run was started with, one line each.
         averages: The sums of losses since the last row of the log, from the checkpoint.
-        whole: The volume that is scored as a whole now and then.
+        whole: The volume that is segmented and scored as a whole at intervals.
     """
 
     options: TrainOptions
@@ -67,14 +67,14 @@ class Session:
 
 
 def train(options: TrainOptions, preemption: Preemption) -> None:
-    """Train until `max_iter`, from the newest checkpoint of the run if it has one.
+    """Train until `max_iter`, resuming from the newest checkpoint of the run if there is one.
 
     Args:
-        options: Of the command line.
-        preemption: Whether the run is asked to stop, entered.
+        options: The options of the command line.
+        preemption: Receives requests to stop. Its context has been entered.
 
     Raises:
-        InputError: bad input. Nothing has been written then.
+        InputError: bad input. Nothing has been written by then.
         SystemExit: the run was asked to stop and saved.
     """
     keep_memory()
@@ -89,7 +89,7 @@ def train(options: TrainOptions, preemption: Preemption) -> None:
     preemption.defer()
     if ranks.leads:
         size = sum(p.numel() * p.element_size() for p in trainer.network.parameters())
-        # a checkpoint holds the weights, two moments, perhaps the average, and a little more
+        # a checkpoint holds the weights, two Adam moments, perhaps the weight average, and a little more
         lines, settings = session.options.lines, options.settings
         folder.begin(trainer.iteration, trainer.record["options"], lines, 5 * size, settings)
         folder.remember(trainer.iteration, session.changes)
@@ -114,7 +114,7 @@ def train(options: TrainOptions, preemption: Preemption) -> None:
 
 
 def prepare(options: TrainOptions) -> Session:
-    """Build all that a run needs. This reads everything that the run reads, and writes nothing."""
+    """Build all that a run needs. This reads all input files and writes nothing."""
     ranks = Ranks(options.device.rank_timeout)
     by = options.log.best_by
     folder = RunFolder(options.folder, ranks.leads, by, LOWER_IS_BETTER.get(by, True))
@@ -159,7 +159,7 @@ def prepare(options: TrainOptions) -> Session:
 
 
 def _look(session: Session) -> Callable[[str, Any], None]:
-    """What looks at the first batch as its plug-ins gave it."""
+    """Return the function that validates the first batch from each plug-in."""
     inputs, outputs = session.trainer.record["spec"]
     data, run = session.options.data, session.options.run
 
@@ -171,7 +171,7 @@ def _look(session: Session) -> Callable[[str, Any], None]:
 
 
 def _device(options: TrainOptions, ranks: Ranks) -> torch.device:
-    """The device of this process."""
+    """Return the device of this process."""
     gpus = options.device.gpu_ids
     if gpus and ranks.local >= len(gpus):
         raise InputError("--gpu_ids", f"{len(gpus)} of them", "one for each process on this machine, or none named")
@@ -180,12 +180,12 @@ def _device(options: TrainOptions, ranks: Ranks) -> torch.device:
 
 
 def _with_device_defaults(options: TrainOptions, device: torch.device) -> TrainOptions:
-    """The options with the precision and memory format that are best on a device, where they were left open."""
+    """Fill in the precision and memory format that suit the device best, where the options leave them open."""
     amp, last = options.speed.amp, options.speed.channels_last
     if amp == "auto":
         amp = "bf16" if has_fast_bf16(device.type) else "off"
     if last is None:
-        # Not in float32 on a CPU: there torch sums the gradients of a batch norm less exactly, 1e-2 off, not 1e-3.
+        # Not for float32 on a CPU: there torch sums batch-norm gradients less exactly (error 1e-2 instead of 1e-3).
         last = device.type == "cuda" or amp == "bf16"
     return replace(options, speed=replace(options.speed, amp=amp, channels_last=last))
 
@@ -200,7 +200,7 @@ def _on_device(network: nn.Module, device: torch.device, options: TrainOptions) 
 
 
 def _record(options: TrainOptions, chosen: Sequence[Task], sizes: PatchSizes, samplers: Samplers) -> dict[str, Any]:
-    """What checkpoints say of the run, in plain types."""
+    """Return what checkpoints store about the run, in plain types."""
     resolved = {
         "outputsz": sizes.output, "cropsz": sizes.crop, "train_ids": samplers.train_ids, "val_ids": samplers.val_ids,
     }  # fmt: skip
@@ -220,7 +220,7 @@ def _loading(options: TrainOptions) -> Loading:
 def _start_from(
     trainer: Trainer, inputs: Inputs, state: State | None, folder: RunFolder, pretrain: str | None
 ) -> list[str]:
-    """Take weights from a checkpoint of the run, or from another one. Returns lines to tell."""
+    """Load the weights of the run's checkpoint or of --pretrain, if any. Returns lines to log."""
     notes = []
     if state is not None:
         trainer.restore(state, folder.source)
@@ -232,7 +232,7 @@ def _start_from(
 
 
 def _plan(session: Session, max_iter: int) -> str:
-    """What is told before the first step."""
+    """Return the line that is logged before the first step."""
     trainer, start = session.trainer, session.trainer.iteration
     how = f"{trainer.device} in {str(trainer.precision.dtype).removeprefix('torch.')}"
     what = f"iterations {start} to {max_iter} on {how}"
@@ -242,21 +242,21 @@ def _plan(session: Session, max_iter: int) -> str:
 
 
 def _lacks_evaluation(session: Session) -> bool:
-    """Whether the run stopped before the evaluation that was due."""
+    """Whether the run stopped before an evaluation that was due."""
     start, ranks = session.trainer.iteration, session.trainer.ranks
     due = start > 0 and start % session.options.log.eval_intv == 0
     return ranks.any(due and ranks.leads and not session.folder.evaluated(start), session.trainer.device)
 
 
 def _lacks_scores(session: Session) -> bool:
-    """Whether the run stopped before the whole volume was scored."""
+    """Whether the run stopped before it scored the whole volume, although that was due."""
     start, ranks = session.trainer.iteration, session.trainer.ranks
     due = start > 0 and session.options.log.segments_after(start)
     return ranks.any(due and ranks.leads and not session.folder.evaluated(start, "segment"), session.trainer.device)
 
 
 def require_divisible(batch_size: int, accumulate: int, world: int) -> None:
-    """Refuse a batch that cannot be divided among processes and shares."""
+    """Refuse a batch size that cannot be divided equally among processes and shares."""
     if batch_size % (world * accumulate):
         factors = [f"{world} processes"] * (world > 1) + [f"--accumulate {accumulate}"] * (accumulate > 1)
         hint = f", such as --batch_size {-(-batch_size // (world * accumulate)) * world * accumulate}"

@@ -1,4 +1,4 @@
-"""A batch in shares whose gradients are computed one after the other, and what their losses must know of the whole."""
+"""Splits a batch into shares for gradient accumulation, with the batch totals that the losses need."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from deepem.train.ranks import Ranks
 
 @dataclass(frozen=True)
 class Share:
-    """A share of a batch whose gradient is computed at once.
+    """A share of a batch: the samples of one forward and backward pass.
 
     Attributes:
         batch: Its samples.
-        totals: What losses must know of the whole batch.
-        last: It is the last share of its batch.
+        totals: Totals over the whole batch that the losses need.
+        last: Whether this is the last share of the batch.
     """
 
     batch: Batch
@@ -26,34 +26,34 @@ class Share:
 
 
 class Division:
-    """How a batch is divided among shares, which are this rank's.
+    """Divides this rank's batch into shares.
 
     Args:
-        objective: What is minimised.
+        objective: The training objective.
         ranks: The processes that share each batch.
-        accumulate: A batch is computed in so many shares.
+        accumulate: The number of shares per batch.
     """
 
     def __init__(self, objective: Objective, ranks: Ranks, accumulate: int) -> None:
         self.objective, self.ranks, self.accumulate = objective, ranks, accumulate
 
     def shares(self, batch: Batch) -> list[Share]:
-        """A batch in its shares."""
+        """Split a batch into its shares."""
         totals = Totals(self._counts(batch), self._classes(batch))
         parts = self.parts(batch)
         return [Share(part, totals, last=number == len(parts)) for number, part in enumerate(parts, 1)]
 
     def whole(self, batch: Batch) -> Share:
-        """A batch as a single share."""
+        """Return a batch as a single share."""
         return Share(batch, Totals(classes=self._classes(batch)))
 
     def parts(self, batch: Batch) -> list[Batch]:
-        """The samples of each share."""
+        """Return the samples of each share."""
         split = {key: value.chunk(self.accumulate) for key, value in batch.items()}
         return [{key: values[i] for key, values in split.items()} for i in range(self.accumulate)]
 
     def _sees_all(self) -> bool:
-        """Whether a share is the whole batch."""
+        """Whether each share is a whole batch."""
         return self.ranks.world == self.accumulate == 1
 
     def _counts(self, batch: Batch) -> dict[str, Tensor] | None:

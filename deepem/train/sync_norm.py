@@ -1,7 +1,7 @@
-"""Batch norm over the batches of all ranks. On a GPU torch has one; on a CPU torch has none, and this is it.
+"""Batch norm over the batches of all ranks. torch has one for GPUs; this one also runs on a CPU.
 
-The statistics of n values x over all ranks need nothing but sums, and so does the gradient (Ioffe and Szegedy 2015,
-section 3):
+The statistics of n values x over all ranks need only sums, and so does the gradient (Ioffe and Szegedy 2015, section
+3):
 
     mean = sum(x) / n        var = sum(x^2) / n - mean^2        y = w (x - mean) / sqrt(var + eps) + b
     dL/dx = w / sqrt(var + eps) * (dy - sum(dy) / n - x^ sum(dy x^) / n)        with x^ = (x - mean) / sqrt(var + eps)
@@ -20,7 +20,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 def synchronise(network: nn.Module, device: torch.device, frozen: Collection[nn.Module] = ()) -> None:
-    """Make the batch norms of a network, but for frozen ones, compute over all ranks. Modules and names stay."""
+    """Make all batch norms of a network, except frozen ones, compute over all ranks. Modules and names stay."""
     for module in network.modules():
         if isinstance(module, _BatchNorm) and module not in frozen:
             if device.type == "cuda":
@@ -31,7 +31,7 @@ def synchronise(network: nn.Module, device: torch.device, frozen: Collection[nn.
 
 
 class SyncedBatchNorm(_BatchNorm):
-    """Batch norm over all ranks, on any device. In eval mode it is plain batch norm."""
+    """Batch norm over all ranks, on any device. In eval mode it is ordinary batch norm."""
 
     def _check_input_dim(self, input: Tensor) -> None:
         if input.ndim < 2:
@@ -51,7 +51,7 @@ class SyncedBatchNorm(_BatchNorm):
 
     @torch.no_grad()
     def _follow(self, mean: Tensor, var: Tensor) -> None:
-        """Move the running statistics towards those of a batch."""
+        """Update the running statistics with those of a batch."""
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
@@ -62,7 +62,7 @@ class SyncedBatchNorm(_BatchNorm):
 
 
 class _Synced(torch.autograd.Function):
-    """The outputs, and mean, biased variance and number of values per channel over all ranks."""
+    """Return the outputs, and the mean, biased variance and number of values per channel over all ranks."""
 
     @staticmethod
     def forward(
@@ -98,7 +98,7 @@ class _Synced(torch.autograd.Function):
 
 
 def _exact(x: Tensor) -> Tensor:
-    """The values in float32, or float64 where they are."""
+    """Return the values in float32; float64 values stay float64."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
@@ -112,5 +112,5 @@ def _all_but_channels(x: Tensor) -> list[int]:
 
 
 def _wide(values: Tensor, x: Tensor) -> Tensor:
-    """Values per channel (C) as they multiply x, in its type."""
+    """Reshape values per channel (C) to broadcast against x, in the type of x."""
     return values.to(x.dtype).view(1, -1, *[1] * (x.ndim - 2))

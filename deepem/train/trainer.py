@@ -1,4 +1,4 @@
-"""The trainer: the network and all that changes it."""
+"""The trainer: the network and all that changes it during training."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ from deepem.utils.geometry import Vec3
 
 @dataclass(frozen=True)
 class Settings:
-    """How the trainer computes, apart from what it owns.
+    """How the trainer computes.
 
     Attributes:
-        seed: With the iteration, decides the network's random numbers.
+        seed: With the iteration, it determines the random numbers of the network.
         lr: Learning rate before the schedule.
         clip: The gradient norm is clipped to this; 0 turns clipping off.
-        accumulate: A batch is computed in so many shares.
-        channels_last: Images lie in memory with the channels of a voxel side by side.
-        eval_mode: Evaluation runs the network in eval mode.
-        compiled: The network is compiled.
-        sync_bn: Batch norm is computed over all ranks.
+        accumulate: The number of shares that each batch is split into, for gradient accumulation.
+        channels_last: Whether images are stored in the channels-last memory format.
+        eval_mode: Whether evaluation runs the network in eval mode.
+        compiled: Whether the network is compiled.
+        sync_bn: Whether batch norm is computed over all ranks.
         factor: Voxels of the outputs per voxel of the input, (z, y, x).
     """
 
@@ -57,27 +57,27 @@ class Settings:
 
 
 class Trainer:
-    """Owns the network, its objective, optimiser, precision, the weights to use, and the guard against NaN.
+    """Owns the network, objective, optimiser, precision, evaluation weights, and the guard against NaN.
 
     Args:
-        network: On the device.
-        objective: What is minimised.
-        optimizer: Changes the weights.
+        network: The network, already on the device.
+        objective: The training objective.
+        optimizer: The optimiser.
         schedule: The factor on the learning rate, by iteration.
         precision: Mixed precision and its gradient scale.
-        used: The weights that are used.
-        guard: Keeps steps that are not finite from the weights.
+        used: The weights that evaluation and inference use.
+        guard: Skips steps whose loss or gradient is not finite.
         ranks: The processes that train together.
-        tasks: The chosen rows, for pictures.
+        tasks: The chosen tasks, for pictures.
         settings: How to compute.
-        record: What checkpoints say of the run, in plain types.
+        record: What checkpoints store about the run, in plain types.
         frozen_norms: Fully frozen normalisation layers, which stay in eval mode.
 
     Attributes:
-        iteration: Optimiser steps done; within a step, its number.
-        completed: Optimiser steps that are behind, those that were skipped included.
-        division: How a batch is divided into shares.
-        model: What is called: the network, compiled and joined with that of the other ranks.
+        iteration: Number of optimiser steps done; during a step, the number of that step.
+        completed: Number of optimiser steps completed, skipped ones included.
+        division: Splits a batch into shares.
+        model: The network as it is called: compiled, and wrapped in DDP if there are several ranks.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class Trainer:
         self._loss = self._norm = torch.zeros(())
 
     def join(self) -> None:
-        """Meet the other ranks, and compile."""
+        """Join the other ranks, and compile the network."""
         self.ranks.join(self.device)
         if self.settings.sync_bn and self.ranks.world > 1:
             synchronise(self.network, self.device, self.frozen_norms)
@@ -114,14 +114,14 @@ class Trainer:
             self.model = torch.compile(self.model)  # type: ignore[assignment]
 
     def _called(self) -> nn.Module:
-        """What is called with a batch, in this process alone."""
+        """Return the module to call with a batch, without DDP and torch.compile."""
         return WithLosses(self.network) if self.objective.own else self.network
 
     def leave(self) -> None:
-        """Part from the other ranks.
+        """Leave the process group.
 
-        DDP must go first. If it were the last to hold the process group, destroying the group would wait for a thread
-        of gloo that in turn waits for the GIL, now and then for ever.
+        DDP must be deleted first. If DDP held the last reference to the process group, destroying the group could wait
+        for ever for a gloo thread that in turn waits for the GIL.
         """
         self.model = self.network
         self.ranks.leave()
@@ -148,12 +148,12 @@ class Trainer:
         devices.seed(self.device, int(seeds.generate_state(1, np.uint64)[0]))
 
     def synchronising(self, share: Share) -> AbstractContextManager[Any]:
-        """Wrap forward and backward of a share: gradients are averaged over the ranks in the last share of a batch."""
-        parallel: Any = getattr(self.model, "_orig_mod", self.model)  # the module inside torch.compile
+        """Wrap forward and backward of a share: only the last share of a batch averages gradients over the ranks."""
+        parallel: Any = getattr(self.model, "_orig_mod", self.model)  # unwrap torch.compile
         return nullcontext() if share.last or self.ranks.world == 1 else parallel.no_sync()
 
     def forward(self, batch: Batch, model: nn.Module | None = None) -> Outputs:
-        """One forward pass in the run's precision, of the model that is trained or another."""
+        """Run one forward pass in the run's precision, with the trained model or another."""
         batch = {**batch, "input": self._laid_out(batch["input"])}
         model = self.model if model is None else model
         with self.precision.autocast():
@@ -163,28 +163,28 @@ class Trainer:
             return Outputs(logits, own)
 
     def _laid_out(self, image: Tensor) -> Tensor:
-        """An image in the memory format of the network."""
+        """Convert an image to the memory format of the network."""
         last = self.settings.channels_last
         return image.contiguous(memory_format=torch.channels_last_3d) if last else image
 
     def losses(self, outputs: Outputs, share: Share) -> Losses:
-        """The unweighted losses of a share."""
+        """Return the unweighted losses of a share."""
         return self.objective.losses(outputs, share.batch, share.totals)
 
     def weighted_sum(self, losses: Losses, share: Share) -> Tensor:
-        """What is minimised."""
+        """Return the value to minimise."""
         counts = share.totals.counts
-        if self.objective.own:  # the network counts, share by share
+        if self.objective.own:  # the network counts its own losses, share by share
             counts = {name: self.ranks.sum(count.clone()) for name, (_, count) in losses.items()}
         return self.objective.weighted_sum(losses, counts)
 
     def backward(self, loss: Tensor) -> None:
-        """Add the gradient of a share's loss to the parameters' gradients."""
-        self.precision.scaler.scale(loss * self.ranks.world).backward()  # DDP takes the mean over the ranks
+        """Add the gradient of a share's loss to the gradients of the parameters."""
+        self.precision.scaler.scale(loss * self.ranks.world).backward()  # DDP takes the mean over ranks; make it a sum
         self._loss += loss.detach()
 
     def clip_gradients(self) -> None:
-        """Measure the norm of the gradient, and clip it where clipping is on."""
+        """Measure the gradient norm, and clip it if clipping is on."""
         self.precision.scaler.unscale_(self.optimizer)
         trained = [p for p in self.network.parameters() if p.grad is not None]
         self._norm = torch.nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
@@ -192,17 +192,17 @@ class Trainer:
             torch.nn.utils.clip_grads_with_norm_(trained, self.settings.clip, self._norm)
 
     def step(self) -> bool:
-        """Change the weights, unless loss or gradient is not finite. Returns whether the step counts."""
+        """Take the optimiser step, unless loss or gradient is not finite. Returns whether the step counts."""
         taken = self.guard.step(self.optimizer, self.precision.scaler, self._loss, self._norm)
         if taken:
             self.used.follow(self.iteration)
         return taken
 
     def skip(self, batch: Batch, losses: Losses, samples: Sequence[Mapping[str, Any]]) -> None:
-        """Leave the weights as they are, and write down why.
+        """Skip the step: leave the weights as they are, and dump what led to it.
 
         Raises:
-            InputError: more steps were skipped than are allowed.
+            InputError: more steps were skipped than allowed.
         """
         self.precision.scaler.update()
         values = {name: (loss / torch.as_tensor(count).clamp(min=1)).item() for name, (loss, count) in losses.items()}
@@ -210,9 +210,10 @@ class Trainer:
         self.guard.skip(self.iteration, facts, batch)
 
     def calibrate(self, batches: Iterable[Batch]) -> None:
-        """Take the batch-norm statistics of the weights that are used anew, over some batches.
+        """Recompute the batch-norm statistics of the evaluation weights, over some batches.
 
-        Each share of a batch is a pass, as in training. All ranks call it alike, and get the same statistics.
+        Each share of a batch is one forward pass, as in training. All ranks must call this, and get the same
+        statistics.
         """
         called = self._called()
         passes = (partial(self.forward, part, called) for batch in batches for part in self.division.parts(batch))
@@ -220,9 +221,9 @@ class Trainer:
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """The network as it is used, in eval mode unless --no_eval."""
+        """Within this context, the network has the evaluation weights and is in eval mode, unless --no_eval."""
         self.guard.remember()
-        self._seed(0)  # networks that draw what they train on draw the same in every evaluation
+        self._seed(0)  # networks that sample at random draw the same samples in every evaluation
         self.train_mode(not self.settings.eval_mode)
         with torch.no_grad(), self.used.applied():
             try:
@@ -232,7 +233,7 @@ class Trainer:
         self.train_mode()
 
     def pictures(self, batch: Batch, outputs: Outputs) -> dict[str, Picture]:
-        """Pictures of a batch and its outputs. A network with losses of its own is called once more for its logits."""
+        """Draw pictures of a batch. A network that computes its own losses runs again for its logits."""
         logits = outputs.logits
         if self.objective.own:
             with self.evaluating(), self.precision.autocast():
@@ -241,15 +242,15 @@ class Trainer:
         return pictures(drawn, batch, logits, self.settings.factor)
 
     def figures(self) -> dict[str, float]:
-        """What a row of the log tells of the last step besides losses."""
+        """Return the figures of the last step, besides losses, for a row of the log."""
         skipped = {"skipped": float(self.guard.skipped)} if self.guard.skipped else {}
-        norm = {"grad_norm": self._norm.item()} if self._norm.isfinite() else {}  # half precision may overflow
+        norm = {"grad_norm": self._norm.item()} if self._norm.isfinite() else {}  # fp16 may overflow
         return {"lr": self.settings.lr * self.schedule(self.iteration), **norm, **skipped}
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint holds of the trainer: all that exact resume needs, and the weights to use.
+        """Return the trainer's part of a checkpoint: the state for an exact resume, and the evaluation weights.
 
-        No random numbers: those of samples, modifiers and the network are functions of the iteration.
+        Random states are not stored: samples, modifiers and the network derive theirs from seed and iteration.
         """
         own = {
             **self.record,
@@ -261,17 +262,17 @@ class Trainer:
         return own | self.used.state()
 
     def restore(self, state: Mapping[str, Any], source: object) -> None:
-        """Go on from the state of a checkpoint.
+        """Restore the state from a checkpoint.
 
         Raises:
-            InputError: it is of another architecture or optimiser, or holds weights alone.
+            InputError: the checkpoint has another architecture or optimiser, or holds only weights.
         """
         checkpoint.load_weights(self.network, state["state_dict"], source)
         if lacking := [key for key in ("iter", "optimizer") if key not in state]:
             wants = "a whole one, or --pretrain to take its weights alone"
             raise InputError(source, f"a checkpoint without {' and '.join(lacking)}", wants)
         saved = state["optimizer"]
-        if "options" not in state:  # of the public DeepEM, whose optimiser has a single group
+        if "options" not in state:  # the public DeepEM's optimiser has a single group
             saved = in_groups(saved, self.optimizer, [*self.network.parameters()], source)
         elif (before := _groups_before(self.network, state["options"], self.record["options"])) is not None:
             names = {id(parameter): name for name, parameter in self.network.named_parameters()}
@@ -284,14 +285,14 @@ class Trainer:
         self.iteration = self.completed = int(state["iter"])
 
     def back_to_completed(self) -> None:
-        """Undo what an unfinished step changed: the statistics of batch norms, and its number."""
+        """Undo what an unfinished step changed: the batch-norm statistics and the iteration number."""
         if self.iteration > self.completed:
             self.guard.restore()
             self.iteration = self.completed
 
 
 def _groups_before(network: nn.Module, before: Mapping[str, Any], now: Mapping[str, Any]) -> list[list[str]] | None:
-    """The groups of the optimiser of a checkpoint, by names, if --freeze or --lr_scale have changed since."""
+    """Return the parameter names of the checkpoint's optimiser groups, if --freeze or --lr_scale have changed since."""
     if all(before.get(name) == now.get(name) for name in ("freeze", "lr_scale")):
         return None
     scales = [(name, factor) for name, factor in before.get("lr_scale") or ()]

@@ -1,4 +1,4 @@
-"""Batches on their way to the device."""
+"""Copies batches to the device, ahead of time on a GPU."""
 
 from __future__ import annotations
 
@@ -13,18 +13,17 @@ Batch = dict[str, Tensor]
 
 
 class DeviceBatches(Iterator[Batch]):
-    """Batches on the device. With `fetch`, the next one travels to a GPU while the GPU computes.
+    """Batches on the device. After `fetch`, the next batch is copied while the GPU computes.
 
-    Grey values and classes travel as bytes. From here on, for modifiers and losses, they are float32, and grey values
-    in [0, 1].
+    Images and classes are copied as bytes. On the device they become float32, and images are scaled to [0, 1].
 
     Args:
-        batches: From the loader.
-        device: Where they go.
-        images: The keys of grey values.
+        batches: The batches from the loader.
+        device: The device to copy to.
+        images: The keys of the images (grey values) in a batch.
 
     Attributes:
-        waited: Seconds that the device had nothing to do for want of the batch that was given last.
+        waited: Seconds that the device was idle while it waited for the last batch.
     """
 
     def __init__(self, batches: Iterable[Batch], device: torch.device, images: Collection[str] = ("input",)) -> None:
@@ -51,7 +50,7 @@ class DeviceBatches(Iterator[Batch]):
         return batch
 
     def fetch(self) -> None:
-        """Take the next batch from the loader and send it; what fails is raised when that batch is due."""
+        """Take the next batch from the loader and start copying it. Errors are raised when the batch is used."""
         if self._ahead is None:
             before = self._now()
             self._fetch()
@@ -59,13 +58,13 @@ class DeviceBatches(Iterator[Batch]):
 
     def _fetch(self) -> None:
         try:
-            with torch.cuda.stream(self._side):  # of None: nothing
+            with torch.cuda.stream(self._side):  # a stream of None changes nothing
                 self._ahead = _all_sent(next(self._source), self.device, self.images)
         except Exception as error:  # noqa: BLE001 - the end of the stream among them
             self._ahead = error
 
     def _now(self) -> Any:
-        """The time; for a GPU the moment at which what was asked of it so far is done."""
+        """The current time; on a GPU, an event that completes when the work queued so far is done."""
         if self._side is None:
             return perf_counter()
         event = torch.cuda.Event(enable_timing=True)
@@ -73,7 +72,7 @@ class DeviceBatches(Iterator[Batch]):
         return event
 
     def _idle(self) -> float:
-        """Seconds for which the device had nothing to do during the last `fetch`: a CPU for all of it."""
+        """Return the seconds that the device was idle during the last `fetch`; a CPU is idle for all of it."""
         gap, self._gap = self._gap, None
         if gap is None:
             return 0.0
@@ -88,11 +87,11 @@ def _all_sent(batch: Batch, device: torch.device, images: Collection[str]) -> Ba
 
 
 def _sent(value: Tensor, device: torch.device, grey: bool) -> Tensor:
-    """The tensor on the device; one that is a single value throughout travels as that value."""
+    """Copy a tensor to the device; a constant tensor is copied as a single value and expanded."""
     if not any(value.stride()):
         return _sent(value[(0,) * value.ndim].reshape(1), device, grey).expand(value.shape)
     sent = value.to(device, non_blocking=True)
     if sent.dtype != torch.uint8:
         return sent.float() if sent.is_floating_point() else sent
-    # divided by a tensor: by a plain number a GPU would multiply with its inverse, which rounds differently
+    # divide by a tensor: for a plain number, a GPU multiplies by its inverse, which rounds differently
     return sent.float().div_(torch.full((), 255.0, device=device)) if grey else sent.float()

@@ -1,4 +1,4 @@
-"""The first batch through the network, before a run writes anything: what cannot be trained is bad input."""
+"""Runs the first batch through the network before anything is written: a failure is reported as bad input."""
 
 from __future__ import annotations
 
@@ -10,18 +10,16 @@ from deepem.train.trainer import Trainer
 
 
 def try_out(trainer: Trainer, batch: Batch) -> None:
-    """One forward pass in train mode. It changes nothing: statistics of norms are put back.
+    """Run one forward pass in train mode, and restore the norm statistics afterwards.
 
     Raises:
-        InputError: the model gives something else than logits for every head, its norms have a single value to work
-            with, or it cannot be compiled here.
+        InputError: the model does not return logits for every head, a norm has only a single value to normalise, or the
+            network cannot be compiled here.
     """
     where, outputs = f"--model {trainer.record['options']['model']}", trainer.record["spec"][1]
     trainer.train_mode()
     trainer.begin(trainer.completed + 1)
-    share = replace(
-        trainer.division.shares(batch)[0], last=False
-    )  # no gradients will come that the ranks could exchange
+    share = replace(trainer.division.shares(batch)[0], last=False)  # without gradients, DDP has nothing to exchange
     with given.first_pass(trainer.settings.compiled), trainer.synchronising(share):
         found = trainer.forward(share.batch)
     if trainer.objective.own:

@@ -1,4 +1,4 @@
-"""The weights that are used: in evaluation, by forward, export and --pretrain, where those that are trained move on."""
+"""The evaluation weights: those that evaluation, forward, export and --pretrain use."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from deepem.train.weights import Average, applied
 
 
 class UsedWeights:
-    """The moving average of the weights, if there is one, with batch-norm statistics that belong to them.
+    """The evaluation weights: the moving average of the trained weights, if there is one, with batch-norm statistics.
 
-    Those statistics are averaged as the weights are, or taken anew over training samples. Without either, the weights
-    that are used are those that are trained.
+    The statistics are either averaged like the weights or recomputed over training samples. Without an average and
+    without recomputed statistics, the evaluation weights are the trained weights.
 
     Args:
-        network: That is trained.
-        average: Of its weights.
-        samples: Statistics are taken anew over so many samples; 0 for none.
-        frozen: Normalisations that keep their statistics.
+        network: The network in training.
+        average: The moving average of its weights, or None.
+        samples: Recompute the statistics over this many samples; 0 turns this off.
+        frozen: Norm layers that keep their statistics.
 
     Attributes:
-        samples: Over which statistics are taken; 0 too where no normalisation keeps any.
+        samples: As given, but 0 if no norm layer keeps statistics.
     """
 
     def __init__(
@@ -37,21 +37,21 @@ class UsedWeights:
         self._calibrated = False
 
     def follow(self, iteration: int) -> None:
-        """Take in the trained weights after an iteration."""
+        """Update the average with the trained weights after an iteration."""
         if self.average is not None:
             self.average.update(iteration)
 
     def changed(self) -> None:
-        """Forget the statistics of weights that are about to change."""
+        """Discard the recomputed statistics, because the weights are about to change."""
         self._statistics, self._calibrated = {}, False
 
     @property
     def to_calibrate(self) -> bool:
-        """Whether statistics are wanted that have not been taken of these weights."""
+        """Whether statistics must be recomputed for the current weights."""
         return self.samples > 0 and not self._calibrated
 
     def calibrate(self, passes: Iterable[Callable[[], object]], total: Callable[[Tensor], Tensor]) -> None:
-        """Take the statistics anew; see `calibration.measured`. The training state stays as it is."""
+        """Recompute the statistics; see `calibration.measured`. The training state does not change."""
         with applied(self.network, self._averaged):
             self._statistics = calibration.measured(self.network, self.frozen, passes, total)
         self._calibrated = True
@@ -61,15 +61,15 @@ class UsedWeights:
         return {} if self.average is None else self.average.state
 
     def applied(self) -> AbstractContextManager[None]:
-        """The network has the weights that are used within."""
+        """Within this context, the network has the evaluation weights."""
         return applied(self.network, self._averaged | self._statistics)
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint holds of them: nothing where they are those that are trained."""
+        """Return the evaluation weights for a checkpoint; empty if they are the trained weights."""
         other = self._averaged | self._statistics
         return {"ema": {**self.network.state_dict(), **other}} if other else {}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from the state of a checkpoint, or from its trained weights where it has no others."""
+        """Restore the average from a checkpoint, or start it from the trained weights if the checkpoint has none."""
         if self.average is not None:
             self.average.load(state.get("ema") or state["state_dict"])

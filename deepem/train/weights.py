@@ -1,4 +1,4 @@
-"""Which weights are trained, how fast, from where, and their moving average."""
+"""Selects which weights to train, sets their learning rates, loads pretrained weights, and averages weights."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from deepem.utils.errors import InputError, warn
 
 
 def matching(network: nn.Module, flag: str, pattern: str) -> list[str]:
-    """Names of the parameters that a pattern means: `core.enc` all below it, `*.bias` with wildcards.
+    """Return the parameter names that match a pattern: `core.enc` matches all below it, `*.bias` uses wildcards.
 
     Raises:
-        InputError: there are none; the network's parts are listed.
+        InputError: nothing matches; the error lists the parts of the network.
     """
     names = [name for name, _ in network.named_parameters()]
     found = [name for name in names if fnmatchcase(name, pattern) or name.startswith(f"{pattern.rstrip('.')}.")]
@@ -33,7 +33,7 @@ def matching(network: nn.Module, flag: str, pattern: str) -> list[str]:
 
 
 def freeze(network: nn.Module, patterns: Sequence[str]) -> list[nn.Module]:
-    """Keep parameters as they are. Gives the normalisations all of whose parameters are frozen: eval mode is theirs."""
+    """Freeze parameters. Returns the fully frozen norm layers, which must stay in eval mode."""
     frozen = {name for pattern in patterns for name in matching(network, "--freeze", pattern)}
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(name not in frozen)
@@ -46,13 +46,13 @@ def freeze(network: nn.Module, patterns: Sequence[str]) -> list[nn.Module]:
 def groups(
     network: nn.Module, scales: Sequence[tuple[str, float]], weight_decay: float, layer_decay: float = 1.0
 ) -> list[dict[str, Any]]:
-    """The parameters to train as groups of an optimiser, `scale` the factor on the learning rate of each.
+    """Return the parameters to train as optimiser groups; `scale` is the factor on the learning rate of each group.
 
     Args:
-        network: Its frozen parameters are left out.
-        scales: (pattern, factor); the last one that means a parameter holds.
-        weight_decay: Of kernels; biases and the factors of normalisations, which have one axis, never decay.
-        layer_decay: Factor on the learning rate from each layer to the one below it, beside `scales`.
+        network: The network. Its frozen parameters are left out.
+        scales: Pairs (pattern, factor). If several patterns match a parameter, the last one applies.
+        weight_decay: The weight decay of kernels. Parameters with one axis (biases, factors of norms) never decay.
+        layer_decay: The learning rate is multiplied by this from each layer to the one below it, on top of `scales`.
     """
     scale, of_layer = dict.fromkeys((n for n, _ in network.named_parameters()), 1.0), layer_scales(network, layer_decay)
     for pattern, factor in scales:
@@ -71,11 +71,11 @@ def groups(
 
 
 PREFIXES = ("module.", "_orig_mod.", "model.", "network.")
-"""What wrappers put in front of the names of entries: DataParallel, torch.compile, and other programs."""
+"""Prefixes that wrappers add to parameter names: DataParallel, torch.compile, and other programs."""
 
 
 def unprefixed(weights: Mapping[str, Any], own: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The weights without a wrapper's prefix, where they then fit the network's names better."""
+    """Strip a wrapper's prefix from the names if they then match the network's names better."""
     while prefix := next((p for p in PREFIXES if all(name.startswith(p) for name in weights)), None):
         bare = {name.removeprefix(prefix): value for name, value in weights.items()}
         if len(bare.keys() & own.keys()) <= len(weights.keys() & own.keys()) and not _wrapped(bare):
@@ -91,7 +91,7 @@ def _wrapped(weights: Mapping[str, Any]) -> bool:
 def _grouped(
     network: nn.Module, trained: Collection[str], scale: Mapping[str, float], weight_decay: float
 ) -> dict[tuple[float, float], list[str]]:
-    """The names of the parameters of each group, by its factor on the learning rate and its weight decay."""
+    """Return (learning-rate factor, weight decay) -> names of the parameters in this group."""
     found: dict[tuple[float, float], list[str]] = {}
     for name, parameter in network.named_parameters():
         if name in trained:
@@ -107,7 +107,7 @@ def names_of_groups(
     weight_decay: float,
     layer_decay: float = 1.0,
 ) -> list[list[str]]:
-    """The names of the parameters in each group of an optimiser, as a run with these options had them."""
+    """Return the parameter names in each optimiser group of a run with these options."""
     scale = dict.fromkeys((name for name, _ in network.named_parameters()), 1.0)
     kept = {name for pattern in frozen for name in matching(network, "--freeze", pattern)}
     for pattern, factor in scales:
@@ -118,7 +118,7 @@ def names_of_groups(
 
 
 def pretrain(network: nn.Module, path: str) -> str:
-    """Load what matches of the weights that a checkpoint is used with; a report of what did and what did not.
+    """Load the matching part of a checkpoint's evaluation weights; return a report of what matched and what did not.
 
     Raises:
         InputError: the file cannot be read, or nothing in it matches.
@@ -144,16 +144,16 @@ def pretrain(network: nn.Module, path: str) -> str:
 
 
 def _unused(network: nn.Module, given: Mapping[str, Tensor]) -> list[str]:
-    """The names of weights that nothing in a network has, whatever part of it they are of."""
+    """Return the names of weights that match nothing in the network or in any part of it."""
     own = network.state_dict()
     return [name for name in given if not any(key == name or key.endswith(f".{rename(name)}") for key in own)]
 
 
 class Average:
-    """The exponential moving average of a network's state, statistics of batch norms included.
+    """Exponential moving average of a network's state, including batch-norm statistics.
 
-    average = d * average + (1 - d) * state after every step, with d = min(decay, (1 + n) / (10 + n)) in iteration n,
-    so that the first weights are soon forgotten.
+    After every step, average = d * average + (1 - d) * state, with d = min(decay, (1 + n) / (10 + n)) in iteration n.
+    The smaller d of early iterations quickly removes the initial weights from the average.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
@@ -162,7 +162,7 @@ class Average:
 
     @torch.no_grad()
     def update(self, iteration: int) -> None:
-        """Take in the state after an iteration."""
+        """Update the average after an iteration."""
         decay = min(self.decay, (1 + iteration) / (10 + iteration))
         now = self.network.state_dict()
         real = [name for name, value in self.state.items() if value.is_floating_point()]
@@ -171,14 +171,14 @@ class Average:
             self.state[name].copy_(now[name])
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from the state of a checkpoint."""
+        """Restore the average from a checkpoint."""
         for name, value in self.state.items():
             value.copy_(state[name])
 
 
 @contextmanager
 def applied(network: nn.Module, state: Mapping[str, Tensor]) -> Iterator[None]:
-    """The network has these entries of its state dict within; those that are not named stay."""
+    """Within this context, the network has these entries of its state dict; all other entries stay as they are."""
     own = {name: value.clone() for name, value in _tensors(network).items() if name in state}
     network.load_state_dict(state, strict=False)
     try:
@@ -188,5 +188,5 @@ def applied(network: nn.Module, state: Mapping[str, Tensor]) -> Iterator[None]:
 
 
 def _tensors(network: nn.Module) -> dict[str, Tensor]:
-    """A network's state dict, without the extra state that modules may add in other types."""
+    """Return a network's state dict without the extra state of other types that modules may add."""
     return {name: value for name, value in network.state_dict().items() if isinstance(value, Tensor)}

@@ -1,4 +1,4 @@
-"""While training: a whole volume predicted, segmented and scored, as `deepem forward` and `deepem evaluate` would."""
+"""During training: predicts, segments and scores a whole volume, as `deepem forward` and `deepem evaluate` would."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ WAYS = Ways(decoders=("agglomerate",))
 
 @dataclass(frozen=True)
 class WholeVolume:
-    """A volume that is scored now and then.
+    """A volume that is segmented and scored at intervals during training.
 
     Attributes:
-        name: Its id.
+        name: The volume's id.
         arrays: `img`, labels and masks, (C, Z, Y, X).
-        tasks: The rows that have a label here.
-        sizes: Of the patches.
+        tasks: The tasks that have a label in this volume.
+        sizes: The patch sizes.
     """
 
     name: str
@@ -49,9 +49,9 @@ class WholeVolume:
     sizes: PatchSizes
 
     def score(self, trainer: Trainer, log: Logger) -> None:
-        """Predict, segment and score it, and log the scores and what they cost.
+        """Predict, segment and score the volume, and log the scores and the time it took.
 
-        Samples are loaded meanwhile. Nothing of the training state changes.
+        Workers keep loading samples meanwhile. The training state does not change.
         """
         began = perf_counter()
         probabilities = self._predicted(trainer)
@@ -89,7 +89,7 @@ class WholeVolume:
             )
 
     def _score(self, task: Task, probabilities: NDArray[np.float32]) -> dict[str, Any]:
-        """The figures of one output."""
+        """Return the scores of one output."""
         size = vec3(probabilities.shape[1:])
         label = next(source for source in task.sources if source in self.arrays)
         truth = self._behind(label, size)
@@ -106,14 +106,14 @@ class WholeVolume:
         return KINDS[task.kind].score(case, WAYS)
 
     def _behind(self, key: str, size: Vec3) -> Array:
-        """What lies behind the voxels that are predicted."""
+        """Return the part of a label or mask that covers the predicted voxels."""
         z, y, x = Box.of_size(self.sizes.front, size).slices()
         found: Array = self.arrays[key][:, z, y, x]
         return found
 
 
 def score_whole(trainer: Trainer, inputs: Inputs, log: Logger, whole: WholeVolume | None) -> None:
-    """Score a whole volume; all ranks call it, and the one that has the volume does it while the others wait."""
+    """Score a whole volume. All ranks call this; the rank that has the volume scores it while the others wait."""
     if trainer.settings.eval_mode:
         calibrate(trainer, inputs, log)
     if whole is not None:
@@ -121,10 +121,11 @@ def score_whole(trainer: Trainer, inputs: Inputs, log: Logger, whole: WholeVolum
 
 
 def create_whole_volume(options: TrainOptions, chosen: Sequence[Task], sizes: PatchSizes) -> WholeVolume | None:
-    """The volume that a run scores now and then, if it has one.
+    """Return the volume that a run scores at intervals, or None.
 
     Raises:
-        InputError: an unknown id, a volume without any label or smaller than a patch, or `--best_by` without it.
+        InputError: the id is unknown, the volume has no label or is smaller than a patch, or `--best_by` lacks a
+            volume.
     """
     log = options.log
     if log.eval_segment is None:
