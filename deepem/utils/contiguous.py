@@ -39,7 +39,7 @@ def turned(array: NDArray[Any]) -> bool:
 
 
 def _copy_sections(array: NDArray[Any], out: NDArray[Any]) -> bool:
-    """Copy a view that is mirrored or has y and x transposed; return False, without copying, for any other array."""
+    """Copy a view that is mirrored or has y and x transposed. Return False, without copying, for any other array."""
     mirrored = tuple(stride < 0 for stride in array.strides)
     plain = array[tuple(slice(None, None, -1 if m else 1) for m in mirrored)]
     exchanged = plain.strides[-2] < plain.strides[-1]
