@@ -20,7 +20,7 @@ LEASABLE = 1000
 """task-queue leases one of the first 250 entries that are not leased."""
 
 YOUNG_S = 2.0
-"""A younger entry may still be being written."""
+"""An entry younger than this may still be incomplete."""
 
 
 def open_queue(queue: str, does: Callable[..., object], make: bool = False) -> Any:

@@ -70,7 +70,7 @@ class Augmented:
         return total
 
     def run(self, read: Read, box: Box | None = None, planes: int | None = None) -> Iterator[Finished]:
-        """Compute a box and yield it in parts of at most `depth` planes, z ascending; see `Scan.run`."""
+        """Compute a box and yield it in parts of at most `planes` planes, z ascending; see `Scan.run`."""
         box = self.covered if box is None else box
         step = planes or box.size[0]
         for z in range(box.begin[0], box.end[0], step):
