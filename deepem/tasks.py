@@ -1,6 +1,6 @@
-"""The table of targets: one row per task, and all that is derived from the chosen rows.
+"""The table of tasks (the network's targets), one row per task, and values derived from the chosen rows.
 
-A task is a row; a kind is a behaviour. A new task of an existing kind is one more row here and nothing elsewhere.
+The kind of a task defines its behaviour. To add a task of an existing kind, add a row here and change nothing else.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from deepem.utils.geometry import Vec3, vec3
 
 @dataclass(frozen=True)
 class Kind:
-    """What the rows of a kind have in common. What a kind does stands in a table of each layer, see KINDS.
+    """Properties that all tasks of a kind share. The behaviour of each kind is in the tables listed below KINDS.
 
     Attributes:
-        edges: Each output channel belongs to an edge; a row without edges takes those of the command line.
-        classes: Channels are classes that exclude each other, and may have a weight each in the loss.
-        channels: The least and the greatest number of output channels.
-        counted: What channels are called in the flag that sets their number, ``--sem_classes``.
+        edges: Each output channel belongs to an edge. A task without its own edges takes those of the command line.
+        classes: Channels are mutually exclusive classes, and each class may have its own weight in the loss.
+        channels: The minimum and maximum number of output channels.
+        counted: The suffix of the flag that sets the number of channels, such as "classes" in ``--sem_classes``.
     """
 
     edges: bool = False
@@ -54,14 +54,14 @@ class Task:
     Attributes:
         flag: The name on the command line; ``--mit 0.5`` sets its weight in training.
         name: The network's output, its TensorBoard tags and its output files.
-        source: The label that a dataset gives for it.
-        kind: How the target is made, trained, drawn and blended; one of KINDS.
-        channels: Number of output channels; 0 where the command line says how many.
+        source: The dataset's label from which the target is made.
+        kind: One of KINDS; decides how the target is made, trained, drawn and blended.
+        channels: Number of output channels; 0 if the command line sets it.
         help: One line for --help.
         edges: For affinities, the (dz, dy, dx) of each channel.
-        fallback: A segmentation that the target can be derived from where `source` is missing.
-        settable: The flag `channels_flag` sets `channels`.
-        class_weights: For classes, the weight of each in the loss; none: all count alike.
+        fallback: A segmentation from which the target is derived if the data lack `source`.
+        settable: Whether the flag `channels_flag` can set `channels`.
+        class_weights: For classes, the weight of each class in the loss; empty for equal weights.
     """
 
     flag: str
@@ -77,22 +77,22 @@ class Task:
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """The labels that this target can be made from, best first."""
+        """The labels from which this target can be made, preferred label first."""
         return (self.source,) if self.fallback is None else (self.source, self.fallback)
 
     @property
     def along_edges(self) -> bool:
-        """Whether the edges are those of the command line."""
+        """Whether the command line sets the edges."""
         return KINDS[self.kind].edges and not self.edges
 
     @property
     def channels_flag(self) -> str:
-        """The name of the flag for the number of channels, where it can be set."""
+        """The name of the flag that sets the number of channels (for `settable` tasks)."""
         return f"{self.flag}_{KINDS[self.kind].counted}"
 
     @property
     def weights_flag(self) -> str | None:
-        """The name of the flag for the weights of the classes, where there are classes."""
+        """The name of the flag that sets the class weights; None if the kind has no classes."""
         return f"{self.flag}_class_weights" if KINDS[self.kind].classes else None
 
 
@@ -115,12 +115,12 @@ TASKS: tuple[Task, ...] = (
 
 
 def table(rows: Iterable[Task | Mapping[str, Any]]) -> tuple[Task, ...]:
-    """TASKS and further rows, such as those of a dataset module or, as plain values, of a checkpoint.
+    """Return TASKS plus additional rows, such as those of a dataset module or (as plain values) of a checkpoint.
 
-    A row that is in TASKS already is not repeated.
+    Rows that are already in TASKS are not repeated.
 
     Raises:
-        InputError: a row that says too little or contradicts itself, or another row of a flag that is taken.
+        InputError: a row is incomplete or contradictory, or its flag already belongs to a different row.
     """
     found = {task.flag: task for task in TASKS}
     for row in rows:
@@ -133,7 +133,7 @@ def table(rows: Iterable[Task | Mapping[str, Any]]) -> tuple[Task, ...]:
 
 
 def flaw_of(task: Task) -> tuple[str, str] | None:
-    """What is wrong with a row, and what it wants; None where it is whole."""
+    """Return what is wrong with a row and what it should be, as two texts; None for a valid row."""
     names = [task.flag, task.name, task.source, *([task.fallback] if task.fallback is not None else [])]
     if bad := [name for name in names if not (isinstance(name, str) and name.isidentifier())]:
         return repr(bad[0]), "names of letters, digits and _"
@@ -156,7 +156,7 @@ def flaw_of(task: Task) -> tuple[str, str] | None:
 
 
 def to_plain(task: Task) -> dict[str, Any]:
-    """A row as numbers, texts and lists, for checkpoints, attributes and JSON."""
+    """Convert a row to numbers, strings and lists, for checkpoints, attributes and JSON."""
     return {
         **asdict(task),
         "edges": [list(edge) for edge in task.edges],
@@ -165,10 +165,10 @@ def to_plain(task: Task) -> dict[str, Any]:
 
 
 def from_plain(values: Mapping[str, Any]) -> Task:
-    """The row behind plain values.
+    """Convert plain values, as made by `to_plain`, back to a row.
 
     Raises:
-        InputError: values that are no row.
+        InputError: the values do not describe a row.
     """
     try:
         known = {field.name: values[field.name] for field in fields(Task) if field.name in values}
@@ -186,18 +186,18 @@ def choose(
     class_weights: Mapping[str, Sequence[float]] | None = None,
     rows: Sequence[Task] | None = None,
 ) -> tuple[Task, ...]:
-    """The chosen rows, in table order, with what the command line says of them filled in.
+    """Return the chosen rows in table order, with edges, channels and class weights from the command line filled in.
 
     Args:
         flags: Flags of the chosen tasks, such as ``("aff", "mit")``.
         edges: The edges of the long-range task.
-        channels: Flag -> number of channels or classes, for the tasks that let it be set.
-        class_weights: Flag -> a weight per class.
+        channels: Flag -> number of channels or classes, for `settable` tasks.
+        class_weights: Flag -> one weight per class.
         rows: The table to choose from; TASKS by default.
 
     Raises:
-        InputError: no task, an unknown one, two that share an output, a long-range task without edges, or numbers of
-            channels or weights that a task cannot have.
+        InputError: no task is chosen, a task is unknown, two tasks share an output, a long-range task has no edges, or
+            a task cannot have that number of channels or weights.
     """
     rows = TASKS if rows is None else rows
     flags, channels, class_weights = set(flags), channels or {}, class_weights or {}
@@ -243,22 +243,23 @@ def _weighted(task: Task, weights: Sequence[float]) -> Task:
 
 
 def out_spec(tasks: Iterable[Task], size: Vec3) -> dict[str, tuple[int, int, int, int]]:
-    """The network's outputs: name -> (C, Z, Y, X), in table order."""
+    """Return the network's outputs: name -> (C, Z, Y, X), in table order."""
     return {task.name: (task.channels, *size) for task in tasks}
 
 
 def labels(tasks: Iterable[Task]) -> tuple[str, ...]:
-    """Every label that the tasks could use, without repeats."""
+    """Return every label that the tasks could use, without repeats."""
     return tuple(dict.fromkeys(source for task in tasks for source in task.sources))
 
 
 def by_output(
     names: Iterable[str], present: Iterable[str] | None = None, rows: Iterable[Task] | None = None
 ) -> dict[str, Task]:
-    """The row behind each output name, in table order; names that are no output are left out.
+    """Return the row of each output name, in table order; names that are not outputs are ignored.
 
-    Two rows may share an output (synapse: syn and psd). `present` lists the labels that the data has, which decides;
-    without it, or where both are there, the first row holds. `rows` is the table to look in; TASKS by default.
+    Two rows may share an output (syn and psd share synapse). Of these, the row whose label is in `present` (the labels
+    in the data) is returned; without `present`, or if the data have both labels, the first row. `rows` is the table to
+    search; TASKS by default.
     """
     names = set(names)
     have = None if present is None else set(present)

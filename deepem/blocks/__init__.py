@@ -1,5 +1,6 @@
-"""Tasks over a queue that any number of workers on any machines share, for any program, one phase after the other.
+"""Distribute a program's work as tasks over a queue that workers on any machines share, phase by phase.
 
-A program says which boxes its tasks have and what a task does; this room cuts, queues, marks and repeats. It knows
-programs only by the table in `programs`, never the command line or an options object.
+A program defines the boxes and the work of its tasks. This package splits work into tasks, queues them, marks them as
+done and retries failures. It knows programs only through the table in `programs`, and never sees the command line or
+its options.
 """

@@ -1,4 +1,4 @@
-"""The folder of a plan: a path, ``file://``, ``gs://``, ... that all workers can reach."""
+"""The folder of a plan, which all workers can reach: a path, ``file://``, ``gs://``, ..."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from deepem.utils.errors import InputError
 
 @dataclass(frozen=True)
 class Folder:
-    """Small files by name, each written whole or not at all."""
+    """Small files by name, each written atomically."""
 
     path: str
 
     @property
     def url(self) -> str:
-        """The folder as cloud-files names it."""
+        """The folder as an address for cloud-files."""
         return self.path if "://" in self.path else f"file://{Path(self.path).resolve()}"
 
     def _files(self) -> Any:
@@ -31,7 +31,7 @@ class Folder:
         return CloudFiles(self.url, progress=False)
 
     def put(self, name: str, value: bytes | Mapping[str, Any]) -> None:
-        """Write a file: bytes as they are, anything else as JSON.
+        """Write a file: bytes unchanged, any other value as JSON.
 
         Raises:
             InputError: the folder cannot take it.
@@ -39,17 +39,17 @@ class Folder:
         files = self._files()
         try:
             files.put(name, value) if isinstance(value, bytes) else files.put_json(name, value)
-        except Exception as error:  # each protocol raises errors of its own
+        except Exception as error:  # each protocol raises its own errors
             raise unwritable(f"{self.path}/{name}", error) from error
 
     def get(self, name: str) -> bytes | None:
-        """The bytes of a file, or None if it is not there."""
+        """Return the bytes of a file; None if it does not exist."""
         with self._reading():
             held: bytes | None = self._files().get(name)
             return held
 
     def json(self, name: str) -> Any:
-        """The value of a JSON file, or None if it is not there or not whole."""
+        """Return the value of a JSON file; None if the file does not exist or is incomplete."""
         with self._reading():
             try:
                 return self._files().get_json(name)
@@ -57,18 +57,18 @@ class Folder:
                 return None
 
     def names(self, prefix: str) -> list[str]:
-        """The files whose names begin with a prefix."""
+        """Return the names of the files that begin with a prefix."""
         with self._reading():
             return list(self._files().list(prefix))
 
     def delete(self, names: Iterable[str]) -> None:
-        """Take files away; those that are not there are none the less gone."""
+        """Delete files; missing files are ignored."""
         with self._reading():
             self._files().delete(list(names))
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
-        """A store that cannot be used is bad input; anything else is as it was."""
+        """Convert errors of an unusable store to InputError; return other errors unchanged."""
         try:
             yield
         except InputError:
@@ -79,10 +79,10 @@ class Folder:
             raise
 
     def refuse_unless_new(self, name: str) -> None:
-        """Refuse a folder that holds a file of that name or cannot take one. The folder is left as it was.
+        """Refuse a folder that already has a file of that name or cannot be written to. The folder is not changed.
 
         Raises:
-            InputError: it is no new folder, or cannot be written to.
+            InputError: the folder is not new, or cannot be written to.
         """
         refuse_unknown_protocol(self.path, written=True)
         files, made = self._files(), to_be_made(self.url)
@@ -91,7 +91,7 @@ class Folder:
             if not there:
                 files.put("trial", b"")
                 files.delete("trial")
-        except Exception as error:  # each protocol raises errors of its own
+        except Exception as error:  # each protocol raises its own errors
             raise unwritable(self.path, error) from error
         if there:
             raise InputError(self.path, "a plan that is there", "a new folder")

@@ -1,7 +1,7 @@
-"""Markers: small files in the folder of a plan that say which tasks are done, which failed, and which phases are open.
+"""Markers: small files in a plan's folder that record which tasks are done or failed, and which phases are open.
 
-``done/<thousands>/<number>.json`` holds what a program needs to tell whether the output is still as it was written. It
-is written after the output. A task without it is to be done again, and nothing else is.
+``done/<thousands>/<number>.json`` holds the values with which a program can check that the output of a task is still as
+it was written. The marker is written after the output. Exactly the tasks without a marker are done again.
 """
 
 from __future__ import annotations
@@ -16,50 +16,50 @@ from deepem.blocks.folder import Folder
 
 @dataclass(frozen=True)
 class Markers:
-    """The markers in a folder; tasks are numbered from 0 over all phases."""
+    """The markers in a folder. Tasks are numbered from 0 across all phases."""
 
     folder: Folder
 
     def done(self) -> set[int]:
-        """The tasks that are done."""
+        """Return the numbers of the tasks that are done."""
         return self._numbers("done/")
 
     def marker(self, number: int) -> dict[str, Any] | None:
-        """What was noted when a task was done; None if it is not done, or the note is not whole."""
+        """Return the contents of a task's done marker; None if the task is not done or the marker is incomplete."""
         held = self.folder.json(_file("done", number))
         return held if isinstance(held, dict) else None
 
     def set_done(self, number: int, marker: Mapping[str, Any]) -> None:
-        """Note that a task is done."""
+        """Mark a task as done."""
         self.folder.put(_file("done", number), marker)
 
     def failed(self) -> dict[int, str]:
-        """The tasks that could not be done at the last try, and why."""
+        """Return the tasks whose last attempt failed, with the reason."""
         there = sorted(self._numbers("failed/") - self.done())
         return {number: (self.folder.json(_file("failed", number)) or {}).get("error", "?") for number in there}
 
     def set_failed(self, number: int, line: str) -> None:
-        """Note why a task could not be done."""
+        """Record why a task failed."""
         self.folder.put(_file("failed", number), {"error": line})
 
     def forget(self, numbers: Iterable[int]) -> None:
-        """Take the markers of tasks away, so that they are done again."""
+        """Delete the markers of tasks, so that they are done again."""
         self.folder.delete(_file(kind, number) for number in numbers for kind in ("done", "failed"))
 
     def opening(self, phase: int) -> str | None:
-        """The name of the latest opening of a phase, None while it is closed. The first phase is always open."""
+        """Return the name of the latest opening of a phase; None if it is closed. The first phase is always open."""
         if phase == 0:
             return "first"
         held = self.folder.json(f"open/{phase}.json")
         return held["opening"] if isinstance(held, dict) else None
 
     def open(self, phase: int) -> None:
-        """Let workers do the tasks of a phase."""
+        """Open a phase: workers may do its tasks."""
         if self.opening(phase) is None:
             self.folder.put(f"open/{phase}.json", {"opening": uuid.uuid4().hex})
 
     def close(self, phases: Iterable[int]) -> None:
-        """Keep workers from the tasks of phases."""
+        """Close phases: workers leave their tasks alone."""
         if names := [f"open/{phase}.json" for phase in phases]:
             self.folder.delete(names)
 
@@ -69,5 +69,5 @@ class Markers:
 
 
 def _file(kind: str, number: int) -> str:
-    """The marker of a task: a thousand of them in a folder."""
+    """Return the name of a task's marker; each sub-folder holds a thousand markers."""
     return f"{kind}/{number // 1000}/{number}.json"

@@ -1,7 +1,8 @@
-"""A program's work cut into tasks, in phases: those of a phase begin when all of the phase before are done.
+"""A plan splits a program's work into tasks, in phases. A phase begins when all tasks of the phase before are done.
 
-A plan is a folder with ``plan.json``: the program, what it keeps for itself, and of each phase the box that it covers
-and the size of a task. Nothing in it grows with the number of tasks. Tasks are numbered from 0 over all phases.
+A plan is a folder with ``plan.json``, which holds the program, the program's settings and, for each phase, the box that
+it covers and the size of a task. Its size does not depend on the number of tasks. Tasks are numbered from 0 across all
+phases.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ FILE = "plan.json"
 
 @dataclass(frozen=True)
 class Phase:
-    """Tasks that do not need each other's results.
+    """Tasks that are independent of each other.
 
     Attributes:
-        name: What the program knows it by.
-        boxes: Of its tasks. A task for the whole is one box.
+        name: The program's name for the phase.
+        boxes: The boxes of its tasks; a single box if one task does the whole.
     """
 
     name: str
@@ -37,10 +38,10 @@ class Plan:
     """The tasks of a program's work.
 
     Attributes:
-        folder: Where the plan lies.
+        folder: The folder of the plan.
         program: The program's name in `deepem.blocks.programs`.
-        settings: What the program keeps in the plan: plain values.
-        phases: One after the other.
+        settings: The program's own settings, as plain values.
+        phases: The phases in order.
     """
 
     folder: str
@@ -57,10 +58,10 @@ class Plan:
         phases: Sequence[Phase],
         files: Mapping[str, bytes] | None = None,
     ) -> Plan:
-        """Write a plan, after further `files` that its program needs.
+        """Write a plan, after the additional `files` that its program needs.
 
         Raises:
-            InputError: the folder cannot take it.
+            InputError: the folder cannot be written to.
         """
         for name, value in (files or {}).items():
             Folder(folder).put(name, value)
@@ -72,10 +73,10 @@ class Plan:
 
     @classmethod
     def load(cls, folder: str) -> Plan:
-        """The plan in a folder.
+        """Read the plan in a folder.
 
         Raises:
-            InputError: there is none, or one of another version.
+            InputError: the folder has no plan, or one of a different version.
         """
         try:
             held = Folder(folder).json(FILE)
@@ -95,41 +96,41 @@ class Plan:
 
     @property
     def markers(self) -> Markers:
-        """What says which tasks are done."""
+        """The markers that record which tasks are done."""
         return Markers(Folder(self.folder))
 
     def __len__(self) -> int:
-        """Tasks of all phases."""
+        """Number of tasks of all phases."""
         return self.first(len(self.phases))
 
     def first(self, phase: int) -> int:
-        """The number of the first task of a phase."""
+        """Return the number of the first task of a phase."""
         return sum(len(before.boxes) for before in self.phases[:phase])
 
     def numbers(self, phase: int) -> range:
-        """The numbers of the tasks of a phase."""
+        """Return the numbers of the tasks of a phase."""
         return range(self.first(phase), self.first(phase + 1))
 
     def phase_of(self, number: int) -> int:
-        """The phase of a task."""
+        """Return the phase of a task."""
         return next(phase for phase in range(len(self.phases)) if number in self.numbers(phase))
 
     def box(self, number: int) -> Box:
-        """The box of a task."""
+        """Return the box of a task."""
         phase = self.phase_of(number)
         box: Box = self.phases[phase].boxes[number - self.first(phase)]
         return box
 
     def done(self) -> set[int]:
-        """The tasks that are done."""
+        """Return the numbers of the tasks that are done."""
         return self.markers.done()
 
     def failed(self) -> dict[int, str]:
-        """The tasks that could not be done at the last try, and why."""
+        """Return the tasks whose last attempt failed, with the reason."""
         return self.markers.failed()
 
     def left(self) -> Iterator[int]:
-        """The tasks that can be done now: those left of the first phase that is not done."""
+        """Return the tasks that can be done now: the remaining tasks of the first unfinished phase."""
         done = self.done()
         for phase in range(len(self.phases)):
             left = (number for number in self.numbers(phase) if number not in done)
@@ -138,7 +139,7 @@ class Plan:
         return iter(())
 
     def offer(self) -> Iterator[int]:
-        """The tasks that can be done now, their phase opened to workers."""
+        """Open the first unfinished phase to workers and return its remaining tasks."""
         left = self.left()
         if (first := next(left, None)) is None:
             return iter(())
@@ -146,22 +147,22 @@ class Plan:
         return itertools.chain([first], left)
 
     def forget(self, number: int) -> None:
-        """Have a task done again.
+        """Mark a task to be done again.
 
-        Tasks of later phases may have read what is now in doubt, so they are done again too, once its phase is done.
+        Tasks of later phases may have read its wrong output, so they are done again as well, after this phase.
         """
         markers, phase = self.markers, self.phase_of(number)
         later = range(phase + 1, len(self.phases))
-        markers.close(later)  # first of all: no worker is to begin with a later phase now
+        markers.close(later)  # first, so that no worker starts on a later phase
         after = self.first(phase + 1)
         markers.forget([number, *(other for other in markers.done() if other >= after)])
 
 
 def _phase(held: Mapping[str, Any]) -> Phase:
-    """A phase as it is written in a plan.
+    """Read a phase from a plan.
 
     Raises:
-        ValueError: a box or a task of no size.
+        ValueError: the box or the task size is empty.
     """
     begin, end = (vec3(int(n) for n in corner) for corner in held["covered"])
     tile = vec3(int(n) for n in held["task_size"])

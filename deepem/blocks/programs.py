@@ -1,6 +1,6 @@
-"""The programs whose work can be cut into tasks, by name, and what each must offer.
+"""The table of programs whose work can be split into tasks, and the protocols that they must implement.
 
-A program is a module, named here by its dotted path and imported when it is needed.
+A program is a module. The table gives its dotted path; it is imported when needed.
 """
 
 from __future__ import annotations
@@ -24,31 +24,31 @@ PROGRAMS = {
 
 
 class Tasks(Protocol):
-    """What does the tasks of one plan. It is made once per process and kept from task to task."""
+    """Does the tasks of one plan. It is created once per process and reused for every task."""
 
     def do(self, phase: str, box: Box, label: str) -> dict[str, Any]:
-        """Do the task of a box and return what its marker holds: plain values from which `holds` knows the output.
+        """Do the task of a box and return the plain values for its marker, with which `holds` checks the output.
 
-        The output must be the same, to the bit, however often and in whatever order the tasks of a phase are done.
-        `label` names the task where it shows progress.
+        The output must be bit-identical however often, and in whatever order, the tasks of a phase are done. `label`
+        names the task in progress messages.
 
         Raises:
-            InputError: something cannot be read or written. The task is tried again, and then noted as failed.
+            InputError: reading or writing failed. The task is tried again, and finally marked as failed.
             OSError: likewise.
         """
 
     def holds(self, phase: str, marker: Mapping[str, Any]) -> bool:
-        """Whether the output of a task is still what its marker says."""
+        """Return whether the output of a task still matches its marker."""
 
 
 @dataclass(frozen=True)
 class Effort:
-    """What a plan costs.
+    """The cost of a plan.
 
     Attributes:
         voxels: Output voxels of all tasks.
-        patches: Patches of all tasks. Those that neighbouring tasks share count for each of them.
-        uncut: Patches of the whole in one piece.
+        patches: Patches of all tasks. A patch that neighbouring tasks share counts once per task.
+        uncut: Patches needed if the work were not split into tasks.
     """
 
     voxels: int
@@ -57,36 +57,36 @@ class Effort:
 
 
 class Program(Protocol):
-    """What the module of a program offers.
+    """The interface of a program's module.
 
     Attributes:
-        MACHINE: What does a task: ``GPU`` or ``processor``.
+        MACHINE: The device that does a task: ``GPU`` or ``processor``.
     """
 
     MACHINE: str
 
     def make_plan(self, folder: str, words: Sequence[str], task_size: Vec3) -> Plan:
-        """Cut what a command line asks for into tasks of about `task_size` (z, y, x) voxels.
+        """Split the work that command-line words describe into tasks of about `task_size` (z, y, x) voxels.
 
         Raises:
-            InputError: the words cannot be used.
+            InputError: the words are not valid.
         """
 
     def open_tasks(self, plan: Plan) -> Tasks:
-        """What does the tasks of a plan that `make_plan` has made, here or on another machine."""
+        """Return the object that does the tasks of a plan; `make_plan` may have run on another machine."""
 
     def effort(self, plan: Plan) -> Effort:
-        """What the plan costs."""
+        """Return the cost of the plan."""
 
     def rate(self, plan: Plan) -> float:
-        """Output voxels per second on this machine, from a trial of a few seconds."""
+        """Measure the output voxels per second of this machine in a trial of a few seconds."""
 
 
 def program(name: str) -> Program:
-    """The module of a program.
+    """Return the module of a program.
 
     Raises:
-        InputError: there is none of that name.
+        InputError: no program has that name.
     """
     if name not in PROGRAMS:
         raise InputError("program", name, f"one of {', '.join(PROGRAMS)}")

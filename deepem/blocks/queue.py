@@ -1,4 +1,4 @@
-"""The queue: task-queue's, ``fq://folder`` on a file system that all machines see, or ``sqs://`` by the same code."""
+"""The queue, from the package task-queue: ``fq://folder`` on a shared file system, or ``sqs://`` with the same code."""
 
 from __future__ import annotations
 
@@ -17,22 +17,23 @@ from deepem.utils.errors import InputError, reason
 AT_ONCE = 1000
 
 LEASABLE = 1000
-"""task-queue chooses among a part of the entries, the first 250 that are not leased."""
+"""task-queue leases one of the first 250 entries that are not leased."""
 
 YOUNG_S = 2.0
-"""An entry so young may still be written."""
+"""An entry younger than this may still be incomplete."""
 
 
 def open_queue(queue: str, does: Callable[..., object], make: bool = False) -> Any:
-    """A queue whose tasks call a function.
+    """Open a queue whose tasks call a function.
 
     Args:
-        queue: Its address.
-        does: The function, one of a module, found by its name on every machine.
-        make: Make the folder of a queue that is not there.
+        queue: The address.
+        does: A module-level function, which every machine finds by its name.
+        make: Create the folder of the queue if it does not exist.
 
     Raises:
-        InputError: it is none, cannot be opened, or is not there; or task-queue is not installed.
+        InputError: the address is invalid, the queue cannot be opened or does not exist, or task-queue is not
+            installed.
     """
     try:
         from taskqueue import TaskQueue, queueable
@@ -46,29 +47,29 @@ def open_queue(queue: str, does: Callable[..., object], make: bool = False) -> A
         require(queue)
     try:
         return TaskQueue(queue, progress=False)
-    except Exception as error:  # each protocol raises errors of its own
+    except Exception as error:  # each protocol raises its own errors
         if (told := store_fault("queue", error)) is not None:
             raise told from error
         raise InputError("queue", f"{queue}, which cannot be opened ({reason(error)})", wants) from error
 
 
 def require(queue: str) -> None:
-    """Refuse a queue whose folder is not there (any more): opening it would make an empty one."""
+    """Refuse a queue whose folder does not exist (any more); opening it would create an empty queue."""
     if queue.startswith("fq://") and not Path(queue.removeprefix("fq://"), "queue").is_dir():
         raise InputError("queue", f"{queue}, which is not there", "a queue that tasks were put into")
 
 
 def remove_empty(queue: str) -> list[str]:
-    """Remove entries without contents from a queue on disk: task-queue would try to read them for ever.
+    """Remove empty entries from a queue on disk; task-queue would try to read them forever.
 
-    Looked at are those that the next lease may take. The tasks are still in their plan, to be enqueued again.
+    Only the entries that the next lease may take are checked. Their tasks remain in the plan and can be enqueued again.
     """
     if not queue.startswith("fq://"):
         return []
     found = []
     with os.scandir(Path(queue.removeprefix("fq://"), "queue")) as entries:
         for entry in itertools.islice(entries, LEASABLE):
-            with suppress(OSError):  # another worker was quicker
+            with suppress(OSError):  # another worker was faster
                 if entry.is_file() and entry.stat().st_size == 0 and time.time() - entry.stat().st_mtime > YOUNG_S:
                     Path(entry.path).unlink()
                     found.append(entry.name)
@@ -76,7 +77,7 @@ def remove_empty(queue: str) -> list[str]:
 
 
 def put(queue: str, does: Callable[[str, int], object], folder: str, numbers: Iterable[int]) -> int:
-    """Put calls ``does(folder, number)`` into a queue, made as they go in, and return how many.
+    """Put calls ``does(folder, number)`` into a queue, generated on the fly, and return how many.
 
     Raises:
         InputError: the queue cannot be opened or written to.

@@ -1,6 +1,6 @@
-"""What workers do: lease tasks from a queue, do them, and mark them as done.
+"""Workers lease tasks from a queue, do them, and mark them as done.
 
-A leased task that is not done when its time is up is leased to the next worker, so that killing one loses nothing.
+If a task is not done when its lease ends, the next worker leases it. Killing a worker therefore loses no task.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ LOOK_AGAIN_S = 2.0
 
 @functools.lru_cache(maxsize=1)
 def tasks_of(folder: str, _where: str) -> Tasks:
-    """What does the tasks of a plan, kept for the next one; `_where` is the working directory, which paths rely on."""
+    """Return the object that does a plan's tasks, cached; paths depend on `_where`, the working directory."""
     plan = Plan.load(folder)
     return program(plan.program).open_tasks(plan)
 
 
 def do_task(folder: str, number: int) -> bool:
-    """Do a task of the plan in a folder, unless it is done and its output holds; return whether it was done now.
+    """Do a task unless it is done already and its output is intact; return whether it was done now.
 
-    What cannot be read or written is tried again a few times. Then the reason is noted. A task whose phase is closed
-    is left alone: it is put into the queue again when the phases before are done.
+    Reading and writing are tried a few times; if they still fail, the reason is recorded. A task whose phase is closed
+    is skipped: it is queued again when the earlier phases are done.
 
     Raises:
-        InputError: the plan's folder cannot take even that.
+        InputError: the reason cannot be written to the plan's folder.
     """
     plan = Plan.load(folder)
     if number not in range(len(plan)):
@@ -55,7 +55,7 @@ def do_task(folder: str, number: int) -> bool:
     for trial in itertools.count(1):
         try:
             made = tasks.do(phase, plan.box(number), f"task {number} of {len(plan)}")
-            if markers.opening(at) != opening:  # what it read was found damaged meanwhile
+            if markers.opening(at) != opening:  # meanwhile, a task of an earlier phase turned out to be damaged
                 return False
             markers.set_done(number, made)
         except (InputError, OSError) as error:
@@ -71,7 +71,7 @@ def do_task(folder: str, number: int) -> bool:
 
 
 def damaged(plan: Plan) -> list[int]:
-    """The tasks that are marked as done whose output is not what the marker says: everything is read."""
+    """Return the tasks marked as done whose output does not match the marker. Reads the output of all tasks."""
     tasks, markers = tasks_of(plan.folder, os.getcwd()), plan.markers
     return [number for number in sorted(plan.done()) if not _holds(plan, tasks, number, markers.marker(number))]
 
@@ -81,27 +81,27 @@ def _holds(plan: Plan, tasks: Tasks, number: int, marker: dict[str, Any] | None)
 
 
 def enqueue(plan: Plan, queue: str) -> int:
-    """Put the tasks that can be done now into a queue, and return how many: when a phase is done, those of the next.
+    """Put the tasks that can be done now (those of the first unfinished phase) into a queue, and return how many.
 
-    A task may be in the queue twice: the second time it is found done.
+    A task may be in the queue twice; the second time, the worker finds it done.
 
     Raises:
         InputError: the queue cannot be opened or written to.
     """
-    queues.open_queue(queue, do_task, make=True)  # a bad address is refused before the phase is opened
+    queues.open_queue(queue, do_task, make=True)  # refuse a bad address before opening the phase
     return queues.put(queue, do_task, plan.folder, plan.offer())
 
 
 def work(queue: str, lease_s: int, stay: bool = False) -> int:
-    """Do tasks until the queue is empty, those leased to others included, and return how many were taken from it.
+    """Do tasks until the queue is empty and no task is leased to others; return how many tasks were taken from it.
 
     Args:
         queue: The queue.
-        lease_s: Seconds after which a task is taken for lost and given to another worker.
-        stay: Wait for more when the queue is empty.
+        lease_s: Seconds after which a task counts as lost and goes to another worker.
+        stay: Wait for more tasks when the queue is empty.
 
     Raises:
-        InputError: the queue vanishes, or cannot be written to; what was done is done.
+        InputError: the queue disappears or cannot be written to. Finished tasks stay done.
     """
     tasks = queues.open_queue(queue, do_task)
     from taskqueue import QueueEmptyError
@@ -116,11 +116,11 @@ def work(queue: str, lease_s: int, stay: bool = False) -> int:
         except QueueEmptyError:
             if not stay and tasks.enqueued == 0:
                 return taken
-            time.sleep(LOOK_AGAIN_S * random.random())  # workers are to come at different moments
+            time.sleep(LOOK_AGAIN_S * random.random())  # so that workers poll at different times
             continue
         except OSError as error:
             queues.require(queue)
-            if isinstance(error, FileNotFoundError):  # another worker was quicker
+            if isinstance(error, FileNotFoundError):  # another worker was faster
                 continue
             raise unwritable(queue, error) from error
         except Exception as error:
@@ -138,6 +138,6 @@ def work(queue: str, lease_s: int, stay: bool = False) -> int:
 
 
 def tell(line: str) -> None:
-    """One line on stderr."""
+    """Write one line to stderr."""
     sys.stderr.write(f"{line}\n")
     sys.stderr.flush()

@@ -9,14 +9,14 @@ from deepem.utils.errors import InputError
 
 
 def refuse_unknown_protocol(path: str, written: bool = False) -> None:
-    """Refuse ``foo://x``, which cloud-volume takes for the local folder ``foo:/x``.
+    """Refuse unknown protocols such as ``foo://x``, which cloud-volume would take for the local folder ``foo:/x``.
 
     Args:
-        path: Of a volume or a folder.
+        path: The path of a volume or a folder.
         written: Whether it is an output.
 
     Raises:
-        InputError: no protocol of that name works, or it cannot be written to.
+        InputError: the protocol is unknown, or cannot be written to.
     """
     from cloudfiles import paths
 
@@ -33,13 +33,15 @@ def refuse_unknown_protocol(path: str, written: bool = False) -> None:
 
 
 def allow_keys_without_token() -> None:
-    """Let cloud-files take a key pair from the environment without a session token, which lasting keys do not have."""
+    """Let cloud-files use a key pair from the environment without a session token, which permanent keys lack."""
     if {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"} <= set(os.environ):
-        os.environ.setdefault("AWS_SESSION_TOKEN", "")  # it fails with a KeyError, and takes an empty one for none
+        os.environ.setdefault(
+            "AWS_SESSION_TOKEN", ""
+        )  # without the variable it raises KeyError; an empty value counts as no token
 
 
 def to_be_made(path: str) -> list[Path]:
-    """The local folders that a new volume, or a new folder, brings with it, the innermost first."""
+    """Return the local folders that would be created for a new volume or folder, innermost first."""
     place = path.removeprefix("precomputed://").removeprefix("file://")
     folder = Path(place).absolute()
     return [] if "://" in place else [one for one in (folder, *folder.parents) if not one.exists()]

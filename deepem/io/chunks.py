@@ -1,7 +1,7 @@
-"""Boxes of a volume behind cloud-volume as (C, Z, Y, X), and the chunks that hold them.
+"""Read and write boxes (C, Z, Y, X) and chunks of cloud-volume volumes.
 
-cloud-volume counts (x, y, z) and stores (x, y, z, c); everything else here is (z, y, x) and (C, Z, Y, X). This module
-is the one boundary between the two.
+cloud-volume uses coordinates (x, y, z) and arrays (x, y, z, c); this package uses (z, y, x) and (C, Z, Y, X). Only this
+module converts between the two.
 """
 
 from __future__ import annotations
@@ -21,47 +21,47 @@ from deepem.utils.errors import InputError, reason
 from deepem.utils.geometry import Box, Vec3, touched
 
 LOOKED_AT = 1000
-"""Files of a level that are looked at for one that is a chunk."""
+"""Maximum number of files of a level to check for a chunk's name."""
 
 CHUNK = re.compile(r"(-?\d+)-(-?\d+)_(-?\d+)-(-?\d+)_(-?\d+)-(-?\d+)(?:\.\w+)?$")
 
 
 def zyx(values: Any) -> Vec3:
-    """(x, y, z) of cloud-volume as (z, y, x)."""
+    """Convert (x, y, z) of cloud-volume to (z, y, x)."""
     x, y, z = (int(v) for v in values)
     return z, y, x
 
 
 def voxel_size_of(volume: Any) -> VoxelSize:
-    """(z, y, x) nanometres of a volume's level, as its info file has them: not always whole numbers."""
+    """Return the voxel size of a volume's level in (z, y, x) nanometres, not always integers, as in its info file."""
     x, y, z = (float(v) for v in volume.scale["resolution"])
     return z, y, x
 
 
 def bounds_of(volume: Any) -> Box:
-    """The bounds of a volume's level."""
+    """Return the bounds of a volume's level."""
     return Box(zyx(volume.bounds.minpt), zyx(volume.bounds.maxpt))
 
 
 def stored_in(volume: Any, box: Box) -> Iterator[tuple[str, Box]]:
-    """The chunks that a box touches: the key of each within the volume, ``level/x-x_y-y_z-z``, and what it holds."""
+    """Yield the chunks that a box touches: the key of each in the volume, ``level/x-x_y-y_z-z``, and its box."""
     for chunk in touched(box, zyx(volume.chunk_size), bounds_of(volume)):
         (z, y, x), (zz, yy, xx) = chunk
         yield f"{volume.key}/{x}-{xx}_{y}-{yy}_{z}-{zz}", chunk
 
 
 def get(volume: Any, box: Box, absent: set[str] | None = None) -> Array:
-    """Read (C, Z, Y, X) from a volume; chunks that were never written are zeros, and are added to `absent`.
+    """Read (C, Z, Y, X) from a volume. Chunks that were never written are read as zeros and added to `absent`.
 
     Raises:
-        InputError: a chunk cannot be read, or is an empty file, which cloud-volume takes for one never written.
+        InputError: a chunk cannot be read, or is an empty file, which cloud-volume would treat as never written.
     """
     try:
         found = _read(volume, box)
     except ImportError as error:
         wants = " ".join(str(error).split())
         raise InputError(volume.cloudpath, f"chunks in {volume.encoding}, whose reader is missing", wants) from error
-    except Exception as error:  # each protocol and encoding raises errors of its own
+    except Exception as error:  # each protocol and encoding raises its own errors
         raise _unreadable(volume, box, error) from error
     gone = _absent(volume, box, found)
     if gone:
@@ -72,13 +72,13 @@ def get(volume: Any, box: Box, absent: set[str] | None = None) -> Array:
 
 
 def put(volume: Any, box: Box, array: Array) -> None:
-    """Write (C, Z, Y, X) into a volume; whole chunks only, of the volume's own channels and type.
+    """Write (C, Z, Y, X) into a volume: whole chunks only, with the volume's number of channels and dtype.
 
-    cloud-volume takes a 3-D array for a volume of several channels without a word, and what it writes then cannot be
-    read: shape and type are checked here.
+    Shape and dtype are checked here because cloud-volume silently accepts a 3-D array for a volume of several channels,
+    and then writes chunks that cannot be read.
 
     Raises:
-        InputError: it cannot be written.
+        InputError: the volume cannot be written to.
     """
     chunks = list(stored_in(volume, box))
     if array.shape != (volume.num_channels, *box.size) or array.dtype != np.dtype(volume.dtype):
@@ -93,15 +93,15 @@ def put(volume: Any, box: Box, array: Array) -> None:
                 _put_file(Path(volume.cloudpath.removeprefix("file://"), key), array[inside])
         else:
             volume[x:xx, y:yy, z:zz] = np.asfortranarray(array.transpose(3, 2, 1, 0))
-    except Exception as error:  # each protocol raises errors of its own
+    except Exception as error:  # each protocol raises its own errors
         raise unwritable(f"{volume.cloudpath} at x {x}-{xx}, y {y}-{yy}, z {z}-{zz}", error) from error
 
 
 def _put_file(path: Path, array: Array) -> None:
-    """One raw chunk as a file that appears whole: (x, y, z, c) in Fortran order is (c, z, y, x) in C order.
+    """Write one raw chunk as a file, atomically: (x, y, z, c) in Fortran order is (c, z, y, x) in C order.
 
-    cloud-volume empties the file before it writes it, so that a worker killed then would damage what another has done,
-    and leaves a compressed file of the same name beside it, which readers may prefer.
+    cloud-volume is not used because it truncates the file before writing, so a worker killed at that moment would
+    damage another worker's output. It also leaves an old compressed file of the same name, which readers may prefer.
     """
     beside = path.with_name(f".{path.name}.{os.uname().nodename}.{os.getpid()}.part")
     try:
@@ -120,7 +120,7 @@ def _read(volume: Any, box: Box) -> Array:
 
 
 def _unreadable(volume: Any, box: Box, error: Exception) -> InputError:
-    """What to say of a box that cannot be read: the first chunk that cannot, or all of it if it was a passing thing."""
+    """Return the error for an unreadable box, which names the first unreadable chunk, or the box if none is found."""
     if (told := store_fault(volume.cloudpath, error)) is not None:
         return told
     for key, chunk in stored_in(volume, box):
@@ -134,10 +134,10 @@ def _unreadable(volume: Any, box: Box, error: Exception) -> InputError:
 
 
 def _refuse_other_chunks(volume: Any) -> None:
-    """Refuse a level none of whose files is a chunk of its grid: a wrong chunk size in the info, say, reads as empty.
+    """Refuse a level that has files, but no chunk of its grid; with a wrong chunk size in the info it reads as empty.
 
     Raises:
-        InputError: files lie there, none by the name of a chunk.
+        InputError: the level has files, but none has the name of a chunk.
     """
     if getattr(volume, "looked_at", None) == volume.mip:
         return
@@ -165,12 +165,12 @@ def _files(files: Any, volume: Any) -> Iterator[str]:
 
 
 def _absent(volume: Any, box: Box, found: Array) -> set[str]:
-    """The chunks that are not there, among those that are all zeros.
+    """Return those of the all-zero chunks that do not exist.
 
     Raises:
-        InputError: one is an empty file, which is what a full disk leaves.
+        InputError: a chunk is an empty file, as a full disk leaves behind.
     """
-    if volume.scale.get("sharding"):  # chunks are no files of their own
+    if volume.scale.get("sharding"):  # chunks are not separate files
         return set()
     black = []
     for key, chunk in stored_in(volume, box):

@@ -1,4 +1,4 @@
-"""A mask volume behind cloud-volume, laid over an image by where both lie in nanometres."""
+"""A mask volume behind cloud-volume, aligned with an image by their positions in nanometres."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from deepem.utils.geometry import Box, Vec3, vec3
 
 
 class CloudMask:
-    """Where a volume of any type, a segmentation say, is above 0, on the voxels of an image.
+    """A mask on the voxels of an image: true where a volume of any type, such as a segmentation, is above 0.
 
-    The mask may be of another resolution than the image, by whole factors, and may begin elsewhere::
+    The resolutions of mask and image may differ by integer factors, and the mask may begin elsewhere::
 
         image, 4 nm   | 0 | 1 | 2 | 3 | 4 | 5 |        voxel v of the image lies in
         mask, 8 nm            |   1   |   2   |        voxel v // 2 of the mask
 
-    Outside the mask volume nothing is masked. A finer mask covers a voxel if it covers any part of it.
+    Nothing is masked outside the mask volume. A finer mask covers an image voxel if it covers any part of it.
 
     Args:
-        path: Of the mask volume.
-        image: What it is laid over.
+        path: The path of the mask volume.
+        image: The image to mask.
 
     Raises:
-        InputError: no level of the mask fits on the image's voxels by whole factors.
+        InputError: no level of the mask matches the image's voxel size by integer factors.
     """
 
     channels = 1
@@ -39,7 +39,7 @@ class CloudMask:
         self.bounds = bounds_of(self.volume)
 
     def _level(self, image: CloudSource) -> tuple[int, Vec3, Vec3]:
-        """The level whose voxels are nearest to the image's, and the factors between the two."""
+        """Return the level whose voxel size is nearest to the image's, and the factors between the two."""
         fits: list[tuple[int, int, Vec3, Vec3]] = []
         sizes: list[VoxelSize] = []
         for mip in range(len(self.volume.info["scales"])):
@@ -57,7 +57,7 @@ class CloudMask:
         return min(fits)[1:]
 
     def read(self, box: Box) -> Array:
-        """The box, relative to the image's origin, as (1, Z, Y, X) of 0 and 1: whether any channel is above 0."""
+        """Return a box, relative to the image's origin, as (1, Z, Y, X): 1 where any channel is above 0, else 0."""
         there = box.shift(self.origin)
         factors = list(zip(*there, self.coarser, self.finer, strict=True))
         begin, end = vec3(b * f // c for b, _, c, f in factors), vec3(-(-e * f // c) for _, e, c, f in factors)
@@ -72,7 +72,7 @@ class CloudMask:
         return np.asarray(mask[None, z, y, x], np.uint8)
 
     def _covered(self, box: Box) -> NDArray[np.bool_]:
-        """Whether each voxel of a box of the mask volume is above 0; False outside it."""
+        """Return whether each voxel of a box of the mask volume is above 0; False outside the volume."""
         found = np.zeros(box.size, bool)
         inside = box.intersect(self.bounds)
         if inside is not None:

@@ -21,15 +21,16 @@ from deepem.utils.geometry import Box, Vec3
 
 @dataclass(frozen=True)
 class Layout:
-    """What a new output volume is like; sizes (z, y, x).
+    """The layout of a new output volume; sizes are (z, y, x).
 
     Attributes:
-        bounds: In voxels of the output's own level.
-        voxel_size_nm: Its resolution, not always whole numbers.
+        bounds: Bounds in voxels of the output's level.
+        voxel_size_nm: Voxel size, not always integers.
         chunk: Size of a stored chunk.
-        dtype: uint8, float32 or, of ids, uint64.
-        classes: Voxels are classes or ids, which have no mean: a "segmentation" for cloud-volume, else an "image".
-        encoding: Of its chunks.
+        dtype: uint8, float32 or, for ids, uint64.
+        classes: Voxels are classes or ids, which cannot be averaged; cloud-volume's type is then "segmentation" instead
+            of "image".
+        encoding: Encoding of the chunks.
     """
 
     bounds: Box
@@ -40,24 +41,25 @@ class Layout:
     encoding: str = "raw"
 
     def of_classes(self) -> Layout:
-        """The same for the classes of the voxels."""
+        """Return the same layout for class numbers."""
         return replace(self, dtype="uint8", classes=True)
 
 
 class CloudSink:
     """Output volumes, one per output, written in whole chunks as their planes arrive.
 
-    All that are there are checked before the first is made. If the block ends with bad input, those that were made and
-    have nothing in them are taken away again.
+    Existing volumes are all checked before a new one is created. If the block ends with an InputError, new volumes that
+    are still empty are deleted.
 
     Args:
         paths: Output name -> path.
         channels: Output name -> number of channels.
-        layout: Of the volumes. One that is there already must be of the same type and resolution and hold the bounds.
-        origin: Where voxel 0 of the boxes given to `write` lies in the volumes.
-        provenance: What to note about how they were made.
-        attributes: Output name -> what its info file says beside the layout: axes, edges, tasks.
-        classes: The outputs that are classes: bytes, whatever the layout says.
+        layout: Layout of the volumes. An existing volume must have the same dtype and voxel size, and contain the
+            bounds.
+        origin: Position in the volumes of voxel 0 of the boxes given to `write`.
+        provenance: The provenance entry for the volumes.
+        attributes: Output name -> additional entries of its info file: axes, edges, tasks.
+        classes: The outputs that are class numbers; stored as uint8 whatever the layout's dtype.
     """
 
     def __init__(
@@ -98,24 +100,24 @@ class CloudSink:
             self._discard_new()
 
     def _discard_new(self) -> None:
-        """A refused run is to leave nothing behind that the next one, with other flags, would not fit into."""
+        """Delete new empty volumes of a refused run, which might not fit the next run with other flags."""
         for path, folders in self._new.items():
             _discard(path, folders)
 
     def write(self, box: Box, values: Mapping[str, Array], last: bool) -> None:
-        """Write planes of a column, (C, Z, Y, X) float32, z ascending; those of a chunk that is not full yet wait.
+        """Write planes of a column, (C, Z, Y, X) float32, z ascending. Planes wait until their chunk is complete.
 
         Args:
-            box: Their place; its y and x are whole chunks, or end with the volume.
-            values: By output.
-            last: Whether the column ends here.
+            box: Box of the planes; in y and x it consists of whole chunks, or ends with the volume.
+            values: Output name -> values.
+            last: Whether these are the last planes of the column.
         """
         for name, value in values.items():
             volume, (_, *begin), (_, *end) = self.volumes[name], *box.shift(self.origin)
             first, depth = int(volume.voxel_offset[2]), int(volume.chunk_size[2])
             dtype = np.dtype(self.layouts[name].dtype)
             z, stop, rest = box.begin[0] + self.origin[0], box.end[0] + self.origin[0], value
-            while z < stop:  # one layer of chunks after the other: no copy of all planes
+            while z < stop:  # one layer of chunks at a time avoids a copy of all planes
                 layer_end = z - (z - first) % depth + depth
                 layer, rest = as_stored(rest[:, : layer_end - z], dtype), rest[:, layer_end - z :]
                 z = min(layer_end, stop)
@@ -128,7 +130,7 @@ class CloudSink:
                     self.store(name, where, layer)
 
     def store(self, name: str, box: Box, array: Array) -> None:
-        """Write whole chunks of an output, (C, Z, Y, X) as stored, in voxels of its volume."""
+        """Write whole chunks of an output: values (C, Z, Y, X) as stored, box in voxels of the volume."""
         put(self.volumes[name], box, array)
 
 
@@ -139,10 +141,10 @@ def make_volume(
     provenance: Mapping[str, Any],
     attributes: Mapping[str, Any] | None = None,
 ) -> Any:
-    """The output volume at a path: the one there if it fits, else a new one.
+    """Open the output volume at a path, or create it if it does not exist.
 
     Raises:
-        InputError: what is there is of another type, or lies elsewhere.
+        InputError: the existing volume has a different type or different bounds.
     """
     from cloudvolume import CloudVolume
 
@@ -152,10 +154,10 @@ def make_volume(
 
 
 def fits(path: str, channels: int, layout: Layout, attributes: Mapping[str, Any] | None = None) -> bool:
-    """Whether an output can go into the volume that is at a path; False if there is none.
+    """Check that an output fits the existing volume at a path; return False if there is no volume.
 
     Raises:
-        InputError: what is there is of another type, has other edges, or lies elsewhere.
+        InputError: the existing volume has a different type, different edges or different bounds.
     """
     from cloudvolume import CloudVolume
     from cloudvolume.exceptions import InfoUnavailableError
@@ -165,7 +167,7 @@ def fits(path: str, channels: int, layout: Layout, attributes: Mapping[str, Any]
         there = CloudVolume(path, progress=False)
     except InfoUnavailableError:
         return False
-    except Exception as error:  # each protocol raises errors of its own
+    except Exception as error:  # each protocol raises its own errors
         raise unwritable(path, error) from error
     if there.scale.get("sharding"):
         wants = "one in chunks that are files of their own, or another path: writers of one shard undo each other"
@@ -190,7 +192,7 @@ def fits(path: str, channels: int, layout: Layout, attributes: Mapping[str, Any]
 
 
 def _compare_edges(path: str, held: Any, ours: Mapping[str, Any] | None) -> None:
-    """Affinities of other edges than those that are there would be taken for them. Older volumes do not say theirs."""
+    """Refuse to mix affinities of different edges in one volume. Older volumes do not record their edges."""
     if not isinstance(held, Mapping) or "edges" not in held or not ours or "edges" not in ours:
         return
     wanted = _plain(ours["edges"])
@@ -213,19 +215,19 @@ def _create(
         volume_size=_xyz(layout.bounds.size),
         chunk_size=_xyz(layout.chunk),
     )
-    if attributes:  # readers of precomputed volumes ignore members that they do not know
+    if attributes:  # readers of precomputed volumes ignore unknown members
         info["attributes"] = {name: _plain(value) for name, value in attributes.items()}
     try:
         new = CloudVolume(path, info=info, progress=False)
         new.provenance.processing.append(dict(provenance))
         new.commit_info()
         new.commit_provenance()
-    except Exception as error:  # each protocol raises errors of its own
+    except Exception as error:  # each protocol raises its own errors
         raise unwritable(path, error) from error
 
 
 def _discard(path: str, folders: Sequence[Path]) -> None:
-    """Take a new volume away again, unless there is something in it; a failure to is not told over the reason."""
+    """Delete a new volume if it is empty; a failure to do so is not reported, so that the first error stays visible."""
     from cloudfiles import CloudFiles
 
     with suppress(Exception):
@@ -238,7 +240,7 @@ def _discard(path: str, folders: Sequence[Path]) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """An attribute as JSON has it."""
+    """Convert an attribute to JSON types."""
     return np.asarray(value).tolist()
 
 

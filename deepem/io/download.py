@@ -1,4 +1,4 @@
-"""Files of the web, kept beside their checksum: each is downloaded once and appears whole or not at all."""
+"""Download files atomically, once each, and keep them with their checksum."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from deepem.utils.files import write_text
 
 CHUNK = 1 << 20
 PATIENCE = 60.0
-"""Seconds without a byte after which a server counts as gone."""
+"""A server that sends no byte for this many seconds counts as gone."""
 
 
 def fetch(
     url: str, target: Path, sha256: str | None = None, patience: float = PATIENCE, otherwise: str = "a file"
 ) -> Path:
-    """The file of a URL, with progress on stderr; one that is there already is not downloaded again.
+    """Download a URL to a file unless the file exists, with progress on stderr.
 
-    The checksum of what came is written beside it, ``<name>.sha256``, and holds for every later use of the file.
+    The checksum of the download is written to ``<name>.sha256`` beside the file and checked at every later use.
 
     Args:
         url: http or https; redirects are followed.
         target: The file.
-        sha256: What its checksum must be.
-        patience: Seconds without a byte after which the server counts as gone.
-        otherwise: What a user can give instead, such as a flag, in errors.
+        sha256: The expected checksum.
+        patience: A server that sends no byte for this many seconds counts as gone.
+        otherwise: An alternative that errors suggest to the user, such as a flag.
 
     Raises:
-        InputError: the server cannot be reached or stops, the checksum is another, or the disk has no room. Nothing is
-            left then.
+        InputError: the server cannot be reached or stops, the checksum differs, or the disk is full. No file is left
+            behind.
     """
     record = target.with_name(f"{target.name}.sha256")
     if target.exists():
@@ -56,10 +56,10 @@ def fetch(
 
 
 def check(file: Path, sha256: str | None) -> None:
-    """Refuse a file that is not there, or whose checksum is another.
+    """Check that a file exists and has the right checksum.
 
     Raises:
-        InputError: it is one of these.
+        InputError: the file does not exist, or its checksum differs.
     """
     if not file.exists():
         raise InputError(file, "no file", "a file that is there")
@@ -68,7 +68,7 @@ def check(file: Path, sha256: str | None) -> None:
 
 
 def digest(file: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal digits; of a folder, of the names and checksums of all files in it."""
+    """Return the SHA-256 of a file in hexadecimal; for a folder, that of the names and checksums of its files."""
     found = hashlib.sha256()
     if file.is_dir():
         for inner in sorted(path for path in file.rglob("*") if path.is_file()):
@@ -81,14 +81,14 @@ def digest(file: Path) -> str:
 
 
 class Progress:
-    """A line on stderr that grows with a download, as pooch calls it; refuses a file that the disk has no room for."""
+    """A progress line on stderr with the interface that pooch expects; refuses a file too large for the disk."""
 
     def __init__(self, target: Path) -> None:
         self.target, self.got, self._total, self._shown = target, 0, 0, -1
 
     @property
     def total(self) -> int:
-        """Bytes in all, 0 where the server does not say."""
+        """Total number of bytes; 0 if the server does not say."""
         return self._total
 
     @total.setter
@@ -100,7 +100,7 @@ class Progress:
         self._total = size
 
     def update(self, size: int) -> None:
-        """So many bytes more."""
+        """Count more bytes."""
         self.got = min(self.got + size, self._total) if self._total else self.got + size
         share = 100 * self.got // self._total if self._total else self.got // CHUNK
         if share != self._shown:
@@ -110,7 +110,7 @@ class Progress:
             sys.stderr.flush()
 
     def reset(self) -> None:
-        """Begin at 0: pooch fills the bar once more at the end."""
+        """Restart at 0, because pooch fills the bar once more at the end."""
         self.got = 0
 
     def close(self) -> None:
@@ -120,10 +120,10 @@ class Progress:
 
 @contextmanager
 def _told(url: str, sha256: str | None, target: Path, otherwise: str) -> Iterator[None]:
-    """What can go wrong with a download, in one line.
+    """Convert the errors of a download to one-line InputErrors.
 
     Raises:
-        InputError: it went wrong.
+        InputError: the download failed.
     """
     import requests
 
@@ -144,7 +144,7 @@ def _told(url: str, sha256: str | None, target: Path, otherwise: str) -> Iterato
 
 @contextmanager
 def _quiet(logger: Any) -> Iterator[None]:
-    """Without pooch's own lines: the checksum that it recommends to write down is written down."""
+    """Silence pooch's log: it recommends recording the checksum, which this module already does."""
     level = logger.level
     logger.setLevel(logging.WARNING)
     try:

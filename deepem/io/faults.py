@@ -1,4 +1,4 @@
-"""What is said when a file cannot be read or written: one line that names the file and the remedy."""
+"""Errors for files that cannot be read or written: one line that names the file and the remedy."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ FAULTS = (
     *(OSError, RuntimeError, ValueError, LookupError, EOFError, ArithmeticError, MemoryError, TypeError),
     *(AttributeError, zlib.error, HTTPException),
 )
-"""What libraries raise over a file that is damaged or not what its name says."""
+"""Exceptions that libraries raise on a file that is damaged or has the wrong suffix."""
 
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""A full disk, a quota, and a limit on the size of a file."""
+"""errno of a full disk, an exceeded quota, and a file size limit."""
 
 EXTRAS = {"zarr": "zarr", "imagecodecs": "tiff", "tensorstore": "zarr"}
-"""Optional package -> the extra of this project that brings it."""
+"""Optional package -> the extra of this project that installs it."""
 
 
 @contextmanager
 def readable(file: object, form: str) -> Iterator[None]:
-    """Turn what a library raises over a damaged file into one line that names the file.
+    """Convert a library's error on a damaged file to a one-line error that names the file.
 
     Raises:
-        InputError: the block failed with one of `FAULTS`, or a package is missing.
+        InputError: the block raised one of `FAULTS`, or a package is missing.
     """
     try:
         yield
@@ -42,7 +42,7 @@ def readable(file: object, form: str) -> Iterator[None]:
 
 
 def unreadable_file(file: object, form: str, error: Exception) -> InputError:
-    """What to say of a file that a library failed to read."""
+    """Return the error for a file that a library failed to read."""
     if (told := missing_package(file, error)) is not None:
         return told
     if isinstance(error, PermissionError | IsADirectoryError):
@@ -53,9 +53,9 @@ def unreadable_file(file: object, form: str, error: Exception) -> InputError:
 
 
 def missing_package(file: object, error: Exception) -> InputError | None:
-    """What to say if a read failed for want of an optional package; None if it failed for another reason."""
+    """Return the error for a read that failed because an optional package is missing; None for other failures."""
     name = error.name if isinstance(error, ImportError) else None
-    if name is None and "imagecodecs" in str(error):  # tifffile asks for it by a ValueError
+    if name is None and "imagecodecs" in str(error):  # tifffile reports a missing package by ValueError
         name = "imagecodecs"
     if name is None:
         return None
@@ -65,7 +65,7 @@ def missing_package(file: object, error: Exception) -> InputError | None:
 
 
 def refuse_special(file: str) -> None:
-    """Refuse a pipe, a socket or a device: opening one may wait for ever.
+    """Refuse a pipe, a socket or a device: opening one may block forever.
 
     Raises:
         InputError: the path is neither a file nor a folder.
@@ -76,7 +76,7 @@ def refuse_special(file: str) -> None:
 
 
 def unwritable(path: object, error: Exception) -> InputError:
-    """What to say when a disk cannot take an output."""
+    """Return the error for an output that cannot be written to disk."""
     if (told := store_fault(path, error)) is not None:
         return told
     full = getattr(error, "errno", None) in FULL or "No space left" in str(error)
@@ -114,11 +114,11 @@ STORE_FAULTS: tuple[tuple[frozenset[str], str, str], ...] = (
         "one that answers; what was done stays done, so try again later",
     ),
 )  # fmt: skip
-"""What goes wrong in an object store, by the exception's name or the store's code: what there is, what is wanted."""
+"""Errors of object stores: exception name or error code of the store -> (what was found, what is wanted)."""
 
 
 def store_fault(path: object, error: BaseException | None) -> InputError | None:
-    """What to say of an object store that cannot be used; None if neither the exception nor its cause is about that."""
+    """Return the error for an unusable object store; None if neither the exception nor its cause says so."""
     while error is not None:
         told = getattr(error, "response", None)
         response = told if isinstance(told, dict) else {}
@@ -132,6 +132,6 @@ def store_fault(path: object, error: BaseException | None) -> InputError | None:
 
 
 def missing_array(file: object, key: str, held: list[str]) -> InputError:
-    """What to say of an array that is not in its file: those that are."""
+    """Return the error for an array that is missing from its file; it lists the arrays in the file."""
     there = ", ".join(held) or "none"
     return InputError(file, f"no dataset '{key}'", f"FILE:DATASET with a dataset that is there: {there}")

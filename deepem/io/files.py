@@ -1,7 +1,7 @@
-"""Open, read and write volumes by path, whatever their format.
+"""Open, read and write volumes of any format by path.
 
-A path may name a dataset inside an HDF5 or zarr file after a colon: ``sample_B.hdf:volumes/raw``. Without one
-it is ``main`` in HDF5 and, in zarr, the array itself or ``main`` of a group. Arrays are returned as stored,
+A path may name a dataset inside an HDF5 or zarr file after a colon: ``sample_B.hdf:volumes/raw``. The default dataset
+is ``main`` in HDF5 and, in zarr, the array itself or ``main`` of a group. Arrays are returned as stored,
 (Z, Y, X) or (C, Z, Y, X); nothing is transposed. ``file://``, ``gs://`` and ``s3://`` paths are precomputed volumes.
 """
 
@@ -28,13 +28,13 @@ from deepem.utils.files import replacing
 
 @contextmanager
 def opened(path: str | os.PathLike[str], *, sparse: bool = False) -> Iterator[Stored]:
-    """A volume, opened for reading; of TIFF whole pages are read, of the others boxes.
+    """Open a volume for reading. TIFF is read in whole pages, other formats in boxes.
 
-    A chunk that is absent holds the fill value, as zarr and precomputed volumes say. How many of those that were read
-    are absent is told when the volume is closed, in one warning, unless it is `sparse`, as masks are.
+    A missing chunk holds the fill value, as zarr and precomputed define. When the volume is closed, one warning says
+    how many of the chunks that were read are missing, unless the volume is `sparse`, as masks are.
 
     Raises:
-        InputError: there is no such file, or it cannot be read.
+        InputError: the file does not exist or cannot be read.
     """
     form, (file, key) = format_of(path), split_path(path)
     if not form.exists(file):
@@ -48,24 +48,24 @@ def opened(path: str | os.PathLike[str], *, sparse: bool = False) -> Iterator[St
 
 @contextmanager
 def opened_image(path: str | os.PathLike[str], *, as_stored: bool = False) -> Iterator[Image]:
-    """An image, opened for reading: uint8, or floats whose range is checked as they are read; or any, `as_stored`.
+    """Open an image for reading: uint8, or floats whose range is checked during reading; with `as_stored`, any type.
 
     Raises:
-        InputError: there is no such file, it cannot be read, or it is no image.
+        InputError: the file does not exist, cannot be read, or is not an image.
     """
     with opened(path) as stored:
         yield Image(stored.name, stored.data, stored.attributes, as_stored=as_stored)
 
 
 def imread(path: str | os.PathLike[str], *, sparse: bool = False) -> Array:
-    """The volume stored at a path, whole and in memory.
+    """Read a whole volume into memory.
 
-    Chunks that are absent hold the fill value; one warning says how many, unless the volume is `sparse`, as masks are.
+    Missing chunks hold the fill value; one warning says how many, unless the volume is `sparse`, as masks are.
 
     Raises:
-        FileNotFoundError: nothing is there.
-        InputError: no format has that suffix, the file cannot be read (truncated, of another format), or it lacks the
-            dataset asked for; the message lists those it has.
+        FileNotFoundError: the path does not exist.
+        InputError: no format has that suffix, the file cannot be read (truncated, or of another format), or it lacks
+            the requested dataset; the message lists the existing ones.
     """
     form, (file, key) = format_of(path), split_path(path)
     if not form.exists(file):
@@ -85,17 +85,16 @@ def imsave(
     compress: bool = False,
     attributes: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a volume, whole or not at all: a file of the same name is replaced once the new one is complete.
+    """Write a volume atomically: an existing file is replaced once the new one is complete.
 
     Args:
-        array: Any shape; booleans are stored as uint8.
-        path: As for `imread`. A dataset inside a file is written into a new file only, never into one that is
-            there.
-        compress: gzip for HDF5 and TIFF (zarr compresses by itself): wanted for labels and masks, not images.
-        attributes: What the file says about itself, such as ``voxel_size_nm``; HDF5 and zarr alone have room for them.
+        array: An array of any shape; booleans are stored as uint8.
+        path: As for `imread`. A named dataset is only written into a new file, never into an existing one.
+        compress: Use gzip in HDF5 and TIFF (zarr always compresses). Recommended for labels and masks, not for images.
+        attributes: Attributes of the array, such as ``voxel_size_nm``; only HDF5 and zarr can store them.
 
     Raises:
-        InputError: no format has that suffix, or the dataset would be written into a file that exists.
+        InputError: no format has that suffix, or a named dataset would go into an existing file.
     """
     form, (file, key) = format_of(path), split_path(path)
     if key is not None and form.exists(file):
@@ -117,7 +116,7 @@ def _refuse_special(form: Format, file: str) -> None:
 
 @contextmanager
 def _replacing_folder(folder: Path) -> Iterator[Path]:
-    """As `replacing`, for a folder. It cannot be renamed over another, so that one steps aside at the last moment."""
+    """Like `replacing`, for a folder. The old folder is moved aside first: a rename cannot replace a folder."""
     beside, aside = (folder.with_name(f".{folder.name}.{os.getpid()}.{word}") for word in ("part", "old"))
     try:
         yield beside

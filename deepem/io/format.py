@@ -1,4 +1,4 @@
-"""What a format offers: a row of the table in `deepem.io.formats`."""
+"""The type of a row in the table of formats, `deepem.io.formats`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from deepem.io.stored import Stored
 from deepem.io.volume import Array
 
 MAIN = "main"
-"""The array that is meant where a path names none inside a file."""
+"""The default array inside a file."""
 
 Open = Callable[[str, str | None], AbstractContextManager[Stored]]
 Write = Callable[[str, str | None, Array, bool, Mapping[str, Any]], None]
@@ -20,18 +20,18 @@ Write = Callable[[str, str | None, Array, bool, Mapping[str, Any]], None]
 
 @dataclass(frozen=True)
 class Format:
-    """How arrays of one kind are stored.
+    """A storage format.
 
     Attributes:
-        name: As the errors call it.
-        suffixes: Of its files, lower case, with the dot.
+        name: The name of the format in errors.
+        suffixes: File suffixes, lower case, with the dot.
         open: ``open(file, key)`` opens an array for reading, lazily; `key` names it inside the file, or is None.
         write: ``write(file, key, array, compress, attributes)`` writes a new file.
         inside: Whether a path may name an array inside the file: ``file.h5:volumes/raw``.
-        folder: Whether a file of this kind is a folder.
-        remote: Whether it is named by an address, ``protocol://...``, instead of a suffix.
-        exists: Whether there is a file at a path.
-        forks: Whether a process may go on reading that was forked from one which has read.
+        folder: Whether a volume of this format is a folder.
+        remote: Whether paths are addresses, ``protocol://...``, and have no suffix.
+        exists: Tells whether a path exists.
+        forks: Whether a forked process can read volumes after its parent has read some.
     """
 
     name: str

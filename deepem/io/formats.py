@@ -1,4 +1,4 @@
-"""The table of formats. A new one is a file beside this one and a line here; training and inference both read it."""
+"""The table of storage formats, used by training and inference. A new format needs a module here and a table line."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ FORMATS: tuple[Format, ...] = (
 
 
 def format_of(path: str | os.PathLike[str]) -> Format:
-    """The format that a path's suffix or protocol names.
+    """Return the format of a path, from its suffix or protocol.
 
     Raises:
-        InputError: it names none.
+        InputError: no format has that suffix or protocol.
     """
     file = split_path(path)[0]
     remote, suffix = "://" in file, os.path.splitext(file)[1].lower()
@@ -39,7 +39,7 @@ def format_of(path: str | os.PathLike[str]) -> Format:
 
 
 def split_path(path: str | os.PathLike[str]) -> tuple[str, str | None]:
-    """The file and the array inside it of ``file.h5:volumes/raw``; None where the path names no array."""
+    """Split ``file.h5:volumes/raw`` into the file and the array inside it, None if the path names no array."""
     text = os.fspath(path)
     file, colon, key = text.rpartition(":")
     suffix = os.path.splitext(file)[1].lower()

@@ -1,4 +1,4 @@
-"""HDF5 files: an array inside is a dataset, ``main`` unless the path names one."""
+"""HDF5 files. The dataset is ``main`` unless the path names another."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from deepem.utils.errors import InputError
 from deepem.utils.geometry import Box, touched, vec3
 
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
-"""What a file system answers that has no locks, such as some network disks."""
+"""errno of file systems without locks, such as some network disks."""
 
 
 def open_hdf5(file: str | os.PathLike[str], mode: str = "r") -> h5py.File:
-    """An HDF5 file, opened without a lock where the file system has none.
+    """Open an HDF5 file, without a lock if the file system does not support locks.
 
     Raises:
         InputError: another program holds it open for writing.
@@ -45,10 +45,10 @@ def open_hdf5(file: str | os.PathLike[str], mode: str = "r") -> h5py.File:
 
 
 class Chunked:
-    """A dataset in chunks, of which those that were never written are counted: HDF5 reads them as the fill value.
+    """A chunked dataset that records missing chunks, which HDF5 reads as the fill value.
 
     Attributes:
-        absent: The chunks that were asked for and are not there.
+        absent: Chunks that were read and do not exist.
     """
 
     def __init__(self, item: h5py.Dataset) -> None:
@@ -95,10 +95,10 @@ def _open(file: str, key: str | None) -> Iterator[Stored]:
 
 
 def _refuse_missing_sources(name: str, item: h5py.Dataset) -> None:
-    """HDF5 reads the parts of a virtual dataset whose files are gone as fill values, without a word.
+    """Check that all files of a virtual dataset exist; HDF5 silently reads missing ones as fill values.
 
     Raises:
-        InputError: a file that the dataset is made of is not there.
+        InputError: a source file of the dataset does not exist.
     """
     if not item.is_virtual:
         return

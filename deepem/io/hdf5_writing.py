@@ -1,7 +1,7 @@
-"""HDF5 files written so that a full disk is an error and no crash.
+"""Write HDF5 files so that a full disk raises an error instead of crashing the program.
 
-When the disk cannot take what is left in its buffers, the HDF5 library fails to close the file, and crashes when the
-program ends. So the library writes through `Outlet`, which takes everything and keeps the first error for us.
+If the HDF5 library cannot flush its buffers to a full disk, it fails to close the file and crashes at the end of the
+program. It therefore writes through `Outlet`, which never fails and records the first error.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import h5py
 
 
 class Outlet:
-    """A file for the HDF5 library: after the first write that fails, all others are dropped without a word.
+    """A file object for the HDF5 library that silently drops all writes after the first failed one.
 
     Attributes:
-        error: What the first failed write said.
+        error: The error of the first failed write.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -45,14 +45,14 @@ class Outlet:
         return size
 
     def flush(self) -> None:
-        """Nothing waits here."""
+        """Do nothing, since writes are not buffered."""
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Go to a place."""
+        """Move to a position."""
         return self._file.seek(offset, whence)
 
     def tell(self) -> int:
-        """The place."""
+        """Return the position."""
         return self._file.tell()
 
     def read(self, size: int = -1) -> bytes:
@@ -67,10 +67,10 @@ class Outlet:
         return len(data)
 
     def check(self) -> None:
-        """Raise the first error.
+        """Raise the first error, if any.
 
         Raises:
-            OSError: a write has failed.
+            OSError: a write failed.
         """
         if self.error is not None:
             raise self.error
@@ -78,17 +78,17 @@ class Outlet:
 
 @contextmanager
 def new_hdf5(path: str | os.PathLike[str]) -> Iterator[tuple[h5py.File, Outlet]]:
-    """A new HDF5 file to write into, and what tells whether writing failed; asked once more at the end.
+    """Yield a new HDF5 file and its `Outlet`, which is checked for errors once more at the end.
 
     Raises:
-        OSError: the disk cannot take it.
+        OSError: writing failed, for example on a full disk.
     """
     with open(path, "w+b", buffering=0) as file:
         outlet = Outlet(file)
         try:
-            with h5py.File(outlet, "w", locking=False) as top:  # which is none of the disk
+            with h5py.File(outlet, "w", locking=False) as top:  # an error that is not about the disk
                 yield top, outlet
         except (OSError, RuntimeError):
-            outlet.check()  # what the library says of it comes second
+            outlet.check()  # the disk's error explains the library's
             raise
         outlet.check()

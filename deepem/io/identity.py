@@ -1,4 +1,4 @@
-"""What tells whether a volume is still the one that was looked at before, without reading it."""
+"""Detect whether a volume has changed, without reading it."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ from deepem.io.addresses import allow_keys_without_token
 from deepem.io.formats import format_of, split_path
 
 LOOKED_AT = 64
-"""Files of a store whose sizes are compared."""
+"""Number of files of an object store whose sizes are compared."""
 
 
 def identity(path: str | os.PathLike[str]) -> str:
-    """A digest of the sizes and times of all files of a volume; in a store, of its info and the sizes of some files.
+    """Return a digest of the sizes and times of all files of a volume; in a store, of its info and some file sizes.
 
-    A store is not asked for more: to list all files of a large volume takes hours. Whoever writes other voxels into
-    chunks that are there, of the same sizes, is not found out.
+    Listing all files of a large volume in a store would take hours. The digest misses changed chunks of unchanged size.
     """
     file, _ = split_path(path)
     told: Any

@@ -1,4 +1,4 @@
-"""Label volumes, written block by block: ids (Z, Y, X) uint64 into HDF5, zarr or precomputed volumes."""
+"""Write label volumes block by block: ids (Z, Y, X) uint64 in HDF5, zarr or precomputed."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from deepem.utils.geometry import Box, Vec3, vec3
 Ids = NDArray[np.uint64]
 
 CHUNK: Vec3 = (32, 64, 64)
-"""Of a label volume; neuroglancer and its kin read about this much at a time."""
+"""Chunk size of a label volume, about what neuroglancer and similar viewers read at a time."""
 
 
 class LabelVolume(Protocol):
-    """A label volume that is being written. Boxes count from its first voxel, and are whole chunks."""
+    """A label volume that is being written. Boxes are relative to its first voxel and consist of whole chunks."""
 
     def write(self, box: Box, ids: Ids) -> None:
         """Write the ids of a box."""
@@ -41,12 +41,12 @@ class LabelVolume(Protocol):
 
 @dataclass(frozen=True)
 class LabelLayout:
-    """What a new label volume is like.
+    """The layout of a new label volume.
 
     Attributes:
         size: (z, y, x) voxels.
         chunk: Size of a stored chunk.
-        attributes: What the volume says about itself: `axes`, `offset`, `source` and, where known, `voxel_size_nm`.
+        attributes: Attributes of the volume: `axes`, `offset`, `source` and, if known, `voxel_size_nm`.
     """
 
     size: Vec3
@@ -55,39 +55,39 @@ class LabelLayout:
 
 
 def chunk_within(block: Vec3) -> tuple[Vec3, Vec3]:
-    """The chunk of a label volume that is written in blocks of about a size, and the size that is whole chunks."""
+    """Return the chunk size of a label volume for a given block size, and the block size rounded up to whole chunks."""
     chunk = vec3(min(c, b) for c, b in zip(CHUNK, block, strict=True))
     return chunk, vec3(-(-b // c) * c for b, c in zip(block, chunk, strict=True))
 
 
 def label_volume(path: str, layout: LabelLayout) -> AbstractContextManager[LabelVolume]:
-    """A label volume to write into. An HDF5 file appears when the block ends, whole or not at all; the others at once.
+    """Open a label volume for writing. An HDF5 file appears, atomically, when the block ends; other formats at once.
 
     Raises:
-        InputError: no label volumes are written in this format, or another volume is there.
+        InputError: label volumes cannot be written in this format, or a different volume exists at the path.
     """
     return _writer(path).open(path, layout)
 
 
 def shared(path: str) -> bool:
-    """Whether several processes may write the volume at a path.
+    """Return whether several processes may write the volume at a path.
 
     Raises:
-        InputError: no label volumes are written in this format.
+        InputError: label volumes cannot be written in this format.
     """
     return _writer(path).shared
 
 
 def add_levels(path: str) -> None:
-    """Add levels of lower resolution, where the format has them."""
+    """Add levels of lower resolution, if the format supports them."""
     _writer(path).levels(path)
 
 
 def require_place(path: str, layout: LabelLayout) -> None:
-    """Refuse a place that the volume could not go to, without making it.
+    """Check that the volume can be written to a path, without creating it.
 
     Raises:
-        InputError: as for `label_volume`, or there is no such folder.
+        InputError: as for `label_volume`, or the folder does not exist.
     """
     _writer(path).check(path, layout)
 
@@ -167,10 +167,10 @@ def _open_zarr(path: str, layout: LabelLayout) -> Iterator[LabelVolume]:
 
 
 def _zarr_there(path: str, layout: LabelLayout) -> Any:
-    """The array at a path, or None.
+    """Return the array at a path; None if there is none.
 
     Raises:
-        InputError: another one is there.
+        InputError: a different array exists there.
     """
     with readable(path, "zarr"):
         import zarr
@@ -225,7 +225,7 @@ def _cloud_layout(layout: LabelLayout) -> tuple[dict[str, Any], Layout]:
 
 
 def _nothing(path: str) -> None:
-    """A format without levels."""
+    """Add nothing: the format has no levels."""
 
 
 def _levels(path: str) -> None:
@@ -245,7 +245,7 @@ _WRITERS = {
     "zarr": _Writer(_open_zarr, _check_zarr, shared=True),
     "precomputed": _Writer(_open_cloud, _check_cloud, shared=True, levels=_levels),
 }
-"""By the name of the format."""
+"""Format name -> how label volumes are written in it."""
 
 
 def _writer(path: str) -> _Writer:
@@ -256,5 +256,5 @@ def _writer(path: str) -> _Writer:
 
 
 def _plain(value: Any) -> Any:
-    """An attribute as JSON has it."""
+    """Convert an attribute to JSON types."""
     return np.asarray(value).tolist()

@@ -1,7 +1,7 @@
-"""Arrays that stay where they are: boxes of them are read when they are needed, by whichever process asks.
+"""Lazy arrays: boxes are read from disk or an object store when needed, in any process.
 
-A `Lazy` is a path and a window. It travels to a worker as just that; each process opens the file for itself. What this
-process holds open is closed before it forks: HDF5 shares file positions with a child that inherits an open file.
+A `Lazy` consists of a path and a window, and is pickled as just these two; each process opens the file itself. A
+process closes its open files before it forks, because an HDF5 file shares its position with a child that inherits it.
 """
 
 from __future__ import annotations
@@ -23,32 +23,32 @@ from deepem.utils.errors import InputError, warn
 from deepem.utils.geometry import Box, Vec3, vec3
 
 BLOCK: Vec3 = (32, 128, 128)
-"""What is read at once of an array that is stored in one piece."""
+"""Size of one read from an array that is stored without chunks."""
 
 _OPEN: weakref.WeakSet[Lazy] = weakref.WeakSet()
 
 
 class Lazy:
-    """An array on disk or in a store, or a window of it.
+    """An array on disk or in an object store, or a window of it.
 
-    Slices of its last three axes give a smaller window, without reading; `numpy.asarray` reads all of it.
+    Slicing the last three axes returns a smaller window without reading; `numpy.asarray` reads the whole window.
 
     Args:
-        path: As `deepem.io.files.imread` takes it.
-        window: The part that this array is, in voxels of the stored one; by default all of it.
-        sparse: Chunks that are absent are meant to be, as in masks; otherwise the first one that is read is warned of.
+        path: A path as for `deepem.io.files.imread`.
+        window: The window in voxels of the stored array; by default the whole array.
+        sparse: Missing chunks are expected, as in masks. Otherwise the first missing chunk gives a warning.
 
     Attributes:
         shape: (Z, Y, X) or (C, Z, Y, X).
         dtype: As stored, in the byte order of this machine.
         chunks: (z, y, x) voxels that are read at once, in the stored array's own grid.
         size: (z, y, x) voxels of the stored array.
-        attributes: What the file says about itself.
-        known: What a scan has found in it, for whoever made the scan.
-        told: Whether it has been told that chunks are absent.
+        attributes: Attributes stored in the file.
+        known: Cache for results of callers that scan the array.
+        told: Whether the warning of missing chunks has been given.
 
     Raises:
-        InputError: there is no such array, or it cannot be read.
+        InputError: the array does not exist or cannot be read.
     """
 
     def __init__(self, path: str | os.PathLike[str], window: Box | None = None, *, sparse: bool = False) -> None:
@@ -85,14 +85,14 @@ class Lazy:
 
     @property
     def absent(self) -> set[str]:
-        """The chunks that this process asked for and that are not there."""
+        """Missing chunks that this process has read."""
         return set(getattr(self._opened[1].data, "absent", ())) if self._opened else set()
 
     def read(self, box: Box) -> Array:
-        """A box of the window as (C, Z, Y, X), of the type that is stored.
+        """Read a box of the window as (C, Z, Y, X), in the stored type.
 
         Raises:
-            InputError: it cannot be read there.
+            InputError: the box cannot be read.
         """
         with nullcontext() if self.remote else self._lock:  # h5py and tifffile read one box at a time
             stored = self._stored()
@@ -145,19 +145,19 @@ def _reopened(path: str, window: Box, sparse: bool) -> Lazy:
 
 
 def lazily(path: str | os.PathLike[str], *, sparse: bool = False) -> Lazy | Array:
-    """The volume at a path, to be read box by box; in memory where its format cannot be read by forked workers (N5).
+    """Return a lazy array for a path, or an array in memory if forked workers cannot read its format (N5).
 
     Raises:
-        InputError: there is no such volume, or it cannot be read.
+        InputError: the volume does not exist or cannot be read.
     """
     return Lazy(path, sparse=sparse) if format_of(path).forks else imread(path, sparse=sparse)
 
 
 def as_lazy(given: Any) -> Lazy | None:
-    """A `Lazy` for what stands for a stored array: an opened `Stored`, or a dataset of h5py, zarr or cloud-volume.
+    """Return a `Lazy` for an opened `Stored` or a dataset of h5py, zarr or cloud-volume.
 
     Returns:
-        None for anything else, which numpy is to make an array of.
+        None for any other object, which the caller converts with numpy.
     """
     if isinstance(given, Lazy):
         return given

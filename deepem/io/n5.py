@@ -1,6 +1,7 @@
-"""N5 arrays, read and written by tensorstore; ``main`` unless the path names one or the folder itself is an array.
+"""N5 arrays, read and written by tensorstore. The default array is the folder itself, or ``main`` if it is a group.
 
-N5 counts axes (x, y, z, c); here they come as (c, z, y, x). Blocks at the far end may be clipped or overhang.
+N5 orders axes (x, y, z, c); this module reverses them to (c, z, y, x). Blocks at the far end may be clipped, or extend
+beyond the array.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from deepem.io.volume import Array
 
 
 class Reversed:
-    """A tensorstore array with its axes the other way round."""
+    """A tensorstore array with its axes reversed."""
 
     def __init__(self, array: Any) -> None:
         self.array = array

@@ -1,4 +1,4 @@
-"""What an OME-NGFF image says about its levels: versions 0.1 to 0.5."""
+"""Metadata of the levels of OME-NGFF images, versions 0.1 to 0.5."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ NANOMETRES = {"angstrom": 0.1, "nanometer": 1.0, "micrometer": 1e3, "millimeter"
 
 
 def first_level(name: str, attributes: Mapping[str, Any]) -> str | None:
-    """The array of the finest level; None if the group is no image.
+    """Return the name of the finest level's array; None if the group is not an image.
 
     Raises:
-        InputError: the metadata are not what they must be.
+        InputError: the metadata are invalid.
     """
     image = _image(attributes)
     if image is None:
@@ -26,7 +26,7 @@ def first_level(name: str, attributes: Mapping[str, Any]) -> str | None:
 
 
 def described(name: str, attributes: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """``voxel_size_nm`` of a level, (z, y, x), where the image says it with a unit.
+    """Return ``voxel_size_nm`` of a level, (z, y, x), if the metadata give it with a unit.
 
     Raises:
         InputError: the last three axes are not z, y and x.
@@ -48,7 +48,7 @@ def described(name: str, attributes: Mapping[str, Any], key: str) -> dict[str, A
 
 
 def _image(attributes: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    held = attributes.get("ome", attributes)  # version 0.5 puts everything under ome
+    held = attributes.get("ome", attributes)  # version 0.5 nests everything under "ome"
     images = held.get("multiscales") if isinstance(held, Mapping) else None
     first = images[0] if isinstance(images, list) and images else None
     return first if isinstance(first, Mapping) else None

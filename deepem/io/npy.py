@@ -1,4 +1,4 @@
-"""numpy files, mapped into memory as they are read."""
+"""numpy files, read by memory mapping."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _open(file: str, key: str | None) -> Iterator[Stored]:
 
 
 def _write(file: str, key: str | None, array: Array, compress: bool, attributes: Mapping[str, Any]) -> None:
-    with open(file, "wb") as handle:  # given a name, numpy would add its suffix
+    with open(file, "wb") as handle:  # given a file name, numpy would append its suffix
         np.save(handle, array)
 
 

@@ -1,6 +1,6 @@
-"""Volumes behind cloud-volume: ``file://``, ``gs://`` and ``s3://`` by the same code.
+"""Volumes behind cloud-volume: ``file://``, ``gs://`` and ``s3://`` with the same code.
 
-`deepem.io.chunks` is where cloud-volume's (x, y, z, c) ends; all here is (z, y, x) and (C, Z, Y, X).
+`deepem.io.chunks` converts from cloud-volume's (x, y, z, c); everything here is (z, y, x) and (C, Z, Y, X).
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from deepem.utils.geometry import Box, vec3
 
 
 def open_volume(path: str, mip: int = 0, **options: Any) -> Any:
-    """A CloudVolume.
+    """Open a CloudVolume.
 
     Raises:
-        InputError: there is none at that path, or not at that mip.
+        InputError: the path has no volume, or the volume lacks that mip.
     """
     from cloudvolume import CloudVolume
 
     refuse_unknown_protocol(path)
     try:
         volume = CloudVolume(path, mip=0, progress=False, **options)
-    except Exception as error:  # each protocol raises errors of its own
+    except Exception as error:  # each protocol raises its own errors
         if (told := store_fault(path, error)) is not None:
             raise told from error
         wants = "a path such as file:///dir/volume"
@@ -49,19 +49,19 @@ def open_volume(path: str, mip: int = 0, **options: Any) -> Any:
 class CloudSource:
     """A level of a volume behind cloud-volume, or a box of it, read as (C, Z, Y, X).
 
-    Chunks that are missing are zeros, as they are stored.
+    Missing chunks are zeros, as the format defines.
 
     Args:
         path: ``file://``, ``gs://``, ``s3://``, ...
         mip: Level to read.
-        cache: Keep chunks that were read on the local disk.
-        as_stored: Hand on grey values of any type and range, for a view that maps them.
+        cache: Cache chunks on the local disk.
+        as_stored: Return grey values of any type and range, for a view that maps them.
 
     Attributes:
-        bounds: Of the level, in its voxels.
-        whole: The bounds of mip 0, in voxels of mip 0.
+        bounds: Bounds of the level, in its voxels.
+        whole: Bounds of mip 0, in voxels of mip 0.
         ratio: (z, y, x) voxels of mip 0 per voxel of the level.
-        absent: Chunks that were read and are not there.
+        absent: Chunks that were read and do not exist.
         origin: (z, y, x) of the first voxel of the box, in voxels of the level.
         size: (z, y, x) voxels of the box.
     """
@@ -79,10 +79,10 @@ class CloudSource:
         self.absent: set[str] = set()
 
     def within(self, box: Box) -> CloudSource:
-        """A box of the volume, in voxels of the level.
+        """Return a box of the volume, given in voxels of the level.
 
         Raises:
-            InputError: it is not all in the volume.
+            InputError: the box is not entirely inside the volume.
         """
         if not self.bounds.contains(box):
             raise InputError(self.name, f"the box {box.begin} to {box.end}", f"one within {self.bounds}")
@@ -92,22 +92,22 @@ class CloudSource:
 
     @property
     def info(self) -> VolumeInfo:
-        """What the box is."""
+        """Metadata of the box."""
         dtype = np.dtype(self.volume.dtype)
         return VolumeInfo(self.name, self.size, dtype, self.channels, "czyx", self.voxel_size_nm, self.origin)
 
     def read(self, box: Box) -> Array:
-        """The box, relative to the origin, as (C, Z, Y, X) uint8 or float32.
+        """Read a box, relative to the origin, as (C, Z, Y, X) uint8 or float32.
 
         Raises:
-            InputError: a chunk cannot be read; the box is named.
+            InputError: a chunk cannot be read; the error names the box.
         """
         array = get(self.volume, box.shift(self.origin), self.absent)
         return grey(self.name, box, array, as_stored=self.as_stored)
 
 
 class Level:
-    """The voxels of a volume's level as an array: (Z, Y, X) of one channel, else (C, Z, Y, X)."""
+    """The voxels of a volume's level as an array: (Z, Y, X) if it has one channel, otherwise (C, Z, Y, X)."""
 
     def __init__(self, volume: Any) -> None:
         self.volume, self.bounds = volume, bounds_of(volume)
@@ -141,7 +141,7 @@ def _write(path: str, key: str | None, array: Array, compress: bool, attributes:
 
 
 def _anything(path: str) -> bool:
-    """Whether there is a volume is found out by opening it."""
+    """Return True: only opening a volume shows whether it exists."""
     return True
 
 

@@ -12,12 +12,12 @@ from deepem.utils.geometry import Box, Tiles, Vec3, vec3
 
 
 def downsample(path: str, levels: int | None = None) -> int:
-    """Add levels of lower resolution, and return how many there are then.
+    """Add levels of lower resolution, and return the total number of levels.
 
-    Each voxel is the mean of those that it covers: 2 along each axis whose voxels are shorter than twice the shortest,
-    so that voxels become isotropic and stay so: 4,4,40 nm becomes 8,8,40 nm, and 4,4,4 nm becomes 8,8,8 nm (x, y, z).
-    Class numbers, in volumes of the type "segmentation", have no mean: the first voxel stands for all of them.
-    By default levels are added until one is no larger than a chunk in x or y.
+    Each voxel is the mean of the finer voxels that it covers. Resolution halves along every axis whose voxels are
+    shorter than twice the shortest, so that voxels become isotropic and stay so: 4,4,40 nm becomes 8,8,40 nm, and
+    4,4,4 nm becomes 8,8,8 nm (x, y, z). Class numbers (volumes of type "segmentation") cannot be averaged, so the first
+    of the finer voxels is used. By default, levels are added until one is no larger than a chunk in x or y.
     """
     from cloudvolume import CloudVolume
 
@@ -39,15 +39,18 @@ def downsample(path: str, levels: int | None = None) -> int:
 
 
 def factor_of(voxel_size_nm: VoxelSize) -> Vec3:
-    """By how much the next level is coarser, (z, y, x): 2 for axes whose voxels are shorter than twice the shortest."""
+    """Return the (z, y, x) factors to the next coarser level: 2 along axes with voxels shorter than twice the shortest.
+
+    The other factors are 1.
+    """
     shortest = min(voxel_size_nm)
     return vec3(2 if size < 2 * shortest * (1 - 1e-6) else 1 for size in voxel_size_nm)
 
 
 def _mean(fine: Any, box: Box, factor: Vec3) -> Array:
-    """The mean of the finer voxels in each voxel, or the first of them where they are classes.
+    """Return the mean of the finer voxels in each voxel or, for classes, the first of them.
 
-    Where the finer level ends, its last voxels are repeated.
+    Beyond the end of the finer level, its last voxels are repeated.
     """
     first, last = bounds_of(fine)
     begin = vec3(max(f * b, n) for b, n, f in zip(box.begin, first, factor, strict=True))

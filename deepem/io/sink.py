@@ -1,4 +1,4 @@
-"""Output volumes: HDF5 files that appear whole or not at all."""
+"""Output volumes in HDF5 files, written atomically."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from deepem.utils.geometry import Box
 class Hdf5Sink:
     """One HDF5 file per output, dataset ``/main`` (C, Z, Y, X), written box by box.
 
-    The files get their names when the block ends without an exception; until then nothing of that name is touched.
+    Files get their final names when the block ends without an exception; until then existing files are not touched.
 
     Args:
         paths: Output name -> file.
         channels: Output name -> number of channels.
         covered: The voxels of the input volume that the outputs cover.
-        dtype: float32, or uint8 for probabilities times 255, rounded, and for classes; of all, or by output name.
+        dtype: float32, or uint8 for classes and for probabilities times 255, rounded; one for all, or by output name.
         attributes: Output name -> attributes of the dataset.
     """
 
@@ -47,7 +47,7 @@ class Hdf5Sink:
         self._outlets: dict[str, Outlet] = {}
 
     def __enter__(self) -> Hdf5Sink:
-        with ExitStack() as stack:  # left in reverse: all files are closed before the first gets its name
+        with ExitStack() as stack:  # exits in reverse order: all files are closed before the first is renamed
             beside = {name: stack.enter_context(replacing(path)) for name, path in self.paths.items()}
             for name, path in self.paths.items():
                 try:
@@ -63,11 +63,11 @@ class Hdf5Sink:
         return self
 
     def write(self, box: Box, values: Mapping[str, Array], last: bool = True) -> None:
-        """Write a box, in voxels of the input volume, of every output: (C, Z, Y, X) float32."""
+        """Write a box of every output: (C, Z, Y, X) float32; the box is in voxels of the input volume."""
         z, y, x = box.shift(-b for b in self.covered.begin).slices()
         for name, value in values.items():
             try:
-                for channel, planes in enumerate(value):  # h5py copies what is not contiguous
+                for channel, planes in enumerate(value):  # h5py would copy non-contiguous arrays
                     self._data[name][channel, z, y, x] = as_stored(planes, self.dtypes[name])
                 self._outlets[name].check()
             except OSError as error:
@@ -85,10 +85,10 @@ class Hdf5Sink:
 
 
 def as_stored(value: Array, dtype: np.dtype[Any]) -> Array:
-    """Values as they are stored: classes as they are, probabilities float32, or uint8 of probability * 255, rounded."""
+    """Convert values for storage: probabilities as float32 or rounded uint8 of probability * 255; classes unchanged."""
     if dtype != np.uint8 or value.dtype == np.uint8:
         return value
     stored = np.empty(value.shape, np.uint8)
-    for plane in np.ndindex(value.shape[:-2]):  # one after the other: no float copy of the whole
+    for plane in np.ndindex(value.shape[:-2]):  # channel by channel, which avoids a float copy of the whole array
         stored[plane] = np.rint(value[plane] * 255)
     return stored

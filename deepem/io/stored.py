@@ -1,4 +1,4 @@
-"""An array as it is stored, read box by box; an image, whose grey values are checked as they are read."""
+"""Stored arrays, read box by box, and images, whose grey values are checked during reading."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from deepem.utils.errors import InputError, reason, warn
 from deepem.utils.geometry import Box, Vec3, touched, vec3
 
 SLACK = 1e-3
-"""What a resampled image may lie outside 0 to 1."""
+"""Tolerance by which values of a resampled image may lie outside [0, 1]."""
 
 
 @dataclass
@@ -23,11 +23,11 @@ class Stored:
     """An opened array.
 
     Attributes:
-        name: What an error names: the file.
-        data: Anything with ``shape``, ``dtype`` and slices. It may have ``chunks``, the unit that is read at once,
-            ``file_of(begin)``, the file of the chunk that begins there, and ``absent``, the chunks that were asked for
-            and are not there.
-        attributes: What the file says about itself.
+        name: The file, as named in errors.
+        data: An object with ``shape``, ``dtype`` and slicing. Optional attributes: ``chunks``, the unit of reading;
+            ``file_of(begin)``, which returns the file of the chunk at `begin`; and ``absent``, the chunks that were
+            read and do not exist.
+        attributes: Attributes stored in the file.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Stored:
 
     @property
     def size(self) -> Vec3:
-        """(z, y, x) voxels."""
+        """Size in (z, y, x) voxels."""
         return vec3(self.data.shape[-3:])
 
     @property
@@ -46,10 +46,10 @@ class Stored:
 
     @property
     def info(self) -> VolumeInfo:
-        """What the volume is.
+        """Return the metadata of the volume.
 
         Raises:
-            InputError: it has neither three axes nor four.
+            InputError: the array has neither three nor four axes.
         """
         self.check_axes()
         axes = "zyx" if len(self.data.shape) == 3 else "czyx"
@@ -59,14 +59,14 @@ class Stored:
 
     @property
     def voxel_size_nm(self) -> VoxelSize | None:
-        """(z, y, x) nanometres, if the file says so."""
+        """Voxel size in (z, y, x) nanometres; None if the file does not give it."""
         return _three(self.attributes.get("voxel_size_nm")) or _three(self.attributes.get("resolution"))
 
     def check_axes(self) -> None:
-        """Refuse what is no (Z, Y, X) or (C, Z, Y, X) array.
+        """Refuse arrays that are not (Z, Y, X) or (C, Z, Y, X).
 
         Raises:
-            InputError: it has neither three axes nor four.
+            InputError: the array has neither three nor four axes.
         """
         if len(self.data.shape) not in (3, 4):
             shape = tuple(self.data.shape)
@@ -74,10 +74,10 @@ class Stored:
         self.check_channels()
 
     def check_channels(self) -> None:
-        """Refuse four axes of which the last are the channels.
+        """Refuse 4-D arrays with the channels last.
 
         Raises:
-            InputError: it looks so.
+            InputError: the last axis seems to be the channels.
         """
         shape = tuple(self.data.shape)
         if len(shape) == 4 and shape[-1] in (3, 4) and min(shape[:-1]) > 4:
@@ -85,19 +85,20 @@ class Stored:
             raise InputError(self.name, f"an array of shape {shape}, channels last", wants)
 
     def whole(self) -> Array:
-        """All of it, in memory, with the axes that it has.
+        """Read the whole array into memory, with its axes unchanged.
 
         Raises:
-            InputError: the channels are its last axis.
+            InputError: the last axis seems to be the channels.
         """
         self.check_channels()
         return np.asarray(self.data[...])
 
     def read(self, box: Box) -> Array:
-        """The box as (C, Z, Y, X), of the type that is stored.
+        """Read a box as (C, Z, Y, X), in the stored type.
 
         Raises:
-            InputError: it cannot be read there; file and box are named, as narrowly as the format allows.
+            InputError: the box cannot be read; the error names the file and the smallest unreadable box that the format
+                can tell.
         """
         self.check_axes()
         z, y, x = box.slices()
@@ -105,7 +106,7 @@ class Stored:
             array = np.asarray(self.data[..., z, y, x])
         except InputError:
             raise
-        except Exception as error:  # each format and compression raises errors of its own
+        except Exception as error:  # each format and compression raises its own errors
             if isinstance(error, MemoryError) or missing_package(self.name, error):
                 raise unreadable_file(self.name, "", error) from error
             part, where = self._unreadable(box)
@@ -114,11 +115,11 @@ class Stored:
         return array if array.ndim == 4 else array[None]
 
     def warn_of_absent(self) -> None:
-        """Say how many of the chunks that were read are not there."""
+        """Warn how many of the chunks that were read are missing."""
         warn_of_absent(self.name, getattr(self.data, "absent", ()))
 
     def _unreadable(self, box: Box) -> tuple[Box, str]:
-        """The first chunk in a box that cannot be read, and its file where it has one; the box if all of them can."""
+        """Return the first unreadable chunk in a box and its file, if it has one; the box if all chunks can be read."""
         chunk = getattr(self.data, "chunks", None)
         if chunk is None:
             return box, ""
@@ -137,7 +138,7 @@ class Image(Stored):
     """An image: uint8, or floats from 0 to 1.
 
     Attributes:
-        as_stored: Whether grey values of any type and range are handed on, for a view that maps them.
+        as_stored: Whether to return grey values of any type and range, for a view that maps them.
     """
 
     as_stored: bool = False
@@ -149,20 +150,20 @@ class Image(Stored):
         refuse_unusual(self.name, dtype, as_stored=self.as_stored)
 
     def read(self, box: Box) -> Array:
-        """The box as (C, Z, Y, X) uint8 or float32.
+        """Read a box as (C, Z, Y, X) uint8 or float32.
 
         Raises:
-            InputError: the file cannot be read there, or holds a value that is not a finite number.
+            InputError: the box cannot be read, or contains a value that is not finite.
         """
         array = super().read(box)
         return grey(self.name, box, array, as_stored=self.as_stored)
 
 
 def refuse_unusual(name: str, dtype: np.dtype[Any], *, as_stored: bool) -> None:
-    """Refuse an image of another type than networks are trained on, unless its grey values are mapped.
+    """Refuse image types on which networks are not trained, unless the grey values are mapped.
 
     Raises:
-        InputError: neither bytes nor floats.
+        InputError: the image is neither uint8 nor float.
     """
     if dtype.kind not in "uif" or (dtype != np.uint8 and dtype.kind != "f" and not as_stored):
         wants = "uint8, or floats from 0 to 1; a network that was trained on a range of grey values takes any type"
@@ -170,7 +171,7 @@ def refuse_unusual(name: str, dtype: np.dtype[Any], *, as_stored: bool) -> None:
 
 
 def grey(name: str, box: Box, array: Array, *, as_stored: bool = False) -> Array:
-    """Grey values as they are handed on: bytes, or floats that are checked; `as_stored`, any finite numbers."""
+    """Return grey values as uint8, or as floats after a check of their range; with `as_stored`, any finite values."""
     if array.dtype == np.uint8 or (as_stored and array.dtype.kind in "ui"):
         return array
     if not as_stored:
@@ -180,17 +181,17 @@ def grey(name: str, box: Box, array: Array, *, as_stored: bool = False) -> Array
 
 
 def warn_of_absent(name: str, absent: Collection[str]) -> None:
-    """Say how many chunks that were read are not there."""
+    """Warn how many of the chunks that were read are missing."""
     if absent:
         words = "chunk is" if len(absent) == 1 else "chunks are"
         warn(f"{name}: {len(absent)} {words} absent and read as the fill value, such as {min(absent)}")
 
 
 def floats(name: str, box: Box, array: Array) -> NDArray[np.float32]:
-    """Grey values as float32.
+    """Convert grey values to float32.
 
     Raises:
-        InputError: some are no finite numbers, or lie outside 0 to 1, where training has never been.
+        InputError: some values are not finite, or lie outside [0, 1], the range of the training data.
     """
     low, high = _require_finite(name, box, array)
     if low < -SLACK or high > 1 + SLACK:
@@ -200,7 +201,7 @@ def floats(name: str, box: Box, array: Array) -> NDArray[np.float32]:
 
 
 def _require_finite(name: str, box: Box, array: Array) -> tuple[float, float]:
-    """The least and the greatest value, all of them finite."""
+    """Return the minimum and maximum of an array whose values must all be finite."""
     low, high = (float(array.min()), float(array.max())) if array.size else (0.0, 0.0)
     if not np.isfinite([low, high]).all():
         raise InputError(name, f"values that are no numbers within {box.begin} to {box.end}", "finite values")
@@ -208,7 +209,7 @@ def _require_finite(name: str, box: Box, array: Array) -> tuple[float, float]:
 
 
 def _three(value: Any) -> VoxelSize | None:
-    """Three finite numbers, or None if the attribute is something else."""
+    """Return an attribute as three finite numbers; None if it is anything else."""
     try:
         z, y, x = (float(v) for v in np.ravel(value))
     except (TypeError, ValueError):

@@ -1,4 +1,4 @@
-"""TIFF stacks, read page by page. A stack that was written in several calls is joined along z."""
+"""TIFF stacks, read page by page. Series written in several calls are joined along z."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from deepem.io.volume import Array
 from deepem.utils.errors import InputError
 
 JOINED = {"shaped", "generic", "uniform"}
-"""Kinds of series, as tifffile has them, that are blocks of one stack if there are several of the same section size."""
+"""tifffile's kinds of series that, if a file has several with the same section size, are parts of one stack."""
 
 
 class Pages:
-    """A TIFF stack as an array: the pages along z are read as they are asked for."""
+    """A TIFF stack as an array; pages along z are read on demand."""
 
     def __init__(self, series: Sequence[Any]) -> None:
         self.series = series
@@ -31,7 +31,7 @@ class Pages:
         self.shape = series[0].shape
         if len(series) > 1:
             self.shape = (sum(_depth(one) for one in series), *self.shape[-2:])
-        self.chunks = (1, *self.shape[-2:])  # what a read error is narrowed down to
+        self.chunks = (1, *self.shape[-2:])  # the unit to which read errors are narrowed down
 
     def __getitem__(self, where: Any) -> Array:
         if where is ...:
@@ -85,10 +85,10 @@ def _open(file: str, key: str | None) -> Iterator[Stored]:
 
 @contextmanager
 def _raising(file: str, logger: logging.Logger) -> Iterator[None]:
-    """Tifffile logs damage that it finds, and goes on with what it could read.
+    """Raise the errors that tifffile only logs: it logs damage and continues with the readable part.
 
     Raises:
-        InputError: an error was logged.
+        InputError: tifffile logged an error.
     """
     logged: list[str] = []
     handler, thread = logging.Handler(logging.ERROR), threading.get_ident()
@@ -104,11 +104,11 @@ def _raising(file: str, logger: logging.Logger) -> Iterator[None]:
 
 
 def _check(file: str, series: Sequence[Any]) -> None:
-    """Refuse what is no stack of sections, and what is cut short.
+    """Refuse files that are not a stack of sections, or are truncated.
 
     Raises:
-        InputError: there is no page, the series do not join, there are colours, channels come after z, or the last page
-            ends behind the end of the file.
+        InputError: the file has no page, its series cannot be joined, it is in colour, channels come after z, or the
+            last page extends beyond the end of the file.
     """
     if not series:
         raise InputError(file, "no page", "a stack of sections")
@@ -127,23 +127,23 @@ def _check(file: str, series: Sequence[Any]) -> None:
     for one in series:
         ends = [0 if one.dataoffset is None else one.dataoffset + one.nbytes]
         for page in (one.pages[0], one.pages[-1]):
-            if page is not None:  # a section that an OME-TIFF leaves out
+            if page is not None:  # a section that is missing from an OME-TIFF
                 ends += [a + n for a, n in zip(page.dataoffsets, page.databytecounts, strict=True)]
         if max(ends) > size:
             raise InputError(file, f"a file cut short: {size} bytes, of at least {max(ends)}", "a whole TIFF file")
 
 
 def _refuse_cut_chain(file: str) -> None:
-    """Follow the page directories: tifffile takes a chain that leads out of the file for a shorter stack.
+    """Check the chain of page directories; if it leads out of the file, tifffile would silently read a shorter stack.
 
     Raises:
-        InputError: a directory lies behind the end of the file.
+        InputError: a directory lies beyond the end of the file.
     """
     size = os.path.getsize(file)
     with open(file, "rb") as handle:
         order, head = {b"II": "little", b"MM": "big"}.get(handle.read(2)), handle.read(14)
         if order is None or len(head) < 6:
-            return  # tifffile says what is wrong
+            return  # tifffile reports the error
         number = int.from_bytes(head[:2], order)  # type: ignore[arg-type]
         big = number == 43
         width, tag, count = (8, 20, 8) if big else (4, 12, 2)
@@ -168,7 +168,7 @@ def _number(handle: IO[bytes], at: int, width: int, order: Any) -> int:
 def _write(file: str, key: str | None, array: Array, compress: bool, attributes: Mapping[str, Any]) -> None:
     import tifffile
 
-    # 'minisblack' keeps a last axis of 3 or 4 voxels from being taken for colour; BigTIFF from 2 GiB on.
+    # 'minisblack': otherwise tifffile would treat a last axis of 3 or 4 voxels as colour. BigTIFF from 2 GiB on.
     packed = "zlib" if compress else None
     big = array.nbytes >= 2**31
     tifffile.imwrite(file, array, photometric="minisblack", bigtiff=big, compression=packed)

@@ -1,6 +1,6 @@
-"""Changes to an input volume that are made as it is read: padding, masks, contrast.
+"""Views that change an input volume during reading: padding, masks, contrast.
 
-Each is a volume itself, so that they stack, and each gives the same voxels however the volume is read in pieces.
+A view is itself a volume, so views can be stacked. The voxels do not depend on the boxes in which a view is read.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ STRETCHED = "uint8, whose contrast alone can be normalised"
 
 
 class View:
-    """A volume that shows another one; what it changes is overridden."""
+    """Base class: a view that passes through another volume. Subclasses override what they change."""
 
     def __init__(self, inner: Volume) -> None:
         self.inner = inner
@@ -27,34 +27,34 @@ class View:
         self.origin, self.voxel_size_nm = inner.origin, inner.voxel_size_nm
 
     def read(self, box: Box) -> Array:
-        """The box as (C, Z, Y, X) uint8 or float32."""
+        """Read a box as (C, Z, Y, X) uint8 or float32."""
         return self.inner.read(box)
 
 
 class Ranged(View):
-    """A volume of any type whose grey values within a range become 0 to 1, float32."""
+    """A view that maps a range of grey values of any type to [0, 1], float32."""
 
     def __init__(self, inner: Volume, intensity: Intensity) -> None:
         super().__init__(inner)
         self.intensity = intensity
 
     def read(self, box: Box) -> Array:
-        """The box, mapped."""
+        """Read a box with mapped grey values."""
         return self.intensity(self.inner.read(box))
 
 
 def blocks_of(volume: Volume, piece: Sequence[int] = (16, 2048, 2048)) -> Iterator[Array]:
-    """A volume in blocks, one after the other."""
+    """Yield a volume block by block."""
     whole = Box((0, 0, 0), volume.size)
     for box in touched(whole, vec3(piece), whole):
         yield volume.read(box)
 
 
 class Mirrored(View):
-    """A volume padded by reflection, its border voxels not repeated, as many times over as it takes.
+    """A volume padded by reflection, repeatedly if needed; the border voxels are not duplicated.
 
     Attributes:
-        own: Where the volume itself lies, if the padding only makes room for a patch; else None.
+        own: The box of the unpadded volume if the padding only enlarges it to the size of a patch; otherwise None.
     """
 
     own: Box | None = None
@@ -67,14 +67,14 @@ class Mirrored(View):
 
     @classmethod
     def to_size(cls, inner: Volume, least: Vec3) -> Mirrored:
-        """Padded to at least a size, the smaller half in front; what is asked for of it is its own extent alone."""
+        """Pad a volume to at least a size, with the smaller half in front; only the unpadded box, `own`, is output."""
         missing = [max(m - n, 0) for m, n in zip(least, inner.size, strict=True)]
         made = cls(inner, vec3(m // 2 for m in missing), vec3(m - m // 2 for m in missing))
         made.own = Box(made.before, vec3(b + n for b, n in zip(made.before, inner.size, strict=True)))
         return made
 
     def read(self, box: Box) -> Array:
-        """The box, the padding filled in."""
+        """Read a box with the padding filled in."""
         found = [
             _reflect(np.arange(b, e) - p, n) for b, e, p, n in zip(*box, self.before, self.inner.size, strict=True)
         ]
@@ -87,7 +87,7 @@ class Mirrored(View):
 
 
 class Finer(View):
-    """A volume of smaller voxels, each voxel of the inner one repeated.
+    """A volume upsampled by repeating voxels.
 
     Args:
         inner: The volume.
@@ -104,7 +104,7 @@ class Finer(View):
             self.voxel_size_nm = z, y, x
 
     def read(self, box: Box) -> Array:
-        """The box, in the smaller voxels."""
+        """Read a box, given in upsampled voxels."""
         sides = list(zip(*box, self.factor, strict=True))
         begin, end = vec3(b // f for b, _, f in sides), vec3(-(-e // f) for _, e, f in sides)
         array = self.inner.read(Box(begin, end))
@@ -122,7 +122,7 @@ def _reflect(index: NDArray[np.int64], size: int) -> NDArray[np.int64]:
 
 
 class Masked(View):
-    """A volume that is 0 wherever a mask volume is not."""
+    """A volume set to 0 wherever a mask volume is nonzero."""
 
     def __init__(self, inner: Volume, mask: Volume) -> None:
         super().__init__(inner)
@@ -131,20 +131,20 @@ class Masked(View):
         self.mask = mask
 
     def read(self, box: Box) -> Array:
-        """The box, masked, in the type that it has without: floats of 0 to 1 as bytes would be black."""
+        """Read a masked box without changing its dtype; floats in [0, 1] cast to uint8 would be black."""
         array = self.inner.read(box)
         return np.where(self.mask.read(box) > 0, array.dtype.type(0), array)
 
 
 class Normalised(View):
-    """A uint8 volume whose sections are stretched to the full range of grey values.
+    """A uint8 volume whose sections are contrast-stretched to the full range of grey values.
 
-    Per section, black voxels left aside, the darkest `lower` and the brightest `upper` share of the voxels are clipped
-    and what lies between is stretched to 0..255; a section with nothing between is left alone.
+    In each section, black voxels are ignored, the darkest `lower` and the brightest `upper` fraction of the voxels are
+    clipped, and the values in between are stretched to 0..255. A section with no values in between does not change.
 
     Args:
         inner: The volume.
-        tables: (C, Z, 256) uint8, the new grey value of each old one; see `tables_of`.
+        tables: (C, Z, 256) uint8 lookup tables from old to new grey values; see `tables_of`.
     """
 
     def __init__(self, inner: Volume, tables: NDArray[np.uint8]) -> None:
@@ -152,7 +152,7 @@ class Normalised(View):
         self.tables = tables
 
     def read(self, box: Box) -> Array:
-        """The box, stretched."""
+        """Read a contrast-stretched box."""
         array = self.inner.read(box)
         if array.dtype != np.uint8:
             raise InputError(self.name, f"an image of {array.dtype}", STRETCHED)
@@ -163,7 +163,7 @@ class Normalised(View):
 
 
 def tables_of(volume: Volume, lower: float, upper: float, piece: Sequence[int] = (16, 2048, 2048)) -> NDArray[np.uint8]:
-    """The tables of `Normalised`, from whole sections read piece by piece."""
+    """Return the lookup tables for `Normalised`, computed from whole sections that are read piece by piece."""
     counts = np.zeros((volume.channels, volume.size[0], 256), np.int64)
     for begin in np.ndindex(*(-(-n // p) for n, p in zip(volume.size, piece, strict=True))):
         corner = vec3(i * p for i, p in zip(begin, piece, strict=True))

@@ -1,4 +1,4 @@
-"""What a volume is, and what everything that can be read in boxes offers."""
+"""Metadata of a volume, and the interface of all volumes that can be read in boxes."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from deepem.utils.geometry import Box, Vec3
 Array = NDArray[Any]
 
 VoxelSize = tuple[float, float, float]
-"""(z, y, x) nanometres; not always whole numbers."""
+"""(z, y, x) nanometres, not always integers."""
 
 
 @dataclass(frozen=True)
 class VolumeInfo:
-    """What a volume is.
+    """Metadata of a volume.
 
     Attributes:
-        name: What an error names: the file, or the address.
+        name: The file or address, as named in errors.
         size: (z, y, x) voxels.
-        dtype: As stored.
+        dtype: The stored dtype.
         channels: Number of channels.
-        axes: Of the array as it is stored, such as ``zyx`` or ``czyx``.
-        voxel_size_nm: (z, y, x), or None where it is not known.
-        offset: Where the first voxel lies, (z, y, x), in voxels of the volume's own size.
-        mask: The path of the volume that says which voxels count, if there is one.
-        label_factor: Voxels of the labels and their masks per voxel of the image, (z, y, x).
+        axes: Axes of the stored array, such as ``zyx`` or ``czyx``.
+        voxel_size_nm: (z, y, x), or None if unknown.
+        offset: Position of the first voxel, (z, y, x), in voxels of this volume.
+        mask: Path of the mask volume, which defines the voxels that count; None if there is none.
+        label_factor: (z, y, x) voxels of labels and masks per voxel of the image.
     """
 
     name: str
@@ -44,7 +44,7 @@ class VolumeInfo:
 
     @property
     def bounds(self) -> Box:
-        """Where the volume lies, in voxels of its own size."""
+        """The box of the volume, in its own voxels."""
         return Box.of_size(self.offset, self.size)
 
 
@@ -52,11 +52,11 @@ class Volume(Protocol):
     """An image that can be read in boxes.
 
     Attributes:
-        name: What an error names.
+        name: The name to use in errors.
         size: (z, y, x) voxels.
         channels: Number of channels.
-        origin: Where its first voxel lies in the stored volume.
-        voxel_size_nm: (z, y, x), or None where it is not known.
+        origin: Position of its first voxel in the stored volume.
+        voxel_size_nm: (z, y, x), or None if unknown.
     """
 
     @property
@@ -71,4 +71,4 @@ class Volume(Protocol):
     def voxel_size_nm(self) -> VoxelSize | None: ...  # noqa: D102
 
     def read(self, box: Box) -> Array:
-        """The box as (C, Z, Y, X) uint8 or float32."""
+        """Read a box as (C, Z, Y, X) uint8 or float32."""

@@ -1,7 +1,7 @@
-"""zarr arrays, versions 2 and 3; a group holds several, ``main`` unless the path names one.
+"""zarr arrays, versions 2 and 3. In a group, the default array is ``main`` unless the path names another.
 
-An OME-NGFF image is a group of levels: the first is meant unless the path names another (``em.zarr:1``). Leading axes
-of length 1, such as its time and channel, are dropped where there are more than four.
+An OME-NGFF image is a group of levels; the default is the first level unless the path names another (``em.zarr:1``).
+Leading axes of length 1, such as time and channel, are dropped from arrays with more than four axes.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ METADATA = {"zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata"}
 
 
 class Zarr:
-    """A zarr array whose chunks are looked at before they are decoded.
+    """A zarr array that checks chunks before zarr decodes them.
 
-    zarr decodes a blosc chunk that was cut short into noise, and takes any chunk that it does not find for one that was
-    never written.
+    Without this check, zarr decodes a truncated blosc chunk to noise, and treats every chunk file that it does not find
+    as never written.
 
     Attributes:
-        absent: Files of chunks that were asked for and are not there: they hold the fill value.
+        absent: Files of chunks that were read and do not exist; such chunks hold the fill value.
     """
 
     def __init__(self, array: Any, folder: Path) -> None:
         self.array, self.folder = array, folder
         self.lead = (0,) * self._leading(array.shape)
         self.shape, self.dtype = array.shape[len(self.lead) :], array.dtype
-        shards = getattr(array, "shards", None)  # zarr 2 has none
-        self.stored_chunks = tuple(shards or array.chunks)  # what has a file of its own
+        shards = getattr(array, "shards", None)  # zarr 2 has no shards
+        self.stored_chunks = tuple(shards or array.chunks)  # the unit with its own file
         self.chunks = self.stored_chunks[len(self.lead) :]
-        self.read_chunks = tuple(array.chunks)[len(self.lead) :]  # of a shard, its inner chunks can be read alone
+        self.read_chunks = tuple(array.chunks)[len(self.lead) :]  # the inner chunks of a shard can be read separately
         compressors = array.compressors if hasattr(array, "compressors") else (array.compressor,)
         self.blosc = bool(compressors) and "Blosc" in type(compressors[-1]).__name__ and not shards
         self.absent: set[str] = set()
@@ -51,7 +51,7 @@ class Zarr:
 
     @staticmethod
     def _leading(shape: tuple[int, ...]) -> int:
-        """Axes of length 1 in front of the last four."""
+        """Number of axes of length 1 in front of the last four."""
         lead = max(len(shape) - 4, 0)
         return lead if all(n == 1 for n in shape[:lead]) else 0
 
@@ -65,7 +65,7 @@ class Zarr:
         return np.asarray(self.array[self.lead + ((...,) if where is ... else tuple(where))])
 
     def _look_at(self, chunk: Box) -> None:
-        """Compare what lies there with what the metadata say."""
+        """Record chunk files that do not exist, and check the length of those that do."""
         for channel in range(-(-self.shape[0] // self.chunks[0]) if len(self.shape) == 4 else 1):
             name = self.file_of(chunk.begin, channel)
             file = self.folder / name
@@ -77,7 +77,7 @@ class Zarr:
                 self._measure(file)
 
     def file_of(self, begin: Vec3, channel: int = 0) -> str:
-        """The file of the chunk that begins there, within the folder."""
+        """Return the file, relative to the folder, of the chunk that begins at a voxel."""
         index = tuple(b // n for b, n in zip(begin, self.chunks[-3:], strict=True))
         first = (*self.lead, *((channel,) if len(self.shape) == 4 else ()))
         return self._name((*first, *index))
@@ -86,10 +86,10 @@ class Zarr:
         return f"{self.array.path}/{self.array.metadata.encode_chunk_key(index)}".lstrip("/")
 
     def _refuse_other_names(self) -> None:
-        """Refuse an array none of whose files is a chunk: a wrong separator in the metadata, say, reads as empty.
+        """Refuse an array that has files but no chunks; with a wrong separator in the metadata it would read as empty.
 
         Raises:
-            InputError: files lie there, none by the name of a chunk.
+            InputError: the array has files, but none has the name of a chunk.
         """
         shape = re.escape(self._name((0,) * len(self.stored_chunks)))
         prefix = re.escape(self.array.path) if self.array.path else ""
@@ -103,7 +103,7 @@ class Zarr:
 
     @staticmethod
     def _measure(file: Path) -> None:
-        """Compare a chunk's length with that in its header: bytes 12 to 15."""
+        """Compare a chunk's length with the length in its header, bytes 12 to 15."""
         with open(file, "rb") as chunk:
             header, size = chunk.read(16), file.stat().st_size
         if len(header) < 16 or int.from_bytes(header[12:], "little") != size:

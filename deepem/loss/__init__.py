@@ -1,4 +1,4 @@
-"""What is minimised: pure functions of (input, target, mask) that give (loss, count)."""
+"""Criteria: pure functions of (input, target, mask) that return (loss, count)."""
 
 from deepem.loss.affinity import AffinityLoss
 from deepem.loss.balance import BalancedLoss

@@ -1,4 +1,4 @@
-"""The loss of affinities along any edges, straight from instance ids."""
+"""Affinity loss along arbitrary edges, computed directly from instance ids."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from deepem.utils.geometry import vec3
 class AffinityLoss(nn.Module):
     """The sum of a voxel-wise criterion over edges; an edge (dz, dy, dx) relates voxel v to v - (dz, dy, dx).
 
-    An affinity is 1 where v and its partner have the same id and it is not 0. Its mask is the product of the
-    masks of both, and 0 where v has no partner: the first planes of a positive edge, the last of a negative.
+    The affinity is 1 where v and its partner have the same nonzero id. Its mask is the product of the masks of the two
+    voxels. The mask is 0 where v has no partner: in the first planes for a positive edge, in the last for a negative.
 
     Args:
         edges: (dz, dy, dx) of every channel.
-        criterion: Called once with (logits, affinities, mask), all (N, E, Z, Y, X); it gives (sum, count), so
-            it is made with ``size_average=False``.
-        size_average: Divide by the count over all edges together.
-        class_balancing: Weigh the positive voxels of an edge by the share of the negative ones, and the
-            negative by that of the positive ones: shares of the summed mask, over the batch, or of `classes`. An
-            edge with one class stays as it is.
+        criterion: Called once with (logits, affinities, mask), all (N, E, Z, Y, X). It must return (sum, count), so
+            create it with ``size_average=False``.
+        size_average: Divide the loss by the count over all edges.
+        class_balancing: For each edge, weight positive voxels by the fraction of negative voxels, and negative voxels
+            by the fraction of positive ones. Fractions are of the summed mask over the batch, or of `classes`. An edge
+            with only one class keeps its weights.
     """
 
     def __init__(
@@ -47,13 +47,13 @@ class AffinityLoss(nn.Module):
     def forward(
         self, input: Tensor, target: Tensor, mask: Tensor, classes: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """(loss, count) of logits (N, E, Z, Y, X) against ids and their mask, both (N, 1, Z, Y, X).
+        """Return (loss, count) of logits (N, E, Z, Y, X) against ids and their mask, both (N, 1, Z, Y, X).
 
         Args:
             input: Logits.
             target: Ids.
             mask: Where the loss counts.
-            classes: From `classes`, summed over all parts of a batch, where this is one of them.
+            classes: The result of the method `classes`, summed over the whole batch, if this call gets a part of it.
         """
         if input.shape[1] != len(self.edges):
             raise ValueError(f"input: got {input.shape[1]} channels, wants {len(self.edges)}, one per edge")
@@ -67,14 +67,14 @@ class AffinityLoss(nn.Module):
 
     @torch.no_grad()
     def classes(self, target: Tensor, mask: Tensor) -> Tensor:
-        """The summed mask of the positive and the negative voxels of every edge: (2, E, 1, 1, 1)."""
+        """Return the summed mask of the positive and of the negative voxels of every edge: (2, E, 1, 1, 1)."""
         return class_sums(*self._affinities(target, mask.float(), len(target)))
 
     def _affinities(self, ids: Tensor, mask: Tensor, batch: int) -> tuple[Tensor, Tensor]:
-        """Affinities and their mask, (N, E, Z, Y, X).
+        """Return the affinities and their mask, both (N, E, Z, Y, X).
 
-        One tensor for all edges, with zero weight where an edge has no partner, lets the criterion and its
-        gradient pass over the logits once; slices of the logits would cost a full-size gradient per edge.
+        One tensor holds all edges, with zero weight where a voxel has no partner. The criterion and its gradient then
+        pass over the logits once; slicing the logits would cost a full-size gradient per edge.
         """
         shape = (batch, len(self.edges), *ids.shape[2:])
         affinity, weight = mask.new_zeros(shape), mask.new_zeros(shape)

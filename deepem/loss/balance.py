@@ -1,4 +1,4 @@
-"""Class balancing of targets that are 0 or 1: both classes of a channel weigh the same, however rare one is."""
+"""Class balancing of binary targets: both classes of a channel get the same total weight, however rare one is."""
 
 from __future__ import annotations
 
@@ -9,18 +9,20 @@ from deepem.loss.voxel import averaged
 
 
 def class_sums(target: Tensor, weight: Tensor) -> Tensor:
-    """The summed weight of the positive and the negative voxels of every channel: (2, C, 1, 1, 1)."""
+    """Return the summed weight of the positive and of the negative voxels of every channel: (2, C, 1, 1, 1)."""
     sums = [values.sum((0, 2, 3, 4)) for values in (weight * target, weight * (1 - target))]
     return torch.stack(sums)[..., None, None, None]
 
 
 def balanced(target: Tensor, weight: Tensor, classes: Tensor) -> Tensor:
-    """The weight, that of each class times the share of the other; a channel with one class stays as it is.
+    """Return the weight, with each class multiplied by the fraction of the other class.
+
+    A channel with only one class keeps its weight.
 
     Args:
         target: 0 or 1, (N, C, Z, Y, X).
-        weight: Of every voxel, (N, C, Z, Y, X).
-        classes: From `class_sums`.
+        weight: Weight of every voxel, (N, C, Z, Y, X).
+        classes: The result of `class_sums`.
     """
     positive, negative = classes
     share = torch.where(target > 0, negative, positive) / (positive + negative)
@@ -28,11 +30,12 @@ def balanced(target: Tensor, weight: Tensor, classes: Tensor) -> Tensor:
 
 
 class BalancedLoss(nn.Module):
-    """A voxel-wise criterion whose mask is balanced between the classes of each channel, over the batch.
+    """A voxel-wise criterion with class balancing: each channel's mask is balanced between its classes over the batch.
 
     Args:
-        criterion: Called with (logits, target, mask); it gives (sum, count), so it is made with size_average=False.
-        size_average: Divide by the count.
+        criterion: Called with (logits, target, mask). It must return (sum, count), so create it with
+            ``size_average=False``.
+        size_average: Divide the loss by the count.
     """
 
     class_balancing = True
@@ -44,13 +47,13 @@ class BalancedLoss(nn.Module):
     def forward(
         self, input: Tensor, target: Tensor, mask: Tensor, classes: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """(loss, count) of logits (N, C, Z, Y, X).
+        """Return (loss, count) of logits (N, C, Z, Y, X).
 
         Args:
             input: Logits.
             target: Positive where it is above 0.
-            mask: Where the loss counts, of one channel or of all.
-            classes: From `classes`, summed over all parts of a batch, where this is one of them.
+            mask: Where the loss counts; one channel, or one per channel of the target.
+            classes: The result of the method `classes`, summed over the whole batch, if this call gets a part of it.
         """
         with torch.no_grad():
             weight = mask.float().expand(target.shape)
@@ -61,5 +64,5 @@ class BalancedLoss(nn.Module):
 
     @torch.no_grad()
     def classes(self, target: Tensor, mask: Tensor) -> Tensor:
-        """The summed mask of the positive and the negative voxels of every channel: (2, C, 1, 1, 1)."""
+        """Return the summed mask of the positive and of the negative voxels of every channel: (2, C, 1, 1, 1)."""
         return class_sums((target > 0).float(), mask.float().expand(target.shape))

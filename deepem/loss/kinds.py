@@ -1,9 +1,9 @@
-"""Which criterion a task is trained with, by its kind.
+"""The criterion of each kind of task.
 
-CRITERIA has one entry per kind of `deepem.tasks`: (row, How) -> criterion, or None where the network must compute the
-losses itself. A criterion is called with (logits, target,
-mask) and gives (loss, count), see `deepem.loss.voxel`. One that balances classes has the attribute `class_balancing`
-and a method `classes(target, mask)`, whose sum over the parts of a batch it takes as a fourth argument.
+CRITERIA has one entry per kind of `deepem.tasks`: (row, How) -> criterion, or None if the network must compute its
+losses itself. A criterion is called with (logits, target, mask) and returns (loss, count), see `deepem.loss.voxel`.
+A criterion that can balance classes has the attribute `class_balancing` and a method `classes(target, mask)`. If a
+batch is processed in parts, the criterion takes the sum of `classes` over all parts as a fourth argument.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from deepem.utils.errors import InputError
 T = TypeVar("T")
 
 PerTask = Union[T, Mapping[str, T]]  # noqa: UP007 - a type variable has no | in Python 3.10
-"""One value, or values by the flags of tasks, "all" for those that are not named."""
+"""One value for all tasks, or a mapping from task flags to values, where "all" is the default."""
 
 DEFAULTS: dict[str, Any] = {"loss": "BCELoss", "margin0": 0.0, "margin1": 0.0, "class_balancing": False}
 
@@ -33,10 +33,10 @@ LOSSES: dict[str, type[nn.Module]] = {"BCELoss": BCELoss, "MSELoss": MSELoss}
 
 @dataclass(frozen=True)
 class How:
-    """What the command line says of the criterion of one task; see `criterion`.
+    """The settings of one task's criterion; see `criterion`.
 
     Attributes:
-        named: The settings that were given for this task by name.
+        named: Names of the settings that were given for this very task rather than for all tasks.
     """
 
     loss: str
@@ -49,7 +49,7 @@ class How:
     named: frozenset[str] = frozenset()
 
     def margin(self, name: str) -> float:
-        """A margin of a task other than affinities: none with default_aux, unless it was given for the task."""
+        """Return a margin for a non-affinity task: 0 with `default_aux`, unless the margin was given for this task."""
         value: float = getattr(self, name)
         return 0.0 if self.default_aux and name not in self.named else value
 
@@ -102,22 +102,24 @@ def criterion(
     class_balancing: PerTask[bool] = False,
     default_aux: bool = False,
 ) -> nn.Module | None:
-    """The criterion of a task: called with (logits, target, mask) it gives (loss, count).
+    """Return the criterion of a task, which maps (logits, target, mask) to (loss, count).
 
-    It is None for a task whose losses the network must compute itself.
+    Return None for a task whose losses the network must compute itself.
 
-    Loss, margins and balancing are one value, which means what it means in the public DeepEM, or values by task:
-    ``{"all": 0.1, "mit": 0.2}``, where "all" holds for those that are not named.
+    `loss`, the margins and `class_balancing` take one value, with the same meaning as in the public DeepEM, or one
+    value per task: ``{"all": 0.1, "mit": 0.2}``, where "all" is the default for the other tasks.
 
     Args:
-        task: A chosen row, its edges filled in.
-        loss: Name of the voxel-wise criterion of affinities. Every other kind has cross-entropy, unless it is named.
-        size_average: Mean over the voxels with mask > 0, in place of the sum.
-        margin0: See BCELoss and MSELoss; classes that exclude each other have no margins.
+        task: A chosen row, with its edges filled in.
+        loss: Name of the voxel-wise criterion of affinities. Other kinds use cross-entropy, unless a loss is given for
+            the task by name.
+        size_average: Return the mean over the voxels with mask > 0 instead of the sum.
+        margin0: See BCELoss and MSELoss. Semantic tasks have no margins.
         margin1: See BCELoss and MSELoss.
         inverse: Margins smooth the labels, see BCELoss.
-        class_balancing: See AffinityLoss and SemanticLoss; binary tasks have it where they are named, see BalancedLoss.
-        default_aux: No margins for tasks other than affinities.
+        class_balancing: See AffinityLoss and SemanticLoss. Binary tasks are balanced only if given by name, see
+            BalancedLoss.
+        default_aux: Use no margins for tasks other than affinities.
     """
     given = {"loss": loss, "margin0": margin0, "margin1": margin1, "class_balancing": class_balancing}
     named = frozenset(name for name, value in given.items() if isinstance(value, Mapping) and task.flag in value)
@@ -131,5 +133,5 @@ def criterion(
 
 
 def _for(task: Task, value: PerTask[T], default: T) -> T:
-    """The value that holds for a task."""
+    """Return the value of a setting for a task."""
     return value.get(task.flag, value.get("all", default)) if isinstance(value, Mapping) else value

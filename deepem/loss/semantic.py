@@ -1,4 +1,4 @@
-"""The criterion of classes that exclude each other."""
+"""The criterion of mutually exclusive classes."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from deepem.loss.voxel import averaged, full_precision
 
 
 class SemanticLoss(nn.Module):
-    """Cross-entropy of a softmax over channels, (loss, count) as in `deepem.loss.voxel`::
+    """Softmax cross-entropy over channels; returns (loss, count) as in `deepem.loss.voxel`::
 
         loss   sum over voxels of mask * weight[class] * -log softmax(input)[class]
         count  number of voxels with mask > 0
 
-    What a label says where the mask is 0 does not matter, also a class that the input has no channel for: the loss
-    has a gradient of exactly 0 there.
+    Labels where the mask is 0 are ignored, even class numbers without a channel; the gradient there is exactly 0.
 
     Args:
         channels: The number of classes.
-        class_weights: A weight per class; none: 1 each.
-        size_average: Divide by the count.
-        class_balancing: Weigh classes so that those that are there have the same sum of weights, which for n_c voxels
-            of class c is 1 / sum_c (1 / n_c): as `AffinityLoss` does with its two. Class weights come on top.
+        class_weights: One weight per class; empty for weights of 1.
+        size_average: Divide the loss by the count.
+        class_balancing: Weight classes so that every class that is present has the same total weight,
+            1 / sum_c (1 / n_c) for n_c voxels of class c; `AffinityLoss` does the same with two classes. Class weights
+            are multiplied in afterwards.
     """
 
     def __init__(
@@ -46,13 +46,15 @@ class SemanticLoss(nn.Module):
     def forward(
         self, input: Tensor, target: Tensor, mask: Tensor, classes: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """(loss, count) of logits (N, C, Z, Y, X) against classes 0 to C - 1 and their mask, both (N, 1, Z, Y, X).
+        """Return (loss, count) of logits (N, C, Z, Y, X).
+
+        Targets are classes 0 to C - 1; target and mask are (N, 1, Z, Y, X).
 
         Args:
             input: Logits.
             target: Classes.
-            mask: Where the loss counts, and how much.
-            classes: From `classes`, summed over all parts of a batch, where this is one of them.
+            mask: Weight of each voxel; 0 where the loss does not count.
+            classes: The result of the method `classes`, summed over the whole batch, if this call gets a part of it.
         """
         if input.shape[1] != self.channels:
             raise ValueError(f"input: got {input.shape[1]} channels, wants {self.channels}, one per class")
@@ -67,12 +69,12 @@ class SemanticLoss(nn.Module):
 
     @torch.no_grad()
     def classes(self, target: Tensor, mask: Tensor) -> Tensor:
-        """The summed mask of the voxels of each class: (C,)."""
+        """Return the summed mask of each class: (C,)."""
         mask = mask.float()
         return self._sums(_index(target, mask), mask)
 
     def _weights(self, index: Tensor, mask: Tensor, classes: Tensor | None) -> Tensor:
-        """The weight of each class."""
+        """Return the weight of each class."""
         weights = mask.new_tensor(self.class_weights) if self.class_weights else mask.new_ones(self.channels)
         if not self.class_balancing:
             return weights
@@ -85,5 +87,5 @@ class SemanticLoss(nn.Module):
 
 
 def _index(target: Tensor, mask: Tensor) -> Tensor:
-    """The classes as an index, 0 where the mask is 0."""
+    """Return the classes as an index tensor, 0 where the mask is 0."""
     return target.long().masked_fill(mask <= 0, 0)

@@ -1,13 +1,13 @@
 """Voxel-wise criteria with masks and margins.
 
-Each is called with (input, target, mask), all (N, C, Z, Y, X), where a mask of one channel holds for every
-channel, and gives (loss, count)::
+A criterion is called with (input, target, mask), all (N, C, Z, Y, X), and returns (loss, count). A mask of one channel
+applies to every channel::
 
-    loss   sum(mask * error), connected to the graph also where the mask is empty
+    loss   sum(mask * error); part of the graph even if the mask is empty
     count  number of voxels with mask > 0
 
-or, with size_average, (loss / count, 1), and (0, 0) where the mask is empty. The mean over many batches is
-sum(loss) / sum(count). No count is read back from the device here, so nothing waits for it.
+With size_average it returns (loss / count, 1), or (0, 0) if the mask is empty. The mean over many batches is
+sum(loss) / sum(count). Counts stay on the device, so these criteria never synchronise with it.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from torch import Tensor, nn
 
 
 def full_precision(values: Tensor) -> Tensor:
-    """The values in float32 where they come in half precision; float32 and float64 stay."""
+    """Convert half precision to float32; return float32 and float64 unchanged."""
     return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
 
 
 def averaged(loss: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
-    """A sum over voxels as (mean, 1), or (0, 0) where there are none."""
+    """Convert a sum over voxels to (mean, 1), or to (0, 0) if the count is 0."""
     return loss / count.clamp(min=1), count.clamp(max=1)
 
 
 class _MaskedLoss(nn.Module):
-    """What the two criteria share: types, margins as a mask, the count and the average."""
+    """Base class of both criteria: handles dtypes, margins, the count and the average."""
 
     def __init__(self, size_average: bool, margin0: float, margin1: float) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class _MaskedLoss(nn.Module):
         self.margin1 = min(max(margin1, 0.0), 1.0)
 
     def forward(self, input: Tensor, target: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """(loss, count) of one head; see the module."""
+        """Return (loss, count) of one head; see the module docstring."""
         input = full_precision(input)
         target, mask = target.to(input.dtype), mask.to(input.dtype).expand_as(input)
         count = torch.count_nonzero(mask > 0)
@@ -49,7 +49,10 @@ class _MaskedLoss(nn.Module):
         raise NotImplementedError
 
     def without_settled(self, mask: Tensor, probability: Tensor, target: Tensor) -> Tensor:
-        """The mask, 0 where the prediction is within its margin: p >= 1 - margin1 at 1, p <= margin0 at 0."""
+        """Return the mask with 0 where the prediction is within the margin of its target.
+
+        That is p >= 1 - margin1 for target 1, and p <= margin0 for target 0.
+        """
         if not (self.margin0 or self.margin1):
             return mask
         settled = (target == 1) & (probability >= 1 - self.margin1)
@@ -64,9 +67,10 @@ class BCELoss(_MaskedLoss):
         size_average: Divide by the number of voxels with mask > 0.
         margin0: Margin of target 0; clipped to [0, 1].
         margin1: Margin of target 1.
-        inverse: Margins smooth the labels: 1 becomes 1 - margin1, 0 becomes margin0, soft targets stay. Else
-            voxels with a probability within the margin of their target drop out of the sum, not of the count.
-        ignored: Further keywords, so that all criteria can be made with the same ones.
+        inverse: If true, margins smooth the labels: 1 becomes 1 - margin1, 0 becomes margin0, and soft targets do not
+            change. If false, voxels whose probability is within the margin of their target add nothing to the sum but
+            still count.
+        ignored: Other keywords are ignored, so that all criteria can be created with the same ones.
     """
 
     def __init__(
@@ -95,10 +99,10 @@ class MSELoss(_MaskedLoss):
 
     Args:
         size_average: Divide by the number of voxels with mask > 0.
-        margin0: Voxels of target 0 with probability <= margin0 drop out of the sum, and stay in the count.
-        margin1: Voxels of target 1 with probability >= 1 - margin1 drop out likewise.
-        logits: The input is logits, else probabilities.
-        ignored: Further keywords, so that all criteria can be made with the same ones.
+        margin0: Voxels of target 0 with probability <= margin0 add nothing to the sum but still count.
+        margin1: Likewise for voxels of target 1 with probability >= 1 - margin1.
+        logits: Whether the input is logits (otherwise probabilities).
+        ignored: Other keywords are ignored, so that all criteria can be created with the same ones.
     """
 
     def __init__(

@@ -2,12 +2,12 @@
 
 ::
 
-    grid.py     where patches lie
-    weights.py  how much each counts, separable, summing to 1 at every voxel
-    stitch.py   the scan: patches through the network into the sum, finished planes out
-    flips.py    the 16 flips and transposes of test-time augmentation
-    augment.py  the average over them, in place
-    memory.py   the cut of a volume into columns and runs that fit in memory
-    patch_network.py   a network as the scan wants it: patches in, probabilities of the output patch out
+    grid.py            patch positions
+    weights.py         blend weights: separable, summing to 1 at every voxel
+    stitch.py          the scan: runs the network on patches, sums its outputs, yields finished planes
+    flips.py           the 16 flips and transposes of test-time augmentation
+    augment.py         the running average over flips
+    memory.py          splits a volume into columns and runs that fit in memory
+    patch_network.py   wraps a network: maps input patches to probabilities of output patches
     inference.py       all of this for an image in memory
 """

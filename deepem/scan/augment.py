@@ -1,8 +1,8 @@
-"""Test-time augmentation: the mean over flips of a volume, and its variance, both in place.
+"""Test-time augmentation: the running mean and variance over flips of a volume, both updated in place.
 
-Each flip's prediction is that of the flipped volume: stitched on the flipped volume's own grid, then taken back. Values
-that a flip does not know (planes that an affinity's shift leaves, borders that its crop leaves, channels whose edge it
-turns into one that is not predicted) carry no weight, so that the mean and the variance are over the known values::
+For each flip, the flipped volume is stitched on its own grid, and the prediction is flipped back. Some values are
+unknown under a flip: planes left empty by shifting an affinity, borders left by a crop, and channels whose flipped edge
+is not predicted. They carry no weight, so the mean and the variance are over the known values only::
 
     n += 1;  d = value - mean;  mean += d / n;  m2 += d (value - mean)        (Welford 1962)
 """
@@ -20,19 +20,19 @@ from deepem.scan.stitch import Finished, Read, Scan
 from deepem.utils.geometry import Box, Vec3, vec3
 
 VARIANCE = "_var"
-"""What the name of an output's variance ends in."""
+"""Suffix of the name of an output's variance."""
 
 
 @dataclass
 class Augmented:
-    """The mean over flips of a scan; runs as a `Scan` does.
+    """The mean over flips of a scan; has the interface of `Scan`.
 
     Attributes:
-        scan_of: The scan of a volume of a given size: a transposed volume has another.
-        size: The volume's.
-        flips: What to average over.
-        edges: The edges of each affinity output's channels.
-        variance: Whether to give `<name>_var` too.
+        scan_of: Returns the scan for a volume of a given size; transposed volumes need a different one.
+        size: Size of the volume.
+        flips: The flips to average over.
+        edges: The edges of the channels of each affinity output.
+        variance: Whether to also return `<name>_var`.
     """
 
     scan_of: Callable[[Vec3], Scan]
@@ -46,14 +46,14 @@ class Augmented:
         self.covered = self.scan_of(self.size).grid.covered
 
     def count(self, box: Box) -> int:
-        """Number of patches that a box takes."""
+        """Return the number of patches needed for a box."""
         needed = [(flip, self._needed(flip, box)) for flip in self.flips]
         return sum(
             self.scans[flip.size(self.size)].grid.count(flip.box(part, self.size)) for flip, part in needed if part
         )
 
     def count_tiled(self, box: Box, tile: Vec3) -> int:
-        """Number of patches that the tiles of a box take; see `Grid.count_tiled`."""
+        """Return the number of patches needed for the tiles of a box; see `Grid.count_tiled`."""
         total = 0
         for flip in self.flips:
             axes = self.scans[flip.size(self.size)].grid.axes
@@ -70,7 +70,7 @@ class Augmented:
         return total
 
     def run(self, read: Read, box: Box | None = None, planes: int | None = None) -> Iterator[Finished]:
-        """Compute a box and yield it in parts of at most so many planes, z ascending; see `Scan.run`."""
+        """Compute a box and yield it in parts of at most `planes` planes, z ascending; see `Scan.run`."""
         box = self.covered if box is None else box
         step = planes or box.size[0]
         for z in range(box.begin[0], box.end[0], step):
@@ -111,7 +111,7 @@ class Augmented:
                 yield channel, origin
 
     def _needed(self, flip: Flip, box: Box) -> Box | None:
-        """The voxels of a flip's prediction that a box takes values from, or None if it knows none of them."""
+        """Return the voxels of a flip's prediction that the box needs; None if the prediction has none of them."""
         shifts = {(0, 0, 0)}
         for edges in self.edges.values():
             shifts |= {origin[1] for origin in flip.origins(edges) if origin is not None}
@@ -126,7 +126,7 @@ def _with(values: Vec3, axis: int, value: int) -> Vec3:
 
 
 class Mean:
-    """Running mean and sum of squared deviations of an output over a box, voxel by voxel over what is known there."""
+    """Per-voxel running mean and sum of squared deviations of an output in a box, over the known values."""
 
     def __init__(self, channels: int, box: Box, variance: bool, device: torch.device) -> None:
         self.box = box
@@ -135,7 +135,7 @@ class Mean:
         self._squares = torch.zeros_like(self.mean) if variance else None
 
     def add(self, channel: int, value: torch.Tensor, where: Box) -> None:
-        """Add values (Z, Y, X) of one channel, known at the voxels `where`."""
+        """Add values (Z, Y, X) of one channel, which are known in the voxels `where`."""
         both = self.box.intersect(where)
         if both is None:
             return
@@ -149,6 +149,6 @@ class Mean:
             self._squares[inside].addcmul_(deviation, value - mean)
 
     def variance(self) -> torch.Tensor:
-        """The population variance; 0 where nothing is known."""
+        """Return the population variance; 0 where no value is known."""
         assert self._squares is not None
         return self._squares.div_(self.count.clamp(min=1))

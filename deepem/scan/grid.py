@@ -1,15 +1,15 @@
-"""Where patches lie: a regular grid anchored at the volume's corner, the last patch of each axis flush with its end.
+"""Patch positions: a regular grid from the volume's corner; the last patch of each axis is flush with the volume's end.
 
 One axis of a volume of 13 voxels, patch 6, output 4, stride 3::
 
     voxel   0 1 2 3 4 5 6 7 8 9 . . 12
-    patch 0 f[o o o o]r                    start 1        f, r: the border that the
-    patch 1       f[o o o o]r              start 4        network needs but does not give
+    patch 0 f[o o o o]r                    start 1        f, r: input border that the
+    patch 1       f[o o o o]r              start 4        output does not cover
     patch 2             f[o o o o]r        start 7
     patch 3               f[o o o o]r      start 8        flush with the end, off the stride
     covered   1 . . . . . . . . . 11
 
-The grid depends on the volume alone, never on the part of it that is computed: every part finds the same patches.
+The grid depends only on the whole volume, so any part of the volume is computed from the same patches.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from deepem.utils.errors import InputError
 from deepem.utils.geometry import Box, Vec3, vec3
 
 Layers = tuple[range, range, range]
-"""Patch indices along (z, y, x)."""
+"""Index of a patch along (z, y, x)."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ class Axis:
     Attributes:
         size: Length of the volume.
         patch: Length of the input patch.
-        output: Length of the output patch, in the middle of the input patch.
-        stride: From one patch to the next, at most `output`.
-        front: Voxels of a patch in front of its output.
+        output: Length of the output patch, which lies inside the input patch.
+        stride: Distance from one patch to the next, at most `output`.
+        front: Voxels of the input patch in front of the output patch.
     """
 
     size: int
@@ -46,7 +46,7 @@ class Axis:
 
     @property
     def end(self) -> int:
-        """End of the voxels that some patch's output covers; they begin at `front`."""
+        """End of the voxels that output patches cover; they begin at `front`."""
         return self.size - (self.patch - self.output - self.front)
 
     @property
@@ -59,7 +59,7 @@ class Axis:
         return self.front + min(index * self.stride, self.size - self.patch)
 
     def touching(self, begin: int, end: int) -> range:
-        """The patches whose outputs share a voxel with [begin, end)."""
+        """Return the patches whose outputs overlap [begin, end)."""
         begin, end = max(begin, self.front), min(end, self.end)
         first = max(0, (begin - self.front - self.output) // self.stride + 1)
         last = min((end - self.front - 1) // self.stride, self.count - 1)
@@ -68,26 +68,26 @@ class Axis:
         return range(min(first, self.count - 1), last + 1)
 
     def neighbours(self, index: int) -> tuple[int, ...]:
-        """Starts of all patches that overlap a patch, itself included, relative to its own start."""
+        """Return the starts of all patches that overlap a patch (itself included), relative to its own start."""
         own = self.start(index)
         return tuple(self.start(i) - own for i in self.touching(own, own + self.output))
 
 
 @dataclass(frozen=True)
 class Grid:
-    """The patches of a volume, all sizes (z, y, x) voxels.
+    """The patches of a volume. All sizes are in (z, y, x) voxels.
 
     Attributes:
-        size: Of the volume.
-        patch: Of the input patch.
-        output: Of the output patch.
-        stride: From one patch to the next.
-        front: Voxels of a patch in front of its output, by default (patch - output) // 2. A network that crops around
-            the patch's centre voxel, as `deepem.utils.crop` does, has patch // 2 - output // 2: one more where an even
-            patch gives an odd output.
+        size: Size of the volume.
+        patch: Size of the input patch.
+        output: Size of the output patch.
+        stride: Distance from one patch to the next.
+        front: Voxels of the input patch in front of the output patch, by default (patch - output) // 2. A network that
+            crops around the patch's centre voxel, as `deepem.utils.crop` does, needs patch // 2 - output // 2, which is
+            one more if the patch is even and the output odd.
 
     Raises:
-        InputError: the volume is smaller than a patch, or patches leave gaps between them.
+        InputError: the volume is smaller than a patch, or the patches leave gaps.
     """
 
     size: Vec3
@@ -119,30 +119,30 @@ class Grid:
 
     @cached_property
     def covered(self) -> Box:
-        """The voxels of the volume that the output covers."""
+        """The voxels of the volume that output patches cover."""
         return Box(vec3(a.front for a in self.axes), vec3(a.end for a in self.axes))
 
     def touching(self, box: Box) -> Layers:
-        """Indices of the patches whose outputs share a voxel with the box."""
+        """Return the indices of the patches whose outputs overlap the box."""
         z, y, x = (a.touching(b, e) for a, b, e in zip(self.axes, *box, strict=True))
         return z, y, x
 
     def output_box(self, index: Sequence[int]) -> Box:
-        """The output voxels of a patch."""
+        """Return the output box of a patch."""
         return Box.of_size((a.start(i) for a, i in zip(self.axes, index, strict=True)), self.output)
 
     def input_box(self, layers: Layers) -> Box:
-        """The input voxels that patches need together."""
+        """Return the smallest box that holds the inputs of all these patches."""
         begin = vec3(a.start(r[0]) - a.front for a, r in zip(self.axes, layers, strict=True))
         end = vec3(a.start(r[-1]) - a.front + a.patch for a, r in zip(self.axes, layers, strict=True))
         return Box(begin, end)
 
     def count(self, box: Box) -> int:
-        """Number of patches that a box takes."""
+        """Return the number of patches needed for a box."""
         return math.prod(len(r) for r in self.touching(box))
 
     def count_tiled(self, box: Box, tile: Vec3) -> int:
-        """Number of patches that the tiles of a box take, counted axis by axis however many tiles there are."""
+        """Return the number of patches needed for all tiles of a box, counted axis by axis."""
         axes = zip(self.axes, *box, tile, strict=True)
         return math.prod(sum(len(a.touching(i, min(i + n, e))) for i in range(b, e, n)) for a, b, e, n in axes)
 
@@ -155,22 +155,22 @@ def resolve_stride(
     *,
     exact: bool = True,
 ) -> Vec3:
-    """The stride in voxels.
+    """Return the stride in voxels.
 
-    An overlap between 0 and 1 is a fraction, floor(fraction * output), else voxels; a stride between 0 and 1 is a
-    fraction, rounded up, else voxels, and wins over the overlap. What comes from a fraction is then rounded down to a
-    whole number of steps.
+    An overlap between 0 and 1 is a fraction of the output patch: floor(fraction * output) voxels. Other overlaps are in
+    voxels. A stride between 0 and 1 is a fraction, rounded up to voxels; other strides are in voxels. The stride
+    overrides the overlap. Strides that result from a fraction are rounded down to a multiple of `step`.
 
     Args:
-        output: The output patch.
-        overlap: Of two patches.
-        stride: From one to the next.
-        step: Strides that the network allows: multiples of this.
-        exact: An overlap in voxels is meant to be just that.
+        output: Size of the output patch.
+        overlap: Overlap of two patches.
+        stride: Distance from one patch to the next.
+        step: The network allows only strides that are multiples of this.
+        exact: Never round an overlap that is given in voxels.
 
     Raises:
-        InputError: the patches would leave gaps, or not move, these are not three numbers of 0 or more, or the network
-            does not allow such strides.
+        InputError: the patches would leave gaps or not move, the values are not three numbers of 0 or more, or the
+            network does not allow the stride.
     """
     flag, given = ("overlap", overlap) if stride is None else ("stride", stride)
     _check(flag, given)
@@ -198,13 +198,13 @@ def _comma(values: Sequence[float]) -> str:
 
 
 def _check(flag: str, values: Sequence[float]) -> None:
-    """Refuse what are no numbers, infinite or below 0, which rounding would hide or fail at."""
+    """Refuse NaN, infinite and negative values, which rounding would hide or fail on."""
     given = tuple(values) if hasattr(values, "__len__") else (values,)
     if len(given) != 3 or not all(0 <= v < math.inf for v in given):
         raise InputError(flag, given, "three numbers z,y,x of 0 or more")
 
 
 def runs(layers: range, depth: int | None) -> Iterator[range]:
-    """Consecutive runs of at most `depth` layers (None: all of them)."""
+    """Split the layers into consecutive runs of at most `depth` layers (None: a single run)."""
     step = len(layers) if depth is None else depth
     yield from (layers[i : i + step] for i in range(0, len(layers), step))

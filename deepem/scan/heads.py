@@ -1,4 +1,4 @@
-"""The edges of a network's affinity outputs, as `predict` and the command line are given them."""
+"""Resolve the edges of a network's affinity outputs from the arguments of `predict` and of the command line."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ Given = Sequence[Vec3] | Mapping[str, Sequence[Vec3]] | None
 
 
 def edges_of(given: Given, channels: Mapping[str, int], where: str = "edges", rows: Sequence[Task] = TASKS) -> Edges:
-    """The edges of each affinity output; outputs that are no affinities are left out.
+    """Return the edges of each affinity output; other outputs are omitted.
 
     Args:
-        given: By output name; or one list, which holds for the outputs with as many channels that could be affinities:
-            ``long_range`` before all others, else every one that is no task without edges. A row's own edges, such as
-            the nearest three of ``affinity``, need not be told.
-        channels: The network's outputs.
+        given: Edges by output name, or one list. A list applies to outputs with as many channels as it has edges: to
+            ``long_range`` if it is one of them, otherwise to all except those of tasks without edges. Edges defined in
+            the task table, such as the nearest three of ``affinity``, need not be given.
+        channels: Output name -> number of channels.
         rows: The table of tasks.
-        where: What an error names.
+        where: The name to use in errors.
 
     Raises:
-        InputError: edges for an output that is not there or has another number of channels.
+        InputError: edges are given for an output that does not exist or has a different number of channels.
     """
     own = edges_by_output(rows).items()
     found: Edges = {name: edges for name, edges in own if edges and channels.get(name) == len(edges)}
@@ -56,7 +56,10 @@ def _told(
 
 
 def blends(profile: str, mask_edges: Any, channels: Mapping[str, int], edges: Edges) -> dict[str, Blend]:
-    """How each output is blended; `mask_edges` are edges as in `edges_of`, true for the outputs' own, or nothing."""
+    """Return the blending of each output.
+
+    `mask_edges` are edges as in `edges_of`, True for each output's own edges, or empty for no masking.
+    """
     masked: Edges = {}
     if mask_edges is True:
         masked = edges

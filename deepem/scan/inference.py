@@ -1,4 +1,4 @@
-"""A model over an image in memory."""
+"""Apply a model to an image in memory."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ Prediction = dict[str, NDArray[np.float32]]
 
 
 def tensor(volume: Volume, box: Box, device: torch.device | str = "cpu") -> torch.Tensor:
-    """A box of a volume as a tensor on a device."""
+    """Return a box of a volume as a tensor on a device."""
     array = volume.read(box)
-    if not array.flags.writeable or min(array.strides) < 0:  # torch takes no such views
+    if not array.flags.writeable or min(array.strides) < 0:  # from_numpy refuses negative strides
         array = array.copy()
     return torch.from_numpy(array).to(device)
 
@@ -82,7 +82,7 @@ def predict(
         own: Edges = {}
         masks: dict[str, Blend] = {}
         cost: Cost | None = None
-        if flips or mask_edges or edges is not None or target.type == "cuda":  # what the outputs are is needed first
+        if flips or mask_edges or edges is not None or target.type == "cuda":  # these need the output channels
             channels: dict[str, int] = {}
             trying = torch.zeros(batch_size, source.channels, *patch, device=target)
             taken = trial(lambda: channels.update(network.channels(trying)), target)
@@ -103,14 +103,17 @@ def predict(
 
 
 def _plain(edges: Any) -> Any:
-    """Edges in an array as a list, whose truth value says whether there are any."""
+    """Convert an array of edges to a list, which has a truth value."""
     return edges.tolist() if isinstance(edges, np.ndarray | np.generic) else edges
 
 
 def _pieces(
     run: Scan | Augmented, grid: Grid, cost: Cost | None, device: torch.device
 ) -> tuple[list[Box], int | None, int]:
-    """Boxes, depth of a run, patches: in one piece in main memory, where the sums are the result; cut to fit a GPU."""
+    """Return the boxes to scan, the depth of a run and the number of patches.
+
+    In main memory the volume is one piece, since its sums are the result; on a GPU it is split to fit the memory.
+    """
     whole = [grid.covered], None, run.count(grid.covered)
     if device.type != "cuda" or cost is None:
         return whole
@@ -119,7 +122,7 @@ def _pieces(
 
 
 def _collected(covered: Box, parts: Iterable[Finished]) -> Prediction:
-    """The parts of a scan as arrays; a single part is the result itself."""
+    """Join the parts of a scan into arrays; a single part is returned without a copy."""
     found: Prediction = {}
     for box, values in parts:
         for name, value in values.items():

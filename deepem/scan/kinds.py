@@ -1,13 +1,13 @@
-"""What the kinds of tasks mean for a scan: from logits to probabilities, and how flips and edges act on them.
+"""The behaviour of each kind of task in a scan: how logits become probabilities, and which edges channels have.
 
-KINDS has one entry per kind of `deepem.tasks`. An entry says all of this; nothing has a default::
+KINDS has one entry per kind of `deepem.tasks`. An entry must define all of these; there are no defaults::
 
     activate        (logits (N, C, Z, Y, X), temperature, out float32 of the same shape) -> out, filled with the
-                    probabilities of logits / temperature. Patches are blended, and flips averaged, after this.
-                    None where the output is no volume but a list of objects.
-    probabilities   the same of logits alone, in a tensor of its own: for exported programs
-    edges           row -> the edge of each channel, or None where a value belongs to its voxel alone. Along an edge a
-                    value moves under a flip, and planes of a patch without a partner may be left out of the blend.
+                    probabilities of logits / temperature. Blending and averaging over flips happen after this.
+                    None if the output is a list of objects rather than a volume.
+    probabilities   logits -> probabilities in a new tensor, without temperature; used by exported programs
+    edges           row -> the edge of each channel, or None if a value belongs to a single voxel. Values with an edge
+                    shift under a flip, and the planes of a patch without partners can be excluded from the blend.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Activate = Callable[[Tensor, float, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Kind:
-    """An entry; see the module."""
+    """An entry of KINDS; see the module docstring."""
 
     activate: Activate | None
     probabilities: Callable[[Tensor], Tensor] | None
@@ -34,14 +34,14 @@ class Kind:
 
 
 def sigmoid(logits: Tensor, temperature: float, out: Tensor) -> Tensor:
-    """Each channel on its own."""
+    """Sigmoid: each channel is independent."""
     if logits.dtype == out.dtype and temperature == 1:
         return torch.sigmoid(logits, out=out)
     return out.copy_(logits).div_(temperature).sigmoid_()
 
 
 def softmax(logits: Tensor, temperature: float, out: Tensor) -> Tensor:
-    """Channels that exclude each other: their sum is 1."""
+    """Softmax: channels are mutually exclusive and sum to 1."""
     logits = logits.to(out.dtype)
     return torch.softmax(logits if temperature == 1 else logits / temperature, 1, out=out)
 
@@ -67,17 +67,17 @@ KINDS: dict[str, Kind] = {
 
 
 def is_dense(row: Task) -> bool:
-    """Whether an output has a value at every voxel, so that patches are blended; else it is a list of objects."""
+    """Whether an output is a volume, whose patches are blended, rather than a list of objects."""
     return KINDS[row.kind].activate is not None
 
 
 def activations(rows: Iterable[Task]) -> dict[str, Activate]:
-    """From logits to probabilities, by output."""
+    """Return the activation of each output, which maps logits to probabilities."""
     found = {row.name: KINDS[row.kind].activate for row in rows}
     return {name: activate for name, activate in found.items() if activate is not None}
 
 
 def edges_by_output(rows: Iterable[Task]) -> dict[str, tuple[Vec3, ...]]:
-    """The edges of the outputs that have any, by output."""
+    """Return the edges of each output that has edges."""
     found = {row.name: KINDS[row.kind].edges(row) for row in rows}
     return {name: edges for name, edges in found.items() if edges is not None}

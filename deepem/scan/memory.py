@@ -1,14 +1,14 @@
-"""How much memory a scan takes, and the cut of a volume that fits.
+"""Estimate the memory of a scan, and split the volume so that the scan fits.
 
-A volume is cut in y and x into columns, which are scanned one after the other along z. Two runs of input and of sums
-are alive at a time (the one that is computed, and one being read or written), so that memory depends on the columns and
-on the depth of a run, never on the volume::
+A volume is split in y and x into columns, which are scanned one after the other along z. Input and sums of two runs are
+in memory at a time: one run is computed while another is read or written. Memory therefore depends on the size of a
+column and the depth of a run, not on the volume::
 
-        y                       Patches that touch two columns are computed for both: a wider column
-        |  +----+----+----+     costs more memory and fewer of them twice.
+        y                       Patches that touch two columns are computed twice. Wider columns
+        |  +----+----+----+     need more memory but repeat fewer patches.
         |  |    |    |    |
-        |  +----+----+----+     Averages over flips are cut along z as well: their runs do not carry
-        |  |    |    |    |     sums over, since a flip of z would run the other way.
+        |  +----+----+----+     Averages over flips are also split along z. Their runs cannot carry
+        |  |    |    |    |     sums over, because a z flip scans in the opposite direction.
         +--+----+----+----+-> x
 """
 
@@ -29,21 +29,21 @@ from deepem.utils.geometry import Box, Tiles, Vec3, vec3
 from deepem.utils.main_memory import MIB, free_memory
 
 RUNS = 4
-"""Runs that a scan is cut into where memory allows fewer: reading and writing go on beside the network."""
+"""Minimum number of runs, even if memory allows fewer, so that reading and writing overlap with the network."""
 HOUSE = 16 * MIB
-"""What threads and open files take besides."""
+"""Additional memory of threads and open files."""
 GAPS = 1.1
-"""What an allocator takes for each byte that it is asked for."""
+"""Bytes that the allocator reserves per byte requested."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What takes memory, in bytes.
+    """Memory costs in bytes.
 
     Attributes:
-        image: Of one input voxel, all channels.
-        output: Of one voxel of all sums.
-        network: Of one call of the network, weights and patches included.
+        image: Bytes per input voxel, over all channels.
+        output: Bytes per voxel of all sums together.
+        network: Bytes of one network call, including weights and patches.
     """
 
     image: int
@@ -53,13 +53,13 @@ class Cost:
 
 @dataclass(frozen=True)
 class Cut:
-    """A volume cut to fit in memory.
+    """A volume split to fit in memory.
 
     Attributes:
-        boxes: The columns, or blocks, in the order in which they are computed.
-        depth: What `run` takes as its last argument.
-        need: Bytes in all, about.
-        patches: Patches in all, those that are computed twice counted twice.
+        boxes: The columns or blocks, in the order of computation.
+        depth: The last argument of `run`.
+        need: Approximate memory in bytes.
+        patches: Total number of patches; a patch that is computed twice counts twice.
     """
 
     boxes: list[Box]
@@ -69,15 +69,15 @@ class Cut:
 
 
 def cut(run: Scan | Augmented, grid: Grid, box: Box, cost: Cost, limit: float, align: Vec3 = (1, 1, 1)) -> Cut | None:
-    """The cut with the fewest columns that needs at most `limit` bytes; None if there is none.
+    """Return the split with the fewest columns that needs at most `limit` bytes; None if there is none.
 
     Args:
-        run: What computes the boxes.
+        run: The scan that computes the boxes.
         grid: The patches of the volume.
-        box: What is to be computed.
-        cost: Bytes per voxel.
-        limit: Bytes.
-        align: Columns begin at multiples of this after the box's begin (storage blocks, say).
+        box: The box to compute.
+        cost: Memory costs.
+        limit: Available memory in bytes.
+        align: Columns begin at multiples of this from the begin of the box, such as the size of storage blocks.
     """
     flips = isinstance(run, Augmented)
     unit = vec3(a * max(1, round(s / a)) for a, s in zip(align, grid.stride, strict=True))
@@ -98,7 +98,7 @@ def cut(run: Scan | Augmented, grid: Grid, box: Box, cost: Cost, limit: float, a
 
 
 def _depth(run: Scan | Augmented, grid: Grid, box: Box, tile: Vec3, cost: Cost, limit: float, align: Vec3) -> int:
-    """Layers per run: as many as fit, but not so many that there is nothing to overlap."""
+    """Return the layers per run: as many as fit, but few enough that reading and computing overlap."""
     layers = len(grid.touching(box)[0])
     wanted = -(-layers // RUNS)
     while wanted > 1 and _need(run, grid, tile, wanted, cost, align) > limit:
@@ -107,7 +107,7 @@ def _depth(run: Scan | Augmented, grid: Grid, box: Box, tile: Vec3, cost: Cost, 
 
 
 def _need(run: Scan | Augmented, grid: Grid, tile: Vec3, depth: int, cost: Cost, align: Vec3) -> int:
-    """Bytes for a column of that size (y, x), `depth` layers per run, or for a block of `depth` planes with flips."""
+    """Return the bytes for a (y, x) column with `depth` layers per run or, with flips, a block of `depth` planes."""
     flips = isinstance(run, Augmented)
     planes = depth if flips else (depth - 1) * grid.stride[0] + grid.output[0]
     grown = vec3(min(t + 2 * p, n) for t, p, n in zip((planes, *tile[1:]), grid.patch, grid.size, strict=True))
@@ -115,18 +115,18 @@ def _need(run: Scan | Augmented, grid: Grid, tile: Vec3, depth: int, cost: Cost,
     plane = tile[1] * tile[2] * cost.output
     weights = 4 * KEPT * math.prod(grid.output)
     scan = next(iter(run.scans.values())) if isinstance(run, Augmented) else run
-    sums = scan.sum_dtype().itemsize / 4  # of the sums at work; what is handed over is float32
-    if flips:  # mean, its count, variance, and both being written; one flip's sums and their way back
+    sums = scan.sum_dtype().itemsize / 4  # dtype of the running sums; finished planes are float32
+    if flips:  # mean, count and variance; mean and variance being written; one flip's sums, and the sums flipped back
         return int(GAPS * (cost.network + weights + 3 * read + (6 + sums) * planes * plane))
-    # sums at work and being written, with their float32 copy if they are none; a layer of chunks waiting, joined,
-    # stored and read back; input at work, next, and both joined
+    # Running sums and sums being written, with a float32 copy if they are float64. A layer of chunks: waiting, joined,
+    # stored and read back. Input: of this run, of the next run, and both joined.
     copies = 2 if sums == 1 else 2 + sums
     waiting = 4 * align[0] if align[0] > 1 else 1
     return int(GAPS * (cost.network + weights + 3 * read + (copies * planes + waiting) * plane))
 
 
 def trial(call: Callable[[], object], device: torch.device) -> int:
-    """Bytes that a call takes at its peak: on the device, or in this process, with `HOUSE` added; 0 if not known."""
+    """Return the peak memory of a call in bytes, on the device or in this process, plus `HOUSE`; 0 if unknown."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         call()
@@ -134,12 +134,12 @@ def trial(call: Callable[[], object], device: torch.device) -> int:
     known = _reset_peak()
     before = status("VmRSS") if known else 0
     call()
-    call()  # what the first left behind lies between the blocks of the second
+    call()  # memory fragmented by the first call would distort the second
     return max(status("VmHWM") - before, 0) + HOUSE if known else 0
 
 
 def _reset_peak() -> bool:
-    """Make the kernel forget this process' peak so far; Linux only."""
+    """Reset the kernel's record of this process' peak memory; Linux only."""
     if not sys.platform.startswith("linux"):
         return False
     try:
@@ -151,13 +151,13 @@ def _reset_peak() -> bool:
 
 
 def status(key: str) -> int:
-    """A size in bytes from /proc/self/status."""
+    """Return a size in bytes from /proc/self/status."""
     with open("/proc/self/status") as file:
         return next(int(line.split()[1]) * 1024 for line in file if line.startswith(f"{key}:"))
 
 
 def available(device: torch.device) -> int:
-    """Bytes that a scan may take: nine tenths of what is free on a GPU, half of what is free in main memory."""
+    """Return the memory limit of a scan in bytes: 90 % of the free GPU memory, or half of the free main memory."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0] * 0.9)
     return free_memory() // 2

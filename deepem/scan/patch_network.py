@@ -1,4 +1,4 @@
-"""A network as the scan wants it: patches in, probabilities of the output patch out."""
+"""Wrap a network for the scan: maps input patches to probabilities of output patches."""
 
 from __future__ import annotations
 
@@ -19,19 +19,21 @@ Model = Callable[[torch.Tensor], Any]
 
 
 class Network:
-    """Calls a model and turns logits into probabilities, in buffers of its own that are reused from call to call.
+    """Calls a model and converts its logits to probabilities, in buffers that every call reuses.
 
     Args:
-        model: Gives the output patch, or more, of which that is cut out: the whole input patch, or what `gives` says.
+        model: Returns the output patch, or a larger patch from which the output patch is cropped: the whole input
+            patch, or a patch of the size `gives`.
         output: Size of the output patch.
-        front: Voxels of the input patch in front of it.
+        front: Voxels of the input patch in front of the output patch.
         temperature: Logits are divided by max(temperature, 1).
-        amp: Run the model in mixed precision (bfloat16); the probabilities are float32 in any case.
-        keep: The outputs to keep (None: all): a module in train mode may give auxiliary ones besides.
-        gives: Size of what the model gives, where that is neither; it shares its centre voxel with the input patch.
-        activations: What makes probabilities of an output's logits; by default a sigmoid.
-        before: Voxels of the input patch in front of what the model gives, where that is not around its centre voxel.
-        factor: Voxels of the output per voxel that the model takes, (z, y, x). Patches come in voxels of the output.
+        amp: Run the model in mixed precision (bfloat16). The probabilities are always float32.
+        keep: The outputs to keep (None: all). A module in train mode may return auxiliary outputs as well.
+        gives: Size of the model's output if it is neither the output patch nor the whole input patch. It shares its
+            centre voxel with the input patch.
+        activations: Output name -> function that converts logits to probabilities; by default a sigmoid.
+        before: Voxels of the input patch in front of the model's output if the two do not share their centre voxel.
+        factor: (z, y, x) output voxels per input voxel of the model. Patches are given in output voxels.
     """
 
     def __init__(
@@ -57,7 +59,7 @@ class Network:
 
     @torch.no_grad()
     def __call__(self, patches: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Probabilities {name: (N, C, Z, Y, X) float32} of a batch, valid until the next call."""
+        """Return the probabilities {name: (N, C, Z, Y, X) float32} of a batch, valid until the next call."""
         z, y, x = self.factor
         coarse = patches if self.factor == (1, 1, 1) else patches[..., ::z, ::y, ::x].contiguous()
         with torch.autocast(patches.device.type, torch.bfloat16, enabled=self.amp):
@@ -68,7 +70,7 @@ class Network:
         return {name: self._probabilities(name, outputs[name], patches) for name in kept}
 
     def channels(self, patches: torch.Tensor) -> dict[str, int]:
-        """Name and channels of each output, from a trial on a batch."""
+        """Return the name and number of channels of each output, found by a trial on a batch."""
         return {name: int(value.shape[1]) for name, value in self(patches).items()}
 
     def _probabilities(self, name: str, logits: torch.Tensor, patches: torch.Tensor) -> torch.Tensor:
@@ -90,7 +92,7 @@ class Network:
 
 
 def of_each_patch(model: object) -> str:
-    """The kinds of layers in a model that normalise by the statistics of what they are given, in eval mode too."""
+    """Return the types of a model's layers that normalise by the statistics of their input even in eval mode."""
     kinds = (nn.GroupNorm, nn.modules.instancenorm._InstanceNorm)
     parts = model.modules() if isinstance(model, nn.Module) else ()
     own = [part for part in parts if isinstance(part, kinds) and not getattr(part, "track_running_stats", False)]
@@ -98,7 +100,7 @@ def of_each_patch(model: object) -> str:
 
 
 def device_of(model: object) -> torch.device:
-    """Where a model's parameters are; the CPU if it has none."""
+    """Return the device of a model's parameters; the CPU if it has none."""
     tensors: list[torch.Tensor] = []
     if isinstance(model, nn.Module):
         tensors = [*list(model.parameters())[:1], *list(model.buffers())[:1]]
@@ -107,7 +109,7 @@ def device_of(model: object) -> torch.device:
 
 @contextmanager
 def evaluating(model: object) -> Iterator[None]:
-    """Put a module into eval mode, and each of its parts back into the mode it was in."""
+    """Put a module into eval mode within the block, then restore the mode of each of its submodules."""
     parts = [(part, part.training) for part in model.modules()] if isinstance(model, nn.Module) else []
     for part, _ in parts[:1]:
         part.eval()

@@ -1,4 +1,4 @@
-"""How far a scan has come: a bar on a terminal, plain lines elsewhere."""
+"""Progress of a scan: a bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ LINE_EVERY_S = 10.0
 
 
 class Progress:
-    """Counts patches and tells voxels per second and the time left; silent unless `shown`.
+    """Counts patches and shows voxels per second and the time left; silent unless `shown`.
 
     Args:
-        patches: Patches in all.
-        voxels: Output voxels that they make.
-        shown: Whether to tell.
-        label: What is being computed.
+        patches: Total number of patches.
+        voxels: Total number of output voxels.
+        shown: Whether to print anything.
+        label: Name of the computation.
     """
 
     def __init__(self, patches: int, voxels: int, shown: bool = True, label: str = "forward") -> None:
@@ -34,7 +34,7 @@ class Progress:
         return self
 
     def add(self, patches: int) -> None:
-        """So many patches more are done."""
+        """Count patches as done."""
         self.count += patches
         now = time.monotonic()
         if self._bar is not None:
@@ -49,12 +49,12 @@ class Progress:
 
     @property
     def seconds(self) -> float:
-        """Since the start."""
+        """Time since the start."""
         return time.monotonic() - self.begun
 
     @property
     def voxels_per_s(self) -> float:
-        """Output voxels per second so far."""
+        """Average output voxels per second so far."""
         return self.voxels * self.count / max(self.patches, 1) / max(self.seconds, 1e-9)
 
     def __exit__(
@@ -69,7 +69,7 @@ class Progress:
 
 
 def tell(line: str) -> None:
-    """One line on stderr."""
+    """Write one line to stderr."""
     sys.stderr.write(f"{line}\n")
     sys.stderr.flush()
 

@@ -1,15 +1,16 @@
-"""The scan: patches through the network into one running sum per output, finished planes out as they are done.
+"""The scan: runs the network on patches, adds them to a running sum per output, and yields planes once they are final.
 
-Patches go z slowest, then y, then x. A run of layers adds to a sum that reaches from the run's first output plane to
-its last; planes that no later layer touches are final and are handed over, the rest is carried into the next run::
+Patches are visited z slowest, then y, then x. A run is a group of consecutive layers of patches. Its sums extend from
+the run's first output plane to its last. Planes that no later layer touches are final and are yielded; the other planes
+are carried over into the next run::
 
     z  ->   |--- run 0 ---|
             |== final ==|carry|
                         |--- run 1 ---|
                         |== final ==|carry|
 
-Any box of the covered voxels can be scanned alone. It takes all patches that touch it, in the order of the whole, so
-that every voxel gets the same terms in the same order: the result is the same bit for bit however a volume is cut.
+Any box of the covered voxels can be scanned alone. It uses all patches that touch it, in the same order as in the whole
+volume. Every voxel sums the same terms in the same order, so the result is bit-identical however a volume is split.
 """
 
 from __future__ import annotations
@@ -41,20 +42,20 @@ Finished = tuple[Box, dict[str, torch.Tensor]]
 
 @dataclass
 class Scan:
-    """What a scan needs, whichever part of the volume it computes.
+    """A scan of a volume, or of any part of it.
 
     Attributes:
-        grid: Where patches lie.
+        grid: The patch positions.
         infer: The network.
-        blend: How each output is blended; outputs that are not named take `default`.
+        blend: Output name -> blending; outputs that are not listed use `default`.
         default: See `blend`.
-        device: Where the sums live.
-        batch_size: Patches per call of the network. A call always gets that many, so that it computes each of them
-            alike; the last ones may be leftovers whose results are dropped.
-        channels: Channels of each output, needed where no patch may reach the network.
-        skip_background: Patches of zeros only are not computed; they count as probability 0.
+        device: Device of the sums.
+        batch_size: Patches per call of the network. Every call gets exactly this many, so that each patch is computed
+            the same way; the last batch is filled up with old patches whose results are dropped.
+        channels: Channels of each output; needed if possibly no patch reaches the network.
+        skip_background: Skip patches that contain only zeros; their probability is 0.
         dtype: Number type of the sums.
-        done: Called with the number of patches after each batch.
+        done: Called after each batch with its number of patches.
     """
 
     grid: Grid
@@ -73,15 +74,15 @@ class Scan:
         self._buffer: torch.Tensor | None = None
 
     def run(self, read: Read, box: Box | None = None, depth: int | None = None) -> Iterator[Finished]:
-        """Compute a box (None: all that is covered) and yield it in parts, z ascending.
+        """Compute a box (None: all covered voxels) and yield it in parts, z ascending.
 
         Args:
-            read: The input. It is called from a thread of its own, one run ahead.
+            read: Reads the input. A reader thread calls it, one run ahead.
             box: Voxels of the volume, within `grid.covered`.
-            depth: Layers of patches per run: fewer take less memory. None: all, and one part.
+            depth: Layers of patches per run; fewer need less memory. None: all layers, which gives a single part.
 
         Yields:
-            (box, {name: (C, Z, Y, X) sums}); the tensors are the caller's to keep.
+            (box, {name: (C, Z, Y, X) sums}). The caller may keep the tensors.
         """
         box = self.grid.covered if box is None else box
         if not self.grid.covered.contains(box):
@@ -100,12 +101,12 @@ class Scan:
                     yield final
 
     def sum_dtype(self) -> torch.dtype:
-        """Float64 where a voxel has more than MANY terms, whose rounding would add up to more than 1e-6."""
+        """Return float64 if a voxel sums more than MANY terms, since float32 rounding would then exceed 1e-6."""
         terms = math.prod(-(-o // s) for o, s in zip(self.grid.output, self.grid.stride, strict=True))
         return torch.float64 if terms > MANY and self.dtype == torch.float32 else self.dtype
 
     def count(self, box: Box) -> int:
-        """Number of patches that a box takes."""
+        """Return the number of patches needed for a box."""
         return self.grid.count(box)
 
     def _add_layers(self, sums: _Sums, layers: Layers, corner: Vec3, window: torch.Tensor) -> None:
@@ -151,7 +152,7 @@ class Scan:
 
 
 class _Sums:
-    """The running sums of a box over the planes that are being worked on."""
+    """The running sums of a box over the planes of the current run."""
 
     def __init__(self, box: Box, dtype: torch.dtype, device: torch.device | str) -> None:
         self.box, self.dtype, self.device = box, dtype, device
@@ -159,17 +160,17 @@ class _Sums:
         self.begin = self.end = box.begin[0]
 
     def make(self, channels: Mapping[str, int]) -> None:
-        """Begin the sums, once the outputs are known."""
+        """Allocate the sums, once the outputs are known."""
         self.values = {name: self._zeros(count) for name, count in channels.items()}
 
     def _zeros(self, channels: int) -> torch.Tensor:
         size = (channels, self.end - self.begin, *self.box.size[1:])
         if self.dtype == torch.float32 and torch.device(self.device).type == "cpu":
-            return torch.from_numpy(np.zeros(size, np.float32))  # numpy asks for huge pages, torch does not
+            return torch.from_numpy(np.zeros(size, np.float32))  # faster: numpy requests huge pages, torch does not
         return torch.zeros(size, dtype=self.dtype, device=self.device)
 
     def reach(self, begin: int, end: int) -> None:
-        """Work on planes [begin, end) from now on; what is there of them is kept."""
+        """Move the sums to planes [begin, end), keeping the values of planes they already hold."""
         kept, self.end = max(self.end - begin, 0), end
         self.begin = begin
         for name, old in self.values.items():
@@ -177,7 +178,7 @@ class _Sums:
             self.values[name][:, :kept] = old[:, old.shape[1] - kept :]
 
     def add(self, name: str, where: Box, value: torch.Tensor, weights: torch.Tensor) -> None:
-        """Add a patch's weighted output; what lies outside is dropped."""
+        """Add a patch's weighted output; voxels outside the sums are dropped."""
         total = self.values[name]
         corner = (self.begin, *self.box.begin[1:])
         inside, kept = [slice(None)], [slice(None)]
@@ -193,7 +194,7 @@ class _Sums:
         return Box((self.begin, begin[0], begin[1]), (end, stop[0], stop[1]))
 
     def take(self, end: int) -> Finished | None:
-        """The planes up to `end`, which are final; None if there are none."""
+        """Return the final planes, those before `end`; None if there are none."""
         planes = end - self.begin
         if planes <= 0:
             return None
@@ -204,7 +205,7 @@ class _Sums:
 
 
 def _windows(pool: ThreadPoolExecutor, read: Read, boxes: Sequence[Box]) -> Iterator[tuple[Vec3, torch.Tensor]]:
-    """The input of each run with its corner, read one run ahead; planes that two runs share are read once."""
+    """Yield the corner and the input of each run, read one run ahead; planes that two runs share are read once."""
     news = [boxes[0]]
     for before, box in itertools.pairwise(boxes):
         news.append(Box((max(before.end[0], box.begin[0]), box.begin[1], box.begin[2]), box.end))

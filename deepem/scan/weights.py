@@ -1,12 +1,12 @@
-"""Blend weights: separable, and of all patches that cover a voxel summing to 1.
+"""Blend weights: separable, and summing to 1 over all patches that cover a voxel.
 
 A bump is a product of one factor per axis, and so is its sum over a grid of patches. Each axis is therefore normalised
-on its own, w_i(x) = f(x - s_i) / sum_j f(x - s_j) over the patches j that cover x, and the weight of a patch is the
-product of its three axes. Factors are as small as exp(-4000), so this happens in log space and float64. With weights
-that sum to 1 the output is one running sum: no normalisation volume, no division at the end.
+separately, w_i(x) = f(x - s_i) / sum_j f(x - s_j) over the patches j that cover x, and the weight of a patch is the
+product over its three axes. Factors can be as small as exp(-4000), so they are computed in log space and float64.
+Because the weights sum to 1, the output is one running sum, without a normalisation volume or a final division.
 
-A mask (the crust of ``wu_no_crust``, the planes of an edge without partner inside the patch) is a factor of zero on one
-axis, and normalised alike. Voxels that a mask leaves without any weight take the unmasked weights.
+A mask is a factor of zero on one axis: the crust of ``wu_no_crust``, or the planes of the patch in which an edge has no
+partner. It is normalised in the same way. Voxels that would have no weight left use the unmasked weights.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ BLENDS = ("bump", "mean", "precomputed", "none")
 
 
 LEAST = 1e-12
-"""Weights along an axis below this one are 0: they change nothing, but products of three would be subnormal numbers,
-which processors multiply slowly."""
+"""Weights below this along an axis are set to 0. They do not change the result, but products of three such weights
+would be subnormal numbers, which processors multiply slowly."""
 
 Near = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
-"""Starts of the patches that overlap one, along (z, y, x), relative to its own."""
+"""Starts of the patches that overlap a given patch, along (z, y, x), relative to the start of that patch."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class Blend:
     """How patches are blended.
 
     Attributes:
-        profile: One of BUMPS, ``mean`` (all alike), or ``last`` (the last patch that covers a voxel counts alone).
-        edges: For each channel of an output, the edge whose partnerless planes carry no weight.
+        profile: One of BUMPS, ``mean`` (equal weights), or ``last`` (only the last patch that covers a voxel counts).
+        edges: One edge per channel; planes of a patch in which the edge has no partner get no weight.
     """
 
     profile: str = "zung"
@@ -49,15 +49,15 @@ class Blend:
 
     @property
     def masked(self) -> bool:
-        """Whether some voxels of a patch carry no weight."""
+        """Whether some voxels of a patch get no weight."""
         return self.edges is not None or self.profile == "wu_no_crust"
 
 
 def choose_profile(blend: str | None, bump: str, grid: Grid) -> str:
-    """The profile of a ``blend`` and ``bump`` as named on the command line.
+    """Return the profile of a ``blend`` and ``bump`` as named on the command line.
 
-    ``precomputed`` is the exact bump. ``none`` (or an empty word) averages where patches overlap by design; without an
-    overlap the last patch wins where the flush one laps over.
+    ``precomputed`` is the exact bump. ``none`` (or an empty string) averages patches if an overlap is set. Without an
+    overlap, only the patches flush with the volume's end overlap others, and there the last patch wins.
     """
     blend = blend or "none"
     if blend not in BLENDS:
@@ -70,10 +70,10 @@ def choose_profile(blend: str | None, bump: str, grid: Grid) -> str:
 
 
 def log_profile(length: int, profile: str) -> NDArray[np.float64]:
-    """Log of one axis' factor at each voxel of a patch.
+    """Return the log of one axis' factor at each voxel of a patch.
 
-    zung: -(t (1 - t))^-1.5, t = (i + 1) / (n + 1). wu: -1 / (1 - s^2), s = 2 t - 1. wu_no_crust: wu, its first and
-    last voxel zero. mean: 1 everywhere.
+    zung: -(t (1 - t))^-1.5, t = (i + 1) / (n + 1). wu: -1 / (1 - s^2), s = 2 t - 1. wu_no_crust: wu with a factor of
+    zero at the first and the last voxel. mean: factor 1 everywhere.
     """
     t = np.arange(1, length + 1) / (length + 1)
     if profile == "zung":
@@ -91,13 +91,14 @@ AxisWeights = tuple[NDArray[np.float32], NDArray[np.bool_]]
 
 @lru_cache(maxsize=4096)
 def axis_weights(neighbours: tuple[int, ...], length: int, profile: str, edge: int = 0) -> AxisWeights:
-    """Weights of one patch along one axis, and where any patch has weight at all.
+    """Return the weights of one patch along one axis, and the voxels where any patch has weight.
 
     Args:
-        neighbours: Starts of all patches that overlap it, itself included, relative to its own.
+        neighbours: Starts of all patches that overlap this one (itself included), relative to its own start.
         length: Length of a patch.
         profile: As in `Blend`.
-        edge: Component of the channel's edge: a positive one takes the first voxels' weight, a negative one the last's.
+        edge: The edge's component on this axis. A positive one removes the weight of the first voxels, a negative one
+            that of the last voxels.
     """
     if profile == "last":
         last = np.ones(length, bool)
@@ -120,20 +121,23 @@ def axis_weights(neighbours: tuple[int, ...], length: int, profile: str, edge: i
 
 
 KEPT = 4
-"""Arrays of weights that are kept: those of a row of patches, of which all but the first and the last are alike."""
+"""Number of weight arrays to cache. It suffices for a row of patches, where only the first and the last differ."""
 
 
 class Weights:
-    """The weights of each patch of a grid, on a device; the last ones are kept, since rows of patches share them."""
+    """The weights of each patch of a grid, on a device. Recent arrays are cached: patches of a row share them."""
 
     def __init__(self, grid: Grid, blend: Blend, device: torch.device | str = "cpu") -> None:
         self.grid, self.blend, self.device = grid, blend, torch.device(device)
         self._shape = (len(blend.edges) if blend.edges is not None else 1, *grid.output)
         self._made: dict[Near, torch.Tensor] = {}
-        self._there: dict[tuple[object, ...], torch.Tensor] = {}  # of an axis; copying it to a GPU waits for the GPU
+        self._there: dict[tuple[object, ...], torch.Tensor] = {}  # per axis; each copy to a GPU would wait for the GPU
 
     def of(self, index: Sequence[int]) -> torch.Tensor:
-        """(1 or C, Z, Y, X) float32 weights of the patch at (z, y, x) on the grid, valid until the next call."""
+        """Return the (1 or C, Z, Y, X) float32 weights of the patch at (z, y, x) on the grid.
+
+        They are valid until the next call.
+        """
         z, y, x = (a.neighbours(i) for a, i in zip(self.grid.axes, index, strict=True))
         key = z, y, x
         if key not in self._made:
@@ -155,7 +159,7 @@ class Weights:
         torch.where(z[:, None, None] & y[:, None] & x, out, plain, out=out)
 
     def _outer(self, out: torch.Tensor, key: Near, profile: str, edge: Vec3) -> list[AxisWeights]:
-        """Fill in the product of the axes, and give what it is of."""
+        """Fill in the product of the axes, and return its factors."""
         found, there = [], []
         for near, axis, component in zip(key, self.grid.axes, edge, strict=True):
             asked = near, axis.output, profile, component

@@ -1,4 +1,4 @@
-"""Small helpers that every room may use: geometry, edges, errors, checkpoint files.
+"""Small helpers that every package may use: geometry, edges, errors, checkpoint files.
 
-No file formats of volumes, no command line.
+Volume formats and command-line code do not belong here.
 """

@@ -1,4 +1,4 @@
-"""glibc's allocator, told to keep large blocks instead of handing each back to the kernel."""
+"""Make glibc's allocator keep large freed blocks instead of returning each to the kernel."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ _LARGEST_MMAP_THRESHOLD = 32 << 20  # HEAP_MAX_SIZE / 2 on 64 bits: glibc refuse
 
 
 def keep_memory(one_arena: bool = False) -> bool:
-    """Make this process reuse freed blocks of up to 32 MiB, and return whether it could.
+    """Make this process reuse freed blocks of up to 32 MiB; return whether that worked.
 
-    By default every array of a sample is mapped afresh and unmapped after use, and each pays its page faults again.
-    Only glibc has the switches; elsewhere nothing changes. Meant for the start of a process.
+    By default glibc maps every large array anew and unmaps it after use, so each new array causes page faults again.
+    Only glibc has these options; elsewhere this does nothing. Call it at the start of a process.
 
     Args:
-        one_arena: All threads share what was freed; else blocks that one thread frees wait for it alone, and a process
-            that hands large arrays from thread to thread holds a fifth more than it uses.
+        one_arena: Let all threads share freed blocks. Otherwise only the thread that freed a block reuses it, and a
+            process that passes large arrays between threads holds a fifth more memory than it uses.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

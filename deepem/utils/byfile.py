@@ -1,9 +1,9 @@
-"""Modules that are named by a file path, importable under a name that holds the path.
+"""Import modules by file path, under a module name that encodes the path.
 
-``import_name("/lab/code/cortex.py")`` is ``deepem.utils.byfile.<the folder in hex>.cortex``. Importing that name works
-in any process, so what such a module defines can be pickled into spawned workers, which know nothing of the command
-line. The folder is a package: the module may import the files beside it, ``import helpers`` or ``from . import
-helpers``.
+``import_name("/lab/code/cortex.py")`` is ``deepem.utils.byfile.<the folder in hex>.cortex``. That name can be imported
+in any process, so objects defined in the module can be pickled and sent to spawned workers, which do not know the
+command line. The folder acts as a package: the module can import its neighbours with ``import helpers`` or
+``from . import helpers``.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from types import ModuleType
 __path__: list[str] = []  # makes this module a package, whose submodules the finder below provides
 
 CODED = "file_"
-"""Begins the name of a file whose own is no name in Python; the rest is the path in hex."""
+"""Prefix of the module name of a file whose own name is not a Python identifier; the path in hex follows."""
 
 
 def import_name(path: Path) -> str:
-    """The module name under which the file can be imported."""
+    """Return the module name under which the file can be imported."""
     path = path.resolve()
     stem = path.stem if path.stem.isidentifier() else CODED + os.fsencode(path).hex()
     return f"{__name__}.{os.fsencode(path.parent).hex()}.{stem}"
 
 
 class _Finder:
-    """Finds folders as packages of this module, whose name is their path, and files whose name is none."""
+    """Finds folders as sub-packages of this module, and files whose name is not a Python identifier."""
 
     @staticmethod
     def find_spec(name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
@@ -43,13 +43,16 @@ class _Finder:
 
 
 def _package(name: str, coded: str) -> ModuleSpec | None:
-    """The folder as a package, its own ``__init__.py`` left alone: it may need another name, or more than is there."""
+    """Return the folder as a package.
+
+    Its own ``__init__.py`` is not run, since it may need its real package name or imports that are missing here.
+    """
     try:
         folder = str(_path(coded))
     except ValueError:
         return None
     if folder not in sys.path:
-        sys.path.append(folder)  # at the end: what lies there hides no other module
+        sys.path.append(folder)  # at the end, so that its files do not hide other modules
     spec = ModuleSpec(name, None, is_package=True)
     spec.submodule_search_locations = [folder]
     return spec

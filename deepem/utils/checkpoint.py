@@ -1,8 +1,9 @@
-"""Checkpoint files: whole or not at all, read without running code, told apart when they fail.
+"""Checkpoint files: written atomically and read without running code, with a specific error for each kind of damage.
 
-A checkpoint is one ``torch.save`` of tensors and plain Python values in ``models/model<N>.chkpt``, N the number of
-optimiser steps done. Keys: ``iter``, ``state_dict`` (of the inner network), ``optimizer``, ``options``, ``spec`` and
-what else exact resume needs. Checkpoints of the public DeepEM have the first three, or are a bare state dict.
+A checkpoint is one ``torch.save`` of tensors and plain Python values in ``models/model<N>.chkpt``, where N is the
+number of optimiser steps done. Its keys are ``iter``, ``state_dict`` (of the inner network), ``optimizer``,
+``options``, ``spec``, and others that exact resume needs. Checkpoints of the public DeepEM have the first three keys,
+or are a bare state dict.
 """
 
 from __future__ import annotations
@@ -31,31 +32,32 @@ UNREADABLE = (
     *(OSError, EOFError, RuntimeError, zipfile.BadZipFile, pickle.UnpicklingError, struct.error),
     *(LookupError, ValueError, TypeError, AttributeError, AssertionError, OverflowError, MemoryError, zlib.error),
 )
-"""What torch raises on a damaged file, which depends on where the damage is."""
+"""Exceptions that torch raises on a damaged file, depending on where the damage is."""
 
 
 RELISTED = 10
-"""How often a folder is listed anew when a checkpoint vanishes while it is read."""
+"""Number of times to list the folder again if a checkpoint disappears while it is read."""
 
 
 def path_of(folder: Path, number: int) -> Path:
-    """The file of a checkpoint."""
+    """Return the path of a checkpoint."""
     return folder / f"model{number}.chkpt"
 
 
 def numbers(folder: Path) -> list[int]:
-    """Numbers of the checkpoints in a folder, ascending; whether they can be read is not asked."""
+    """Return the numbers of the checkpoints in a folder, ascending, without checking that they can be read."""
     found = (re.fullmatch(r"model(\d+)\.chkpt", path.name) for path in folder.glob("model*.chkpt"))
     return sorted(int(match[1]) for match in found if match)
 
 
 def read(path: Path) -> State:
-    """The contents of a checkpoint on the CPU; a bare state dict comes back as ``{"state_dict": ...}``.
+    """Return the contents of a checkpoint, on the CPU.
 
-    So does the ``model`` of DaCapo's files, ``{"model": state dict, "optimizer": ...}``.
+    A bare state dict is returned as ``{"state_dict": ...}``, and so is the ``model`` of a DaCapo checkpoint,
+    ``{"model": state dict, "optimizer": ...}``.
 
     Raises:
-        InputError: the file is absent, truncated, damaged, or holds more than tensors and plain values.
+        InputError: the file is absent, truncated or damaged, or contains more than tensors and plain values.
     """
     import torch
 
@@ -65,10 +67,10 @@ def read(path: Path) -> State:
     if not path.is_file():
         raise InputError(path, "no such file", wants)
     try:
-        with open(path, "rb") as file:  # once: a run may remove the name meanwhile, and the file is still whole
+        with open(path, "rb") as file:  # open once: the open file stays readable even if the run deletes it
             if zipfile.is_zipfile(file):
                 with zipfile.ZipFile(file) as archive:
-                    if (damaged := archive.testzip()) is not None:  # torch does not check every record's checksum
+                    if (damaged := archive.testzip()) is not None:  # torch does not verify the checksum of every record
                         raise InputError(path, f"a damaged file (checksum of {damaged})", wants)
             file.seek(0)
             state = torch.load(file, map_location="cpu", weights_only=True)
@@ -82,7 +84,7 @@ def read(path: Path) -> State:
         raise InputError(path, f"an unreadable or truncated file ({reason})", wants) from error
     if not isinstance(state, dict):
         raise InputError(path, f"a {type(state).__name__}", wants)
-    for key in ("model_state", "model"):  # where public backbones keep their weights
+    for key in ("model_state", "model"):  # keys under which public backbones store their weights
         state = {"state_dict": state[key]} if _is_bare(state.get(key)) and "state_dict" not in state else state
     if "state_dict" not in state:
         weights = state.get("model", state)
@@ -98,31 +100,31 @@ def read(path: Path) -> State:
 
 
 def _is_bare(held: object) -> bool:
-    """Whether something is a state dict and nothing else."""
+    """Whether a value is a bare state dict."""
     import torch
 
     return isinstance(held, dict) and bool(held) and all(isinstance(value, torch.Tensor) for value in held.values())
 
 
 def _other_objects(error: BaseException) -> str:
-    """The kind of object that torch refused to load, if that is what an error is about."""
+    """Return the type of object that torch refused to load, if that caused the error."""
     found = re.search(r"(?:GLOBAL|class|global:?)\s+([A-Za-z_][\w.]*\.[\w.]+)", str(error))
     return found[1].rstrip(".") if found and isinstance(error, pickle.UnpicklingError) else ""
 
 
 def _first_sentence(error: BaseException) -> str:
-    """What an error says, without the advice that may follow."""
+    """Return the message of an error, without any advice that follows it."""
     return re.split(r"\.\s|\n", str(error).strip())[0][:200]
 
 
 def _others(path: Path) -> str:
-    """The numbers of the checkpoints beside a file."""
+    """List the numbers of the checkpoints in the same folder as a file."""
     there = [number for number in numbers(path.parent) if path_of(path.parent, number) != path]
     return ", ".join(map(str, there if len(there) <= 6 else [*there[:2], "...", *there[-3:]]))
 
 
 def newest(folder: Path) -> tuple[int, State] | None:
-    """The newest checkpoint that can be read, with its number, or None; those passed over get a warning line each."""
+    """Return the newest readable checkpoint and its number, or None; warn of each unreadable one that is skipped."""
     told = set[int]()
     for _ in range(RELISTED):
         for number in reversed(numbers(folder)):
@@ -130,7 +132,7 @@ def newest(folder: Path) -> tuple[int, State] | None:
                 return number, read(path_of(folder, number))
             except InputError as error:
                 if not path_of(folder, number).exists():
-                    break  # the run has written newer ones and removed this meanwhile
+                    break  # meanwhile the run has written newer checkpoints and removed this one
                 if number not in told:
                     warn(f"passed over: {error}")
                 told.add(number)
@@ -140,10 +142,10 @@ def newest(folder: Path) -> tuple[int, State] | None:
 
 
 def write(path: Path, state: Mapping[str, Any]) -> None:
-    """Write a checkpoint whole or not at all.
+    """Write a checkpoint atomically.
 
     Raises:
-        InputError: the disk cannot take it; what was there before is untouched.
+        InputError: the disk cannot take it; an existing file of that name is unchanged.
     """
     import torch
 
@@ -160,7 +162,7 @@ def write(path: Path, state: Mapping[str, Any]) -> None:
 
 
 def require_room(folder: Path, size: int) -> None:
-    """Refuse to go on if the disk cannot take a checkpoint of about `size` bytes."""
+    """Raise an error if the disk has no room for a checkpoint of about `size` bytes."""
     existing = next(parent for parent in (folder, *folder.resolve().parents) if parent.is_dir())
     free = shutil.disk_usage(existing).free
     if free < size:
@@ -168,16 +170,16 @@ def require_room(folder: Path, size: int) -> None:
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Any], where: object, *, matching: bool = False) -> list[str]:
-    """Load a state dict into a network and return the names of entries that were left as they were.
+    """Load a state dict into a network and return the names of entries that were not loaded.
 
     Args:
         model: The inner network.
         weights: The state dict.
-        where: What to name in an error, the checkpoint's path.
-        matching: Load only entries whose name and shape agree.
+        where: The name to use in errors, such as the checkpoint's path.
+        matching: Load only entries whose name and shape match.
 
     Raises:
-        InputError: the checkpoint is of another architecture; the keys that differ are listed.
+        InputError: the checkpoint belongs to a different architecture; the error lists the keys that differ.
     """
     checkpoint_contents.require_finite(weights, where)
     own = model.state_dict()
@@ -201,14 +203,14 @@ def load_weights(model: nn.Module, weights: Mapping[str, Any], where: object, *,
 
 
 def _shape(value: Any) -> tuple[int, ...] | None:
-    """The shape of an entry of a state dict; a module's extra state has none."""
+    """Return the shape of a state dict entry; a module's extra state has no shape."""
     return tuple(value.shape) if hasattr(value, "shape") else None
 
 
 def prune(folder: Path, keep: int, every: int, best: int | None) -> list[int]:
-    """Remove checkpoints other than the `keep` newest, every `every`-th iteration's (0: none), and the best.
+    """Remove old checkpoints and return their numbers.
 
-    Returns the numbers of those removed.
+    Keep the `keep` newest, those of every `every`-th iteration (0: none), and the best.
     """
     there = numbers(folder)
     gone = [n for n in there[:-keep] if n != best and not (every and n % every == 0)]
@@ -218,7 +220,7 @@ def prune(folder: Path, keep: int, every: int, best: int | None) -> list[int]:
 
 
 def link(folder: Path, name: str, number: int | None) -> None:
-    """Make a name beside the checkpoints point to one of them, or to none. A relative link: the folder may move."""
+    """Create a relative link to a checkpoint in the same folder, or remove it; the folder can then be moved."""
     path = folder / name
     if number is None:
         path.unlink(missing_ok=True)
@@ -235,7 +237,7 @@ def link(folder: Path, name: str, number: int | None) -> None:
 
 
 def set_aside(folder: Path, after: int) -> list[Path]:
-    """Move checkpoints newer than `after` into a sub-folder of their own, and return where they went."""
+    """Move checkpoints newer than `after` into a new sub-folder and return their new paths."""
     moved: list[Path] = []
     for number in numbers(folder):
         if number > after:

@@ -1,4 +1,4 @@
-"""Readable is not right: what a checkpoint holds is looked at before anything is made of it."""
+"""Validate the contents of a checkpoint before they are used: a readable file may still hold wrong values."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Any
 from deepem.utils.errors import InputError
 
 SETTINGS = ("lr", "betas", "momentum", "eps", "weight_decay")
-"""Of an optimiser; by these the state of one is told from that of another."""
+"""Names of an optimiser's state entries, which identify the type of optimiser."""
 
 EXTRA = "_extra_state"
-"""Ends the name of what a module stores beside tensors."""
+"""Suffix of the state dict entries in which modules store values other than tensors."""
 
 
 def check(state: Mapping[Any, Any], where: object) -> None:
-    """Refuse a checkpoint whose entries are of other types than a run writes.
+    """Refuse a checkpoint whose entries have other types than those a run writes.
 
-    Entries that no program here knows are left alone.
+    Unknown entries are ignored.
 
     Raises:
-        InputError: the first entry that is wrong, and what it should be.
+        InputError: an entry is wrong; the error names the first one and what it should be.
     """
     for name in state:
         if not isinstance(name, str):
@@ -46,10 +46,10 @@ def _check_weights(name: str, weights: object, where: object) -> None:
 
 
 def require_finite(weights: Mapping[str, Any], where: object) -> None:
-    """Refuse weights that are not finite: whatever a network makes of them is no number either.
+    """Refuse weights that are not finite, since the network's outputs would not be finite either.
 
     Raises:
-        InputError: a NaN or an infinity; the entry is named.
+        InputError: an entry contains a NaN or an infinity; the error names the entry.
     """
     import torch
 
@@ -60,15 +60,15 @@ def require_finite(weights: Mapping[str, Any], where: object) -> None:
 
 
 def check_optimiser(saved: Any, own: Any, where: object) -> None:
-    """Refuse the state of an optimiser that does not fit the parameters: torch loads it, and crashes in the next step.
+    """Refuse an optimiser state that does not fit the parameters; torch would load it and crash in the next step.
 
     Args:
-        saved: Its state dict.
-        own: The optimiser that it is for.
-        where: What to name in an error.
+        saved: The saved state dict.
+        own: The optimiser into which it is to be loaded.
+        where: The name to use in errors.
 
     Raises:
-        InputError: other groups, other parameters, or moments of another shape.
+        InputError: the groups, the parameters or the shapes of the moments differ.
     """
     import torch
 
@@ -146,7 +146,7 @@ OPTIONS: dict[str, Callable[[object], bool]] = {
     "backbone": _is_text,
     **dict.fromkeys(("fov", "inputsz", "outputsz"), _is_size),
 }
-"""Options that other programs read -> whether a value is of their type."""
+"""Options that other programs read -> function that tells whether a value has the right type."""
 
 ENTRIES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "iter": (_is_count, "the number of steps done, 0 or more"),
@@ -160,11 +160,11 @@ ENTRIES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "scaler": (_is_dict, "the state of a gradient scaler"),
     "provenance": (_is_dict, "facts by name"),
 }
-"""Entry of a checkpoint -> whether a value is right, and what it should be."""
+"""Entry of a checkpoint -> (function that tells whether a value is valid, description of a valid value)."""
 
 
 def _short(value: object) -> str:
-    """A value in a few words."""
+    """Describe a value in a few words."""
     if isinstance(value, (int, float, str, bool, type(None))):
         return f"= {value!r}"[:60]
     if isinstance(value, (Mapping, list, tuple)) and not value:

@@ -1,4 +1,4 @@
-"""Arrays in memory order, quickly."""
+"""Fast conversion of arrays to C order."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 _KINDS = {1: np.uint8, 2: np.uint16, 4: np.float32}
-"""By item size, a type that OpenCV moves without looking at the values."""
+"""Item size -> a type of that size which OpenCV copies without interpreting the values."""
 
 _FLIPS = {(True, False): 0, (False, True): 1, (True, True): -1}
 
 
 def contiguous(array: NDArray[Any], out: NDArray[Any] | None = None) -> NDArray[Any]:
-    """A C-ordered array of the values of (..., Y, X): `out` if given, else itself if it is one, else a copy.
+    """Return an array (..., Y, X) in C order: `out` if given, the array itself if it is C-ordered, otherwise a copy.
 
-    What `numpy.ascontiguousarray` gives. Views of arrays with mirrored axes or exchanged y and x are copied section by
-    section with OpenCV, which moves blocks where numpy moves single values: up to ten times as fast.
+    Equivalent to `numpy.ascontiguousarray`, but up to ten times as fast for views with mirrored axes or transposed y
+    and x. It copies these section by section with OpenCV, which moves blocks where numpy moves single values.
 
     Args:
-        array: Anything with at least two axes.
-        out: A C-ordered array of the same shape to write into; its type may differ.
+        array: An array with at least two axes.
+        out: A C-ordered array of the same shape to write into; its dtype may differ.
     """
     if array.flags.c_contiguous and out is None:
         return array
@@ -34,12 +34,12 @@ def contiguous(array: NDArray[Any], out: NDArray[Any] | None = None) -> NDArray[
 
 
 def turned(array: NDArray[Any]) -> bool:
-    """Whether axes are mirrored, or y and x exchanged: numpy then goes through memory voxel by voxel."""
+    """Whether axes are mirrored or y and x are transposed, so that numpy would copy voxel by voxel."""
     return min(array.strides) < 0 or array.strides[-1] > array.strides[-2]
 
 
 def _copy_sections(array: NDArray[Any], out: NDArray[Any]) -> bool:
-    """Copy a view that is mirrored or has y and x exchanged, and return whether it is such a view."""
+    """Copy a view that is mirrored or has y and x transposed. Return False, without copying, for any other array."""
     mirrored = tuple(stride < 0 for stride in array.strides)
     plain = array[tuple(slice(None, None, -1 if m else 1) for m in mirrored)]
     exchanged = plain.strides[-2] < plain.strides[-1]

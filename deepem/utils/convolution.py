@@ -1,4 +1,4 @@
-"""Networks as they are quickest: channels last, and small convolutions kept away from a CPU's slow ones."""
+"""Speed up networks: channels-last memory, and a way around torch's slow CPU kernel for small convolutions."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 LEAST = 20_480
-"""torch 2.10-2.13 gives a float32 convolution of one sample to oneDNN where channels * z * y is larger than this, and
-else to a kernel of its own that takes 2 to 10 times as long (`use_mkldnn` in aten/src/ATen/native/Convolution.cpp)."""
+"""torch 2.10-2.13 uses oneDNN for a float32 convolution of one sample if channels * z * y is larger than this.
+Otherwise it uses its own kernel, which takes 2 to 10 times as long (`use_mkldnn` in
+aten/src/ATen/native/Convolution.cpp)."""
 
 
 class _Padded(nn.Conv3d):
-    """A convolution whose gradient is right in bfloat16 on fewer sections than its kernel is deep.
+    """A convolution with a correct bfloat16 gradient even if the input has fewer sections than the kernel.
 
-    There oneDNN, of torch 2.13 at least, computes the gradient of the weights from memory that is not its own:
-    infinities, or a crash. With zeros written around the sections it does not.
+    In this case oneDNN (at least in torch 2.13) reads out of bounds for the gradient of the weights, which gives
+    infinities or a crash. Explicit zero padding avoids this.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -31,15 +32,15 @@ class _Padded(nn.Conv3d):
 
 
 def _is_half(x: Tensor) -> bool:
-    """Whether a convolution of x is computed in half precision on a CPU."""
+    """Whether a convolution of x runs in half precision on a CPU."""
     whole = x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
     return x.device.type == "cpu" and not whole
 
 
 class _Halved(_Padded):
-    """A convolution that goes to oneDNN at any size: it is given the halves of a sample as two samples.
+    """A convolution that always runs in oneDNN, because it splits one sample into halves, a batch of two samples.
 
-    They overlap by what the kernel reaches over, and with an odd number of rows of output by one more::
+    The halves overlap by the reach of the kernel, and by one more row if the number of output rows is odd::
 
         y  ->   [ first      ]
                        [     second ]
@@ -61,16 +62,16 @@ class _Halved(_Padded):
 
 
 def _is_slow(x: Tensor) -> bool:
-    """Whether torch would not use oneDNN; in half precision it does."""
+    """Whether torch would not use oneDNN; it always does in half precision."""
     whole = x.device.type == "cpu" and not _is_half(x)
     return whole and x.ndim == 5 and len(x) == 1 and x[0, ..., 0].numel() <= LEAST
 
 
 def quicken(network: object) -> list[nn.Conv3d]:
-    """Make the small convolutions of a network quick and right on a CPU, and return those that it concerns.
+    """Make the small convolutions of a network fast and correct on a CPU, and return the changed ones.
 
-    Weights, their names and results stay, but for rounding. Kernels that are one voxel wide are quicker as they are;
-    so are those of 5x5 and more, which torch gives to oneDNN anyway.
+    Weights and their names do not change, and results change only by rounding. Kernels that are one voxel wide are
+    faster unchanged; so are those of 5x5 and more, for which torch uses oneDNN anyway.
     """
     modules = list(network.modules()) if isinstance(network, nn.Module) else []
     changed = [m for m in modules if type(m) is nn.Conv3d and (_can_be_slow(m) or _can_be_wrong(m))]
@@ -96,9 +97,9 @@ def _can_be_slow(module: nn.Conv3d) -> bool:
 
 @contextmanager
 def quick(network: object) -> Iterator[None]:
-    """A network as it is quickest, for as long as this lasts: channels last, on a CPU small convolutions quick.
+    """Within the block, run a network in its fastest form: channels last and, on a CPU, with fast small convolutions.
 
-    Afterwards it is as it was, the very memory of its weights included.
+    Afterwards the network is restored, and its weights are in the same memory as before.
     """
     modules = list(network.modules()) if isinstance(network, nn.Module) else []
     own = [w for module in modules for w in (*module.parameters(recurse=False), *module.buffers(recurse=False))]

@@ -11,7 +11,7 @@ A = TypeVar("A")
 
 
 def centre_slices(size: Iterable[int], inner: Iterable[int]) -> tuple[slice, slice, slice]:
-    """Slices of the box of size `inner` that shares its centre voxel (size // 2) with a box of size `size`.
+    """Return the slices of a box of size `inner` that shares its centre voxel (size // 2) with a box of size `size`.
 
     Patches are centred on a voxel at size // 2, so nested patches start at size // 2 - inner // 2.
     """
@@ -23,7 +23,7 @@ def centre_slices(size: Iterable[int], inner: Iterable[int]) -> tuple[slice, sli
 
 
 def centre_crop(array: A, size: Vec3) -> A:
-    """View of the centre `size` voxels of the last three axes (numpy array or tensor)."""
+    """Return a view of the centre `size` voxels of the last three axes of a numpy array or tensor."""
     whole: Any = array
     inside = (..., *centre_slices(whole.shape[-3:], size))
     cropped: A = whole[inside]

@@ -1,4 +1,4 @@
-"""The two views of an edge, and the margins that it has no partner in.
+"""Views of an array that pair each voxel with its partner along an edge.
 
 An edge (dz, dy, dx) relates voxel v to v - (dz, dy, dx). Along one axis, d > 0::
 
@@ -6,7 +6,7 @@ An edge (dz, dy, dx) relates voxel v to v - (dz, dy, dx). Along one axis, d > 0:
     first           v--v--v          array[d:]    the voxels v
     second    v--v--v                array[:-d]   their partners v - d
 
-d < 0 swaps the two. An affinity of voxel v is stored at v, so it is `first` that indexes the prediction.
+d < 0 swaps the two. The affinity of voxel v is stored at v, so `first` indexes the prediction.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ A = TypeVar("A")
 
 
 def edge_slices(edge: Vec3) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
-    """Slices of the last three axes for the voxels v and for their partners v - edge."""
+    """Return slices of the last three axes for the voxels v and for their partners v - edge."""
     first = tuple(slice(d, None) if d > 0 else slice(None, d or None) for d in edge)
     second = tuple(slice(None, -d) if d > 0 else slice(-d or None, None) for d in edge)
     return first, second
 
 
 def edge_views(array: A, edge: Vec3) -> tuple[A, A]:
-    """Views (first, second) of a numpy array or tensor whose last three axes are (z, y, x).
+    """Return the views (first, second) of a numpy array or tensor whose last three axes are (z, y, x).
 
-    Both have the same shape; where an edge is longer than the array they are empty.
+    Both have the same shape; they are empty if the edge is longer than the array.
     """
     whole: Any = array
     if any(abs(d) >= n for d, n in zip(edge, whole.shape[-3:], strict=True)):
@@ -39,7 +39,7 @@ def edge_views(array: A, edge: Vec3) -> tuple[A, A]:
 
 
 def parse_edge(text: str) -> Vec3:
-    """An edge from the command line, ``z,y,x``; ValueError unless three whole numbers, not all zero."""
+    """Parse an edge ``z,y,x``; raise ValueError unless it is three integers, not all zero."""
     edge = vec3(text.split(","))  # type: ignore[arg-type]
     if edge == (0, 0, 0):
         raise ValueError("an edge relates two voxels: 0,0,0 is not one")

@@ -1,4 +1,4 @@
-"""What a user is told: errors that they can mend, and warnings."""
+"""User-facing messages: errors that the user can fix, and warnings."""
 
 import errno
 import re
@@ -10,8 +10,8 @@ from contextlib import contextmanager
 class InputError(ValueError):
     """Bad input: a flag, a file or an argument that cannot be used as given.
 
-    The command line catches it and prints its one line; anything else is a bug and keeps its traceback. The line
-    reads ``<flag or file>: got X, wants Y``.
+    The command line catches this error and prints its message as one line: ``<flag or file>: got X, wants Y``. Any
+    other exception is a bug and keeps its traceback.
     """
 
     def __init__(self, where: object, got: object, wants: object) -> None:
@@ -19,13 +19,13 @@ class InputError(ValueError):
         super().__init__(f"{where}: got {got}, wants {wants}")
 
     def __reduce__(self) -> tuple[type["InputError"], tuple[str, str, str]]:
-        """Pickle by the three parts, so that the error crosses from a worker whole."""
+        """Pickle the three parts, so that the error passes intact from a worker to its parent."""
         return type(self), (self.where, self.got, self.wants)
 
 
 @contextmanager
 def told_as(names: Mapping[str, str]) -> Iterator[None]:
-    """Name parameters as the user of the caller knows them: ``told_as({"mip": "--in_mip"})``."""
+    """Rename parameters in errors to the names that the caller's user knows: ``told_as({"mip": "--in_mip"})``."""
     try:
         yield
     except InputError as error:
@@ -35,7 +35,7 @@ def told_as(names: Mapping[str, str]) -> Iterator[None]:
 
 
 def unreadable(where: object, error: OSError) -> InputError:
-    """What a plug-in that cannot read a file comes to: bad input, named with its place and the file."""
+    """Turn the failure of a plug-in to read a file into an InputError that names the plug-in's code and the file."""
     path = f"{error.filename}: {error.strerror}" if error.filename else str(error)
     return InputError(where, path, "a file that can be read")
 
@@ -47,11 +47,11 @@ ENVIRONMENT = {
     **dict.fromkeys((errno.EMFILE, errno.ENFILE), "more open files: ulimit -n"),
     errno.ENOMEM: "more memory",
 }
-"""What is wanted where the system refuses: errno -> words."""
+"""errno -> remedy, the "wants" part of the error."""
 
 
 def of_environment(error: BaseException) -> InputError | None:
-    """A refusal of the system (disk, rights, memory, open files) as bad input, or None for any other error."""
+    """Convert a system error (disk, rights, memory, open files) to an InputError; return None for any other error."""
     if isinstance(error, MemoryError):
         return InputError("memory", reason(error), "more memory, smaller patches or fewer workers")
     if isinstance(error, OSError) and error.errno in ENVIRONMENT:
@@ -61,12 +61,12 @@ def of_environment(error: BaseException) -> InputError | None:
 
 
 def warn(line: str) -> None:
-    """One line on stderr that does not end the run."""
+    """Write a one-line warning to stderr."""
     sys.stderr.write(f"warning: {line}\n")
     sys.stderr.flush()
 
 
 def reason(error: BaseException) -> str:
-    """The kind of an exception and its words, in one short line."""
-    words = " ".join(re.sub(r"\x1b\[[\d;]*m", "", str(error)).split())  # some libraries colour theirs
+    """Return the type and the message of an exception in one short line."""
+    words = " ".join(re.sub(r"\x1b\[[\d;]*m", "", str(error)).split())  # some libraries use terminal colours
     return f"{type(error).__name__}: {words[:120]}".removesuffix(": ")

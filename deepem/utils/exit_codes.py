@@ -5,9 +5,9 @@ code meaning
 ==== =======================================================================================================
 0    done
 1    a bug: the traceback says where
-2    bad input or environment: flags, files, rights, a disk that is full or gone; one line says what and why
+2    bad input or environment, such as flags, files, rights or a full disk; one line says what is wrong
 3    `deepem check` found something
-85   stopped and worth queuing again: by a signal, or by a failure beside the training steps after progress
+85   worth queuing again: stopped by a signal, or (after progress) by a failure outside the training steps
 ==== =======================================================================================================
 """
 

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Atomic writing of files."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from deepem.utils.errors import InputError
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A path beside the target to write to; on success it is synced to disk and renamed onto the target.
+    """Yield a temporary path beside the target; on success, sync it to disk and rename it to the target.
 
-    If the block raises, the target stays as it was and nothing is left beside it.
+    If the block raises, the target is unchanged and the temporary file is removed.
     """
     beside = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.part")
     try:
@@ -30,12 +30,12 @@ def replacing(path: Path) -> Iterator[Path]:
         finally:
             os.close(folder)
     finally:
-        with suppress(OSError):  # a folder that is a file, say: the block has said so, or was about something else
+        with suppress(OSError):  # for example, the folder is a file; the block's own error matters more
             beside.unlink(missing_ok=True)
 
 
 def remove_torn(folder: Path) -> None:
-    """Remove the files that `replacing` began in a folder in a process of this machine that has ended since."""
+    """Remove temporary files that processes of this machine left in a folder when they ended inside `replacing`."""
     for path in folder.glob(".*.part"):
         found = re.search(rf"\.{re.escape(socket.gethostname())}\.([0-9]+)\.part$", path.name)
         if found and not _lives(int(found[1])):
@@ -44,28 +44,28 @@ def remove_torn(folder: Path) -> None:
 
 
 def _lives(process: int) -> bool:
-    """Whether a process of this machine is there."""
+    """Whether a process is running on this machine."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except (OSError, OverflowError):  # another user's
+    except (OSError, OverflowError):  # it belongs to another user
         return True
     return True
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
+    """Write a text file atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as beside:
         beside.write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
 def inside(flag: str, name: str) -> Path:
-    """A name that was given as a path below a folder.
+    """Return a name as a relative path that stays inside its folder.
 
     Raises:
-        InputError: it leads out of the folder, or names nothing in it.
+        InputError: the name leads out of the folder, or is empty.
     """
     path = Path(name)
     if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in name:
@@ -74,12 +74,12 @@ def inside(flag: str, name: str) -> Path:
 
 
 def run_folder(exp_name: str, test: bool = False) -> Path:
-    """Where a run lives: experiments/<exp_name> under the working directory; a short trial, under test/.
+    """Return the folder of a run: experiments/<exp_name>, or test/experiments/<exp_name> for a short trial.
 
-    A name that begins with experiments/ is that folder and is not doubled.
+    A name that already begins with experiments/ does not get the prefix twice.
 
     Raises:
-        InputError: a name that leads out of there.
+        InputError: the name leads out of that folder.
     """
     name = inside("--exp_name", exp_name)
     name = Path(*name.parts[1:]) if name.parts[:1] == ("experiments",) else name

@@ -1,4 +1,4 @@
-"""Frames of the boxes of objects, to be drawn in sections, and colours by which objects are told apart."""
+"""Draw bounding boxes of objects in sections, with distinct colours per object."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ from numpy.typing import NDArray
 from deepem.utils.geometry import Vec3
 
 HUE_STEP = 0.6180339887498949
-"""The golden ratio: hues of neighbouring numbers are far apart."""
+"""The golden ratio: gives consecutive ids hues that are far apart."""
 
 
 def boxes_of(ids: NDArray[Any]) -> NDArray[np.int64]:
-    """The boxes (N, 6) of the objects of a volume (Z, Y, X), (z1, y1, x1, z2, y2, x2), by rising id; 0 is none."""
+    """Return the boxes (N, 6), (z1, y1, x1, z2, y2, x2), of the objects in a volume (Z, Y, X), in order of their ids.
+
+    Id 0 is background.
+    """
     from scipy import ndimage
 
     names, number = np.unique(ids, return_inverse=True)
@@ -26,7 +29,7 @@ def boxes_of(ids: NDArray[Any]) -> NDArray[np.int64]:
 
 
 def frames(boxes: Sequence[Sequence[float]] | NDArray[Any], size: Vec3) -> NDArray[np.int32]:
-    """(Z, Y, X): in each section that a box crosses, n + 1 on the frame of box n, one voxel wide; 0 elsewhere."""
+    """Return (Z, Y, X) with n + 1 on the outline of box n in every section that it crosses, one voxel wide, else 0."""
     drawn = np.zeros(size, np.int32)
     for number, box in enumerate(np.rint(np.asarray(boxes, np.float64)).astype(int).reshape(-1, 6), 1):
         (z1, y1, x1), (z2, y2, x2) = np.maximum(box[:3], 0), np.minimum(box[3:], size)
@@ -37,7 +40,7 @@ def frames(boxes: Sequence[Sequence[float]] | NDArray[Any], size: Vec3) -> NDArr
 
 
 def colours_of(ids: NDArray[Any]) -> NDArray[np.float32]:
-    """(..., 3) in [0, 1]: a bright colour for each id, the same wherever it is; black for 0."""
+    """Return colours (..., 3) in [0, 1]: a fixed bright colour per id, and black for 0."""
     names, at = np.unique(ids, return_inverse=True)
     turn = names.astype(np.float64) * HUE_STEP % 1
     waves = np.abs((turn[:, None] + np.array([0, 2 / 3, 1 / 3])) % 1 * 6 - 3) - 1

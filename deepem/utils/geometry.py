@@ -12,7 +12,7 @@ Vec3 = tuple[int, int, int]
 
 
 def vec3(values: Iterable[int]) -> Vec3:
-    """Three whole numbers as a (z, y, x) tuple; ValueError if there are not three."""
+    """Convert three integers to a (z, y, x) tuple; raise ValueError if there are not three."""
     z, y, x = values
     return int(z), int(y), int(x)
 
@@ -21,7 +21,7 @@ def vec3(values: Iterable[int]) -> Vec3:
 class Box:
     """A box of voxels, begin-inclusive and end-exclusive, (z, y, x).
 
-    Empty boxes do not exist: every side is at least one voxel, else ValueError.
+    Every side must be at least one voxel; an empty box raises ValueError.
     """
 
     begin: Vec3
@@ -36,19 +36,19 @@ class Box:
 
     @classmethod
     def of_size(cls, begin: Iterable[int], size: Iterable[int]) -> Box:
-        """The box of a given size that starts at begin."""
+        """Return the box of a given size that starts at `begin`."""
         (z, y, x), (d, h, w) = begin, size
         return cls((z, y, x), (z + d, y + h, x + w))
 
     @classmethod
     def around(cls, centre: Iterable[int], size: Iterable[int]) -> Box:
-        """The box of a given size centred on a voxel: it starts at centre - size // 2."""
+        """Return the box of a given size centred on a voxel: it starts at centre - size // 2."""
         (z, y, x), (d, h, w) = centre, size
         return cls.of_size((z - d // 2, y - h // 2, x - w // 2), (d, h, w))
 
     @property
     def size(self) -> Vec3:
-        """Voxels along (z, y, x)."""
+        """Size in (z, y, x) voxels."""
         return vec3(e - b for b, e in zip(self.begin, self.end, strict=True))
 
     @property
@@ -58,12 +58,12 @@ class Box:
         return z * y * x
 
     def slices(self) -> tuple[slice, slice, slice]:
-        """Slices of an array whose first voxel is at (0, 0, 0)."""
+        """Return the slices of this box in an array whose first voxel is at (0, 0, 0)."""
         (z, y, x), (to_z, to_y, to_x) = self.begin, self.end
         return slice(z, to_z), slice(y, to_y), slice(x, to_x)
 
     def shift(self, by: Iterable[int]) -> Box:
-        """The box moved by a vector."""
+        """Return the box moved by a vector."""
         by = vec3(by)
         return Box(
             vec3(b + d for b, d in zip(self.begin, by, strict=True)),
@@ -71,13 +71,13 @@ class Box:
         )
 
     def contains(self, other: Box) -> bool:
-        """Whether the other box lies inside this one."""
+        """Return whether the other box lies inside this one."""
         return all(a <= b for a, b in zip(self.begin, other.begin, strict=True)) and all(
             a >= b for a, b in zip(self.end, other.end, strict=True)
         )
 
     def intersect(self, other: Box) -> Box | None:
-        """The voxels that both boxes hold, or None."""
+        """Return the intersection of both boxes; None if it is empty."""
         begin = vec3(max(a, b) for a, b in zip(self.begin, other.begin, strict=True))
         end = vec3(min(a, b) for a, b in zip(self.end, other.end, strict=True))
         return Box(begin, end) if all(b < e for b, e in zip(begin, end, strict=True)) else None
@@ -89,7 +89,7 @@ class Box:
 
 
 def touched(box: Box, size: Vec3, whole: Box) -> Iterator[Box]:
-    """The chunks that a box touches: the whole is cut into such of a size from its begin, the last ones shorter."""
+    """Return the chunks that a box touches. Chunks divide `whole` from its begin; the last ones may be smaller."""
     firsts = zip(*box, whole.begin, size, strict=True)
     for begin in itertools.product(*(range(b - (b - f) % n, e, n) for b, e, f, n in firsts)):
         yield Box(vec3(begin), vec3(min(b + n, e) for b, n, e in zip(begin, size, whole.end, strict=True)))
@@ -97,14 +97,14 @@ def touched(box: Box, size: Vec3, whole: Box) -> Iterator[Box]:
 
 @dataclass(frozen=True)
 class Tiles(Sequence[Box]):
-    """A box cut into tiles, z slowest, each made when it is asked for: there may be hundreds of millions."""
+    """A box split into tiles, z slowest. Tiles are created on demand: there may be hundreds of millions."""
 
     whole: Box
     tile: Vec3
 
     @property
     def counts(self) -> Vec3:
-        """Tiles along each axis."""
+        """Number of tiles along each axis."""
         return vec3(-(-(e - b) // n) for b, e, n in zip(*self.whole, self.tile, strict=True))
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""Which grey values become 0 and 1: for images that are neither bytes nor floats in [0, 1]."""
+"""Map grey values to [0, 1], for images that are neither bytes nor floats in [0, 1]."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from deepem.utils.errors import InputError
 Array = NDArray[Any]
 
 SAMPLED = 1 << 22
-"""Percentiles of types of more than 16 bits are those of about so many voxels, evenly spread."""
+"""For types of more than 16 bits, percentiles are estimated from about this many evenly spaced voxels."""
 
 
 @dataclass(frozen=True)
 class Intensity:
-    """A range of grey values for each channel, or one for all: low becomes 0, high becomes 1, the rest is clipped.
+    """A range of grey values per channel, or one for all: low maps to 0, high to 1, and values outside are clipped.
 
     Attributes:
         ranges: (low, high) by channel.
@@ -28,14 +28,14 @@ class Intensity:
     ranges: tuple[tuple[float, float], ...]
 
     def __call__(self, image: Array) -> NDArray[np.float32]:
-        """(C, Z, Y, X) of any type -> float32 in [0, 1]: clip((v - low) / (high - low), 0, 1).
+        """Map (C, Z, Y, X) of any type to float32 in [0, 1]: clip((v - low) / (high - low), 0, 1).
 
         Raises:
-            InputError: another number of channels.
+            InputError: the number of channels does not match the ranges.
         """
         if len(self.ranges) not in (1, len(image)):
             raise InputError("intensity", f"{len(self.ranges)} ranges", f"1, or {len(image)}, one for each channel")
-        # whole numbers of 16 bits are exact in float32; wider ones are first moved to 0 and divided in float64
+        # 16-bit integers are exact in float32; wider types are shifted and divided in float64
         exact = np.float32 if image.dtype.itemsize <= 2 or image.dtype == np.float32 else np.float64
         out = np.empty(image.shape, np.float32)
         for channel, into, (low, high) in zip(image, out, self.by_channel(len(image)), strict=True):
@@ -45,40 +45,40 @@ class Intensity:
         return out
 
     def by_channel(self, channels: int) -> tuple[tuple[float, float], ...]:
-        """The range of each channel."""
+        """Return the range of each channel."""
         return self.ranges * channels if len(self.ranges) == 1 else self.ranges
 
     def in_words(self) -> str:
-        """Such as ``112 to 4031``, one after the other."""
+        """Return the ranges as text, such as ``112 to 4031``."""
         return ", ".join(f"{low:g} to {high:g}" for low, high in self.ranges)
 
     def plain(self) -> dict[str, Any]:
-        """As lists of numbers, for checkpoints."""
+        """Return the ranges as lists of numbers, for checkpoints."""
         return {"ranges": [list(pair) for pair in self.ranges]}
 
 
 @dataclass(frozen=True)
 class Percentiles:
-    """The grey values, of one volume or of several, below which so many per cent of their voxels lie.
+    """Percentiles from which the range of a volume is computed.
 
     Attributes:
-        low: What becomes 0, in per cent.
-        high: What becomes 1.
+        low: The percentile that maps to 0, in per cent.
+        high: The percentile that maps to 1.
     """
 
     low: float
     high: float
 
     def of(self, where: object, blocks: Iterable[Array], voxels: int) -> Intensity:
-        """The range of each channel of an image, read block by block.
+        """Compute the range of each channel of an image, block by block.
 
         Args:
-            where: Names the image in errors.
-            blocks: (C, Z, Y, X), all of one type.
-            voxels: Of a channel, in all.
+            where: The name of the image in errors.
+            blocks: Blocks (C, Z, Y, X), all of one type.
+            voxels: Total number of voxels per channel.
 
         Raises:
-            InputError: no difference between the two values.
+            InputError: both percentiles have the same value.
         """
         step = max(voxels // SAMPLED, 1)
         counts: list[dict[Any, int]] = []
@@ -100,12 +100,12 @@ class Percentiles:
         return float(values[low]), float(values[min(high, len(values) - 1)])
 
     def plain(self) -> dict[str, Any]:
-        """As a list of numbers, for checkpoints."""
+        """Return the percentiles as a list of numbers, for checkpoints."""
         return {"percentiles": [self.low, self.high]}
 
 
 def _counted(channel: Array, step: int) -> tuple[list[Any], list[int]]:
-    """Every value of an array and how often it is there; of types of more than 16 bits, in every step-th voxel."""
+    """Return the distinct values of an array and their counts; types of more than 16 bits use every step-th voxel."""
     if channel.dtype.kind in "ui" and channel.dtype.itemsize <= 2:
         least = int(np.iinfo(channel.dtype).min)
         times = np.bincount(channel.ravel().astype(np.int32) - least)
@@ -116,7 +116,7 @@ def _counted(channel: Array, step: int) -> tuple[list[Any], list[int]]:
 
 
 def from_plain(given: Mapping[str, Any] | None) -> Intensity | Percentiles | None:
-    """What a checkpoint says: the ranges, percentiles of each volume, or None for bytes and floats in [0, 1]."""
+    """Read the intensity mapping from a checkpoint: ranges, percentiles, or None for bytes and floats in [0, 1]."""
     if not given:
         return None
     if "percentiles" in given:
@@ -126,7 +126,7 @@ def from_plain(given: Mapping[str, Any] | None) -> Intensity | Percentiles | Non
 
 
 def slabs(image: Array, voxels: int = 1 << 22) -> Iterator[Array]:
-    """An image (C, Z, Y, X) in blocks of sections."""
+    """Split an image (C, Z, Y, X) into blocks of sections."""
     step = max(1, voxels // max(1, int(np.prod(image.shape[2:]))))
     for z in range(0, image.shape[1], step):
         yield image[:, z : z + step]

@@ -1,4 +1,4 @@
-"""Main memory: how much is free, and sizes for people."""
+"""Free main memory, and human-readable sizes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ MIB = 1 << 20
 
 
 def free_memory() -> int:
-    """Bytes that other programs leave free; 8 GiB where that is not known."""
+    """Return the free main memory in bytes; 8 GiB if unknown."""
     try:
         with open("/proc/meminfo") as file:
             return next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable:"))
@@ -15,5 +15,5 @@ def free_memory() -> int:
 
 
 def in_words(bytes: float) -> str:
-    """A size for people."""
+    """Format a number of bytes for people."""
     return f"{bytes / (1 << 30):.1f} GiB" if bytes >= 1 << 30 else f"{bytes / MIB:.0f} MiB"

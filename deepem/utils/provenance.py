@@ -1,4 +1,4 @@
-"""What a lab asks a month later: which program, on which machine, called how, made this file."""
+"""Provenance of files: the program, machine and command line that made them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @lru_cache
 def commit() -> tuple[str, bool | None]:
-    """The commit of the checkout and whether files differ from it; ('', None) for an installed package."""
+    """Return the commit of the checkout and whether files differ from it; ('', None) for an installed package."""
     if not (ROOT / ".git").exists():
         return "", None
     try:
@@ -38,11 +38,11 @@ def _git(*words: str) -> str:
 
 
 def provenance(seed: int | None = None, **more: Any) -> dict[str, Any]:
-    """What made a file, in plain values.
+    """Return the provenance of a file as plain values.
 
     Args:
-        seed: Of the run, where there is one.
-        more: Further facts, such as the checkpoint that an output came from and its checksum.
+        seed: The seed of the run, if any.
+        more: Additional entries, such as the checkpoint of an output and its checksum.
     """
     from deepem import __version__
 
@@ -62,7 +62,7 @@ def provenance(seed: int | None = None, **more: Any) -> dict[str, Any]:
 
 
 def checksum(path: Path) -> str:
-    """The SHA-256 of a file."""
+    """Return the SHA-256 of a file."""
     with open(path, "rb") as file:
         found = hashlib.sha256()
         while block := file.read(1 << 20):

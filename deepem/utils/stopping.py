@@ -1,4 +1,4 @@
-"""Programs that are asked to stop tidy up first: nothing half-written stays behind."""
+"""Clean up when a program is told to stop, so that no half-written files remain."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 @contextmanager
 def stopping_tidily() -> Iterator[None]:
-    """Within, a signal to stop ends the program as an exception would, with the code of a program worth running again.
+    """Within the block, turn stop signals into SystemExit with the exit code "worth running again".
 
-    SIGHUP stays ignored where it was, as under nohup. Outside of the main thread, where signals cannot be caught, this
+    If SIGHUP was ignored, as under nohup, it stays ignored. Outside the main thread signals cannot be caught, so this
     does nothing.
 
     Raises:
-        SystemExit: a signal came.
+        SystemExit: a signal arrived.
     """
 
     def stop(number: int, frame: FrameType | None) -> None:
-        for other in SIGNALS:  # once is enough
+        for other in SIGNALS:  # ignore repeated signals
             signal.signal(other, signal.SIG_IGN)
         warn(f"{signal.Signals(number).name}: stopped; what was half written is removed")
         raise SystemExit(STOPPED)

@@ -1,4 +1,4 @@
-"""What a program prints must never end it: the reader of a pipe may go away, a terminal may lack the letters."""
+"""Printing that never ends a program, even if a pipe's reader is gone or the terminal cannot encode a character."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from typing import Any, TextIO, cast
 
 
 class Lasting:
-    """A text stream that drops what cannot be written any more, and spells out letters that its encoding lacks.
+    """A text stream that drops text once writing fails, and escapes characters that its encoding lacks.
 
     Args:
-        stream: What is written to.
+        stream: The stream to write to.
     """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream, self._lost = stream, False
 
     def write(self, text: str) -> int:
-        """Write a text, or drop it; the number of characters either way."""
+        """Write or drop a text; return its number of characters in either case."""
         if self._lost:
             return len(text)
         try:
@@ -29,12 +29,12 @@ class Lasting:
         except UnicodeEncodeError:
             encoding = self._stream.encoding or "ascii"
             return self.write(text.encode(encoding, "backslashreplace").decode(encoding))
-        except (OSError, ValueError):  # ValueError: closed
+        except (OSError, ValueError):  # ValueError: the stream is closed
             self._drop()
         return len(text)
 
     def flush(self) -> None:
-        """Flush, or drop what is buffered."""
+        """Flush the buffer, or drop it if that fails."""
         if not self._lost:
             try:
                 self._stream.flush()
@@ -42,7 +42,7 @@ class Lasting:
                 self._drop()
 
     def _drop(self) -> None:
-        """Drop everything from here on, and what the interpreter would flush at its end too."""
+        """Drop all output from now on, including the interpreter's final flush."""
         self._lost = True
         with suppress(OSError, ValueError, io.UnsupportedOperation):
             null = os.open(os.devnull, os.O_WRONLY)
@@ -55,7 +55,7 @@ class Lasting:
 
 @contextmanager
 def lasting_streams() -> Iterator[None]:
-    """Within, stdout and stderr never raise, also where they were closed from the start."""
+    """Within the block, stdout and stderr never raise, even if they were closed when the program started."""
     _open_standard_files()
     before = sys.stdout, sys.stderr
     with open(os.devnull, "w", encoding="utf-8") as null:
@@ -69,9 +69,9 @@ def lasting_streams() -> Iterator[None]:
 
 
 def _open_standard_files() -> None:
-    """Open the null device in place of closed standard files, else the next file opened would get their numbers."""
+    """Open the null device for closed standard streams; otherwise the next opened file would get their numbers."""
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # the lowest free number, which this is
+            os.open(os.devnull, os.O_RDWR)  # open() uses the lowest free number, which is this one
