@@ -1,6 +1,6 @@
 """Iteration-based multi-task training and stitched inference for volume electron microscopy.
 
-`deepem.__main__` is the command line. Nothing heavy is imported here.
+The command line is `deepem.__main__`. This module imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ __version__ = "0.1.0"
 
 
 def load(path: str | Path, model: str | None = None, *, raw: bool = False) -> nn.Module:
-    """A trained network, ready to call: (N, C, Z, Y, X) float32 in [0, 1] -> ``{name: logits (N, C, Z, Y, X)}``.
+    """Load a trained network, which maps (N, C, Z, Y, X) float32 in [0, 1] to ``{name: logits (N, C, Z, Y, X)}``.
 
     Args:
-        path: A folder that `deepem export` wrote, or a checkpoint.
-        model: The model module, where it is not one of deepem's: a file does not decide which code is run.
-        raw: Of a checkpoint, take the weights as trained, not their average.
+        path: A folder written by `deepem export`, or a checkpoint.
+        model: The model module if it is not one of deepem's. A file never decides which code runs.
+        raw: Take the trained weights of a checkpoint instead of their moving average.
 
     Returns:
         The network in eval mode, on the CPU.
 
     Raises:
-        deepem.utils.errors.InputError: what is there cannot be read, or does not say how the network is built.
+        deepem.utils.errors.InputError: the path cannot be read, or does not say how to build the network.
     """
     from deepem.build import loading
 

@@ -1,6 +1,6 @@
 """The command line: ``deepem VERB``, ``python -m deepem VERB``, or from anywhere ``python CHECKOUT/deepem VERB``.
 
-A verb is a line of VERBS and a module with ``main(words) -> int | None``, which is imported when the verb is called.
+Each verb has a line in VERBS and a module with ``main(words) -> int | None``, imported when the verb is called.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-if __package__ in (None, ""):  # run as a folder: deepem/ is first on the path, where the checkout belongs
+if __package__ in (None, ""):  # run as a folder: put the checkout first on the path, in place of deepem/
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 
 class Verb(NamedTuple):
-    """Where a verb's `main` is, and its line in --help."""
+    """The module with a verb's `main`, and its line in --help."""
 
     module: str
     help: str
@@ -24,23 +24,23 @@ class Verb(NamedTuple):
 VERBS = {
     "train": Verb("deepem.train.run", "train a network, or resume a run"),
     "forward": Verb("deepem.test.forward", "predict volumes with a trained network"),
-    "segment": Verb("deepem.tools.segment", "turn predictions into segments, volumes of any size"),
+    "segment": Verb("deepem.tools.segment", "turn predictions of any size into segments"),
     "evaluate": Verb("deepem.tools.evaluate", "score predictions against the truth"),
-    "check": Verb("deepem.tools.check", "look at the volumes of a run, and say what is wrong with them"),
+    "check": Verb("deepem.tools.check", "check the volumes of a run, and report problems"),
     "preview": Verb("deepem.tools.preview", "draw the samples that the network will see"),
-    "run": Verb("deepem.tools.pipeline", "train, predict, segment and evaluate as one file says"),
+    "run": Verb("deepem.tools.pipeline", "train, predict, segment and evaluate as one YAML file says"),
     "suggest": Verb("deepem.tools.suggest", "choose what to annotate next"),
     "convert": Verb("deepem.tools.convert", "turn arguments or a checkpoint's options into a YAML file"),
     "summary": Verb("deepem.tools.summary", "show a network's parameters, field of view, FLOPs and memory"),
     "export": Verb("deepem.tools.export", "write a checkpoint for serving: safetensors, torch.export, ONNX"),
     "synthesize": Verb("deepem.tools.synthesize", "write volumes of synthetic tissue"),
-    "prepare": Verb("deepem.tools.prepare", "make the files of a public data set ready to train on"),
+    "prepare": Verb("deepem.tools.prepare", "convert a public data set into volumes to train on"),
     "prepare cremi": Verb("deepem.tools.prepare_cremi", "download CREMI's samples and convert them"),
     "queue plan": Verb("deepem.tools.queue_plan", "cut a prediction into tasks for many machines"),
-    "queue enqueue": Verb("deepem.tools.queue_enqueue", "put the tasks that are left into a queue"),
+    "queue enqueue": Verb("deepem.tools.queue_enqueue", "put the remaining tasks into a queue"),
     "queue work": Verb("deepem.tools.queue_work", "do tasks of a queue; run it on every machine"),
-    "queue status": Verb("deepem.tools.queue_status", "show how far a plan is"),
-    "help": Verb("deepem.tools.guide", "show a topic of the manual, or which there are"),
+    "queue status": Verb("deepem.tools.queue_status", "show the progress of a plan"),
+    "help": Verb("deepem.tools.guide", "show a topic of the manual, or list the topics"),
 }
 
 HEAD = """\
@@ -56,10 +56,10 @@ deepem VERB --help: the flags of a verb; deepem help: topics of the manual; deep
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Call a verb with the words after it, and return its exit code.
+    """Call a verb with the words that follow it, and return its exit code.
 
     Raises:
-        SystemExit: some verbs end with their exit code.
+        SystemExit: some verbs exit by themselves.
     """
     words = sys.argv[1:] if words is None else list(words)
     if words[:1] == ["--version"]:
@@ -85,13 +85,13 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def overview(names: Sequence[str] = tuple(VERBS)) -> str:
-    """The text of --help: a line for each verb."""
+    """Return the text of --help, with one line per verb."""
     width = max(map(len, names)) + 2
     return HEAD + "".join(f"  {name:<{width}}{VERBS[name].help}\n" for name in names) + FOOT
 
 
 def unknown(words: Sequence[str]) -> str:
-    """What to say of words that begin with no verb: the nearest one, and all that there are."""
+    """Return the error for an unknown verb, with the nearest verb and the list of all."""
     from difflib import get_close_matches
 
     group = [verb for verb in VERBS if verb.startswith(f"{words[0]} ")]

@@ -1,1 +1,1 @@
-"""Inference: stitched prediction of volumes in memory, from files and by tasks. The project has its tests in tests/."""
+"""Inference: stitched prediction of volumes in memory, in files and by tasks. This project's tests are in tests/."""

@@ -1,7 +1,8 @@
-"""A batch of cut-outs from a JSON file, one after the other, or shared out over several GPUs.
+"""Predict a batch of cut-outs from a JSON file, one after the other or spread over several GPUs.
 
-The file is a list of cut-outs, or ``{"defaults": {...}, "cutouts": [...]}``. A cut-out is flags of the command line
-without their dashes, which win over the defaults, and both over the command line; null is as if not given::
+The file is a list of cut-outs, or ``{"defaults": {...}, "cutouts": [...]}``. A cut-out maps flags of the command line,
+without their dashes, to values. A cut-out's flags override the defaults, and both override the command line. A null
+value counts as not given::
 
     {"defaults": {"gs_input": "gs://lab/em", "gs_output": "gs://lab/out/{}"},
      "cutouts": [{"center": [5000, 6000, 700], "size": [1024, 1024, 128]},
@@ -30,24 +31,24 @@ from deepem.test.volumes import file_paths, predict_all
 from deepem.utils.errors import InputError
 
 _find_once = lru_cache(maxsize=1)(find_checkpoint)
-"""All cut-outs of a batch usually have one checkpoint: it is read once per process, not once per cut-out."""
+"""Reads the checkpoint once per process, since all cut-outs of a batch usually share one."""
 
 Words = list[str]
 Figures = dict[str, Any]
 
 
 def predict_batch(options: ForwardOptions, words: Sequence[str]) -> list[Figures]:
-    """Predict each cut-out, and return the figures of their volumes in the order of the file.
+    """Predict each cut-out and return the figures of all volumes, in the order of the file.
 
     Raises:
-        InputError: the file cannot be used, or a cut-out cannot be predicted; the others are predicted all the same.
+        InputError: the file cannot be used, or a cut-out failed. The other cut-outs are predicted nevertheless.
     """
     where = f"{options.batch.spec}: cut-out"
     cutouts = read(Path(options.batch.spec or ""), _without(list(words), {"--spec", "--processes"}))
     gpus = 0 if options.speed.cpu or options.speed.gpu_id is not None else torch.cuda.device_count()
     count = min(options.batch.processes or max(gpus, 1), len(cutouts))
     taken: dict[Path, int] = {}
-    for number, line in enumerate(cutouts):  # bad input is found before the first cut-out is begun
+    for number, line in enumerate(cutouts):  # report bad input before the first cut-out starts
         try:
             own, found_there = parse(line, _find_once)
             if not (own.volumes or own.cloud.gs_input or own.batch.dummy):
@@ -78,7 +79,7 @@ def predict_batch(options: ForwardOptions, words: Sequence[str]) -> list[Figures
 
 
 def _files(options: ForwardOptions, iteration: int) -> set[Path]:
-    """The files that a cut-out writes; none behind cloud-volume, where cut-outs are boxes of one volume."""
+    """Return the files that a cut-out writes; empty with cloud-volume, where cut-outs are boxes of one volume."""
     if options.cloud.gs_input or options.cloud.gs_output or options.batch.dummy:
         return set()
     outputs = {name: one.channels for name, one in written(options.tasks.chosen).items()}
@@ -86,12 +87,12 @@ def _files(options: ForwardOptions, iteration: int) -> set[Path]:
 
 
 def on_devices(cutouts: Sequence[Words], gpus: int) -> list[Words]:
-    """The command lines with a GPU each, in turn; as they are without several."""
+    """Assign GPUs to the command lines in turn; leave the lines unchanged unless there are several GPUs."""
     return [[*line, *(["--gpu_id", str(n % gpus)] if gpus > 1 else [])] for n, line in enumerate(cutouts)]
 
 
 def _each(cutouts: Sequence[Words], count: int) -> Iterator[tuple[int, Callable[[], list[Figures]]]]:
-    """The number of each cut-out and what gives its figures or raises: here, or from one of several processes."""
+    """Yield each cut-out's number and a function that returns its figures or raises; run in this process or a pool."""
     if count == 1:
         yield from ((number, partial(_predict, line)) for number, line in enumerate(cutouts))
         return
@@ -102,10 +103,10 @@ def _each(cutouts: Sequence[Words], count: int) -> Iterator[tuple[int, Callable[
 
 
 def read(file: Path, words: Words) -> list[Words]:
-    """The command line of each cut-out of a file.
+    """Return the command line of each cut-out in a file.
 
     Raises:
-        InputError: it is no JSON of the form above.
+        InputError: the file is not JSON of the form above.
     """
     wants = 'a JSON list of cut-outs, or {"defaults": {...}, "cutouts": [...]}'
     try:
@@ -124,11 +125,11 @@ def read(file: Path, words: Words) -> list[Words]:
 
 
 OUTSIDE = ("spec", "processes", "help", "h")
-"""Flags of the command line that mean nothing for a single cut-out."""
+"""Flags that have no meaning for a single cut-out."""
 
 
 def _words(flags: Mapping[str, Any], vectors: Collection[str]) -> Words:
-    """Flags and values as words, without those that are null; `vectors` are the flags that take a list as one word."""
+    """Turn flags and values into words and skip null values; flags in `vectors` take a list as one word."""
     words: Words = []
     for name, value in flags.items():
         flag = f"--{name.lstrip('-')}"
@@ -144,21 +145,21 @@ def _words(flags: Mapping[str, Any], vectors: Collection[str]) -> Words:
 
 
 def _word(value: Any) -> str:
-    """A value as one word: z,y,x for a list, JSON for a dict."""
+    """Return a value as one word: comma-separated for a list, JSON for a dict."""
     if isinstance(value, list):
         return ",".join(map(str, value))
     return json.dumps(value) if isinstance(value, dict) else str(value)
 
 
 def _vectors() -> set[str]:
-    """The flags of one word that is more than text, which a list of numbers stands for; those of plug-ins take many."""
+    """Return the flags that take a list of numbers as one word, such as z,y,x; flags of plug-ins take several words."""
     flags = parser().flags.values()
     single = [flag for flag in flags if not flag.is_switch and flag.form is not None and flag.form.many is None]
     return {word for flag in single for word in (f"--{flag.name}", *([flag.short] if flag.short else []))}
 
 
 def _without(words: Words, flags: set[str]) -> Words:
-    """The words without some flags and the value of each."""
+    """Return the words without the given flags and their values."""
     kept: Words = []
     skip = False
     for word in words:
@@ -170,5 +171,5 @@ def _without(words: Words, flags: set[str]) -> Words:
 
 
 def _predict(words: Words) -> list[Figures]:
-    """The figures of each volume of a cut-out: --test_ids may name several."""
+    """Predict a cut-out and return the figures of each of its volumes; --test_ids may name several."""
     return predict_all(Job(*parse(words, _find_once)))

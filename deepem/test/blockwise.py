@@ -1,8 +1,8 @@
-"""A prediction cut into tasks: the part of `deepem.blocks` that only inference knows.
+"""Cut a prediction into tasks: the part of `deepem.blocks` that is specific to inference.
 
-A task is whole chunks of the output volumes. It computes every patch that touches its box, on the grid of the whole, so
-that its voxels are the same bits wherever the cuts are. When its output is written and read back, its marker holds a
-checksum of every block.
+A task covers whole chunks of the output volumes. It computes every patch that touches its box, on the patch grid of the
+whole volume, so the result is the same to the bit wherever the cuts are. A task writes its output, reads it back, and
+then writes a marker with a checksum of every block.
 """
 
 from __future__ import annotations
@@ -49,24 +49,24 @@ DOWNSAMPLE = (
 
 
 def make_plan(folder: str, words: Sequence[str], task_size: Vec3) -> Plan:
-    """Cut what a command line predicts into tasks of about `task_size` (z, y, x), and make the output volumes.
+    """Cut the prediction of a command line into tasks of about `task_size` (z, y, x), and create the output volumes.
 
     Raises:
-        InputError: the command line cannot be used, or is none with --gs_input and --gs_output.
+        InputError: the command line cannot be used, or lacks --gs_input or --gs_output.
     """
     options, found = parse(words)
     if not options.cloud.gs_input and not all(map(is_dense, options.tasks.chosen)):
         return program("objects").make_plan(folder, words, task_size)
     if not options.cloud.gs_input:
         raise InputError("--gs_input", "nothing", "the volume behind cloud-volume that the tasks read")
-    if options.cloud.downsample:  # of which task would it be?
+    if options.cloud.downsample:  # no single task could do it
         raise InputError("--downsample", "a plan", DOWNSAMPLE)
     if min(task_size) < 1:
         raise InputError("--task_size", ",".join(map(str, task_size[::-1])), "three sizes x,y,z of 1 or more")
     Folder(folder).refuse_unless_new(FILE)
-    words = [*words, "--chkpt_num", str(found.number)]  # workers are to agree on it while training goes on
+    words = [*words, "--chkpt_num", str(found.number)]  # all workers must use one checkpoint while training goes on
     job = Job(options, found)
-    if isinstance(job.intensity, Percentiles):  # every worker would read all of the volume for them
+    if isinstance(job.intensity, Percentiles):  # every worker would have to read the whole volume
         got = "percentiles of each volume as the range of grey values"
         raise InputError("a plan", got, "a network trained on one range, such as --percentiles_of train")
     norm = options.cloud.gs_input_norm
@@ -86,7 +86,7 @@ def make_plan(folder: str, words: Sequence[str], task_size: Vec3) -> Plan:
 
 
 def open_tasks(plan: Plan) -> Predictions:
-    """The network and the volumes of a plan."""
+    """Open the network and the volumes of a plan."""
     job = Job(*parse(plan.settings["words"]))
     held = Folder(plan.folder).get(TABLES)
     volume, source = cloud_volume(job, None if held is None else np.load(io.BytesIO(held)))
@@ -94,16 +94,16 @@ def open_tasks(plan: Plan) -> Predictions:
 
 
 def effort(plan: Plan) -> Effort:
-    """What a plan costs."""
+    """Return what a plan costs."""
     return Effort(plan.phases[0].boxes.whole.voxels, plan.settings["patches"], plan.settings["uncut"])
 
 
 def rate(plan: Plan, seconds: float = 5.0) -> float:
-    """Output voxels per second of the network on this machine, from a trial of a few seconds."""
+    """Measure the network's output voxels per second on this machine, in a trial of a few seconds."""
     job = Job(*parse(plan.settings["words"]))
     size = (job.options.speed.batch_size, job.channels, *job.fine_patch)
     patches = torch.zeros(size, device=job.device)
-    float(next(iter(job.network(patches).values())).sum())  # the first call builds what later ones use
+    float(next(iter(job.network(patches).values())).sum())  # warm up: the first call sets up what later calls reuse
     begun, count = time.monotonic(), 0
     while (taken := time.monotonic() - begun) < seconds:
         float(next(iter(job.network(patches).values())).sum())
@@ -113,7 +113,7 @@ def rate(plan: Plan, seconds: float = 5.0) -> float:
 
 
 class CheckedSink(CloudSink):
-    """Output volumes whose blocks are read back once they are written; `blocks` holds their checksums."""
+    """Output volumes that read each block back after writing it; `blocks` holds the checksums."""
 
     blocks: list[tuple[str, Vec3, Vec3, int]]
 
@@ -125,7 +125,7 @@ class CheckedSink(CloudSink):
         """Write whole chunks and read them back.
 
         Raises:
-            OSError: what is read is not what was written.
+            OSError: the data read differ from the data written.
         """
         put(self.volumes[name], box, array)
         crc = _crc(array)
@@ -136,7 +136,7 @@ class CheckedSink(CloudSink):
 
 @dataclass(frozen=True)
 class Predictions:
-    """What does the tasks of a plan: the network and the volumes, kept from task to task."""
+    """Run the tasks of a plan; the network and the volumes stay open from task to task."""
 
     job: Job
     volume: Prepared
@@ -144,22 +144,22 @@ class Predictions:
     source: CloudSource
 
     def do(self, phase: str, box: Box, label: str) -> dict[str, Any]:
-        """Predict a box, and return the checksums of its blocks and figures."""
+        """Predict a box and return the checksums of its blocks and its figures."""
         with self.place.sink(CheckedSink) as sink:
             assert isinstance(sink, CheckedSink)
             figures = self.job.run(self.volume, box, sink, sink.chunk, label)
         warn_of_absent(f"{label}: {self.source.name}", self.source.absent)
-        self.source.absent.clear()  # each task tells of its own
+        self.source.absent.clear()  # each task reports only its own absent chunks
         return {"blocks": sink.blocks, "host": os.uname().nodename, **figures}
 
     def holds(self, phase: str, marker: Mapping[str, Any]) -> bool:
-        """Whether every block of a task is what its marker says; each is read and summed."""
+        """Read every block of a task and return whether its checksum matches the marker."""
         try:
             return all(
                 _crc(get(self._volumes[name], Box(vec3(begin), vec3(end)))) == crc
                 for name, begin, end, crc in marker["blocks"]
             )
-        except InputError:  # what cannot be read is not what was written
+        except InputError:  # an unreadable block counts as damaged
             return False
 
     @cached_property

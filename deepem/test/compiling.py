@@ -1,4 +1,4 @@
-"""The first call of a compiled network."""
+"""Run the first call of a compiled network, which compiles it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from deepem.utils.errors import InputError, reason
 
 
 def compile_now(network: Network, patches: torch.Tensor) -> None:
-    """The first call of a compiled network: the memory that compiling takes is not what the network takes later.
+    """Make the first call of a compiled network now, so that compilation does not count as the network's memory.
 
     Raises:
-        InputError: it cannot be compiled here, for want of a C++ compiler for example.
+        InputError: compilation fails on this machine, for example because there is no C++ compiler.
     """
     from torch._dynamo.exc import TorchDynamoException
 

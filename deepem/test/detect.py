@@ -1,4 +1,4 @@
-"""From a trained detector and a volume to the label volume of its objects and their table, as files."""
+"""Run a trained detector over a volume, and write a label volume and a table of the objects found."""
 
 from __future__ import annotations
 
@@ -28,35 +28,35 @@ from deepem.utils.files import replacing
 from deepem.utils.geometry import Box, Vec3, vec3
 
 CHUNK: Vec3 = (16, 64, 64)
-"""Of the label volume."""
+"""Chunk of the label volume, (z, y, x) voxels."""
 
 
 class Detector:
     """Calls a network on a box of a volume.
 
     Args:
-        network: Gives ``instance``: for each image boxes, labels, scores and, if it predicts them, masks.
-        name: Of that output.
+        network: Returns, for each image, boxes, labels, scores and, if it predicts them, masks.
+        name: Name of that output, such as ``instance``.
         volume: The image.
-        device: Where the network is.
-        amp: Run it in mixed precision.
+        device: Device of the network.
+        amp: Run in mixed precision.
     """
 
     def __init__(self, network: torch.nn.Module, name: str, volume: Volume, device: torch.device, amp: bool) -> None:
         self.network, self.name, self.volume, self.device, self.amp = network, name, volume, device, amp
         inner = getattr(network, "_orig_mod", network)  # the module inside torch.compile
         if hasattr(inner, "paste_masks"):
-            inner.paste_masks = False  # each as large as the tile: not needed here
+            inner.paste_masks = False  # masks as large as the tile, not needed here
 
     @torch.no_grad()
     def __call__(self, box: Box) -> Mapping[str, Tensor]:
-        """What is in a box, in its voxels."""
+        """Return the objects in a box, in voxels of the box."""
         image = tensor(self.volume, box, self.device)
         image = image.float() / 255 if image.dtype == torch.uint8 else image.float()
         layout = torch.channels_last_3d
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp):
             found: dict[str, Tensor] = self.network(image[None].contiguous(memory_format=layout))[self.name][0]
-        whole = found["boxes"].new_ones(len(found["boxes"]), 1, 1, 1)  # without masks, an object is its box
+        whole = found["boxes"].new_ones(len(found["boxes"]), 1, 1, 1)  # without masks, the object fills its box
         return {"mask_probs": whole, **found}
 
 
@@ -65,8 +65,8 @@ def predict_objects(
 ) -> dict[str, Any]:
     """Find the objects of a volume, and write their label volume and, beside it, their table.
 
-    What is found on the way is kept in a folder beside them. A run that is killed goes on from there when it is started
-    again in the same way, and gives the same files.
+    Intermediate results are kept in a folder beside them. A killed run that is started again with the same options
+    resumes from that folder and writes the same files.
 
     Raises:
         InputError: something cannot be read or written.
@@ -97,7 +97,7 @@ def predict_objects(
 
 
 def objects_of(job: Job, volume: Volume, folder: Folder) -> Objects:
-    """The steps from tiles to a label volume, as the options of a job have them; their results go into a folder."""
+    """Return the steps from tiles to a label volume for the options of a job; `folder` takes their results."""
     patches = job.options.patches
     step = resolve_stride(job.patch, patches.overlap, patches.stride)
     overlap = vec3(p - s for p, s in zip(job.patch, step, strict=True))
@@ -108,10 +108,10 @@ def objects_of(job: Job, volume: Volume, folder: Folder) -> Objects:
 def write_files(
     objects: Objects, row: Task, volume: Volume, path: Path, source: Path, voxel_size_nm: VoxelSize | None
 ) -> list[Path]:
-    """Write the table, then the label volume: where the latter is, both are whole. Returns the files.
+    """Write the table, then the label volume, and return both paths; if the volume exists, both are complete.
 
     Raises:
-        InputError: the disk cannot take them.
+        InputError: the files cannot be written, for example because the disk is full.
     """
     (one,) = written([row]).values()
     attributes = {**one.attributes(volume.origin, voxel_size_nm), "source": str(source)}
@@ -132,7 +132,7 @@ def write_files(
 
 
 def _settings(job: Job, volume: Volume, source: Path, overlap: Vec3) -> dict[str, Any]:
-    """All that decides what is found, in plain values."""
+    """Return everything that determines the objects found, as plain values."""
     weights = 0
     for name, value in job.model.state_dict().items():
         weights = zlib.crc32(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy(),
@@ -147,7 +147,7 @@ def _settings(job: Job, volume: Volume, source: Path, overlap: Vec3) -> dict[str
 
 
 def _begin_anew_unless(folder: Folder, parts: Path, settings: Mapping[str, Any]) -> None:
-    """Keep what another run has left if it was started in the same way, else take it away."""
+    """Keep the results of an earlier run with the same settings; delete those of any other."""
     name = "settings.json"
     if folder.json(name) != settings:
         shutil.rmtree(parts, ignore_errors=True)

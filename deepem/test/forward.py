@@ -13,7 +13,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if __package__ in (None, ""):  # run as a file: deepem/test/ is first on the path, where the checkout belongs
+if __package__ in (None, ""):  # run as a file: put the checkout first on the path, in place of deepem/test/
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
 from deepem.cli.forward_parser import parse
@@ -21,7 +21,7 @@ from deepem.cli.parser import one_line_errors
 from deepem.tasks import TASKS
 from deepem.utils.stopping import stopping_tidily
 
-if TYPE_CHECKING:  # torch and all that needs it are imported once the command line is known to be good
+if TYPE_CHECKING:  # torch and the modules that need it are imported after the command line has been checked
     import numpy as np
     import torch
     from numpy.typing import ArrayLike, NDArray
@@ -34,7 +34,7 @@ def main(words: Sequence[str] | None = None) -> None:
     """Read the command line and predict.
 
     Raises:
-        SystemExit: bad input, or a signal to stop: what is half written goes away, what is whole stays.
+        SystemExit: bad input, or a signal to stop. Half-written files are removed and complete ones stay.
     """
     with one_line_errors("forward.py", words) as flags, stopping_tidily():
         options, found = parse(words)
@@ -45,7 +45,7 @@ def main(words: Sequence[str] | None = None) -> None:
         from deepem.utils.allocator import keep_memory
 
         keep_memory(one_arena=True)
-        with redirect_stdout(sys.stderr):  # cloud-volume prints there; the summary is to be alone on stdout
+        with redirect_stdout(sys.stderr):  # cloud-volume prints to stdout, which must hold nothing but the summary
             if options.batch.spec:
                 summaries = predict_batch(options, sys.argv[1:] if words is None else list(words))
             else:
@@ -75,39 +75,39 @@ def predict(
     progress: bool = False,
     tasks: Sequence[Task] = TASKS,
 ) -> dict[str, NDArray[np.float32]]:
-    """Slide a model over an image in overlapping patches, blend them, and return the probabilities.
+    """Slide a model over an image in overlapping patches, blend their predictions, and return probabilities.
 
     Args:
         model: Maps (N, C, Z, Y, X) float32 in [0, 1] to ``{name: logits (N, C, Z, Y, X)}``, of the size of the output
-            patch or of the whole patch. A module runs in eval mode, and is moved to `device` if one is given.
-        image: (Z, Y, X) or (C, Z, Y, X); uint8, which is divided by 255, or floats in [0, 1].
+            patch or of the input patch. A module runs in eval mode and is moved to `device` if one is given.
+        image: (Z, Y, X) or (C, Z, Y, X); floats in [0, 1], or uint8, which is divided by 255.
         patch_size: Input patch, (z, y, x) voxels.
-        output_size: Output patch in the middle of it, (patch - output) // 2 voxels from its front; by default the same.
-        overlap: Per axis, between 0 and 1 a fraction, floor(fraction * output), otherwise voxels; 0 is allowed.
-        stride: In place of the overlap: per axis a fraction of the output, rounded up, or voxels.
-        blend: ``bump`` (``precomputed`` is the same), ``mean``, or ``none``: the mean too, or, without an overlap, the
-            last patch where the flush one laps over.
+        output_size: Output patch, (patch - output) // 2 voxels from the front of the input patch; by default its size.
+        overlap: Per axis, voxels, or a fraction between 0 and 1 that gives floor(fraction * output); 0 is allowed.
+        stride: Instead of the overlap: per axis, voxels, or a fraction of the output patch, rounded up.
+        blend: ``bump`` (or its synonym ``precomputed``), ``mean``, or ``none``. ``none`` also takes the mean if there
+            is an overlap. Without one, the last patch along an axis, moved back to end with the volume, overwrites.
         bump: ``zung``, ``wu`` or ``wu_no_crust``.
-        edges: The edges of an affinity output's channels, for its flips: for each output by name, or one list for the
-            outputs with as many channels. ``affinity`` has the nearest three without being told.
-        mask_edges: Give no weight to the planes of a patch that an edge has no partner for: edges as above, or true
+        edges: The edge of each channel of an affinity output, which test-time flips need: a list for each output by
+            name, or one list for all outputs with that many channels. ``affinity`` defaults to the nearest three.
+        mask_edges: Give zero weight to the planes of a patch where an edge has no partner: edges as above, or true
             for the outputs' own edges.
         temperature: Logits are divided by max(temperature, 1).
-        test_aug: Average over these of the 16 flips and transposes: bits z, y, x, transpose, z first.
+        test_aug: Numbers, 0 to 15, of the flips and transposes to average over: bits z, y, x, transpose, z first.
         variance: Add ``<name>_var``, the population variance over the augmentations.
-        device: Where to run; by default where the model is.
+        device: Device to run on; by default that of the model.
         batch_size: Patches per call of the model.
         amp: Mixed precision.
         progress: Show a progress bar and the voxels per second.
-        tasks: The table that says which outputs have a softmax and which edges; others have a sigmoid and none.
+        tasks: The table of outputs with a softmax or with edges; any other output gets a sigmoid and no edges.
 
     Returns:
-        ``{name: (C, Z, Y, X) float32}`` covering the image exactly, or, with output_size < patch_size, without
-        (patch - output) // 2 voxels in front and the rest behind. Voxels that a mask or a crust leaves without weight
-        have the unmasked weights.
+        ``{name: (C, Z, Y, X) float32}`` that covers the image exactly. With output_size < patch_size it lacks
+        (patch - output) // 2 voxels in front and the rest of the difference behind. Voxels without any weight, because
+        of a mask or a crust, use the unmasked weights.
 
     Raises:
-        InputError: an image smaller than a patch or with values that are no numbers, sizes that do not fit.
+        InputError: the image is smaller than a patch or contains NaN, or the sizes do not fit together.
     """
     from deepem.scan import inference
 

@@ -1,4 +1,4 @@
-"""The objects that a tile hands on, as bytes, and the table of the objects of a volume, as files."""
+"""Serialise the objects found in a tile, and write the table of the objects of a volume."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from deepem.utils.files import replacing
 from deepem.utils.geometry import Box, vec3
 
 COLUMNS = ("id", "class", "score", "z1", "y1", "x1", "z2", "y2", "x2", "voxels", "z", "y", "x")
-"""Of the table of objects: the box is that of the voxels that are seen, half-open; z, y, x is their centroid."""
+"""Columns of the table of objects. The half-open box and the centroid z, y, x count visible voxels only."""
 
 
 def pack(found: Sequence[Found]) -> bytes:
-    """The objects of a tile; a voxel of a mask takes a bit."""
+    """Pack the objects of a tile into bytes; masks take one bit per voxel."""
     masks = [np.packbits(one.mask) for one in found]
     buffer = io.BytesIO()
     np.savez(
@@ -39,7 +39,7 @@ def pack(found: Sequence[Found]) -> bytes:
 
 
 def unpack(tile: int, held: bytes) -> list[Found]:
-    """The objects of a tile again."""
+    """Unpack the objects of a tile."""
     with np.load(io.BytesIO(held)) as file:
         arrays = dict(file)
     ends = np.cumsum(arrays["length"])
@@ -54,10 +54,10 @@ def unpack(tile: int, held: bytes) -> list[Found]:
 
 
 def write_table(path: Path, rows: Iterable[Sequence[Any]], columns: Sequence[str] = COLUMNS) -> list[Path]:
-    """Write a table as CSV and, where pyarrow is installed, as Parquet beside it; the files that were written.
+    """Write a table as CSV and, if pyarrow is installed, as Parquet beside it; return the files written.
 
     Raises:
-        InputError: the disk cannot take it.
+        InputError: a file cannot be written, for example because the disk is full.
     """
     rows, written = [tuple(row) for row in rows], [path]
     try:

@@ -1,4 +1,4 @@
-"""A trained network, ready to be slid over volumes, and one volume after the other through it."""
+"""A trained network with everything needed to slide it over volumes, one after the other."""
 
 from __future__ import annotations
 
@@ -39,30 +39,30 @@ from deepem.utils.provenance import checksum, provenance
 
 
 class Readable(Volume, Protocol):
-    """A volume of which a part may be predicted, in voxels of the output."""
+    """A volume in voxels of the output, of which only a part may be predicted."""
 
     inside: Box
 
 
 class Job:
-    """A trained network and how it is slid over volumes.
+    """A trained network and the settings for sliding it over volumes.
 
     Attributes:
-        tasks: The rows that are predicted.
-        objects: Those of them whose output is a list of objects; what follows is of the others.
+        tasks: The rows of the tasks to predict.
+        objects: The tasks whose output is a list of objects. The attributes below describe the other tasks.
         sizes: The patches of the network.
         patch: The input patch, (z, y, x).
-        fine_patch: The input patch in voxels of the output, in which the scan counts.
+        fine_patch: The input patch in voxels of the output, the scan's unit.
         output: The output patch.
-        front: Voxels of the output that the patch has in front of it, as the network was trained to crop.
+        front: Voxels between the front of the patch and the front of its output, cropped as in training.
         channels: Channels of the image.
-        intensity: Which grey values become 0 and 1; None for bytes and floats in [0, 1].
-        heads: Name of each output of the network -> number of channels.
-        written: The volumes that are written, variances included.
-        outputs: Name of each of them -> number of channels.
-        files: The same, with those of objects.
-        dtypes: Name of each of them -> type.
-        classes: Names of those that are classes.
+        intensity: The grey values that become 0 and 1; None for uint8 and for floats in [0, 1].
+        heads: Number of channels by name of the network's output.
+        written: The volumes to write by name, variances included.
+        outputs: Number of channels by name of the volume to write.
+        files: The same, with the volumes of objects.
+        dtypes: Data type by name of the volume to write.
+        classes: Names of the volumes that hold classes.
     """
 
     def __init__(self, options: ForwardOptions, found: Found) -> None:
@@ -70,7 +70,7 @@ class Job:
         self._trained = {k: v for k, v in (found.state.get("provenance") or {}).items() if k in ("version", "commit")}
         self.device = torch.device(choose_device(options.speed.gpu_id, options.speed.cpu, "--gpu_id"))
         if self.device.type == "cuda":
-            torch.cuda.set_device(self.device)  # else page-locked memory takes some of the first GPU
+            torch.cuda.set_device(self.device)  # otherwise pinned memory takes some of the first GPU
         if options.speed.amp and not has_fast_bf16(self.device.type):
             warn("--amp: this processor is no faster in bfloat16 than in float32")
         self.tasks = options.tasks.chosen
@@ -122,28 +122,28 @@ class Job:
         self._cost: Cost | None = None
 
     def _asked(self) -> Vec3 | None:
-        """The output patch of the options. That of training does not hold for networks that give less in eval mode."""
+        """The output patch of the options; that of training is ignored for networks with a smaller output in eval."""
         asked = self.options.network.outputsz
         trained = "outputsz" not in self.options.typed
         return None if trained and evaluates_smaller(self.options.model()) else asked
 
     @property
     def step(self) -> Vec3:
-        """(z, y, x) voxels of the input that patches lie apart, or a whole multiple, so that none leaves a seam."""
+        """Stride that avoids seams, (z, y, x) voxels of the input; patches lie this or a multiple of it apart."""
         if self.sizes.tiling is None:
             return 1, 1, 1
         return vec3(t // f for t, f in zip(self.sizes.tiling, self.sizes.factor, strict=True))
 
     @property
     def margin(self) -> tuple[Vec3, Vec3]:
-        """Voxels of the input that the network must see in front of its output and behind it."""
+        """Voxels of input context that the network needs in front of and behind its output."""
         sides = list(zip(self.fine_patch, self.output, self.front, self.sizes.factor, strict=True))
         return vec3(-(-f // n) for _, _, f, n in sides), vec3(-(-(p - o - f) // n) for p, o, f, n in sides)
 
     def _build(self, state: State) -> tuple[nn.Module, PatchSizes]:
-        """The network on the device, and its patches."""
+        """Return the network on the device, with its patch sizes."""
         options, plug_in = self.options, self.options.model()
-        asked = self._asked() if crops(plug_in) and not evaluates_smaller(plug_in) else None  # else the scan crops
+        asked = self._asked() if crops(plug_in) and not evaluates_smaller(plug_in) else None  # otherwise the scan crops
         sizes = patch_sizes(plug_in, self.patch, asked, evaluating=not options.run.no_eval)
         rows = rows_of_network(state, self.tasks)
         model = create_network(plug_in, rows, self.channels, sizes)
@@ -154,23 +154,23 @@ class Job:
         model.to(self.device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # quicker
         quicken(model)
         model.train(options.run.no_eval)
-        called: Any = torch.compile(model, dynamic=False) if options.speed.compile else model  # patches have one size
+        called: Any = torch.compile(model, dynamic=False) if options.speed.compile else model  # patches share one size
         return called, sizes
 
     @cached_property
     def provenance(self) -> dict[str, Any]:
-        """What made the outputs: program, machine, and the checkpoint with its checksum."""
+        """Return what made the outputs: program, machine, and the checkpoint with its checksum."""
         path = checkpoint.path_of(self.options.models, self.number)
         return provenance(checkpoint=str(path), checkpoint_sha256=checksum(path), trained=self._trained)
 
     def covered(self, volume: Readable) -> Box:
-        """The voxels of a volume that are predicted: what the patches cover, less what is cropped away.
+        """Return the box of a volume to predict: what the patches cover, minus --crop_border or --crop_center.
 
         Raises:
-            InputError: less than nothing is left of it.
+            InputError: the crop leaves nothing.
         """
         whole = self._grid(volume.size).covered.intersect(volume.inside)
-        assert whole is not None  # the volume is as large as a patch
+        assert whole is not None  # the volume holds at least one patch
         begin, end = whole
         if (border := self.options.patches.crop_border) is not None:
             begin = vec3(b + c // 2 for b, c in zip(begin, border, strict=True))
@@ -187,10 +187,10 @@ class Job:
     def run(
         self, volume: Volume, box: Box, sink: Sink, align: Vec3 = (1, 1, 1), label: str = "forward"
     ) -> dict[str, Any]:
-        """Predict a box of a volume into a sink, and return figures about it.
+        """Predict a box of a volume into a sink, and return figures such as the number of patches and the speed.
 
         Raises:
-            InputError: memory does not suffice; what would fit is said.
+            InputError: memory is too small; the message says what would fit.
         """
         engine = self._engine(volume.size)
         found = self._cut(engine, volume, box, align, label)
@@ -216,7 +216,7 @@ class Job:
     def _scan(self, size: Vec3) -> Scan:
         grid, options = self._grid(size), self.options
         profile = choose_profile(options.patches.blend, options.patches.bump, grid)
-        masked = True if options.patches.mask_edges == [] else options.patches.mask_edges  # alone: the outputs' own
+        masked = True if options.patches.mask_edges == [] else options.patches.mask_edges  # [] means the outputs' own
         return Scan(
             grid,
             self.network,
@@ -235,16 +235,16 @@ class Job:
         return Augmented(self._scan, size, self.flips, self.edges, self.options.patches.variance)
 
     def patches(self, volume: Volume, box: Box) -> int:
-        """Number of patches that a box of a volume takes."""
+        """Return the number of patches that cover a box of a volume."""
         return self._engine(volume.size).count(box)
 
     def patches_tiled(self, volume: Volume, box: Box, tile: Vec3) -> int:
-        """Number of patches that a box takes when it is cut into tiles."""
+        """Return the number of patches that cover a box when it is cut into tiles."""
         engine = self._engine(volume.size)
         return (engine if isinstance(engine, Augmented) else engine.grid).count_tiled(box, tile)
 
     def cost(self, volume: Volume) -> Cost:
-        """What takes memory; found by a trial of the network the first time."""
+        """Return the memory needs, measured in a trial of the network at the first call."""
         if self._cost is None:
             try:
                 size = (self.options.speed.batch_size, self.channels, *self.fine_patch)
@@ -254,7 +254,7 @@ class Job:
             except torch.OutOfMemoryError as error:
                 raise self._too_little(available(self.device)) from error
             one = volume.read(Box((0, 0, 0), (1, 1, 1))).dtype.itemsize
-            made = sum(volume.channels for volume in self.written.values() if volume.make is not None)  # a byte each
+            made = sum(volume.channels for volume in self.written.values() if volume.make is not None)  # 1 byte each
             self._cost = Cost(one * self.channels, 4 * sum(self.heads.values()) + made, taken)
         return self._cost
 
@@ -274,7 +274,7 @@ class Job:
         return found
 
     def _too_little(self, limit: float) -> InputError:
-        """What to say when memory does not suffice."""
+        """Return the error to raise when memory is too small."""
         network = self._cost.network if self._cost else int(limit)
         wants = largest_that_fits(limit, network, self.options.speed.batch_size, self.patch)
         return InputError("--max_memory", f"{in_words(limit)}, the network alone takes {in_words(network)}", wants)

@@ -1,8 +1,8 @@
-"""What the kinds of tasks mean for inference: which volumes are written of an output.
+"""Which volumes inference writes for each kind of task.
 
-OUTPUTS has one entry per kind of `deepem.tasks`: row -> the volumes, by what is added to the output's name. The first,
-under the name itself, holds the probabilities. Of objects it is the volume of their labels, (Z, Y, X), which
-`deepem.test.objects` writes.
+OUTPUTS has one entry per kind of `deepem.tasks`: a function from a task's row to its volumes, by the suffix that each
+adds to the output's name. The first volume has no suffix and holds the probabilities. For objects it holds the labels,
+(Z, Y, X), which `deepem.test.objects` writes.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from deepem.utils.geometry import Vec3
 
 @dataclass(frozen=True)
 class Written:
-    """A volume that is written of an output.
+    """A volume to write for an output.
 
     Attributes:
         task: The output's row.
         values: What it holds: ``probability``, ``class``, ``variance`` or ``label``.
-        axes: Of the array.
+        axes: Axes of the array.
         channels: Number of channels.
-        dtype: Type that it has in any case; None: float32, or as the command line says.
-        make: From the output's probabilities (C, Z, Y, X) to what is written; None: themselves.
+        dtype: Fixed data type; None for float32 or the type given on the command line.
+        make: Turns the output's probabilities (C, Z, Y, X) into the array to write; None writes them unchanged.
     """
 
     task: Task
@@ -40,11 +40,11 @@ class Written:
     axes: str = "czyx"
 
     def attributes(self, offset: Vec3 | None = None, voxel_size_nm: Sequence[float] | None = None) -> dict[str, Any]:
-        """What tells a reader what this is; sizes and offsets are z, y, x.
+        """Return the attributes that describe the volume to a reader; sizes and offsets are z, y, x.
 
         Args:
-            offset: Of the first voxel in the input volume; left out of precomputed volumes, whose layout says it.
-            voxel_size_nm: Left out where the input does not say.
+            offset: Position of the first voxel in the input volume; omitted for precomputed volumes, which store it.
+            voxel_size_nm: Omitted where the input does not give it.
         """
         known: dict[str, Any] = {} if offset is None else {"offset": np.asarray(offset, np.int64)}
         if voxel_size_nm is not None:
@@ -59,9 +59,9 @@ class Written:
 
 
 def most_probable(probabilities: torch.Tensor) -> torch.Tensor:
-    """The class of each voxel, (1, Z, Y, X) uint8, of probabilities (C, Z, Y, X); the lowest of equal ones."""
+    """Return the most probable class, (1, Z, Y, X) uint8, of probabilities (C, Z, Y, X); ties go to the lowest."""
     found = torch.empty((1, *probabilities.shape[1:]), dtype=torch.uint8, device=probabilities.device)
-    for z, section in enumerate(found[0]):  # one after the other: argmax makes eight bytes of each voxel
+    for z, section in enumerate(found[0]):  # class by class, since argmax would take eight bytes per voxel
         section.copy_(probabilities[:, z].argmax(0))
     return found
 
@@ -88,12 +88,12 @@ OUTPUTS: dict[str, Callable[[Task], dict[str, Written]]] = {
 
 
 def written(rows: Iterable[Task]) -> dict[str, Written]:
-    """The volumes that are written of the rows' outputs, by name."""
+    """Return the volumes to write for the given tasks, by name."""
     return {f"{row.name}{suffix}": one for row in rows for suffix, one in OUTPUTS[row.kind](row).items()}
 
 
 def made(values: Mapping[str, torch.Tensor], volumes: Mapping[str, Written]) -> dict[str, torch.Tensor]:
-    """The values of a scan, and what is made of them."""
+    """Return the values of a scan, converted for the volumes to write."""
     return {
         **values,
         **{name: one.make(values[one.task.name]) for name, one in volumes.items() if one.make is not None},

@@ -1,7 +1,7 @@
 """Fixed weight masks of one patch, for tools that blend with them; `predict` uses the exact weights of `deepem.scan`.
 
-The mask of a patch is its bump over the sum of the bumps of a 3x3x3 grid of such patches: what it counts for in the
-middle of a volume. At a volume's border, where neighbours are missing, such masks do not sum to 1.
+The mask of a patch is its bump divided by the sum of the bumps of a 3x3x3 grid of such patches, which is its blending
+weight in the middle of a volume. At a volume's border, where neighbours are missing, such masks do not sum to 1.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ Float = NDArray[np.float32]
 
 
 def make_mask(patch_size: Vec3, overlap: Vec3, edge: Vec3 | None = None, bump: str = "zung") -> Float:
-    """The (Z, Y, X) float32 mask of the middle patch of a 3x3x3 grid.
+    """Return the (Z, Y, X) float32 mask of the middle patch of a 3x3x3 grid.
 
     Args:
         patch_size: (z, y, x) voxels.
         overlap: (z, y, x) voxels that neighbouring patches share.
-        edge: The planes of a patch that this edge has no partner for get weight 0: the first ones for a positive
+        edge: Give weight 0 to the planes of a patch where this edge has no partner: the first planes for a positive
             component, the last ones for a negative one.
         bump: ``zung``, ``wu``, or ``wu_no_crust``.
 
-    Where neither the patch nor its neighbours have weight the mask is 0.
+    The mask is 0 where neither the patch nor its neighbours have weight.
     """
     if bump not in BUMPS:
         raise InputError("bump", bump, f"one of {', '.join(BUMPS)}")
@@ -43,13 +43,13 @@ def make_mask(patch_size: Vec3, overlap: Vec3, edge: Vec3 | None = None, bump: s
 
 
 class PatchMask:
-    """The mask of a patch, multiplied onto predictions (C, Z, Y, X) by a call; ``mask`` is (1, Z, Y, X) float32."""
+    """Multiplies predictions (C, Z, Y, X) by the mask of a patch; ``mask`` is (1, Z, Y, X) float32."""
 
     def __init__(self, patch_size: Vec3, overlap: Vec3) -> None:
         self.mask: Float = make_mask(patch_size, overlap)[None]
 
     def __call__(self, prediction: Any) -> Any:
-        """The weighted prediction."""
+        """Return the weighted prediction."""
         return prediction * self.mask
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:

@@ -1,15 +1,15 @@
-"""Objects of a volume of any size: found tile by tile, merged, numbered, and painted block by block.
+"""Find the objects of a volume of any size tile by tile, merge and number them, and paint them block by block.
 
-Each step reads what the steps before it have left in a folder, so that whoever goes on after a kill, or beside others,
-gives the same::
+Each step reads the files that earlier steps left in a folder. The result is therefore the same after a kill and with
+any number of workers::
 
-    tiles/N.npz    find    what tile N hands on: boxes, masks, scores
-    kept.npz       merge   the objects of the volume, without what two tiles have both found
-    blocks/N.npz   count   the voxels of each of them that are seen in block N
-    table.npz      number  those that are seen anywhere, numbered from 1
+    tiles/N.npz    find    the objects of tile N: boxes, masks, scores
+    kept.npz       merge   the objects of the volume, without duplicates from overlapping tiles
+    blocks/N.npz   count   the number of visible voxels of each object in block N
+    table.npz      number  the objects with any visible voxel, numbered from 1
 
-The network sees a tile and nothing else, alone, so it does not matter how tiles are shared out. A step needs memory for
-a tile or a block, for the objects of the tiles that it touches, and for a row of numbers of each object of the volume.
+The network sees one tile at a time, so the result does not depend on which worker takes which tile. A step needs memory
+for one tile or block, for the objects of the tiles that it touches, and for a row of numbers per object of the volume.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ from deepem.utils.geometry import Box, Tiles, Vec3, vec3
 
 Array = NDArray[Any]
 Detect = Callable[[Box], Mapping[str, Tensor]]
-"""From a box of the volume to ``boxes``, ``labels``, ``scores`` and ``mask_probs`` of the objects in it."""
+"""Maps a box of the volume to ``boxes``, ``labels``, ``scores`` and ``mask_probs`` of the objects in it."""
 
 AT_HAND = 64
-"""Tiles whose objects are kept in memory."""
+"""Number of tiles whose objects are kept in memory."""
 
 
 class Objects:
     """The steps from tiles to a label volume.
 
     Args:
-        folder: What the steps leave for each other.
-        size: (z, y, x) of the volume.
-        tile: What the network sees at a time.
-        overlap: Of neighbouring tiles, (z, y, x) voxels.
-        block: What is painted at a time.
-        threshold: Probability above which a voxel is of an object.
+        folder: Where the steps keep their results.
+        size: Size of the volume, (z, y, x) voxels.
+        tile: Size of the network's input.
+        overlap: Overlap of neighbouring tiles, (z, y, x) voxels.
+        block: Size of the boxes in which the label volume is painted.
+        threshold: A voxel with a higher probability belongs to the object.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Objects:
         self.found = lru_cache(AT_HAND)(self._found)
 
     def touching(self, box: Box) -> list[int]:
-        """The numbers of the tiles that share voxels with a box, rising."""
+        """Return the numbers of the tiles that share voxels with a box, in ascending order."""
         along = [
             [i for i, (b, e) in enumerate(axis) if b < end and begin < e]
             for axis, begin, end in zip(self._axes, *box, strict=True)
@@ -68,18 +68,18 @@ class Objects:
         return [(z * ys + y) * xs + x for z, y, x in itertools.product(*along)]
 
     def find(self, number: int, detect: Detect) -> int:
-        """Find the objects of a tile, and return how many it hands on."""
+        """Find the objects of a tile, store them, and return their number."""
         tile = self.grid[number]
         some = handed_on(number, tile, self.size, detect(tile.box), threshold=self.threshold)
         self.folder.put(f"tiles/{number}.npz", pack(some))
         return len(some)
 
     def is_found(self, number: int) -> bool:
-        """Whether the objects of a tile are there."""
+        """Whether the objects of a tile have been stored."""
         return self.folder.get(f"tiles/{number}.npz") is not None
 
     def merge(self) -> int:
-        """Choose the objects of the volume, and return how many they are."""
+        """Choose the objects of the volume, and return their number."""
         pairs = []
         for number, tile in enumerate(self.grid):
             for other in self.touching(tile.box):
@@ -93,7 +93,7 @@ class Objects:
         return len(rows)
 
     def count(self, number: int) -> None:
-        """Count the voxels of each object that are seen in a block."""
+        """Count the visible voxels of each object in a block."""
         box = self.blocks[number]
         names, labels = self._painted(box)
         flat, many = labels.ravel(), len(names) + 1
@@ -109,7 +109,7 @@ class Objects:
         return self.folder.get(f"blocks/{number}.npz") is not None
 
     def number(self) -> int:
-        """Number the objects that are seen anywhere, from 1, and return how many they are."""
+        """Number the objects with any visible voxel, from 1, and return how many there are."""
         many = len(self.chosen["tile"])
         voxels, sums = np.zeros(many, np.int64), np.zeros((many, 3), np.int64)
         low, high = np.full((many, 3), np.iinfo(np.int64).max), np.zeros((many, 3), np.int64)
@@ -127,19 +127,19 @@ class Objects:
         return len(seen)
 
     def labels(self, number: int) -> tuple[Box, Array]:
-        """A block of the volume of labels, (Z, Y, X) of `dtype`."""
+        """Return a block of the label volume, (Z, Y, X) of `dtype`."""
         box = self.blocks[number]
         names, labels = self._painted(box)
-        final = np.searchsorted(self.numbered["names"], names) + 1  # what is not seen is not in `labels`
+        final = np.searchsorted(self.numbered["names"], names) + 1  # invisible objects are not in `labels`
         return box, np.concatenate([[0], final]).astype(self.dtype)[labels]
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of the volume of labels."""
+        """Type of the label volume: uint32, or uint64 for 2^32 objects or more."""
         return np.dtype(np.uint32 if len(self.numbered["names"]) < 2**32 else np.uint64)
 
     def rows(self, offset: Vec3 = (0, 0, 0)) -> Iterator[tuple[Any, ...]]:
-        """The rows of the table of objects, see `deepem.test.found`; `offset` is added to places."""
+        """Return the rows of the table of objects, see `deepem.test.found`; `offset` is added to positions."""
         table, shift = self.numbered, np.array(offset)
         for n, row in enumerate(zip(*(table[k] for k in ("label", "score", "box", "voxels", "centroid")), strict=True)):
             label, score, box, voxels, centroid = row
@@ -148,16 +148,16 @@ class Objects:
 
     @cached_property
     def chosen(self) -> dict[str, Array]:
-        """The objects of the volume, by tile and number."""
+        """The objects of the volume, by tile and number within the tile."""
         return self._get("kept.npz")
 
     @cached_property
     def numbered(self) -> dict[str, Array]:
-        """Those that are seen."""
+        """The objects with any visible voxel."""
         return self._get("table.npz")
 
     def _painted(self, box: Box) -> tuple[Array, Array]:
-        """The objects that touch a block, as indices into `chosen`, and the block, n + 1 for the n-th of them."""
+        """Return the objects in a block, as indices into `chosen`, and the block painted n + 1 for the n-th of them."""
         there: list[tuple[int, Found]] = []
         for tile in self.touching(box):
             first, last = np.searchsorted(self.chosen["tile"], [tile, tile + 1])
@@ -189,7 +189,7 @@ class Objects:
 
 
 def _without_masks(every: Iterable[Sequence[Found]]) -> Iterator[Found]:
-    """Objects that do not keep their masks in memory: to choose among them takes none."""
+    """Objects without masks in memory, which choosing among them does not need."""
     none = np.zeros((0, 0, 0), bool)
     for some in every:
         for one in some:
@@ -197,7 +197,7 @@ def _without_masks(every: Iterable[Sequence[Found]]) -> Iterator[Found]:
 
 
 def _sums(labels: Array, axis: int, many: int, begin: int) -> Array:
-    """For each of the labels 1..many - 1 the sum of the places of its voxels along an axis, in whole numbers."""
+    """Return the sum of the voxel coordinates along an axis for each of the labels 1..many - 1, as integers."""
     length = labels.shape[axis]
     view = [-1 if a == axis else 1 for a in range(3)]
     both = labels * length + np.arange(length).reshape(view)
@@ -207,7 +207,7 @@ def _sums(labels: Array, axis: int, many: int, begin: int) -> Array:
 
 
 def _extents(labels: Array, many: int, begin: Vec3) -> tuple[Array, Array]:
-    """(N, 3) begins and ends of the labels 1..N, in voxels of the volume; zeros for those that are not there."""
+    """Return (N, 3) begins and ends of the labels 1..N, in voxels of the volume; zeros for absent labels."""
     from scipy import ndimage
 
     places = ndimage.find_objects(labels, many)
@@ -217,5 +217,5 @@ def _extents(labels: Array, many: int, begin: Vec3) -> tuple[Array, Array]:
 
 
 def block_of(size: Vec3, most: Vec3 = (64, 256, 256)) -> Vec3:
-    """The block that a volume is painted in."""
+    """Return the size of the blocks in which a volume is painted."""
     return vec3(min(n, m) for n, m in zip(size, most, strict=True))

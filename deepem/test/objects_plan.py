@@ -1,7 +1,7 @@
-"""The objects of a volume in tasks: the part of `deepem.blocks` that only detectors know.
+"""Cut the search for objects into tasks: the part of `deepem.blocks` that is specific to detectors.
 
-The steps of `deepem.test.objects` are the phases. Their tasks are counted, not cut: a phase of N tiles is a box of
-(1, 1, N), of which a task takes some. What they leave lies in the folder of the plan; the last one writes the files.
+The steps of `deepem.test.objects` are the phases. A phase of N tiles is a box of (1, 1, N), and each task takes a
+range of it. The results lie in the folder of the plan, and the last task writes the output files.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ PROGRAM = "objects"
 
 
 def make_plan(folder: str, words: Sequence[str], task_size: Vec3) -> Plan:
-    """Cut the search for the objects of one volume into tasks, each of tiles of about `task_size` voxels in all.
+    """Cut the search for objects in one volume into tasks, each with tiles of about `task_size` voxels in total.
 
     Raises:
-        InputError: the command line cannot be used, or names no volume, several, or outputs of other kinds.
+        InputError: the command line cannot be used, or does not name exactly one volume and only outputs of objects.
     """
     options, found = parse(words)
     Folder(folder).refuse_unless_new(FILE)
-    words = [*words, "--chkpt_num", str(found.number)]  # workers are to agree on it while training goes on
+    words = [*words, "--chkpt_num", str(found.number)]  # all workers must use one checkpoint while training goes on
     job = Job(options, found)
     if len(options.volumes) != 1:
         raise InputError("--test_ids", f"{len(options.volumes)} volumes", "one for each plan")
@@ -57,7 +57,7 @@ def make_plan(folder: str, words: Sequence[str], task_size: Vec3) -> Plan:
 
 
 def open_tasks(plan: Plan) -> ObjectTasks:
-    """The network and the volume of a plan."""
+    """Open the network and the volume of a plan."""
     job, stack = Job(*parse(plan.settings["words"])), ExitStack()
     name = job.options.volumes[0]
     volume = stack.enter_context(file_volume(job, name))
@@ -65,14 +65,14 @@ def open_tasks(plan: Plan) -> ObjectTasks:
 
 
 def effort(plan: Plan) -> Effort:
-    """What a plan costs."""
+    """Return what a plan costs."""
     return Effort(plan.settings["voxels"], plan.settings["tiles"], plan.settings["tiles"])
 
 
 def rate(plan: Plan) -> float:
-    """Voxels per second of the network on this machine, from a trial of two tiles."""
+    """Measure the network's voxels per second on this machine, in a trial of two tiles."""
     tasks = open_tasks(plan)
-    for _ in range(2):  # the first call builds what later ones use
+    for _ in range(2):  # warm up: the first call sets up what later calls reuse
         begun = time.monotonic()
         tasks.detect(tasks.objects.grid[0].box)
     return float(plan.settings["voxels"] / plan.settings["tiles"] / (time.monotonic() - begun))
@@ -84,7 +84,7 @@ def _parts(folder: str) -> Folder:
 
 @dataclass(frozen=True)
 class ObjectTasks:
-    """What does the tasks of a plan: the network, the volume and the steps, kept from task to task."""
+    """Run the tasks of a plan; the network, the volume and the steps stay open from task to task."""
 
     job: Job
     name: str
@@ -94,12 +94,12 @@ class ObjectTasks:
 
     @property
     def detect(self) -> Detector:
-        """What finds objects in a box."""
+        """The detector, which finds the objects in a box."""
         row, amp = self.job.objects[0], self.job.options.speed.amp
         return Detector(self.job.model, row.name, self.volume, self.job.device, amp)
 
     def do(self, phase: str, box: Box, label: str) -> dict[str, Any]:
-        """Do some of a step, and return the checksums of the files that it has left."""
+        """Do a range of a step, and return the checksums of the files written."""
         numbers = range(box.begin[2], box.end[2])
         if phase == "find":
             for number in numbers:
@@ -120,7 +120,7 @@ class ObjectTasks:
         return {"written": {str(path): _crc(path.read_bytes()) for path in self._write(fresh)}}
 
     def holds(self, phase: str, marker: Mapping[str, Any]) -> bool:
-        """Whether the files of a task are what its marker says."""
+        """Whether the files of a task match its marker."""
         if "written" in marker:
             held = {path: Path(path).read_bytes() if Path(path).is_file() else None for path in marker["written"]}
         else:

@@ -1,4 +1,4 @@
-"""Where volumes behind cloud-volume lie as the command line says it: a path, and a box in (x, y, z) voxels of mip 0."""
+"""Paths and boxes of cloud-volume volumes as given on the command line, in (x, y, z) voxels of mip 0."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from deepem.utils.geometry import Box, Vec3, vec3
 
 @dataclass(frozen=True)
 class Place:
-    """Where in a volume: begin, end, centre and size as on the command line, in (x, y, z) voxels of mip 0."""
+    """A box given by begin, end, centre and size as on the command line, in (x, y, z) voxels of mip 0."""
 
     begin: Vec3 | None = None
     end: Vec3 | None = None
@@ -20,10 +20,10 @@ class Place:
     size: Vec3 | None = None
 
     def resolve(self, first: Vec3, last: Vec3) -> tuple[Vec3, Vec3]:
-        """Begin and end: a centre begins at centre - size // 2, what is missing is taken from the volume's bounds.
+        """Return begin and end; a centre gives begin = centre - size // 2, and the volume's bounds fill in the rest.
 
         Raises:
-            InputError: a centre without a size.
+            InputError: there is a centre but no size.
         """
         begin, end = self.begin, self.end
         if self.center is not None:
@@ -36,16 +36,16 @@ class Place:
         return begin, end
 
     def at_level(self, first: Vec3, last: Vec3, low: Vec3, high: Vec3, ratio: Vec3) -> tuple[Vec3, Vec3]:
-        """Begin and end in voxels of a level, outwards to whole ones.
+        """Return begin and end in voxels of a level, rounded outwards to whole voxels.
 
-        Where a coarse level ends is up to who made it: rounding gives one voxel more, at an odd offset say, than there
-        is. What is not given is where the level ends, and what ends with the volume at mip 0 ends with the level.
+        The end of a coarse level depends on the program that made it, and rounding may give one voxel more than the
+        level has, for example at an odd offset. A missing end, or one at the end of mip 0, is the end of the level.
 
         Args:
-            first: Where the volume begins at mip 0.
-            last: Where it ends there.
-            low: Where the level begins.
-            high: Where it ends.
+            first: Begin of the volume at mip 0.
+            last: End of the volume at mip 0.
+            low: Begin of the level.
+            high: End of the level.
             ratio: Voxels of mip 0 per voxel of the level.
         """
         begin, end = self.resolve(first, last)
@@ -60,10 +60,10 @@ class Place:
         return vec3(b for b, _ in found), vec3(e for _, e in found)
 
     def within(self, source: CloudSource) -> CloudSource:
-        """What of a volume the place names.
+        """Return the box of a volume that the place names.
 
         Raises:
-            InputError: it is not all in the volume.
+            InputError: part of the box lies outside the volume.
         """
         ratio = source.ratio[::-1]
         (first, last), (low, high) = ([corner[::-1] for corner in box] for box in (source.whole, source.bounds))
@@ -74,7 +74,7 @@ class Place:
         return source.within(Box(vec3(begin[::-1]), vec3(end[::-1])))
 
     def in_words(self) -> str:
-        """``x{}_y{}_z{}_s{}-{}-{}`` of a centre, ``b-e_b-e_b-e`` of a begin and an end; '' without either."""
+        """Return ``x{}_y{}_z{}_s{}-{}-{}`` for a centre, ``b-e_b-e_b-e`` for begin and end, '' for neither."""
         if self.center is not None and self.size is not None:
             return "x{}_y{}_z{}_s{}-{}-{}".format(*self.center, *self.size)
         if self.begin is not None and (self.end is not None or self.size is not None):
@@ -84,7 +84,7 @@ class Place:
 
 
 def filled(path: str, keywords: Sequence[str], place: str = "") -> str:
-    """A path whose ``{}`` are filled with keywords, or without any with the place."""
+    """Fill each ``{}`` of a path with a keyword, or with the place if there are no keywords."""
     try:
         return path.format(*(keywords or [place]))
     except (IndexError, KeyError, ValueError) as error:

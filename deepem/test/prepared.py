@@ -1,12 +1,12 @@
-"""A volume as the scan reads it: with the contrast, mask and border that the options ask for, in voxels of the output.
+"""Prepare a volume for the scan: contrast, mask and border as the options say, in voxels of the output.
 
-A network whose output is smaller than its patch leaves a border of the volume without a value, unless it sees
-something beyond (`--context`). A network that tiles gives each voxel the same value from any patch that begins a
-multiple of its poolings after the first one; so that the last patch does, too, the volume is continued by reflection::
+A network whose output is smaller than its patch leaves the border of the volume without a value, unless it sees context
+beyond it (`--context`). A network that tiles predicts the same value for a voxel from every patch whose begin is a
+multiple of its total pooling. The volume is reflected at its end so that the last patch begins at a multiple, too::
 
     volume   |=================================|       step 4, patch 8, output 4
-    patches  [  oooo  ]                                the last one begins at a multiple of 4, too: its output
-                     [  oooo  ]                        is cut where, without the reflection, it would end
+    patches  [  oooo  ]                                the last patch begins at a multiple of 4 as well; its output
+                     [  oooo  ]                        is cut where it would end without the reflection
                              [  oooo  ].. reflected
 """
 
@@ -40,17 +40,17 @@ class Prepared(View):
 def prepared(
     job: Job, volume: Volume, mask: Volume | None = None, tables: Any = None, asked: Box | None = None
 ) -> Prepared:
-    """A volume as the options have it read: contrast, mask, padding, voxels of the output.
+    """Apply the options to a volume: contrast, mask, padding, and voxels of the output.
 
     Args:
         job: The network and the options.
-        volume: As it is stored.
-        mask: Where it is not 0, the volume is.
-        tables: For `--gs_input_norm`.
-        asked: The box of the volume that is asked for, in its voxels; what lies around it is context.
+        volume: The volume as stored.
+        mask: The volume is read as 0 where the mask is 0.
+        tables: Tables for `--gs_input_norm`.
+        asked: The box to predict, in voxels of the volume; anything around it is context.
 
     Raises:
-        InputError: its channels are not those of the network, or it is smaller than a patch.
+        InputError: the volume has other channels than the network, or is smaller than a patch.
     """
     options = job.options
     if volume.channels != job.channels:
@@ -66,13 +66,13 @@ def prepared(
         volume = Mirrored(volume, half, half)
     if options.patches.pad_small:
         padded = Mirrored.to_size(volume, job.patch)
-        asked = getattr(padded, "own", None) if asked is None else asked  # what was padded is no result
+        asked = getattr(padded, "own", None) if asked is None else asked  # the padding is not predicted
         volume = padded
     return _with_border(job, volume, asked)
 
 
 def ranged(volume: Volume, intensity: Intensity | Percentiles) -> Volume:
-    """A volume whose grey values are mapped as in training; a line says how."""
+    """Map the grey values of a volume as in training, and report the range."""
     if isinstance(intensity, Percentiles):
         intensity = intensity.of(volume.name, blocks_of(volume), math.prod(volume.size))
     tell(f"{volume.name}: grey values {intensity.in_words()} become 0 to 1")
@@ -80,7 +80,7 @@ def ranged(volume: Volume, intensity: Intensity | Percentiles) -> Volume:
 
 
 def _with_border(job: Job, volume: Volume, asked: Box | None) -> Prepared:
-    """A volume with what the network sees beyond its border, and where predictions may lie in it."""
+    """Add the context that the network sees beyond the border, and the box that may be predicted."""
     size, before, after, fine = volume.size, [0, 0, 0], [0, 0, 0], job.sizes.factor
     mirrored = job.options.patches.context == "mirror"
     if mirrored:
@@ -109,7 +109,7 @@ def _with_border(job: Job, volume: Volume, asked: Box | None) -> Prepared:
 
 
 def with_context(job: Job, source: CloudSource) -> CloudSource:
-    """What is read of a volume for a box of it: the box, and with `--context outside` what the network sees around."""
+    """Extend a box of a volume by the context that the network sees around it, if `--context outside` is given."""
     if job.options.patches.context != "outside":
         return source
     begin, end = [], []
@@ -124,7 +124,7 @@ def with_context(job: Job, source: CloudSource) -> CloudSource:
 
 
 def asked_of(source: CloudSource, read: CloudSource) -> Box | None:
-    """The box of a source, in voxels of what is read for it; None if that is all that is read."""
+    """Return the box of a source in voxels of the extended volume `read`; None if nothing was added."""
     if read is source:
         return None
     return Box.of_size((o - r for o, r in zip(source.origin, read.origin, strict=True)), source.size)

@@ -1,4 +1,4 @@
-"""What a checkpoint says of its network: its heads, its image, and whether it can be slid over volumes."""
+"""Read from a checkpoint which heads and image channels its network has, and whether patches can be blended."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from deepem.utils.checkpoint import State
 from deepem.utils.errors import InputError
 
 UNFIT = ("test_aug", "mirror", "force_crop", "crop_border", "crop_center")
-"""Flags that mean something for blended patches alone."""
+"""Flags that only apply to blended patches."""
 
 
 def refuse_unfit(options: ForwardOptions, row: Task) -> None:
-    """Refuse what cannot be done with objects.
+    """Refuse flags that do not work for objects.
 
     Raises:
-        InputError: a flag of blended patches, or volumes behind cloud-volume.
+        InputError: a flag for blended patches, or a cloud-volume path, was given.
     """
     for name in UNFIT:
         if getattr(options.patches, name):
@@ -31,7 +31,7 @@ def refuse_unfit(options: ForwardOptions, row: Task) -> None:
 
 
 def rows_of_network(state: State, chosen: Sequence[Task]) -> Sequence[Task]:
-    """The heads to build: those asked for; all that were trained where a network has objects among its outputs."""
+    """Return the heads to build: the requested ones, or all trained ones if the network predicts objects."""
     options = state.get("options") or {}
     trained = task_options(stored_rows(state), options).weights
     rows = [task for task in stored_rows(state) if trained.get(task.flag)]
@@ -41,7 +41,7 @@ def rows_of_network(state: State, chosen: Sequence[Task]) -> Sequence[Task]:
 
 
 def without_other_heads(weights: Mapping[str, Any], chosen: Sequence[Task]) -> dict[str, Any]:
-    """The weights less those of heads that are known tasks but not asked for."""
+    """Return the weights without those of known tasks that were not requested."""
     others = {task.name for task in TASKS} - {task.name for task in chosen}
     return {
         key: value for key, value in weights.items() if not (key.startswith("out.") and key.split(".")[1] in others)
@@ -49,7 +49,7 @@ def without_other_heads(weights: Mapping[str, Any], chosen: Sequence[Task]) -> d
 
 
 def input_channels(state: State) -> int:
-    """Channels of the image: as in training, else those of the public network's first convolution, else one."""
+    """Return the number of image channels: as in training, else of the public network's first convolution, else 1."""
     if spec := state.get("spec"):
         return int(spec[0]["input"][0])
     first = state.get("state_dict", {}).get("in.conv.weight")

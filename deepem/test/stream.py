@@ -1,4 +1,4 @@
-"""Read, compute and write at the same time: input one run ahead, output one run behind."""
+"""Overlap reading, computing and writing: read one step ahead of the network and write one step behind it."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class Sink(Protocol):
     """Takes finished boxes."""
 
     def write(self, box: Box, values: Mapping[str, NDArray[Any]], last: bool) -> None:
-        """Write planes of a column, z ascending; `last` says that the column ends here."""
+        """Write planes of a column in ascending z; `last` marks the last planes of the column."""
 
 
 class Nowhere:
-    """A sink that forgets what it takes."""
+    """A sink that discards all data, for benchmarks."""
 
     def write(self, box: Box, values: Mapping[str, NDArray[Any]], last: bool) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 def stream(
@@ -40,7 +40,7 @@ def stream(
     device: torch.device,
     outputs: Mapping[str, Written] | None = None,
 ) -> None:
-    """Compute the boxes of a cut and write them, with what is made of them."""
+    """Compute the boxes of a cut, convert the results to the volumes to write, and write them."""
     transfer = Transfer(device)
 
     def write(finished: Finished, arrived: Any, last: bool) -> None:
@@ -62,14 +62,14 @@ def stream(
 
 
 class Transfer:
-    """Copies to and from a GPU beside the network's work: in streams of their own, through pinned memory."""
+    """Copies to and from a GPU while the network computes, on separate streams and through pinned memory."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.up, self.stream = (torch.cuda.Stream(device) if device.type == "cuda" else None for _ in range(2))
 
     def to_device(self, value: torch.Tensor) -> torch.Tensor:
-        """A tensor of the host on the device; waits for the copy, in the thread that reads."""
+        """Copy a host tensor to the device and wait for the copy; called by the reading thread."""
         if self.up is None:
             return value
         with torch.cuda.stream(self.up):
@@ -79,7 +79,7 @@ class Transfer:
         return there
 
     def mark(self) -> torch.cuda.Event | None:
-        """The moment at which what was computed so far is there; called by the thread that computes."""
+        """Record an event after all work queued so far; called by the computing thread."""
         if self.stream is None:
             return None
         event = torch.cuda.Event()
@@ -87,7 +87,7 @@ class Transfer:
         return event
 
     def to_host(self, values: Mapping[str, torch.Tensor], arrived: Any) -> dict[str, NDArray[Any]]:
-        """Tensors as arrays; waits for the copies, not for what the device computes meanwhile."""
+        """Copy tensors to host arrays; waits for the copies, but not for later work on the device."""
         if self.stream is None:
             return {name: value.numpy() for name, value in values.items()}
         with torch.cuda.stream(self.stream):
@@ -102,7 +102,7 @@ class Transfer:
 
 
 def largest_that_fits(limit: float, network: int, batch: int, patch: tuple[int, int, int]) -> str:
-    """What to try when memory is short: the largest batch, or the patch whose voxels a quarter less fit."""
+    """Suggest what fits into memory: the largest batch, or else a batch of 1 with a smaller patch in y and x."""
     best = int(batch * limit * 0.5 / max(network, 1))
     if 1 <= best < batch:
         return f"--batch_size {best}"

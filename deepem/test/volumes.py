@@ -1,4 +1,4 @@
-"""What the command line predicts and where it goes: files under a folder, or volumes behind cloud-volume."""
+"""Open the inputs that the command line names and place the outputs, in files or in cloud-volume volumes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Summary = dict[str, Any]
 
 
 def predict_all(job: Job) -> list[Summary]:
-    """Predict all that the options name, and return figures about each volume."""
+    """Predict all volumes that the options name, and return figures about each."""
     options = job.options
     if options.batch.dummy:
         return [predict_dummy(job)]
@@ -45,7 +45,7 @@ def predict_all(job: Job) -> list[Summary]:
     if options.cloud.gs_input:
         return [predict_cloud(job)]
     refuse_shared(job)
-    for name in options.volumes:  # bad input is found before the first volume is begun
+    for name in options.volumes:  # report bad input before the first volume starts
         with file_volume(job, name) as volume:
             covered = job.covered(volume) if job.dense else None
             if options.cloud.gs_output and covered:
@@ -54,7 +54,7 @@ def predict_all(job: Job) -> list[Summary]:
 
 
 def refuse_shared(job: Job) -> None:
-    """Refuse ids that are predicted into the same place: of all but the last nothing would be left.
+    """Refuse ids with the same output location, since the last prediction would overwrite the others.
 
     Raises:
         InputError: two ids have the same output folder, or file.
@@ -74,7 +74,7 @@ def refuse_shared(job: Job) -> None:
 
 
 def predict_dummy(job: Job) -> Summary:
-    """Predict noise into nowhere: a benchmark."""
+    """Predict noise and discard the result, as a benchmark."""
     size = vec3(job.options.batch.dummy_inputsz)
     noise = np.random.default_rng(0).integers(0, 256, (job.channels, *size), np.uint8)
     volume = prepared(job, Image("--dummy_inputsz", noise))
@@ -83,14 +83,14 @@ def predict_dummy(job: Job) -> Summary:
 
 @contextmanager
 def file_volume(job: Job, name: str) -> Iterator[Prepared]:
-    """The volume of an id, with what the options change about it."""
+    """Open the volume of an id and prepare it as the options say."""
     path = Path(job.options.files.data_dir) / name / job.options.files.input_name
     with opened_image(path, as_stored=job.intensity is not None) as source:
         yield prepared(job, source)
 
 
 def predict_file(job: Job, name: str) -> Summary:
-    """Predict the volume of an id, into files or, with an output path, behind cloud-volume."""
+    """Predict the volume of an id into files or, with --gs_output, into a cloud-volume volume."""
     options = job.options
     with file_volume(job, name) as volume:
         figures: Summary = {"name": name, "outputs": {}}
@@ -107,7 +107,7 @@ def predict_file(job: Job, name: str) -> Summary:
 
 
 def _predict_dense(job: Job, name: str, volume: Prepared) -> Summary:
-    """The outputs of the volume of an id that have a value at every voxel."""
+    """Predict the outputs of an id's volume that have a value at every voxel, and return the figures."""
     options = job.options
     covered = job.covered(volume)
     if options.cloud.gs_output:
@@ -124,7 +124,7 @@ def _predict_dense(job: Job, name: str, volume: Prepared) -> Summary:
 
 
 def voxel_size_of(options: ForwardOptions, volume: Volume, factor: Vec3) -> VoxelSize | None:
-    """(z, y, x) nanometres of the output: the input's, those of the options or else its own, over the factor."""
+    """Return the output's voxel size, (z, y, x) nm: that of the options or else of the input, over the factor."""
     if not options.cloud.resolution:
         return volume.voxel_size_nm
     z, y, x = (float(nm) / f for nm, f in zip(options.cloud.resolution[::-1], factor, strict=True))
@@ -132,13 +132,13 @@ def voxel_size_of(options: ForwardOptions, volume: Volume, factor: Vec3) -> Voxe
 
 
 def file_placement(job: Job, volume: Volume, covered: Box, name: str) -> Placement:
-    """Where the prediction of an id goes behind cloud-volume."""
+    """Return where the prediction of an id goes in cloud-volume volumes."""
     path = filled(job.options.cloud.gs_output, job.options.cloud.keywords, name)
     return Placement(job, volume, covered, (1, 1, 1), path)
 
 
 def predict_cloud(job: Job) -> Summary:
-    """Predict a box of a volume behind cloud-volume."""
+    """Predict a box of a cloud-volume volume."""
     volume, source = cloud_volume(job)
     covered = job.covered(volume)
     figures = placement(job, volume, source, covered).predict(volume)
@@ -147,7 +147,7 @@ def predict_cloud(job: Job) -> Summary:
 
 
 def cloud_volume(job: Job, tables: Any = None) -> tuple[Prepared, CloudSource]:
-    """The input volume of the options as it is to be read, and as it is stored."""
+    """Return the input volume as prepared by the options, and as stored."""
     cloud = job.options.cloud
     source, path = stored(job.options, cloud.gs_input, job.intensity is not None), cloud.gs_input_mask
     read = with_context(job, source)
@@ -156,7 +156,7 @@ def cloud_volume(job: Job, tables: Any = None) -> tuple[Prepared, CloudSource]:
 
 
 def stored(options: ForwardOptions, path: str, as_stored: bool = False) -> CloudSource:
-    """The volume at a path, at the place that the options name, as it is stored: its grey values of any type or not."""
+    """Open the volume at a path, limited to the options' box; `as_stored` allows grey values of any type."""
     path = filled(path, options.cloud.keywords)
     with told_as({"mip": "--in_mip"}):
         source = CloudSource(path, options.cloud.in_mip, options.cloud.cache, as_stored)
@@ -164,7 +164,7 @@ def stored(options: ForwardOptions, path: str, as_stored: bool = False) -> Cloud
 
 
 def placement(job: Job, volume: Volume, source: CloudSource, covered: Box) -> Placement:
-    """Where the prediction of a cloud volume goes."""
+    """Return where the prediction of a cloud-volume volume goes."""
     options = job.options
     if not options.cloud.gs_output:
         raise InputError("--gs_output", "nothing", "where the prediction of --gs_input goes")
@@ -173,12 +173,12 @@ def placement(job: Job, volume: Volume, source: CloudSource, covered: Box) -> Pl
 
 
 def place_of(options: ForwardOptions) -> Place:
-    """Which box of the input the options name."""
+    """Return the box of the input that the options name."""
     return Place(options.cloud.begin, options.cloud.end, options.cloud.center, options.cloud.size)
 
 
 def file_paths(options: ForwardOptions, outputs: Mapping[str, int], number: int, name: str) -> dict[str, Path]:
-    """The file of each output: experiments/<exp>/forward/[<prefix>_]<id>_<output>_<N>[_<tag>].h5."""
+    """Return the file of each output: experiments/<exp>/forward/[<prefix>_]<id>_<output>_<N>[_<tag>].h5."""
     prefix = f"{options.files.out_prefix}_" if options.files.out_prefix else ""
     tag = f"_{options.files.out_tag}" if options.files.out_tag else ""
     where = run_folder(str(options.run.exp_name)) / "forward"
@@ -187,15 +187,15 @@ def file_paths(options: ForwardOptions, outputs: Mapping[str, int], number: int,
 
 @dataclass
 class Placement:
-    """Where in output volumes a prediction goes.
+    """The position of a prediction in its output volumes.
 
     Attributes:
         job: The network.
-        volume: The input as it is read.
-        covered: What of it is predicted.
+        volume: The prepared input.
+        covered: The box to predict, in voxels of the output.
         ratio: Voxels of mip 0 per voxel of the input, (z, y, x).
-        path: Of the folder that holds a volume per output.
-        stored: Where the first voxel of the stored input lies, before padding.
+        path: The folder that holds one volume per output.
+        stored: Position of the first voxel of the stored input, before padding.
     """
 
     job: Job
@@ -207,10 +207,10 @@ class Placement:
 
     @property
     def paths(self) -> dict[str, str]:
-        """The path of each output: its tag, or its name, in the folder.
+        """The path of each output: the folder, and in it the output's tag or else its name.
 
         Raises:
-            InputError: a tag is of no output, names no folder in it, or the folder of another output.
+            InputError: a tag belongs to no output, is no valid folder name, or names the folder of another output.
         """
         tags = self.job.options.cloud.tags or {}
         known = [name for name in self.job.outputs if not name.endswith(VARIANCE)]
@@ -229,7 +229,7 @@ class Placement:
 
     @property
     def origin(self) -> Vec3:
-        """Where voxel 0 of the volume lies in the output volumes; --offset says where the stored input's first lies."""
+        """Position of the input's voxel 0 in the output volumes; --offset sets that of the stored input's voxel 0."""
         offset = self.job.options.cloud.offset
         if offset is None:
             return self.volume.origin
@@ -240,29 +240,29 @@ class Placement:
 
     @property
     def bounds(self) -> Box:
-        """What is predicted, in voxels of the output volumes."""
+        """The predicted box, in voxels of the output volumes."""
         return self.covered.shift(self.origin)
 
     @property
     def layout(self) -> Layout:
-        """Of new output volumes."""
+        """Layout of new output volumes."""
         options = self.job.options
         voxel_size = voxel_size_of(options, self.volume, self.job.sizes.factor) or (40.0, 4.0, 4.0)
         return Layout(self.bounds, voxel_size, vec3(tuple(options.cloud.chunk_size)[::-1]), options.files.out_dtype)
 
     @property
     def attributes(self) -> dict[str, dict[str, Any]]:
-        """What the info file of each output says beside its layout."""
+        """Attributes for the info file of each output, beside its layout."""
         return {name: one.attributes() for name, one in self.job.written.items()}
 
     def check(self) -> None:
-        """Refuse outputs that do not fit into what is there."""
+        """Refuse outputs that do not match volumes that already exist."""
         for name, path in self.paths.items():
             layout = self.layout.of_classes() if name in self.job.classes else self.layout
             fits(path, self.job.outputs[name], layout, self.attributes[name])
 
     def sink(self, kind: type[CloudSink] = CloudSink) -> CloudSink:
-        """The output volumes, made where they are not there yet."""
+        """Open the output volumes, and create those that do not exist yet."""
         options = self.job.options
         provenance = {
             "method": "deepem forward",
@@ -279,7 +279,7 @@ class Placement:
         )
 
     def predict(self, volume: Volume, label: str = "forward") -> Summary:
-        """Predict all that is covered."""
+        """Predict the covered box and return the figures."""
         with ExitStack() as stack:
             sink = stack.enter_context(self.sink())
             figures = self.job.run(volume, self.covered, sink, sink.chunk, label)

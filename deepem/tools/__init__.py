@@ -1,5 +1,5 @@
-"""The verbs of `deepem VERB` besides train and forward: one command line each, with a `main(words) -> int`.
+"""The verbs of `deepem VERB` other than train and forward: one command line each, with a `main(words) -> int`.
 
-What can be used without a command line lives in the rooms below. Tools import neither each other's command lines nor
-`deepem.train` and `deepem.test`.
+Code that is useful without a command line belongs in the packages below this one. Tools do not import each other's
+command lines, `deepem.train` or `deepem.test`.
 """

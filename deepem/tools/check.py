@@ -1,11 +1,11 @@
-"""Look at the volumes of a run before it starts, and say what is wrong with them and what to do.
+"""Check the volumes of a run before it starts, and report what is wrong with them and how to fix it.
 
-Takes all flags of training, and its own below; it reads what a run with the same flags would read::
+Takes all flags of deepem train and those below, and reads what a run with the same flags would read::
 
     deepem check --data deepem.data.dataset.synthetic --aff 1 --mit 1 --out check.png
 
-Exit code 0: nothing was found; 3: something was; 2: the flags or files cannot be used at all. What is left out cannot
-be told from the data: an image and a label that are mirrored together, say, look like any other volume.
+Exit code 0: no problem found; 3: problems found; 2: the flags or files cannot be used at all. Some faults cannot be
+seen in the data. For example, an image and a label that are mirrored together look like any other volume.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
     from deepem.tools.checkup import Report
 
 FOUND = 3
-"""The exit code where something is wrong with the data."""
+"""Exit code if something is wrong with the data."""
 
 
 def main(words: Sequence[str]) -> int:
-    """Look, print one screen, draw one picture."""
+    """Check the volumes, print one screen of text, and draw one picture."""
     parser = argparse.ArgumentParser(
         "deepem check", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("--out", type=Path, help="picture to write, with each volume and its label")
-    parser.add_argument("--json", type=Path, help="file to write all of it to")
+    parser.add_argument("--out", type=Path, help="draw each volume with its label into this picture")
+    parser.add_argument("--json", type=Path, help="write the whole report to this file")
     args, words = parser.parse_known_args(words)
     with output.errors_of(parser.prog):
         for flag, path in (("--out", args.out), ("--json", args.json)):
@@ -57,7 +57,7 @@ def main(words: Sequence[str]) -> int:
 
 
 def screen(report: Report) -> str:
-    """The report as text."""
+    """Return the report as text."""
     lines = []
     for name, about in report.volumes.items():
         size = about["voxel_size_nm"]

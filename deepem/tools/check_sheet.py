@@ -1,4 +1,4 @@
-"""The picture of `deepem check`: each volume in the middle, as it is and with its label, in y and x and in z and x."""
+"""Draw the picture of `deepem check`: the middle sections of each volume, in yx and zx, without and with labels."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FAULT = (80, 80, 255)
 
 
 def write(path: Path, report: Report) -> None:
-    """Draw all volumes below each other.
+    """Draw all volumes, one below the other.
 
     Raises:
         OSError: the file cannot be written.
@@ -66,7 +66,7 @@ def _large(picture: Picture) -> Picture:
 
 
 def _outlined(picture: Picture, label: NDArray[Any]) -> Picture:
-    """The picture with the edges of a label, which has its own size."""
+    """Draw the outlines of a label, which may have another size, over a picture."""
     size = picture.shape[1], picture.shape[0]
     ids = np.unique(label, return_inverse=True)[1].reshape(label.shape).astype(np.float32)
     large = cv2.resize(ids, size, interpolation=cv2.INTER_NEAREST)

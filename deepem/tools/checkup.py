@@ -1,4 +1,4 @@
-"""What `deepem check` finds in the volumes of a run."""
+"""Check the volumes of a run, for `deepem check`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from deepem.utils.errors import InputError
 from deepem.utils.geometry import Vec3, vec3
 
 RARE = 0.1
-"""A share of cut edges, or of positive voxels, below which balancing is suggested."""
+"""Suggest class balancing if the share of cut edges or positive voxels is lower than this."""
 
 TRIAL_S = 2.0
 ANISOTROPIC = 3.0
@@ -36,7 +36,7 @@ ANISOTROPIC = 3.0
 
 @dataclass
 class Report:
-    """What was looked at, what is wrong with it, and what to expect of a run."""
+    """What was checked, what is wrong with it, and what to expect of a run."""
 
     volumes: dict[str, dict[str, Any]] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
@@ -45,16 +45,16 @@ class Report:
     pictures: dict[str, tuple[Any, Any]] = field(default_factory=dict)
 
     def plain(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """Return the report as plain values for JSON."""
         found = [one.plain() for one in self.findings]
         return {"volumes": self.volumes, "findings": found, "notes": self.notes, "expected": self.expected}
 
 
 def examine(options: TrainOptions) -> Report:
-    """Look at all that a run with these options would read.
+    """Check everything that a run with these options would read.
 
     Raises:
-        InputError: flags or files that cannot be used at all.
+        InputError: the flags or files cannot be used at all.
     """
     report, chosen = Report(), options.tasks.chosen
     data = options.data
@@ -85,7 +85,7 @@ def _leaves(loaded: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]
 
 @contextlib.contextmanager
 def _warnings(report: Report) -> Iterator[None]:
-    """What would be warned of becomes notes."""
+    """Collect warnings as notes of the report."""
     told = io.StringIO()
     try:
         with contextlib.redirect_stderr(told):
@@ -100,7 +100,7 @@ def _warnings(report: Report) -> Iterator[None]:
 
 
 def _describe(report: Report, name: str, leaf: Mapping[str, Any], labels: Sequence[str], ids: frozenset[str]) -> None:
-    """Shapes, types, voxel size, and the share of positive voxels or cut edges."""
+    """Return shapes, types, voxel size, and the share of positive voxels or cut edges."""
     image, size = look.part_of(leaf["img"]), look.voxel_size_of(leaf["img"])
     about: dict[str, Any] = {"shape": list(leaf["img"].shape), "type": str(leaf["img"].dtype), "voxel_size_nm": size}
     if image.dtype.kind in "biuf" and np.isfinite(image).all():
@@ -144,7 +144,7 @@ def _between(report: Report, loaded: Mapping[str, Any], train: Sequence[str], va
 def _never_there(
     loaded: Mapping[str, Any], train: Sequence[str], chosen: Sequence[tasks.Task], ids: frozenset[str]
 ) -> list[Finding]:
-    """Classes that no training volume has."""
+    """Note the classes that no training volume has."""
     found = []
     for task in chosen:
         leaves = [leaf for word in train for leaf in volumes.leaves(loaded[word]) if leaf.get(task.source) is not None]
@@ -166,7 +166,7 @@ def _never_there(
 def _refused(
     report: Report, loaded: Mapping[str, Any], labels: Sequence[str], phase: str, options: TrainOptions
 ) -> list[Finding]:
-    """What training would refuse, unless it has a name already."""
+    """Add the errors that training would raise, unless the report already has them."""
     found = []
     for name, volume in loaded.items():
         try:
@@ -185,7 +185,7 @@ def _intensity(report: Report, name: str, error: InputError) -> str:
 
 
 def _expect(report: Report, options: TrainOptions) -> None:
-    """Memory, speed, the largest patch, and whether the network's pooling fits the voxels."""
+    """Report memory, speed, the largest patch, and whether the network's pooling suits the voxel size."""
     chosen = options.tasks.chosen
     sizes = patch_sizes(options.model(), options.inputsz, options.network.outputsz)
     with _warnings(report):
@@ -225,7 +225,7 @@ def _expect(report: Report, options: TrainOptions) -> None:
 
 
 def _first_pooling(network: Any) -> Vec3 | None:
-    """The factor by which a network first lowers the resolution."""
+    """Return the factor by which a network first lowers the resolution."""
     for module in network.modules():
         stride = getattr(module, "stride", None)
         if stride is None or "Transpose" in type(module).__name__ or "Upsample" in type(module).__name__:

@@ -1,4 +1,4 @@
-"""What `deepem summary` says of a CNNectome U-Net: what it sees, which patches fit, and what padding costs."""
+"""The rows of `deepem summary` for a CNNectome U-Net: its context, the patches that fit, and the cost of padding."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Rows = Iterator[tuple[str, str]]
 
 
 def rows(sizes: Sizes, fov: Vec3, voxel_size_nm: tuple[float, float, float]) -> Rows:
-    """The patch, the context, and the patches that fit."""
+    """Return the rows about the patch, the context, and the patches that fit."""
     training, out = (sizes.output_size(fov, training=mode) for mode in (True, False))
     yield "patch", f"{comma(fov)} -> {comma(out)}" + (f" ({comma(training)} in training)" if training != out else "")
     seen = whole(sizes).context
@@ -26,18 +26,18 @@ def rows(sizes: Sizes, fov: Vec3, voxel_size_nm: tuple[float, float, float]) -> 
 
 
 def whole(sizes: Sizes) -> Sizes:
-    """Sizes of the network without padding and crops, whose output is the part that sees all of its context."""
+    """Sizes of the network without padding or crops; every voxel of its output sees its whole context."""
     return replace(sizes, padded=False, equivariant=False, finer=tuple((f, k, False) for f, k, _ in sizes.finer))
 
 
 def valid_against_same(plug_in: PlugIn, sizes: Sizes, fov: Vec3, flops: Callable[[PlugIn, Vec3], int]) -> Rows:
-    """FLOPs of the network without padding and with it, per output voxel that sees all of its context in the patch.
+    """Return FLOPs with and without padding, per output voxel that sees its whole context within the patch.
 
     Args:
         plug_in: The model.
-        sizes: Its sizes.
-        fov: The patch; the network that it does not fit takes the next larger one that does.
-        flops: Of a model for a patch.
+        sizes: Sizes of the model.
+        fov: The patch; a network that it does not fit uses the next larger patch that fits.
+        flops: Returns the FLOPs of a model for a patch.
     """
     found = []
     for padding in ("valid", "same"):
@@ -58,17 +58,17 @@ def valid_against_same(plug_in: PlugIn, sizes: Sizes, fov: Vec3, flops: Callable
 
 
 def whole_output(sizes: Sizes, patch: Vec3) -> list[int]:
-    """Voxels of the output, of any patch, that see all of their context within it; fractions are rounded down."""
+    """Size of the part of the output that sees its whole context within the patch, rounded down to whole voxels."""
     finer = [prod(zyx(factor, 1)[axis] for factor, _, _ in sizes.finer) for axis in range(3)]
     return [max(n - c, 0) * f for n, c, f in zip(patch, sizes.context, finer, strict=True)]
 
 
 def _next(fits: Sizes, seen: Sizes, axis: int, size: int) -> int:
-    """The next size that fits and leaves something that sees all of its context."""
+    """Return the next size that fits and leaves some output voxels that see their whole context."""
     least = max(size, seen.context[axis] + 1)
     return next(n for n in range(least, least + 10**4) if fits.course(axis, n) is not None)
 
 
 def comma(values: tuple[int, ...]) -> str:
-    """z,y,x as on the command line."""
+    """Return z,y,x as written on the command line."""
     return ",".join(map(str, values))

@@ -27,11 +27,11 @@ PROGRAM = "deepem convert"
 
 @dataclass(frozen=True)
 class ConvertOptions(Group):
-    """What becomes YAML."""
+    """What to convert to YAML."""
 
     title = "files"
     out: Path | None = flag(None, "YAML file to write (default: standard output)", metavar="FILE")
-    program: Literal["train", "forward"] = flag("train", "whose arguments they are")
+    program: Literal["train", "forward"] = flag("train", "the program that the arguments belong to")
 
 
 def main(words: Sequence[str]) -> int:
@@ -53,10 +53,10 @@ def main(words: Sequence[str]) -> int:
 
 
 def as_yaml(source: str, program: str) -> str:
-    """The settings of an @file or a checkpoint as YAML.
+    """Return the settings of an @file or a checkpoint as YAML.
 
     Raises:
-        InputError: it cannot be read, or says nothing of its options.
+        InputError: the file cannot be read, or contains no options.
     """
     if source.endswith(".chkpt"):
         from deepem.utils import checkpoint
@@ -76,7 +76,7 @@ def as_yaml(source: str, program: str) -> str:
 
 
 def of_options(options: Mapping[str, Any]) -> str:
-    """The options that a checkpoint holds as YAML."""
+    """Return the options in a checkpoint as YAML."""
     words = []
     for name in PLUG_IN_FLAGS:
         given = options.get(name)
@@ -89,7 +89,7 @@ def of_options(options: Mapping[str, Any]) -> str:
 
 
 def restored(flag: Flag, value: Any) -> Any:
-    """A value as its flag has it: in files tuples are lists."""
+    """Convert a value to the type of its flag; files store tuples as lists."""
     kind = without_none(flag.type)
     inner = (typing.get_args(kind) or (None,))[0]
     if isinstance(value, list) and typing.get_origin(kind) is tuple:

@@ -1,4 +1,4 @@
-"""The rows of `deepem summary`, from shapes alone."""
+"""Compute the rows of `deepem summary` from shapes, without running the network."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def summary(
     channels: int,
     batch_size: int,
 ) -> list[tuple[str, str]]:
-    """The rows of the summary: what, and how much of it."""
+    """Return the rows of the summary: a quantity and its value."""
 
     def build(plug_in: PlugIn = plug_in) -> nn.Module:
         spec = {"in_spec": {"input": (in_channels, *fov)}, "out_spec": {"output": (channels, *fov)}}
@@ -59,12 +59,12 @@ def summary(
 
 
 def comma(values: tuple[int, ...]) -> str:
-    """z,y,x as on the command line."""
+    """Return z,y,x as written on the command line."""
     return ",".join(map(str, values))
 
 
 def parameters(model: nn.Module) -> Iterator[tuple[str, str]]:
-    """Number of parameters, in all and by child."""
+    """Return the number of parameters, in total and for each child module."""
     yield "parameters", f"{sum(p.numel() for p in model.parameters()):,}"
     for name, child in model.named_children():
         if count := sum(p.numel() for p in child.parameters()):
@@ -72,7 +72,7 @@ def parameters(model: nn.Module) -> Iterator[tuple[str, str]]:
 
 
 def sizes(shape: UShape, size: Vec3) -> Iterator[tuple[str, str]]:
-    """The smallest patch side and the step between those that work, per axis."""
+    """Return the smallest valid patch size and the step between valid sizes, per axis."""
     for axis, name in enumerate(AXES):
         works = [n for n in range(1, 2 * size[axis] + 4 * shape.period[axis]) if shape.along(axis, n)]
         step = works[1] - works[0] if len(works) > 1 else shape.period[axis]
@@ -80,7 +80,7 @@ def sizes(shape: UShape, size: Vec3) -> Iterator[tuple[str, str]]:
 
 
 def costs(model: nn.Module, x: Tensor, out: Vec3) -> Iterator[tuple[str, str]]:
-    """FLOPs and memory of a forward pass and of a training step, from shapes alone, in float32."""
+    """Return FLOPs and memory of a forward pass and a training step in float32, from shapes alone."""
     voxels = x.shape[0] * out[0] * out[1] * out[2]
     with torch.no_grad(), live_bytes() as forward:
         model.eval()(x)
@@ -93,7 +93,7 @@ def costs(model: nn.Module, x: Tensor, out: Vec3) -> Iterator[tuple[str, str]]:
 
 
 def _flops(model: nn.Module, x: Tensor) -> int:
-    """FLOPs of a forward pass in eval mode."""
+    """Return the FLOPs of a forward pass in eval mode."""
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model.eval()(x)
     return int(counter.get_total_flops())

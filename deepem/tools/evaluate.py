@@ -4,12 +4,13 @@
     deepem evaluate SEG.h5 --truth data/t1/seg.h5 --ignore_border 0,1,1 --picture SEG.png
     deepem evaluate --tune_on val_affinity.h5:data/val --test test_affinity.h5:data/test
 
-Affinities: average precision of the cut edges (which are few; chance is their share), and scores of segmentations of
-them, in memory. Binary outputs: area under the ROC curve and F1. Classes: precision, recall and intersection over union
-of each. Label volumes: adapted Rand error, variation of information, CREMI score, the worst splits and merges; with
---kind instance objects found, missed and made up. A file is laid over the truth by its attributes, and refused where
-they do not fit. A threshold that was chosen by the truth it is scored on flatters, which the output says: with
---tune_on and --test it is chosen on one volume and reported on others.
+Affinities: average precision of the cut edges (which are rare; chance level is their share), and scores of
+segmentations made from the affinities in memory. Binary outputs: area under the ROC curve and F1. Classes: precision,
+recall and intersection over union of each class. Label volumes: adapted Rand error, variation of information, CREMI
+score, the worst splits and merges; with --kind instance also the objects found, missed and invented. The attributes of
+a file place it over the truth; a file that does not fit is refused. A threshold chosen on the volume that it is scored
+on gives scores that are too good, and the output says so. --tune_on chooses the threshold on one volume, and --test
+reports scores on others.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 Figures = dict[str, Any]
 
 OF_LABELS = ("instance",)
-"""What --kind may be for label volumes: single objects."""
+"""Value of --kind for label volumes of single objects."""
 
 
 def main(words: Sequence[str]) -> int:
@@ -55,12 +56,12 @@ def main(words: Sequence[str]) -> int:
 
 
 def score_all(files: Sequence[str], own: EvaluateOptions) -> list[Figures]:
-    """Everything that is measured on each file, what --json writes."""
+    """Return all scores of each file, as --json writes them."""
     return [score(str(file), own) for file in files]
 
 
 def score(file: str, own: EvaluateOptions) -> Figures:
-    """Everything that is measured on one file."""
+    """Return all scores of one file."""
     from deepem.tools.predictions import attributes, described, opened_there
 
     with opened_there(file) as stored:
@@ -72,7 +73,7 @@ def score(file: str, own: EvaluateOptions) -> Figures:
 
 
 def ways_of(own: EvaluateOptions) -> Ways:
-    """How affinities are segmented."""
+    """Return how to segment affinities."""
     from deepem.build.cases import Ways
 
     decoders = {"auto": None, "none": ()}.get(own.segment[0], tuple(own.segment))
@@ -80,7 +81,7 @@ def ways_of(own: EvaluateOptions) -> Ways:
 
 
 def score_prediction(file: str, stored: Stored, own: EvaluateOptions) -> Figures:
-    """Scores of an output of deepem forward, by its kind."""
+    """Score an output of deepem forward according to its kind."""
     from deepem.build.scores import KINDS
     from deepem.tools.predictions import Prediction, opened_case
 
@@ -93,7 +94,7 @@ def score_prediction(file: str, stored: Stored, own: EvaluateOptions) -> Figures
 
 
 def score_label_volume(file: str, stored: Stored, own: EvaluateOptions) -> Figures:
-    """Scores of a label volume."""
+    """Score a label volume."""
     from deepem.tools.label_scores import OF_OBJECTS, OF_SEGMENTS, Asked, score_labels
 
     metrics = own.metrics or (OF_OBJECTS if own.kind else OF_SEGMENTS)
@@ -105,7 +106,7 @@ def score_label_volume(file: str, stored: Stored, own: EvaluateOptions) -> Figur
 
 
 def label_case(stack: ExitStack, file: str, stored: Stored, own: EvaluateOptions) -> tuple[Any, str]:
-    """A label volume beside its truth, and the truth's file."""
+    """Open a label volume with its truth; return both and the truth's file."""
     from deepem.tools.label_scores import LabelCase
     from deepem.tools.predictions import Laid, laid, opened_mask, opened_there, require_same_voxels, truth_file
 
@@ -133,14 +134,14 @@ def label_case(stack: ExitStack, file: str, stored: Stored, own: EvaluateOptions
 
 
 class _Placed:
-    """Where a label volume lies."""
+    """Return the position of a label volume in the image."""
 
     def __init__(self, file: str, size: Any, offset: Any) -> None:
         self.file, self.size, self.offset = file, size, offset
 
 
 def score_chosen(own: EvaluateOptions) -> list[Figures]:
-    """Choose parameters on one volume, and report with them on others."""
+    """Choose parameters on one volume, and score others with them."""
     from deepem.build.scores import KINDS
     from deepem.tools.predictions import opened_case, opened_prediction
 
@@ -164,7 +165,7 @@ def score_chosen(own: EvaluateOptions) -> list[Figures]:
 
 
 def _pair(flag: str, word: str) -> tuple[str, str]:
-    """PREDICTION:TRUTH, both of which may have colons of their own: the truth is the shortest end that is there."""
+    """Split PREDICTION:TRUTH; since both may contain colons, the truth is the shortest suffix that exists."""
     from pathlib import Path
 
     from deepem.io.formats import split_path

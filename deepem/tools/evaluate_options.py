@@ -21,20 +21,20 @@ WAYS = ("auto", "none", "agglomerate", "components", "mutex")
 
 @dataclass(frozen=True)
 class EvaluateOptions(Group):
-    """What is scored against what, and how."""
+    """What to score against which truth, and how."""
 
     title = "scores"
     truth: str | None = flag(None, "label volume, or folder with seg.h5, mit.h5, ...", metavar="TRUTH")
-    mask: str | None = flag(None, "volume that is 0 where nothing counts", metavar="FILE")
+    mask: str | None = flag(None, "ignore voxels where this volume is 0", metavar="FILE")
     ignore_border: Vec3 | None = flag(
-        None, "leave out voxels this near to a border between true objects", metavar="Z,Y,X"
+        None, "ignore voxels this close to a border between true objects", metavar="Z,Y,X"
     )
     kind: Literal["affinity", "binary", "semantic", "instance"] | None = flag(
         None, "what the files hold (default: what their attributes say, or a segmentation)"
     )
-    json: Path | None = flag(None, "write the figures here too", metavar="FILE")
+    json: Path | None = flag(None, "also write the scores to this file", metavar="FILE")
     picture: Path | None = flag(None, "draw curves and the worst splits and merges", metavar="PNG")
-    image: str | None = flag(None, "the image, to lie under the cut-outs of --picture", metavar="FILE")
+    image: str | None = flag(None, "image to show behind the cut-outs of --picture", metavar="FILE")
 
     segment: list[str] = flag(
         ["auto"], f"how affinities become segments: {', '.join(WAYS)}", read=readers.one_of(*WAYS), many="+",
@@ -43,30 +43,32 @@ class EvaluateOptions(Group):
     threshold: list[float] | None = flag(
         None, "thresholds to try on affinities (default: a range for each decoder)", read=readers.fraction, many="+"
     )
-    by: Literal["adapted_rand", "voi", "cremi"] = flag("adapted_rand", "score that the choice of a threshold goes by")
+    by: Literal["adapted_rand", "voi", "cremi"] = flag("adapted_rand", "score by which to choose the threshold")
     tune_on: str | None = flag(
-        None, "choose decoder and threshold on this volume, to report with them on --test", metavar="PREDICTION:TRUTH"
+        None, "choose decoder and threshold on this volume, then score --test with them", metavar="PREDICTION:TRUTH"
     )
-    test: list[str] | None = flag(None, "report on these volumes", metavar="PREDICTION:TRUTH", many="+")
+    test: list[str] | None = flag(
+        None, "score these with the result of --tune_on", metavar="PREDICTION:TRUTH", many="+"
+    )
 
     metrics: list[str] | None = flag(
-        None, f"of label volumes: {', '.join(METRICS)}", read=readers.one_of(*METRICS), many="+", metavar="METRIC"
+        None, f"for label volumes: {', '.join(METRICS)}", read=readers.one_of(*METRICS), many="+", metavar="METRIC"
     )
     top: int = flag(10, "rows in the tables of the worst splits and merges", read=readers.natural, metavar="N")
-    fragments: str | None = flag(None, "fragments, for the metric oracle", metavar="FILE")
-    skeletons: str = flag("truth", "skeletons as JSON, for the metric erl, or truth to make them from it")
+    fragments: str | None = flag(None, "fragments of the segmentation, for the metric oracle", metavar="FILE")
+    skeletons: str = flag("truth", "JSON file of skeletons for the metric erl; truth makes them from the true labels")
     merge_threshold: int = flag(
-        2, "nodes of a second skeleton that make a segment a merger", read=readers.counting, metavar="N"
+        2, "a segment with this many nodes of a second skeleton counts as a merger", read=readers.counting, metavar="N"
     )
     distance_nm: float | None = flag(None, "match detections by distance instead of overlap", read=readers.positive)
     min_overlap: int = flag(1, "voxels by which detections must overlap", read=readers.counting, metavar="N")
 
 
 def read_words(words: Sequence[str], doc: str | None) -> tuple[list[str], EvaluateOptions]:
-    """The files and the options of a command line.
+    """Return the files and the options of a command line.
 
     Raises:
-        InputError: anything on it that cannot be used.
+        InputError: a word of the command line cannot be used.
     """
     files, rest = leading(words)
     own = read_group(PROGRAM, doc, EvaluateOptions, rest, EXAMPLE)

@@ -1,15 +1,15 @@
 """Export a checkpoint for serving: weights as safetensors, the network as a program, and a model card.
 
-Writes, where the packages and the network allow, with one line for what could not be written and why:
+Writes these files. If a package is missing or the network cannot be exported, one line says why:
 
     model.safetensors   the weights (needs safetensors)
     model.pt2           torch.export: loads without deepem, fixed patch size, any batch size
     model.onnx          the same for ONNX runtimes (needs onnx and onnxscript)
-    model.json, MODEL_CARD.md   all that rebuilds the network: model, flags, tasks, edges, sizes; data and provenance
+    model.json, MODEL_CARD.md   how to rebuild the network: model, flags, tasks, edges, sizes; data and provenance
 
-deepem.load(FOLDER) builds the network again. What is exported is what evaluation used: the average of the weights
-(--ema), or those trained, with statistics taken anew (--calibrate). --raw takes the trained weights with the statistics
-of their last steps.
+deepem.load(FOLDER) rebuilds the network. The export has the weights that evaluation used: their moving average (--ema),
+or the trained weights with recomputed batch-norm statistics (--calibrate). --raw exports the trained weights with the
+statistics of the last training steps.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ class ExportOptions(Group):
     title = "export"
     exp_name: str = flag(REQUIRED, "the trained run, a folder under experiments/", metavar="NAME")
     out: Path = flag(REQUIRED, "folder to write into", metavar="DIR")
-    chkpt_num: int = flag(0, "checkpoint; 0: the newest", read=read.natural, metavar="N")
-    best: bool = flag(False, "the checkpoint with the lowest validation loss")
-    raw: bool = flag(False, "the trained weights, not those that evaluation used")
-    model: str | None = flag(None, "model module, named again where it is not one of deepem's", metavar="MODULE")
+    chkpt_num: int = flag(0, "number of the checkpoint; 0 takes the newest", read=read.natural, metavar="N")
+    best: bool = flag(False, "take the checkpoint with the lowest validation loss")
+    raw: bool = flag(False, "take the trained weights instead of those that evaluation used")
+    model: str | None = flag(None, "model module; needed if it is not one of deepem's", metavar="MODULE")
 
 
 def main(words: Sequence[str]) -> int:

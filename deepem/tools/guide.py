@@ -1,7 +1,7 @@
 """Show a topic of the manual: ``deepem help TOPIC``.
 
-A topic is a file of text in ``deepem/tools/topics``; its first line says what it is about. `flags` is made from the
-declarations of all programs, so it says what they say.
+A topic is a text file in ``deepem/tools/topics``, and its first line is its title. The topic `flags` is generated from
+the flag declarations of all programs.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ FLAGS, MIGRATE = "flags", "migrate"
 
 
 def main(words: Sequence[str]) -> int:
-    """Show the topic, or which there are."""
+    """Show the topic, or the list of topics."""
     with output.errors_of(PROGRAM):
         if not words or words[0] in ("-h", "--help"):
             output.say(overview())
@@ -47,13 +47,13 @@ def main(words: Sequence[str]) -> int:
 
 
 def topics() -> dict[str, str]:
-    """The topics that are files, and their first lines."""
+    """Return the topics that are files, with their first lines."""
     files = sorted(TOPICS.glob("*.txt"))
     return {path.stem: path.read_text(encoding="utf-8").split("\n", 1)[0] for path in files}
 
 
 def overview() -> str:
-    """A line for each topic."""
+    """Return one line per topic."""
     known = topics() | {FLAGS: "Every flag of every program, or of one: deepem help flags train"}
     known |= {MIGRATE: "What took whose place from the public DeepEM: programs, flags, imports, functions"}
     width = max(map(len, known)) + 2
@@ -61,7 +61,7 @@ def overview() -> str:
 
 
 def flags(program: str | None = None) -> str:
-    """The flags of the programs, or of one, by group.
+    """Return the flags of all programs or of one, by group.
 
     Raises:
         InputError: there is no such program.
@@ -82,7 +82,7 @@ Groups = list[tuple[str, list[Flag]]]
 
 
 def programs() -> Iterator[tuple[str, Groups]]:
-    """(program, its groups) of all programs that declare their flags."""
+    """Return (program, its groups) for all programs that declare their flags."""
     yield "train", list(train_parser.parser().titles.items())
     yield "forward", list(forward_parser.parser().titles.items())
     for path in sorted(Path(__file__).parent.glob("*.py")):

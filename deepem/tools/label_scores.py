@@ -1,6 +1,6 @@
-"""Scores of a label volume against its truth, block by block: neurons, or single objects.
+"""Score a label volume of neurons or single objects against its truth, block by block.
 
-METRICS has a line for each. Segmentation and truth are looked at once for all scores that are asked for.
+METRICS has one line per score. Segmentation and truth are read once for all requested scores.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ FROM_TRUTH = "truth"
 
 @dataclass(frozen=True)
 class LabelCase:
-    """A label volume beside its truth, read by boxes (Z, Y, X) of the volume.
+    """A label volume with its truth, read in boxes (Z, Y, X).
 
     Attributes:
         file: Its path.
         size: (z, y, x) voxels.
-        offset: Where its first voxel lies.
-        voxel_size_nm: (z, y, x), or None where it is not known.
+        offset: Position of its first voxel in the image.
+        voxel_size_nm: (z, y, x), or None if unknown.
         labels: Its ids.
         truth: The true ids.
-        mask: Where voxels count, or None.
+        mask: Which voxels count, or None for all.
         fragments: The fragments that it was agglomerated from, or None.
     """
 
@@ -65,26 +65,26 @@ class LabelCase:
 
     @property
     def whole(self) -> Box:
-        """All of it."""
+        """Box of the whole volume."""
         return Box((0, 0, 0), self.size)
 
     def blocks(self) -> Iterator[tuple[Box, Array, Array | None]]:
-        """Box after box with the true ids and the mask."""
+        """Yield each box with its true ids and its mask."""
         for box in Tiles(self.whole, BLOCK):
             yield box, self.truth(box), None if self.mask is None else self.mask(box)
 
 
 @dataclass(frozen=True)
 class Asked:
-    """How label volumes are scored.
+    """How to score label volumes.
 
     Attributes:
-        metrics: Of METRICS.
+        metrics: Names in METRICS.
         top: Rows of the tables of the worst splits and merges.
-        skeletons: A JSON file, or `truth` to make them from it; for `erl`.
-        merge_threshold: Nodes of a second skeleton that make a segment a merger; for `erl`.
+        skeletons: A JSON file, or `truth` to make skeletons from the true labels; for `erl`.
+        merge_threshold: A segment with this many nodes of a second skeleton is a merger; for `erl`.
         distance_nm: Detections match by the distance of their centroids; for `detections`.
-        min_overlap: Else by this overlap in voxels.
+        min_overlap: Without a distance, detections match by this overlap in voxels.
     """
 
     metrics: Sequence[str]
@@ -96,10 +96,10 @@ class Asked:
 
 
 def score_labels(case: LabelCase, asked: Asked) -> Figures:
-    """All that is asked for of one label volume.
+    """Return all requested scores of one label volume.
 
     Raises:
-        InputError: something that a score needs is not there.
+        InputError: a score lacks something it needs.
     """
     overlaps = Overlaps(places=True)
     scores = {name: METRICS[name].make(case, asked, overlaps) for name in asked.metrics}
@@ -112,10 +112,10 @@ def score_labels(case: LabelCase, asked: Asked) -> Figures:
 
 
 def read_skeletons(file: str) -> dict[int, tuple[Array, Array]]:
-    """Skeletons from JSON: {id: [[[z, y, x] in nm, ...], [[node, node], ...]]}.
+    """Read skeletons from JSON: {id: [[[z, y, x] in nm, ...], [[node, node], ...]]}.
 
     Raises:
-        InputError: no such file, or something else in it.
+        InputError: the file is missing or has another content.
     """
     try:
         held = json.loads(Path(file).read_text())
@@ -156,7 +156,7 @@ Add = Callable[[Any, LabelCase, Box, Array, Array, Array | None], None]
 
 
 def _shared(score: Any, case: LabelCase, box: Box, labels: Array, truth: Array, mask: Array | None) -> None:
-    """A score of the table that is filled for all."""
+    """Add nothing: these scores use the table of overlaps, which is filled once for all of them."""
 
 
 def _own(score: Any, case: LabelCase, box: Box, labels: Array, truth: Array, mask: Array | None) -> None:
@@ -186,9 +186,9 @@ class Metric:
     """A score of label volumes.
 
     Attributes:
-        make: What takes blocks.
-        add: Gives it a block.
-        result: Its figures in the end.
+        make: Creates the object that accumulates blocks.
+        add: Adds a block to that object.
+        result: Returns the figures after the last block.
     """
 
     make: Callable[[LabelCase, Asked, Overlaps], Any]
@@ -209,6 +209,6 @@ METRICS: dict[str, Metric] = {
 }
 
 OF_SEGMENTS = ("adapted_rand", "voi", "cremi", "objects")
-"""What is scored of a segmentation where nothing else is asked for."""
+"""Default scores of a segmentation."""
 OF_OBJECTS = ("instances", "boxes", "detections")
-"""The same of single objects, such as nuclei or synapses."""
+"""Default scores of single objects, such as nuclei or synapses."""

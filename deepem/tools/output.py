@@ -1,4 +1,4 @@
-"""What the verbs write and where: refused before the work if it cannot be, and in one line if it fails after all."""
+"""Check before the work that outputs can be written, and report a later failure in one line."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from deepem.utils.errors import InputError
 
 
 def say(text: object) -> None:
-    """A line of results on stdout."""
+    """Write a line of results to stdout."""
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 
 
 @contextmanager
 def errors_of(prog: str, *flags: str) -> Iterator[set[str]]:
-    """Wrap a verb: an InputError becomes one line on stderr and exit code 2, which names flags with their dashes.
+    """Wrap a verb: an InputError becomes one line on stderr, with dashes before flags, and exit code 2.
 
-    Library code names the parameter, ``queue``, where a user knows the flag, ``--queue``. Yields the set of flags that
-    are told so, to be added to.
+    Library code names the parameter, ``queue``, but the user knows the flag, ``--queue``. Yields the set of names that
+    are flags; the caller may add to it.
     """
     with one_line_errors(prog) as names:
         names.update(flags)
@@ -35,10 +35,10 @@ def errors_of(prog: str, *flags: str) -> Iterator[set[str]]:
 
 
 def check_file(flag: str, path: Path) -> None:
-    """Refuse a file that could not be written: a folder, or one in a folder that is not there.
+    """Refuse a file that cannot be written: its path is a folder, or its folder does not exist.
 
     Raises:
-        InputError: it could not.
+        InputError: the path cannot be written to.
     """
     if path.is_dir():
         raise InputError(flag, path, "a file, not a folder")
@@ -49,10 +49,10 @@ def check_file(flag: str, path: Path) -> None:
 
 
 def check_folder(flag: str, path: Path) -> None:
-    """Refuse a folder that could not be made or written into; it need not be there yet.
+    """Refuse a folder that cannot be created or written into; it need not exist yet.
 
     Raises:
-        InputError: it could not.
+        InputError: the path cannot be written to.
     """
     there = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
     if not there.is_dir():
@@ -63,7 +63,7 @@ def check_folder(flag: str, path: Path) -> None:
 
 @contextmanager
 def writing(flag: str, path: Path) -> Iterator[None]:
-    """Around what writes: a place that cannot be written to is bad input."""
+    """Wrap code that writes: a location that cannot be written to becomes an InputError."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Do what a file of settings says: train, predict, segment, evaluate.
+"""Train, predict, segment and evaluate as one file of settings says.
 
     deepem run exp.yaml
 
@@ -7,11 +7,11 @@ The file has a heading for each program::
     train:    {data: synthetic, aff: 1, max_iter: 1000, exp_name: demo}
     forward:  {data_dir: data, test_ids: [t1, t2]}
     segment:  {threshold: 0.5}
-    evaluate: {truth: "data/{}"}              {} stands for the id; without it the folder of the image
-    sweep:    {lr: [1e-3, 3e-4], seed: [0, 1]}    of training: every combination is a run of its own
+    evaluate: {truth: "data/{}"}              {} is the id; the default is the folder of the image
+    sweep:    {lr: [1e-3, 3e-4], seed: [0, 1]}    of training; every combination is one run
 
-A file without such headings only trains. What is done is skipped: what the same options and inputs have made, and is
-still as it was written. A pipeline that was killed goes on with the same command.
+A file without such headings only trains. A stage is skipped if the same options and inputs already made its outputs and
+these have not changed since. The same command resumes a pipeline that was killed.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ PROGRAM = "deepem run"
 
 @dataclass(frozen=True)
 class PipelineOptions(Group):
-    """How the runs of the file are made."""
+    """How to do the runs of the file."""
 
     title = "runs"
-    point: int | None = flag(None, "only this run of a sweep, from 0", read=readers.natural, metavar="N")
+    point: int | None = flag(None, "do only this run of a sweep, counted from 0", read=readers.natural, metavar="N")
     slurm: bool = flag(False, "submit an array job with a task for each run, or write its script if there is no sbatch")
     sbatch: list[str] = flag([], "options of sbatch, such as gpus=1 time=12:00:00", metavar="NAME=X", many="*")
     table: bool = flag(False, "only show the table of a sweep")
 
 
 def main(words: Sequence[str]) -> int:
-    """Read the command line and do what is not done."""
+    """Read the command line and do the stages that are not done."""
     with output.errors_of(PROGRAM, "point"):
         files, rest = leading(words)
         own = read_group(PROGRAM, __doc__, PipelineOptions, rest, f"{PROGRAM} exp.yaml")
@@ -74,7 +74,7 @@ def main(words: Sequence[str]) -> int:
 
 
 def submit(files: Sequence[str], count: int, folder: Path, options: Sequence[str]) -> int:
-    """Write the script of an array job, and submit it where there is sbatch."""
+    """Write the script of an array job, and submit it if sbatch is installed."""
     from deepem.tools import sweep
 
     folder.mkdir(parents=True, exist_ok=True)

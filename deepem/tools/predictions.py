@@ -1,4 +1,4 @@
-"""What is scored: outputs of deepem forward and label volumes, each laid over its truth by their attributes."""
+"""Open outputs of deepem forward and label volumes, and place each over its truth by its attributes."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Prediction:
-    """An output of deepem forward: (C, Z, Y, X) probabilities or (1, Z, Y, X) classes, and what its attributes say.
+    """An output of deepem forward: (C, Z, Y, X) probabilities or (1, Z, Y, X) classes, with its attributes.
 
     Attributes:
-        file: Its path, as it was given.
+        file: Its path, as given.
         stored: The file, opened.
         task: The row of the output.
-        edges: Of affinities, the (dz, dy, dx) of each channel.
-        classes: It holds classes.
+        edges: The edge (dz, dy, dx) of each channel, for affinities.
+        classes: Whether it holds classes.
     """
 
     file: str
@@ -47,7 +47,7 @@ class Prediction:
 
     @classmethod
     def of(cls, file: str, stored: Stored) -> Prediction:
-        """The prediction in an opened file.
+        """Return the prediction in an opened file.
 
         Raises:
             InputError: its attributes do not describe it.
@@ -76,49 +76,49 @@ class Prediction:
 
     @property
     def offset(self) -> Vec3:
-        """Where its first voxel lies in the image."""
+        """Position of its first voxel in the image."""
         return self.stored.info.offset
 
     @property
     def voxel_size_nm(self) -> VoxelSize | None:
-        """(z, y, x), or None where the file does not say."""
+        """(z, y, x), or None if the file does not give it."""
         return self.stored.voxel_size_nm
 
     def read(self, box: Box) -> Array:
-        """A box: probabilities (C, Z, Y, X) in [0, 1], or classes."""
+        """Read a box: probabilities (C, Z, Y, X) in [0, 1], or classes."""
         array = self.stored.read(box)
         return array / np.float32(255) if array.dtype == np.uint8 and not self.classes else array
 
     @cached_property
     def array(self) -> Array:
-        """All of it."""
+        """Read the whole prediction."""
         return self.read(Box((0, 0, 0), self.size))
 
 
 @dataclass(frozen=True)
 class Laid:
-    """A volume behind the voxels of a prediction.
+    """A volume such as the truth, read in the coordinates of a prediction.
 
     Attributes:
         stored: The volume.
-        begin: Where the prediction's first voxel lies in it.
+        begin: Position of the prediction's first voxel in the volume.
     """
 
     stored: Stored
     begin: Vec3
 
     def read(self, box: Box) -> Array:
-        """A box of the prediction, (C, Z, Y, X)."""
+        """Read a box given in voxels of the prediction, (C, Z, Y, X)."""
         return self.stored.read(box.shift(self.begin))
 
 
 def laid(stored: Stored, size: Vec3, offset: Vec3, file: str) -> Laid:
-    """A volume, such as the truth, behind the voxels of a prediction.
+    """Return a volume, such as the truth, in the coordinates of a prediction.
 
-    A volume that says where its own first voxel lies, as a cut-out of the truth may, is moved by that.
+    The volume's own offset is respected, for example that of a cut-out of the truth.
 
     Raises:
-        InputError: it does not hold all of them.
+        InputError: the volume does not contain all voxels of the prediction.
     """
     if len(stored.data.shape) not in (3, 4):
         got = f"a volume of shape {tuple(stored.data.shape)}"
@@ -132,7 +132,7 @@ def laid(stored: Stored, size: Vec3, offset: Vec3, file: str) -> Laid:
 
 
 def attributes(stored: Stored) -> dict[str, Any]:
-    """What a file says about itself, bytes and JSON decoded."""
+    """Return the attributes of a file, with bytes and JSON decoded."""
     return {name: _plain(value) for name, value in stored.attributes.items()}
 
 
@@ -146,10 +146,10 @@ def _plain(value: Any) -> Any:
 
 
 def truth_file(truth: str, sources: Sequence[str], of: str) -> tuple[str, str]:
-    """Which label a truth is, and its file: a folder holds <label>.h5, the best first of several labels.
+    """Return the label and file of a truth; in a folder, the first of several labels whose <label>.h5 exists.
 
     Raises:
-        InputError: a folder without any of them.
+        InputError: the folder has none of these files.
     """
     folder = Path(truth)
     if not folder.is_dir() or folder.suffix in emio.SUFFIXES["zarr"] or "://" in truth:
@@ -164,17 +164,17 @@ def truth_file(truth: str, sources: Sequence[str], of: str) -> tuple[str, str]:
 
 @contextmanager
 def opened_prediction(file: str) -> Iterator[Prediction]:
-    """A file, opened as a prediction."""
+    """Open a file as a prediction."""
     with opened_there(file) as stored:
         yield Prediction.of(file, stored)
 
 
 @contextmanager
 def opened_there(file: str, sparse: bool = False) -> Iterator[Stored]:
-    """A volume, opened.
+    """Open a volume.
 
     Raises:
-        InputError: it is not there, or cannot be read.
+        InputError: the file does not exist or cannot be read.
     """
     if not format_of(file).exists(split_path(file)[0]):
         raise InputError(file, "no such volume", "a file that is there")
@@ -186,16 +186,16 @@ def opened_there(file: str, sparse: bool = False) -> Iterator[Stored]:
 def opened_case(
     prediction: Prediction, truth: str, mask: str | None = None, ignore_border: Vec3 | None = None
 ) -> Iterator[tuple[Case, str]]:
-    """A prediction beside its truth, and the truth's file.
+    """Open the truth of a prediction; return both together and the truth's file.
 
     Args:
-        prediction: Opened.
+        prediction: The opened prediction.
         truth: A label volume, or a folder of <label>.h5.
-        mask: A volume that is 0 where nothing counts.
-        ignore_border: Voxels this near, (z, y, x), to a border between true objects do not count either.
+        mask: A volume that is 0 where voxels do not count.
+        ignore_border: Voxels this close, (z, y, x), to a border between true objects do not count either.
 
     Raises:
-        InputError: they do not fit together.
+        InputError: prediction, truth and mask do not fit together.
     """
     with ExitStack() as stack:
         label, file = truth_file(truth, prediction.task.sources, prediction.file)
@@ -213,7 +213,7 @@ def opened_case(
 
 
 def require_same_voxels(file: str, own: VoxelSize | None, truth: Stored, name: str) -> None:
-    """Refuse a truth of other voxels."""
+    """Refuse a truth with another voxel size."""
     size = truth.voxel_size_nm
     if own is not None and size is not None and not np.allclose(own, size):
         raise InputError(file, f"voxels of {list(own)} nm", f"those of {name}, {list(size)} nm")
@@ -221,12 +221,12 @@ def require_same_voxels(file: str, own: VoxelSize | None, truth: Stored, name: s
 
 @contextmanager
 def opened_mask(of: Any, mask: str | None, truth: Laid, ignore_border: Vec3 | None) -> Iterator[Any]:
-    """What reads where voxels count, (Z, Y, X) bool, or None for everywhere.
+    """Yield a function that reads which voxels count, (Z, Y, X) bool, or None if all count.
 
     Args:
-        of: The prediction, which has `file`, `size` and `offset`.
+        of: The prediction, with `file`, `size` and `offset`.
         mask: A volume, or None.
-        truth: Of the prediction.
+        truth: The truth of the prediction.
         ignore_border: See `opened_case`.
     """
     if mask is None and ignore_border is None:

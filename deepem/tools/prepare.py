@@ -1,15 +1,15 @@
-"""Make volumes to train on from a public data set: converted, padded, with masks and eroded borders, and a card.
+"""Convert a public data set into volumes to train on: padded, with masks and eroded borders, and a card.
 
     deepem prepare cremi                                              see deepem prepare cremi --help
-    deepem prepare snemi3d --files img=input.tif seg=labels.tif       files at hand
-    deepem prepare lucchi --urls img=https://... mit=https://...      files of the web
+    deepem prepare snemi3d --files img=input.tif seg=labels.tif       local files
+    deepem prepare lucchi --urls img=https://... mit=https://...      download them
     deepem prepare NAME --help                                        the flags
 
 Files may be HDF5 (``a.hdf:volumes/raw``), TIFF stacks, folders of PNG sections, zarr, OME-NGFF, N5, numpy or
-precomputed. Downloads are kept with their checksums under DATA_DIR/downloads, so that an interrupted preparation goes
-on with the files that it lacks. A folder is written whole or not at all. card.json in it says what was written, from
-what, with voxel size, axes, licence, counts, checksums and the tasks that it trains; the same command again makes
-nothing that is there.
+precomputed. Downloads are kept with their checksums under DATA_DIR/downloads, so an interrupted preparation only
+downloads the missing files. A folder is written completely or not at all. Its card.json lists sources, voxel size,
+axes, licence, counts, checksums and the tasks that the volumes can train. The same command again skips volumes that
+exist.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ KEYS = ("img", "msk", *dict.fromkeys(source for task in tasks.TASKS for source i
 
 
 def _named(word: str) -> tuple[str, str]:
-    """Read ``img=FILE``."""
+    """Parse ``img=FILE``."""
     key, equals, value = readers.text(word).strip().partition("=")
     if not (equals and value) or key not in KEYS:
         raise argparse.ArgumentTypeError(f"got {readers.text(word)}, wants KEY=VALUE, a key of {', '.join(KEYS)}")
@@ -51,22 +51,22 @@ def _named(word: str) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class PrepareOptions(Group):
-    """What to prepare, from what."""
+    """What to prepare, and from which files."""
 
     title = "files by key: img, labels such as seg and mit, and msk, where labels hold"
-    files: Named | None = flag(None, "files at hand", read=_named, metavar="KEY=FILE", many="+")
+    files: Named | None = flag(None, "local files", read=_named, metavar="KEY=FILE", many="+")
     urls: Named | None = flag(None, "files to download", read=_named, metavar="KEY=URL", many="+")
-    sha256: Named | None = flag(None, "what their checksums must be", read=_named, metavar="KEY=HEX", many="+")
-    id: str | None = flag(None, "which of its volumes they are (default: the first)", metavar="ID")
+    sha256: Named | None = flag(None, "expected checksums of the files", read=_named, metavar="KEY=HEX", many="+")
+    id: str | None = flag(None, "the volume of the data set that the files are (default: the first)", metavar="ID")
     classes: Named | None = flag(
-        None, "the numbers of a file that are its label, such as mit=2 or mit=2,3", read=_named, metavar="KEY=N",
+        None, "values in a file that are the label, such as mit=2 or mit=2,3", read=_named, metavar="KEY=N",
         many="+",
     )  # fmt: skip
-    data_dir: Path = flag(Path("data"), "where it goes", metavar="DIR")
-    voxel_size: tuple[float, float, float] | None = flag(None, "z,y,x nanometres (default: as the files say)")
-    pad: Vec3 = flag((0, 0, 0), "mirrored voxels on each side, where nothing is trained on")
+    data_dir: Path = flag(Path("data"), "folder to write into", metavar="DIR")
+    voxel_size: tuple[float, float, float] | None = flag(None, "z,y,x in nm (default: as stored in the files)")
+    pad: Vec3 = flag((0, 0, 0), "mirrored voxels to add on each side; training ignores them")
     val: float = flag(0.2, "share of the sections to evaluate on", read=readers.fraction, metavar="SHARE")
-    licence: str = flag("not stated here, see the source", "what the card says of the licence")
+    licence: str = flag("not stated here, see the source", "licence to write into the card")
 
 
 def main(words: Sequence[str]) -> int:
@@ -92,7 +92,7 @@ def main(words: Sequence[str]) -> int:
 
 
 def _check(own: PrepareOptions, challenge: Challenge, id: str) -> None:
-    """Refuse flags that do not say all that is needed, or say something twice."""
+    """Refuse flags that are incomplete or contradict each other."""
     files, urls = own.files or {}, own.urls or {}
     lacking = [key for key in ("img", *challenge.labels[id].split()) if key not in {*files, *urls}]
     if lacking:
@@ -110,7 +110,7 @@ def _check(own: PrepareOptions, challenge: Challenge, id: str) -> None:
 
 
 def _files(own: PrepareOptions, name: str) -> dict[str, Path]:
-    """The file of every key, at hand or downloaded, its checksum looked at."""
+    """Return the file of every key, local or downloaded, after a check of its checksum."""
     sums, found = own.sha256 or {}, {}
     for key, file in (own.files or {}).items():
         found[key] = Path(file)
@@ -122,7 +122,7 @@ def _files(own: PrepareOptions, name: str) -> dict[str, Path]:
 
 
 def _on_disk(path: Path) -> Path:
-    """The file of ``a.hdf:volumes/raw``."""
+    """Return the file part of ``a.hdf:volumes/raw``."""
     return path if path.exists() else Path(str(path).partition(":")[0])
 
 
@@ -148,7 +148,7 @@ def _prepare(own: PrepareOptions, name: str, id: str, files: Mapping[str, Path])
 def _read(
     own: PrepareOptions, challenge: Challenge, files: Mapping[str, Path]
 ) -> tuple[dict[str, NDArray[Any]], tuple[float, float, float]]:
-    """The arrays by key, labels as they are meant, and the voxel size."""
+    """Return the arrays by key, with labels decoded as the flags say, and the voxel size."""
     arrays: dict[str, NDArray[Any]] = {}
     sizes: dict[str, tuple[float, float, float]] = {}
     for key, path in files.items():

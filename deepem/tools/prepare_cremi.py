@@ -1,16 +1,16 @@
-"""Make volumes to train on from CREMI's files, downloaded or at hand.
+"""Make volumes to train on from CREMI's files, local or downloaded.
 
     deepem prepare cremi                                       sample B for --data flyem.cremi_b
-    deepem prepare cremi --hdf sample_B_padded_20160501.hdf    the same, from a file at hand
-    deepem prepare cremi --samples A B C                       samples as they are, for --data cremi
+    deepem prepare cremi --hdf sample_B_padded_20160501.hdf    the same, from a local file
+    deepem prepare cremi --samples A B C                       samples at 4 nm, for --data cremi
 
-Without --samples it is sample B at 8 nm in plane: the image averaged over 2x2 voxels, ids by the most frequent of the
-four. Around the labelled box lie 16 sections and 256 voxels in y and x of tissue, unlabelled: real tissue from
-CREMI's padded file, mirrored from the other one. Written are img, seg, seg_d3_b0 (ids with eroded borders), msk_train
-and msk_val (the first four fifths of the labelled sections, and the rest), syn from the clefts, if there are any, and
-glia from volumes/labels/glia or the ids after --glia_ids. With --samples all of it stays at 4 nm, and partners.h5 has
-a ball around each presynaptic (1) and postsynaptic site (2). A folder is written whole or not at all. card.json says
-what is in it, and the same command again makes nothing that is there.
+Without --samples this makes sample B at 8 nm in plane: the image is averaged over 2x2 voxels, and ids take the most
+frequent of the four. Around the labelled box lie 16 sections and 256 voxels in y and x of unlabelled tissue: real
+tissue with CREMI's padded file, mirrored tissue with the unpadded one. The files are img, seg, seg_d3_b0 (ids with
+eroded borders), msk_train (the first four fifths of the labelled sections), msk_val (the rest), syn (from the clefts,
+if there are any), and glia (from volumes/labels/glia or the ids after --glia_ids). With --samples everything stays at
+4 nm, and partners.h5 has a ball around each presynaptic (1) and postsynaptic site (2). A folder is written completely
+or not at all. Its card.json lists the contents, and the same command again skips folders that exist.
 """
 
 from __future__ import annotations
@@ -43,25 +43,25 @@ SAMPLES = ("A", "B", "C", "A+", "B+", "C+")
 
 @dataclass(frozen=True)
 class CremiOptions(Group):
-    """What to prepare, from what."""
+    """What to prepare, and from which files."""
 
     title = "CREMI"
     samples: list[str] | None = flag(
-        None, "samples as they are, for --data cremi", read=readers.one_of(*SAMPLES), metavar="SAMPLE", many="+"
+        None, "samples to convert at 4 nm, for --data cremi", read=readers.one_of(*SAMPLES), metavar="SAMPLE", many="+"
     )
     hdf: list[Path] | None = flag(
-        None, "CREMI's file, or one for each of --samples, at hand: nothing is downloaded", many="+"
+        None, "local CREMI file, or one for each of --samples, to use instead of a download", many="+"
     )
-    url: str | None = flag(None, f"where to download it (default: {URLS['padded']})", metavar="URL")
-    sha256: str | None = flag(None, "refuse a file whose checksum is another", metavar="HEX")
-    data_dir: Path = flag(Path("data"), "where it goes", metavar="DIR")
-    glia_ids: list[int] = flag([], "neuron ids that are glia", many="+")
+    url: str | None = flag(None, f"download it from here (default: {URLS['padded']})", metavar="URL")
+    sha256: str | None = flag(None, "refuse a file with another checksum", metavar="HEX")
+    data_dir: Path = flag(Path("data"), "folder to write into", metavar="DIR")
+    glia_ids: list[int] = flag([], "ids of glia in the neuron labels", many="+")
     pad: Vec3 | None = flag(None, "unlabelled voxels on each side (default: 16,256,256, with --samples none)")
-    licence: str = flag("not stated here, see https://cremi.org", "what the card says of the licence")
+    licence: str = flag("not stated here, see https://cremi.org", "licence to write into the card")
 
 
 def main(words: Sequence[str]) -> int:
-    """Download if need be, convert, write."""
+    """Download if necessary, convert and write."""
     with output.errors_of(PROGRAM):
         own = read_group(PROGRAM, __doc__, CremiOptions, words, PROGRAM)
         samples: list[str | None] = [*(own.samples or (None,))]
@@ -80,7 +80,7 @@ def main(words: Sequence[str]) -> int:
 
 
 def _file(own: CremiOptions, sample: str | None, index: int) -> Path:
-    """The file of a sample, at hand or downloaded."""
+    """Return the file of a sample, local or downloaded."""
     if own.hdf:
         check(own.hdf[index], own.sha256)
         return own.hdf[index]

@@ -1,12 +1,13 @@
-"""Draw what the network will see: augmented samples with their labels on them, in one PNG.
+"""Draw what the network will see: augmented samples with their labels, in one PNG.
 
-Takes all flags of training, and its own below; samples are those of a run with the same flags and seed::
+Takes all flags of deepem train and those below, and draws samples of a run with the same flags and seed::
 
     deepem preview --data deepem.data.dataset.synthetic --augment grayscale_warping --grayscale --warping
         --aff 1 --mit 1 --out preview.png
 
-Each sample is two rows of sections: the image, and the image with instances in colours of their own (for affinities)
-and the outlines of all other labels; voxels that no loss counts are tinted red. The recipe is printed as a tree.
+Each sample takes two rows of sections. The upper row shows the image. The lower row adds a colour for each instance
+(for affinities) and the outlines of all other labels; voxels that no loss counts are tinted red. The recipe is printed
+as a tree.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ def main(words: Sequence[str]) -> int:
         "deepem preview", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--out", type=Path, default=Path("preview.png"), help="file to write")
-    parser.add_argument("--samples", type=int, default=6, help="how many samples")
-    parser.add_argument("--sections", type=int, default=8, help="how many sections of each, from all of its depth")
-    parser.add_argument("--phase", choices=("train", "val"), default="train", help="which samples")
+    parser.add_argument("--samples", type=int, default=6, help="number of samples")
+    parser.add_argument("--sections", type=int, default=8, help="number of sections per sample, spread over its depth")
+    parser.add_argument("--phase", choices=("train", "val"), default="train", help="training or validation samples")
     args, words = parser.parse_known_args(words)
     with output.errors_of(parser.prog) as flags:
         import cv2

@@ -1,7 +1,7 @@
-"""Put the tasks of a plan that are left into a queue.
+"""Put the remaining tasks of a plan into a queue.
 
-Call it again later: it puts in what is still left, and when a phase is done, the tasks of the next one. With --verify
-the outputs of tasks that are done are read and compared with their checksums, and damaged ones are done again.
+Call it again later to enqueue the tasks that still remain and, when a phase is done, those of the next phase. --verify
+reads the outputs of finished tasks, compares them with their checksums, and enqueues tasks with damaged outputs.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ PROGRAM = "deepem queue enqueue"
 
 @dataclass(frozen=True)
 class EnqueueOptions(Group):
-    """Which plan, and into which queue."""
+    """The plan and the queue."""
 
     title = "plan and queue"
     plan: str = flag(REQUIRED, "folder made by deepem queue plan", metavar="FOLDER")
     queue: str = flag(REQUIRED, "fq://FOLDER or sqs://QUEUE", metavar="URL")
-    verify: bool = flag(False, "check the outputs of tasks that are done")
+    verify: bool = flag(False, "check the outputs of finished tasks")
 
 
 def main(words: Sequence[str]) -> int:

@@ -1,8 +1,8 @@
 """Cut a prediction or a segmentation into tasks.
 
-Makes FOLDER/plan.json, and prints tasks, voxels, hours and cost. Then call `deepem queue enqueue`, again whenever a
-phase is done, and `deepem queue work` on as many machines as there are, in the same working directory or a copy of it.
-`deepem queue status` shows how far it is.
+Writes FOLDER/plan.json, and prints tasks, voxels, hours and cost. Then call `deepem queue enqueue`, and call it again
+whenever a phase is done. Call `deepem queue work` on any number of machines, in the same working directory or a copy of
+it. `deepem queue status` shows the progress.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ PROGRAM = "deepem queue plan"
 
 @dataclass(frozen=True)
 class PlanOptions(Group):
-    """Where the plan goes and how large its tasks are."""
+    """The folder of the plan and the size of its tasks."""
 
     title = "plan"
     plan: str = flag(REQUIRED, "folder of the plan: a path, file://, gs://, ...", metavar="FOLDER")
-    program: Literal["forward", "segment"] = flag("forward", "what is cut: deepem forward, or deepem segment")
+    program: Literal["forward", "segment"] = flag("forward", "the program to cut into tasks")
     task_size: Vec3 = flag(
         (1024, 1024, 128), "size of a task, rounded to whole chunks", read=readers.xyz, metavar="X,Y,Z"
     )
     voxels_per_s: float | None = flag(
-        None, "of one GPU, or processor (default: a trial on this machine)", read=readers.positive
+        None, "speed of one GPU or processor (default: measured on this machine)", read=readers.positive
     )
-    price: float = flag(1.0, "of one GPU, or processor, for an hour", read=readers.positive, metavar="PER_HOUR")
+    price: float = flag(1.0, "cost of one GPU or processor per hour", read=readers.positive, metavar="PER_HOUR")
 
 
 def main(words: Sequence[str]) -> int:

@@ -1,4 +1,4 @@
-"""Show how far a plan is. Exit code 1: tasks are left."""
+"""Show the progress of a plan. Exit code 1: tasks remain."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ PROGRAM = "deepem queue status"
 
 @dataclass(frozen=True)
 class StatusOptions(Group):
-    """Which plan."""
+    """The plan and the queue."""
 
     title = "plan and queue"
     plan: str = flag(REQUIRED, "folder made by deepem queue plan", metavar="FOLDER")
-    queue: str | None = flag(None, "show how many tasks it holds and how many are leased", metavar="URL")
-    verify: bool = flag(False, "check the outputs of tasks that are done")
+    queue: str | None = flag(None, "also count the tasks in this queue, and those that are leased", metavar="URL")
+    verify: bool = flag(False, "check the outputs of finished tasks")
     json: bool = flag(False, "print JSON, for scripts")
 
 
 def main(words: Sequence[str]) -> int:
-    """Read the command line and count."""
+    """Read the command line and count the tasks."""
     with output.errors_of(PROGRAM, "queue"):
         own = read_group(PROGRAM, __doc__, StatusOptions, words, f"{PROGRAM} --plan FOLDER")
         found = counts(own.plan, own.queue, own.verify)
@@ -42,7 +42,7 @@ def main(words: Sequence[str]) -> int:
 
 
 def counts(folder: str, queue: str | None, verify: bool) -> dict[str, Any]:
-    """What is done, failed and damaged of a plan, and what a queue holds."""
+    """Count the finished, failed and damaged tasks of a plan, and those in a queue."""
     from deepem.blocks.plan import Plan
     from deepem.blocks.queue import open_queue
     from deepem.blocks.worker import damaged, do_task

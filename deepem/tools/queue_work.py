@@ -1,4 +1,4 @@
-"""Do tasks of a queue until none is left, on any number of machines."""
+"""Do tasks of a queue until it is empty; run this on any number of machines."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ PROGRAM = "deepem queue work"
 
 @dataclass(frozen=True)
 class WorkOptions(Group):
-    """Which queue."""
+    """The queue and the lease of its tasks."""
 
     title = "queue"
     queue: str = flag(REQUIRED, "fq://FOLDER or sqs://QUEUE", metavar="URL")
-    lease: int = flag(600, "a task takes less than this many seconds", read=readers.counting, metavar="SECONDS")
+    lease: int = flag(600, "return a task that takes longer to the queue", read=readers.counting, metavar="SECONDS")
     stay: bool = flag(False, "wait for more tasks when the queue is empty")
 
 

@@ -1,4 +1,4 @@
-"""The runs that a file of settings describes: which stages they have, which are done, and doing the others."""
+"""Do the runs that a file of settings describes: find their stages, skip finished ones, and do the others."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ STOP = (signal.SIGTERM, signal.SIGUSR1)
 
 
 class Failed(Exception):
-    """A stage ended with another exit code than 0."""
+    """A stage ended with a nonzero exit code."""
 
     def __init__(self, code: int) -> None:
         self.code = code
@@ -39,13 +39,13 @@ class Failed(Exception):
 
 @dataclass(frozen=True)
 class Run:
-    """One run of a file: all its stages with one set of values.
+    """One run of a file: all stages with one set of values.
 
     Attributes:
-        files: The files of settings, with that of the point.
-        options: Of training.
-        programs: Which of STAGES the files have.
-        point: The values of the sweep.
+        files: The files of settings, including the file of the point.
+        options: The options of training.
+        programs: The STAGES that the files have.
+        point: This run's values of the sweep.
     """
 
     files: tuple[str, ...]
@@ -55,10 +55,10 @@ class Run:
 
     @classmethod
     def of(cls, files: Sequence[str], point: Point) -> Run:
-        """The run of a point; its settings are laid over those of the files.
+        """Return the run of a point, whose settings override those of the files.
 
         Raises:
-            InputError: settings that cannot be used.
+            InputError: the settings cannot be used.
         """
         settings = config_file.read(files)
         headings = {setting.path[0] for setting in settings if len(setting.path) > 1}
@@ -68,7 +68,7 @@ class Run:
             raise InputError(f"{files[0]}: train", "no such heading", "the options of training")
         given = tuple(files)
         if point.values:
-            with redirect_stderr(io.StringIO()):  # that the file has a sweep is no news here
+            with redirect_stderr(io.StringIO()):  # no need to report the sweep here
                 base = _parse(given)
             name = f"{base.run.exp_name}/{point.name}"
             path = base.folder / f"{point.name}.yaml"
@@ -80,16 +80,16 @@ class Run:
 
     @property
     def folder(self) -> Path:
-        """Where the run lives."""
+        """Folder of the run."""
         return self.options.folder
 
     def settings(self, program: str) -> dict[str, Any]:
-        """What the files give a program, by headings and name."""
+        """Return the settings of a program in the files, by heading and name."""
         found = config_file.of_program(config_file.read(self.files), program)
         return {".".join(setting.path): plain(setting.node) for setting in found if not is_null(setting.node)}
 
     def row(self) -> dict[str, Any]:
-        """What the table of a sweep says of it."""
+        """Return the run's columns in the table of a sweep."""
         row: dict[str, Any] = {key: plain(node) for key, node in self.point.values.items()}
         losses = [r for r in events.rows(self.folder / "logs") if r["phase"] == "test" and "loss" in r]
         row["iterations"] = max(checkpoint.numbers(self.folder / "models"), default=0)
@@ -106,7 +106,7 @@ def _parse(files: Sequence[str]) -> TrainOptions:
 
 
 def do(run: Run) -> int:
-    """Do the stages of a run that are not done, and return 0 or the exit code of the one that failed."""
+    """Do the unfinished stages of a run, and return 0 or the exit code of the stage that failed."""
     records = Records(run.folder)
     try:
         for program in run.programs:
@@ -144,14 +144,14 @@ def forward(run: Run, records: Records) -> list[Path]:
 
 
 def _outputs(text: str) -> list[Path]:
-    """The files that a prediction wrote, from its summary."""
+    """Return the files that a prediction wrote, from its summary."""
     volumes = json.loads(text.strip().splitlines()[-1])["volumes"]
     found = [str(path) for volume in volumes for path in volume.get("outputs", {}).values()]
     return [Path(path.removeprefix("file://")) for path in found]
 
 
 def _predicted(run: Run, records: Records) -> Iterator[tuple[str, list[Path]]]:
-    """(id, files) of the predictions; each is done."""
+    """Yield (id, files) of each prediction once it is done."""
     options, _ = forward_parser.parse(["--config", *run.files, "--exp_name", str(run.options.run.exp_name)])
     files = forward(run, records)
     for name in options.volumes:
@@ -160,7 +160,7 @@ def _predicted(run: Run, records: Records) -> Iterator[tuple[str, list[Path]]]:
 
 
 def segment(run: Run, records: Records) -> list[Path]:
-    """Segment the affinities of each volume, or what the decoder takes else."""
+    """Segment the affinities of each volume, or whatever output the decoder needs."""
     settings = run.settings("segment")
     made = []
     for _, files in _predicted(run, records):
@@ -201,7 +201,7 @@ def perform(run: Run, records: Records, stage: Stage, outputs: Any) -> list[Path
     """Do a stage unless it is done, and return its outputs.
 
     Raises:
-        Failed: it ended with another exit code than 0.
+        Failed: the stage ended with a nonzero exit code.
     """
     there = records.outputs(stage)
     if there is not None:
@@ -221,7 +221,7 @@ def perform(run: Run, records: Records, stage: Stage, outputs: Any) -> list[Path
 
 
 def tell(run: Run, line: str) -> None:
-    """One line on stderr."""
+    """Write one line to stderr."""
     sys.stderr.write(f"run: {run.options.run.exp_name}: {line}\n")
     sys.stderr.flush()
 
@@ -230,7 +230,7 @@ def call(words: Sequence[str]) -> str:
     """Call a verb in a process of its own, and return what it printed.
 
     Raises:
-        Failed: it ended with another exit code than 0.
+        Failed: the stage ended with a nonzero exit code.
     """
     child = subprocess.Popen([sys.executable, "-m", "deepem", *words], stdout=subprocess.PIPE, text=True)
     with handed_on(child):
@@ -243,7 +243,7 @@ def call(words: Sequence[str]) -> str:
 
 @contextmanager
 def handed_on(child: subprocess.Popen[str]) -> Iterator[None]:
-    """Requests to stop go on to the process that works."""
+    """Forward requests to stop to the child process."""
     before = {number: signal.signal(number, lambda n, _: child.send_signal(n)) for number in STOP}
     try:
         yield

@@ -1,4 +1,4 @@
-"""The picture of scores: curves over thresholds, and the worst splits and merges of one volume."""
+"""Draw scores: curves over thresholds, and the worst splits and merges of one volume."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Array = NDArray[Any]
 
 
 def draw_results(out: Path, results: Sequence[Mapping[str, Any]], own: EvaluateOptions) -> None:
-    """Draw the last result, with the curves of all; its volumes are read into memory.
+    """Draw the errors of the last result and the curves of all; reads the volumes of the last into memory.
 
     Raises:
         InputError: there is nothing to draw.
@@ -54,7 +54,7 @@ def _of_labels(result: Mapping[str, Any], own: EvaluateOptions) -> list[CutOut]:
 
 
 def _of_affinities(result: Mapping[str, Any], chosen: Mapping[str, Any], own: EvaluateOptions) -> list[CutOut]:
-    """The errors of the segmentation that is reported, which is made again."""
+    """Return the errors of the reported segmentation, which is computed again."""
     with ExitStack() as stack:
         prediction = stack.enter_context(opened_prediction(result["file"]))
         case, _ = stack.enter_context(opened_case(prediction, result["truth"], own.mask, own.ignore_border))

@@ -1,4 +1,4 @@
-"""Scores as lines to read, and as JSON."""
+"""Format scores as text and as JSON."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ Figures = Mapping[str, Any]
 OWN_TRUTH = "chosen by this truth itself: flatters"
 ELSEWHERE = "chosen on another volume"
 MOST = 20
-"""Missing objects that are named."""
+"""Number of missing objects to list."""
 
 
 def table(result: Figures) -> str:
-    """A result as lines to read."""
+    """Return a result as lines of text."""
     head = f"{result['output']}  ({result['file']}, against {result['truth']})"
     return "\n".join([head, *(line for name in LINES if name in result for line in LINES[name](result[name]))])
 
 
 def without_nan(value: Any) -> Any:
-    """The same with None for what is undefined, which JSON has no number for, and text for keys."""
+    """Return a copy for JSON: text as keys, and None for NaN, which JSON lacks."""
     if isinstance(value, Mapping):
         return {str(key): without_nan(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
@@ -168,4 +168,4 @@ LINES: dict[str, Callable[[Any], Iterator[str]]] = {
     "detections": _detections,
     "objects": _objects,
 }
-"""What is told of each part of a result, in this order."""
+"""How to format each part of a result, in this order."""

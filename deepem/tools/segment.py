@@ -1,12 +1,12 @@
-"""Segment a volume, block by block: the same segments however it is cut.
+"""Segment a volume block by block; the result does not depend on the blocks.
 
     deepem segment t2_affinity_1000.h5 --out SEG.h5
     deepem segment t2_affinity_1000.h5 t2_long_range_1000.h5 --decoder mutex --out SEG.h5
     deepem segment t2_affinity_1000.h5 --threshold 0.3 0.4 0.5 --out SEG.h5          writes SEG_0.3.h5, ...
     deepem segment t2_mitochondria_1000.h5 --decoder objects --min_size 500 --out MITO.zarr
 
-The channels of several files are joined by their edges. A run that was stopped goes on with the same command. For a
-volume that needs many machines: deepem queue plan --plan FOLDER --program segment <these words>.
+The edges of several files are used together. The same command resumes a run that was stopped. For a volume that needs
+many machines: deepem queue plan --plan FOLDER --program segment <these words>.
 """
 
 from __future__ import annotations
@@ -66,13 +66,13 @@ def main(words: Sequence[str]) -> int:
 
 
 def tell(line: str) -> None:
-    """One line on stderr."""
+    """Write one line to stderr."""
     sys.stderr.write(f"segment: {line}\n")
     sys.stderr.flush()
 
 
 def _folder(own: SegmentOptions) -> str:
-    """What passes between the phases: in --work, else beside the first output until it is done."""
+    """Return the folder of intermediate results: --work, or a folder beside the first output, removed at the end."""
     if own.work is not None:
         return own.work
     first = next(iter(own.outputs.values()))
@@ -83,7 +83,7 @@ def _folder(own: SegmentOptions) -> str:
 
 
 def _before(own: SegmentOptions) -> Plan | None:
-    """The plan of a run before, stopped or kept."""
+    """Return the plan of an earlier run that was stopped or kept."""
     from deepem.blocks.plan import FILE, Plan
 
     there = Path(_folder(own), FILE).is_file()
@@ -100,7 +100,7 @@ def _plan(
     before: Plan | None,
     now: list[list[Any]],
 ) -> Plan:
-    """The plan of this run: a new one, or that of a run before with what can stay of it."""
+    """Return the plan of this run: a new one, or that of an earlier run with all results that can be reused."""
     from deepem.tools.segment_tasks import written_plan
 
     folder = _folder(own)
@@ -118,10 +118,10 @@ def _plan(
 
 
 def _continue(before: Plan, files: Sequence[str], own: SegmentOptions, now: list[list[Any]]) -> None:
-    """Take from a run before what is to be done again.
+    """Check that an earlier run fits this one; with --again, forget its tasks after the first phase.
 
     Raises:
-        InputError: nothing of it can stay.
+        InputError: the earlier run had other inputs or options.
     """
     held_files, held = read_words(before.settings["words"])
     remedy = f"the same as before, or another --work than {before.folder}"
@@ -152,11 +152,11 @@ def _parts(plan: Plan, volumes: Opened) -> Any:
 
 
 def _run(plan: Plan, tasks: SegmentTasks, own: SegmentOptions) -> None:
-    """Do the tasks that are left, phase after phase, blocks side by side."""
+    """Do the remaining tasks, one phase after the other, with blocks in parallel."""
     count = own.threads or _processors()
     for number, phase in enumerate(plan.phases):
         done = {task for task in plan.done() if task in plan.numbers(number)}
-        if phase.name in ("segments", "levels"):  # outputs may have been moved away since
+        if phase.name in ("segments", "levels"):  # outputs may have been moved since
             done = {task for task in done if tasks.checked and tasks.holds(phase.name, plan.markers.marker(task) or {})}
         left = [task for task in plan.numbers(number) if task not in done]
 
@@ -171,12 +171,12 @@ def _run(plan: Plan, tasks: SegmentTasks, own: SegmentOptions) -> None:
 
 
 def _solved(tasks: SegmentTasks) -> dict[str, Any]:
-    """The segments of the graph that is there."""
+    """Compute the segments from the existing graph."""
     return {"files": tasks.solve(tasks.parts.regions(graphs=True)), "blocks": []}
 
 
 def side_by_side(function: Callable[[int], None], tasks: Sequence[int], count: int, label: str) -> None:
-    """Do tasks on several threads, and tell now and then how far it is. The first error ends all."""
+    """Do tasks on several threads and report progress from time to time; the first error stops all."""
     begun = told = time.monotonic()
     with ThreadPoolExecutor(count) as pool:
         waiting = {pool.submit(function, task) for task in tasks}
@@ -199,7 +199,7 @@ def _processors() -> int:
 
 
 def _need(own: SegmentOptions, volumes: Opened) -> str:
-    """What is told before the start: blocks, memory, disk."""
+    """Describe the work before it starts: blocks, memory, disk."""
     from deepem.segment.plan import memory_of
     from deepem.utils.main_memory import in_words
 

@@ -1,4 +1,4 @@
-"""What the flags of `deepem segment` come to: the plan, its inputs, and the layout of its outputs."""
+"""Turn the flags of `deepem segment` into the plan, its inputs, and the layout of its outputs."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class Opened:
     """The volumes of a segmentation.
 
     Attributes:
-        plan: What is segmented how.
-        probabilities: What it is made from.
-        inside: Where segments may be, or None for everywhere.
-        layout: Of the label volumes.
+        plan: How to segment.
+        probabilities: The input.
+        inside: Where segments may lie, or None for everywhere.
+        layout: Layout of the label volumes.
     """
 
     plan: Plan
@@ -40,16 +40,16 @@ class Opened:
 
 @contextmanager
 def opened(files: Sequence[str], own: SegmentOptions, block: Vec3, quiet: bool = False) -> Iterator[Opened]:
-    """Open what the options name.
+    """Open the volumes that the options name.
 
     Args:
         files: The probabilities.
-        own: The options.
-        block: Of the plan, in place of one that they do not name; rounded up to whole chunks of the outputs.
-        quiet: Do not tell of channels that are left out.
+        own: The options of `deepem segment`.
+        block: Block of the plan if the options do not name one; rounded up to whole chunks of the outputs.
+        quiet: Do not report channels that are not used.
 
     Raises:
-        InputError: files or options that do not fit together.
+        InputError: the files or options do not fit together.
     """
     _refuse_idle(files, own)
     affinities = own.decoder in AFFINITIES
@@ -72,11 +72,11 @@ def opened(files: Sequence[str], own: SegmentOptions, block: Vec3, quiet: bool =
 
 
 def _silence(line: str) -> None:
-    """A line that was told before."""
+    """Discard a line that has been reported before."""
 
 
 def _about(probabilities: Probabilities) -> dict[str, Any]:
-    """What a label volume says about itself."""
+    """Return the attributes of a label volume."""
     known: dict[str, Any] = {"axes": "zyx", "offset": np.asarray(probabilities.offset, np.int64)}
     if probabilities.voxel_size_nm is not None:
         known["voxel_size_nm"] = np.asarray(probabilities.voxel_size_nm, np.float64)
@@ -84,7 +84,7 @@ def _about(probabilities: Probabilities) -> dict[str, Any]:
 
 
 def _refuse_idle(files: Sequence[str], own: SegmentOptions) -> None:
-    """Refuse flags that the decoder has no use for."""
+    """Refuse flags that the decoder does not use."""
     of = {
         "objects": ("corners", "split"),
         "watershed": ("min_seed",),
@@ -109,7 +109,7 @@ def _refuse_idle(files: Sequence[str], own: SegmentOptions) -> None:
 
 
 def fingerprint(files: Sequence[str]) -> list[list[Any]]:
-    """What tells whether local files have changed: path, size and time of change."""
+    """Return what shows whether local files have changed: path, size and modification time."""
     found: list[list[Any]] = []
     for file in files:
         path = Path(file.rsplit(":", 1)[0] if not Path(file).exists() else file)

@@ -18,7 +18,7 @@ PROGRAM = "deepem segment"
 
 @dataclass(frozen=True)
 class SegmentOptions(Group):
-    """What to segment, how, and where the segments go."""
+    """What to segment, how, and where to write the segments."""
 
     title = "segmentation"
     out: str = flag(REQUIRED, "label volume to write: .h5, .zarr, file://, gs://, ...", metavar="FILE")
@@ -27,21 +27,24 @@ class SegmentOptions(Group):
     )
     threshold: list[float] = flag(
         [0.5],
-        "what lies above is joined; of several, each gets a file OUT_<threshold>",
+        "join higher affinities; several thresholds each get a file OUT_<threshold>",
         read=readers.fraction,
         many="+",
     )
     min_size: int = flag(0, "leave out segments of fewer voxels", read=readers.natural, metavar="N")
     join_smaller: int = flag(
-        0, "join segments of fewer voxels to the neighbour of highest affinity", read=readers.natural, metavar="N"
+        0, "join segments of fewer voxels to the neighbour with the highest affinity", read=readers.natural, metavar="N"
     )
-    mask: list[str] | None = flag(None, "volumes that are 0 where nothing is to be segmented", metavar="FILE", many="+")
+    mask: list[str] | None = flag(None, "do not segment where these volumes are 0", metavar="FILE", many="+")
     exclude: list[str] | None = flag(
-        None, "objects that no segment runs through, such as vessels: labels or probabilities", metavar="FILE", many="+"
+        None,
+        "labels or probabilities of objects that segments must not enter, such as vessels",
+        metavar="FILE",
+        many="+",
     )
     edges: list[Vec3] | None = flag(
         None,
-        "edge of each channel, for affinities that do not say theirs",
+        "edge of each channel, for affinities without the attribute edges",
         read=readers.edge,
         metavar="Z,Y,X",
         many="+",
@@ -50,30 +53,32 @@ class SegmentOptions(Group):
         None, "--edges relate voxel v to v - edge (backward, as here) or to v + edge"
     )
     channel: int | None = flag(None, "channel of a boundary map or of objects", read=readers.natural, metavar="N")
-    corners: bool = flag(False, "objects: voxels that meet in an edge or a corner are one object too")
+    corners: bool = flag(False, "objects: also join voxels that touch only at an edge or a corner")
     split: int = flag(
         0,
-        "objects: cut them where they are narrow; seeds lie at least N voxels apart",
+        "objects: split them at narrow places, with seeds at least N voxels apart",
         read=readers.natural,
         metavar="N",
     )
-    min_seed: int = flag(0, "watershed: seeds of fewer voxels do not count", read=readers.natural, metavar="N")
+    min_seed: int = flag(0, "watershed: ignore seeds of fewer voxels", read=readers.natural, metavar="N")
     holes: bool = flag(False, "fill holes that one segment encloses")
     halo: Vec3 = flag((32, 32, 32), "voxels around a block that watershed, --split and --holes see", metavar="Z,Y,X")
     block: Vec3 | None = flag(
-        None, "block that is worked on at a time (default: 64,256,256); the result is the same for any",
+        None, "block to process at a time (default: 64,256,256); does not change the result",
         read=readers.size, metavar="Z,Y,X",
     )  # fmt: skip
     proofread: str | None = flag(
-        None, "write the fragments (precomputed) and their edge list with scores here too", metavar="FOLDER"
+        None, "also write the fragments (precomputed) and their edge list with scores here", metavar="FOLDER"
     )
-    work: str | None = flag(None, "keep what passes between the phases here, for --again", metavar="FOLDER")
+    work: str | None = flag(None, "keep intermediate results here, for --again", metavar="FOLDER")
     again: bool = flag(False, "segment again from --work, with other thresholds or sizes")
-    threads: int | None = flag(None, "blocks at a time (default: processors, at most 8)", read=readers.counting)
+    threads: int | None = flag(
+        None, "blocks to process in parallel (default: processors, at most 8)", read=readers.counting
+    )
 
     @property
     def outputs(self) -> dict[str, str]:
-        """The path of each threshold's volume, by the threshold as text."""
+        """The path of each threshold's volume; keys are thresholds as text."""
         names = [f"{threshold:g}" for threshold in self.threshold]
         if len(set(names)) < len(names):
             raise InputError("--threshold", " ".join(names), "different ones")
@@ -83,7 +88,7 @@ class SegmentOptions(Group):
 
 
 def with_suffix(path: str, suffix: str) -> str:
-    """``SEG.h5`` with 0.3 as ``SEG_0.3.h5``; a precomputed path has no ending."""
+    """Return ``SEG_0.3.h5`` for ``SEG.h5`` and 0.3; a precomputed path has no ending."""
     if "://" in path:
         return f"{path.rstrip('/')}_{suffix}"
     stem, ending = os.path.splitext(path)
@@ -91,10 +96,10 @@ def with_suffix(path: str, suffix: str) -> str:
 
 
 def read_words(words: Sequence[str], doc: str | None = None) -> tuple[list[str], SegmentOptions]:
-    """The files and the options of a command line.
+    """Return the files and the options of a command line.
 
     Raises:
-        InputError: anything on it that cannot be used.
+        InputError: a word of the command line cannot be used.
     """
     files, rest = leading(words)
     own = read_group(PROGRAM, doc, SegmentOptions, rest, f"{PROGRAM} AFFINITY.h5 --out SEG.h5")

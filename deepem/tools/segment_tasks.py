@@ -1,4 +1,4 @@
-"""A segmentation cut into tasks: the part of `deepem.blocks` that only segmentation knows.
+"""Cut a segmentation into tasks: the part of `deepem.blocks` that is specific to segmentation.
 
 ::
 
@@ -7,7 +7,7 @@
     segments    a task per block     labels -> segments in the label volumes
     levels      one task             coarser levels of the label volumes
 
-What passes between the phases lies in the folder of the plan. Every file is the same bytes however often it is written.
+The folder of the plan holds the intermediate results. A repeated task writes the same bytes again.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ MACHINE = "processor"
 BYTES_PER_EDGE = 400
 MERGE_TREE = ("agglomerate",)
 FRAGMENTS = "fragments"
-"""Among the outputs: the fragments themselves."""
+"""Key of the fragments among the outputs."""
 
 
 def make_plan(folder: str, words: Sequence[str], task_size: Vec3) -> Plan:
     """Cut a segmentation into tasks of about `task_size` (z, y, x) for many machines.
 
     Raises:
-        InputError: the words cannot be used, or name an output that one process alone can write.
+        InputError: the words cannot be used, or name an output that only a single process can write.
     """
     files, own = read_words(words)
     for flag in ("work", "again", "threads"):
@@ -81,12 +81,12 @@ def written_plan(folder: str, words: Sequence[str], files: Sequence[str], own: S
 
 
 def inputs(files: Sequence[str], own: SegmentOptions) -> list[str]:
-    """All files that are read."""
+    """All input files."""
     return [*files, *(own.mask or ()), *(own.exclude or ())]
 
 
 def outputs(own: SegmentOptions) -> dict[str, str]:
-    """The label volumes that are written: by threshold, and the fragments where they are wanted."""
+    """The label volumes to write: one for each threshold, and the fragments if requested."""
     found = own.outputs
     if own.proofread is None:
         return found
@@ -105,13 +105,13 @@ def open_tasks(plan: Plan) -> SegmentTasks:
 
 
 def effort(plan: Plan) -> Effort:
-    """What a plan costs; each block counts as a patch."""
+    """Return what a plan costs; each block counts as a patch."""
     boxes = plan.phases[0].boxes
     return Effort(boxes.whole.voxels, len(boxes), len(boxes))
 
 
 def rate(plan: Plan) -> float:
-    """Voxels per second of one thread, from a trial on a block in the middle; relabelling takes about as long again."""
+    """Measure voxels per second of one thread on a block in the middle; relabelling is assumed to double the time."""
     tasks = open_tasks(plan)
     volume = tasks.volumes.plan.volume
     box = Box.of_size(*zip(*((max((n - b) // 2, 0), min(n, b)) for n, b in zip(volume.size, BLOCK, strict=True)),
@@ -122,19 +122,19 @@ def rate(plan: Plan) -> float:
 
 
 def _nobody(line: str) -> None:
-    """A line for nobody."""
+    """Discard a line."""
 
 
 @dataclass
 class SegmentTasks:
-    """What does the tasks of a plan; volumes and regions are kept from task to task.
+    """Runs the tasks of a plan; volumes and regions stay open from task to task.
 
     Attributes:
         own: The options.
-        volumes: Inputs, and the layout of outputs.
-        parts: What passes between the phases.
-        stack: Closes what was opened.
-        tell: Takes a line about what was found.
+        volumes: Inputs and the layout of the outputs.
+        parts: Folder of intermediate results.
+        stack: Closes the opened volumes.
+        tell: Called with a line of progress.
     """
 
     own: SegmentOptions
@@ -144,18 +144,18 @@ class SegmentTasks:
     tell: Callable[[str], None] = _nobody
 
     def do(self, phase: str, box: Box, label: str) -> dict[str, Any]:
-        """Do the task of a box and return the checksums of what it wrote."""
+        """Do the task of a box and return the checksums of its outputs."""
         does = {"blocks": self.label, "graph": self.graph, "segments": self.segment, "levels": self.levels}
         return does[phase](box)
 
     def holds(self, phase: str, marker: Mapping[str, Any]) -> bool:
-        """Whether what a task wrote is still what its marker says."""
+        """Whether the outputs of a task still match its marker."""
         try:
             return self.parts.holds(marker.get("files", ())) and all(
                 _crc(self.label_volumes[name].read(Box(vec3(begin), vec3(end)))) == crc
                 for name, begin, end, crc in marker.get("blocks", ())
             )
-        except InputError:  # what cannot be read is not what was written
+        except InputError:  # an unreadable output counts as damaged
             return False
 
     def label(self, box: Box) -> dict[str, Any]:
@@ -165,7 +165,7 @@ class SegmentTasks:
         return _marker(files=self.parts.put_block(plan.index(box), labels, record))
 
     def graph(self, box: Box) -> dict[str, Any]:
-        """Put all blocks together, and find the segments at every threshold.
+        """Merge all blocks, and find the segments at every threshold.
 
         Raises:
             InputError: the region graph does not fit into memory.
@@ -174,7 +174,7 @@ class SegmentTasks:
         return _marker(files=[*self.parts.put_regions(regions), *self.solve(regions)])
 
     def solve(self, regions: Regions) -> list[tuple[str, int]]:
-        """Find the segments at every threshold; returns the checksums of the files that say which."""
+        """Find the segments at every threshold, store the segment of each region, and return the files' checksums."""
         plan, own = self.volumes.plan, self.own
         tree, files = None, []
         if plan.decoder in MERGE_TREE:
@@ -234,17 +234,17 @@ class SegmentTasks:
 
     @property
     def read_mask(self) -> Read | None:
-        """What reads the mask, if there is one."""
+        """Return a reader of the mask, if there is one."""
         return None if self.volumes.inside is None else self.volumes.inside.read
 
     @cached_property
     def checked(self) -> bool:
-        """Whether what is written can be read back by others, before all of it is there."""
+        """Whether other processes can read the outputs before they are complete."""
         return all(shared(path) for path in outputs(self.own).values())
 
     @cached_property
     def regions(self) -> Regions:
-        """The regions of the volume, without their graph."""
+        """The regions of the volume, without the graph."""
         return self.parts.regions()
 
     @cached_property
@@ -254,7 +254,7 @@ class SegmentTasks:
 
     @cached_property
     def label_volumes(self) -> dict[str, LabelVolume]:
-        """The outputs, opened."""
+        """The opened outputs."""
         own, found = self.own, {}
         for name, path in outputs(own).items():
             about = {"decoder": own.decoder, "segments": "fragments" if name == FRAGMENTS else f"threshold {name}"}
@@ -266,7 +266,7 @@ class SegmentTasks:
 def _marker(
     *, files: Sequence[tuple[str, int]] = (), blocks: Sequence[tuple[str, Vec3, Vec3, int]] = ()
 ) -> dict[str, Any]:
-    """What a marker holds: files of the plan's folder, and blocks of label volumes, with their checksums."""
+    """The contents of a marker: files of the plan's folder and blocks of label volumes, with their checksums."""
     return {"files": list(files), "blocks": list(blocks)}
 
 

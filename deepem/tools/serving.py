@@ -1,4 +1,4 @@
-"""A checkpoint as files for serving: weights, programs, and a card that says what somebody who runs them must know."""
+"""Export a checkpoint for serving: weights, exported programs, and a model card with all that users must know."""
 
 from __future__ import annotations
 
@@ -26,33 +26,32 @@ from deepem.utils.provenance import checksum, provenance
 
 
 class Served(nn.Module):
-    """Grey values in [0, 1] to probabilities, in the order of the heads.
+    """Maps grey values in [0, 1] to probabilities, in the order of the heads.
 
-    The weights are held under flat names: exported programs are written out as Python, where a part of a network may
-    not be called `in`.
+    The weights have flat names, because exported programs are Python code, in which a module cannot be called `in`.
     """
 
     def __init__(self, network: nn.Module, tasks: Sequence[Task]) -> None:
         super().__init__()
         heads = [task.name for task in tasks]
         self.probabilities = [probabilities_of(task) for task in tasks]
-        self.hidden, self.heads = [network], heads  # in a list, it is no part of this module
+        self.hidden, self.heads = [network], heads  # the list hides it from this module's children
         self.flat = {name: name.replace(".", "__") for name in network.state_dict()}
         for name, value in network.state_dict().items():
             self.register_buffer(self.flat[name], value)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """(N, C, Z, Y, X) -> one (N, C, Z, Y, X) per head."""
+        """Map (N, C, Z, Y, X) to one (N, C, Z, Y, X) per head."""
         weights = {name: getattr(self, flat) for name, flat in self.flat.items()}
         outputs = torch.func.functional_call(self.hidden[0], weights, (image,))
         return tuple(made(outputs[head]) for head, made in zip(self.heads, self.probabilities, strict=True))
 
 
 def probabilities_of(task: Task) -> Callable[[Tensor], Tensor]:
-    """From the logits of a head to probabilities.
+    """Return the function from a head's logits to probabilities.
 
     Raises:
-        InputError: the head gives objects.
+        InputError: the head predicts objects.
     """
     found = KINDS[task.kind].probabilities
     if found is None:
@@ -74,10 +73,10 @@ class Checkpoint:
 
 
 def find(exp_name: str, number: int, best: bool) -> Checkpoint:
-    """The checkpoint to export.
+    """Load the checkpoint to export.
 
     Raises:
-        InputError: it is not there, or cannot be read.
+        InputError: the checkpoint does not exist or cannot be read.
     """
     models = run_folder(exp_name) / "models"
     if best or number:
@@ -90,17 +89,17 @@ def find(exp_name: str, number: int, best: bool) -> Checkpoint:
 
 
 def export(found: Checkpoint, out: Path, raw: bool, model: str | None = None) -> None:
-    """Write everything that can be written. What is there of an earlier export is replaced, file by file.
+    """Write every file that can be written, replacing the files of an earlier export one by one.
 
     Args:
         found: The checkpoint.
         out: The folder.
-        raw: Take the weights as trained, not their average.
-        model: The model module, in place of the one that the checkpoint names.
+        raw: Take the trained weights instead of their average.
+        model: The model module, instead of the one that the checkpoint names.
 
     Raises:
-        InputError: a checkpoint without options, or a disk that cannot take the files; then none of this export is
-            left.
+        InputError: the checkpoint has no options, or the files cannot be written. The files of this export are
+            removed in that case.
     """
     state = found.state
     output.check_folder("--out", out)
@@ -131,7 +130,7 @@ def export(found: Checkpoint, out: Path, raw: bool, model: str | None = None) ->
             written.append(out / name)
             _write(write, served, image, expected, out / name, card)
     except InputError:
-        for path in written:  # a card without weights, or half of an older export, is worse than none
+        for path in written:  # no card is better than one without weights or beside files of an older export
             path.unlink(missing_ok=True)
         raise
 
@@ -139,19 +138,19 @@ def export(found: Checkpoint, out: Path, raw: bool, model: str | None = None) ->
 def _write(
     write: Callable[..., float], served: Served, image: Tensor, expected: tuple[Tensor, ...], path: Path, card: Any
 ) -> None:
-    """Write one of the files and tell how exact it is, or why it was not written.
+    """Write one file, and report how exact it is or why it was not written.
 
     Raises:
-        InputError: the disk cannot take it.
+        InputError: the file cannot be written, for example because the disk is full.
     """
     try:
         with replacing(path) as beside:
             difference = write(served, image, expected, beside, card)
             mask = os.umask(0)
             os.umask(mask)
-            beside.chmod(0o666 & ~mask)  # safetensors makes files that the group cannot read
+            beside.chmod(0o666 & ~mask)  # safetensors writes files that the group cannot read
         output.say(f"{path}: largest difference of a probability {difference:.2g}")
-    except Exception as error:  # whatever an exporter cannot do is told, and the next one tried
+    except Exception as error:  # report why this exporter failed, and try the next
         path.unlink(missing_ok=True)
         if (told := _of_disk(error)) is not None:
             raise InputError("--out", f"{path}: {told}", "room on the disk, and in the quota") from error
@@ -160,7 +159,7 @@ def _write(
 
 
 def _of_disk(error: BaseException) -> str | None:
-    """What an error says of a disk that cannot take a file; libraries wrap it in errors of their own."""
+    """Return the message if a full or failing disk caused an error; libraries wrap it in their own exceptions."""
     words = ("No space left", "quota exceeded", "os error 28", "os error 122", "File too large", "unexpected pos")
     seen: BaseException | None = error
     while seen is not None:
@@ -171,7 +170,7 @@ def _of_disk(error: BaseException) -> str | None:
 
 
 def described(state: checkpoint.State, run: StoredRun, averaged: bool) -> dict[str, Any]:
-    """What somebody needs to know who runs the network, and all that rebuilds it."""
+    """Return what a user of the network must know, and everything needed to rebuild it."""
     options = state["options"]
     return {
         "iteration": state["iter"],
@@ -200,7 +199,7 @@ def _weights(options: Mapping[str, Any], averaged: bool) -> str:
 
 
 def normalisation(state: checkpoint.State) -> str:
-    """How grey values become numbers in [0, 1]."""
+    """Describe how grey values become numbers in [0, 1]."""
     found = from_plain(state.get("intensity"))
     if found is None:
         return "uint8 divided by 255"
@@ -210,7 +209,7 @@ def normalisation(state: checkpoint.State) -> str:
 
 
 def in_words(card: dict[str, Any]) -> str:
-    """The model card as a page."""
+    """Return the model card as Markdown."""
     lines = ["# Model card", ""]
     for key, value in card.items():
         if isinstance(value, dict):
@@ -221,12 +220,12 @@ def in_words(card: dict[str, Any]) -> str:
 
 
 def largest(a: tuple[Tensor, ...], b: tuple[Tensor, ...]) -> float:
-    """The largest difference of two results."""
+    """Return the largest difference between two results."""
     return max(float((x - y).abs().max()) for x, y in zip(a, b, strict=True))
 
 
 def safetensors(served: Served, image: Tensor, expected: tuple[Tensor, ...], path: Path, card: dict[str, Any]) -> float:
-    """Weights under the names of the checkpoint."""
+    """Write the weights under the names of the checkpoint."""
     from safetensors.torch import load_file, save_file
 
     network = served.hidden[0]
@@ -237,7 +236,7 @@ def safetensors(served: Served, image: Tensor, expected: tuple[Tensor, ...], pat
 
 
 def program(served: Served, image: Tensor, expected: tuple[Tensor, ...], path: Path, card: dict[str, Any]) -> float:
-    """The exported program, loaded again and run."""
+    """Export the program, load it again and run it."""
     batch = torch.export.Dim("batch", min=1)
     exported = torch.export.export(served, (image,), dynamic_shapes=({0: batch},))
     torch.export.save(exported, path, extra_files={"card.json": json.dumps(card)})
@@ -246,7 +245,7 @@ def program(served: Served, image: Tensor, expected: tuple[Tensor, ...], path: P
 
 
 def onnx(served: Served, image: Tensor, expected: tuple[Tensor, ...], path: Path, card: dict[str, Any]) -> float:
-    """The ONNX graph, run again where onnxruntime is installed, else by the reference evaluator."""
+    """Export the ONNX graph and run it with onnxruntime if installed, else with the reference evaluator."""
     from onnx.reference import ReferenceEvaluator
 
     batch = torch.export.Dim("batch", min=1)

@@ -1,4 +1,4 @@
-"""The sheet of samples that `deepem preview` draws."""
+"""Draw the sheet of samples for `deepem preview`."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from deepem.utils.frames import boxes_of, frames
 from deepem.utils.geometry import Vec3, vec3
 
 Picture = NDArray[np.uint8]
-"""(Y, X, 3), blue, green, red as OpenCV has them."""
+"""(Y, X, 3), in the order blue, green, red, as in OpenCV."""
 
 OUTLINES = ((66, 186, 255), (255, 168, 0), (120, 255, 120), (255, 90, 220), (80, 80, 255), (255, 255, 90))
 GAP, HEAD = 4, 22
-"""Pixels between pictures, and of the line of text above a sample."""
+"""Pixels between pictures, and height of the text line above a sample."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """How the target of a kind of task is drawn: filled by instance, or outlined, under these names, or both."""
+    """How to draw the target of a kind of task: filled by instance, as named outlines, or both."""
 
     ids: Callable[[NDArray[Any]], NDArray[Any] | None]
     names: Callable[[Task], list[str]]
@@ -48,7 +48,7 @@ def _channel_names(task: Task) -> list[str]:
 
 
 def _box_frames(task: Task, target: NDArray[Any]) -> list[NDArray[Any]]:
-    """The frames of the boxes of each class."""
+    """Return the frames of the boxes of each class."""
     return [frames(boxes_of(volume), vec3(volume.shape)) for volume in target]
 
 
@@ -66,7 +66,7 @@ KINDS: dict[str, Kind] = {
 
 
 def describe(options: TrainOptions, phase: str) -> str:
-    """The recipe as a tree."""
+    """Return the recipe as a tree."""
     recipe = options.data.augment
     if not recipe:
         return "no --augment: patches as they are"
@@ -74,7 +74,7 @@ def describe(options: TrainOptions, phase: str) -> str:
 
 
 def sheet(options: TrainOptions, phase: str, samples: int, sections: int) -> Picture:
-    """Samples below each other."""
+    """Draw samples one below the other."""
     tasks, seed = options.tasks.chosen, options.run.seed
     sizes = patch_sizes(options.model(), options.inputsz, options.network.outputsz)
     data = create_samplers(options, tasks, sizes)
@@ -93,7 +93,7 @@ def sheet(options: TrainOptions, phase: str, samples: int, sections: int) -> Pic
 
 
 def draw(sample: Mapping[str, Any], tasks: Sequence[Task], sections: int, factor: Vec3 = (1, 1, 1)) -> list[Picture]:
-    """Two rows of sections: image, and image with labels; both of the size of the output, `factor` times finer."""
+    """Draw two rows of sections at the size of the output, `factor` times finer: image, and image with labels."""
     size = vec3(np.asarray(sample[tasks[0].name]).shape[-3:])
     image = np.asarray(sample["input"])[0]
     for axis, times in enumerate(factor):
@@ -106,7 +106,7 @@ def draw(sample: Mapping[str, Any], tasks: Sequence[Task], sections: int, factor
 
 
 def labelled(picture: Picture, sample: Mapping[str, Any], tasks: Sequence[Task], z: int) -> Picture:
-    """A section with its labels."""
+    """Draw a section with its labels."""
     out = picture.astype(np.float32)
     counted = np.zeros(picture.shape[:2], bool)
     for task in tasks:
@@ -126,7 +126,7 @@ def labelled(picture: Picture, sample: Mapping[str, Any], tasks: Sequence[Task],
 
 
 def heading(text: str, tasks: Sequence[Task]) -> Picture:
-    """A line of text, and the names of the outlined labels in their colours."""
+    """Draw a line of text and the names of the outlined labels in their colours."""
     words = [(text, (255, 255, 255)), *_legend(tasks).items()]
     line, at = np.zeros((HEAD, 4000, 3), np.uint8), GAP
     for word, colour in words:
@@ -136,18 +136,18 @@ def heading(text: str, tasks: Sequence[Task]) -> Picture:
 
 
 def _legend(tasks: Sequence[Task]) -> dict[str, tuple[int, int, int]]:
-    """The outlined channels by name, and their colours."""
+    """Return the colour of each outlined channel by name."""
     names = [name for task in tasks for name in KINDS[task.kind].names(task)]
     return {name: OUTLINES[i % len(OUTLINES)] for i, name in enumerate(names)}
 
 
 def _binary(sample: Mapping[str, Any], tasks: Sequence[Task]) -> list[Any]:
-    """The outlined channels (Z, Y, X), in the order of the legend."""
+    """Return the outlined channels (Z, Y, X) in the order of the legend."""
     return [outlined for task in tasks for outlined in KINDS[task.kind].outlines(task, np.asarray(sample[task.name]))]
 
 
 def _colours(ids: NDArray[Any]) -> NDArray[np.float32]:
-    """A bright colour for each id, the same for the same id."""
+    """Return a bright colour for each voxel that depends only on its id."""
     names, at = np.unique(ids, return_inverse=True)
     hues = (names.astype(np.uint64) * np.uint64(2654435761) >> np.uint64(7)) % np.uint64(180)
     hsv = np.stack([hues, np.full_like(hues, 230), np.full_like(hues, 255)], -1).astype(np.uint8)
@@ -157,7 +157,7 @@ def _colours(ids: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def _edges(ids: NDArray[Any]) -> NDArray[np.bool_]:
-    """Voxels whose next neighbour in y or x has another id."""
+    """Return the voxels whose next neighbour in y or x has another id."""
     edge = np.zeros(ids.shape, bool)
     edge[:-1] |= ids[:-1] != ids[1:]
     edge[:, :-1] |= ids[:, :-1] != ids[:, 1:]
@@ -165,7 +165,7 @@ def _edges(ids: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 def _beside(pictures: Sequence[Picture]) -> Picture:
-    """Pictures in a row with gaps, and a gap below."""
+    """Put pictures in a row, with gaps between and below them."""
     padded = [cv2.copyMakeBorder(p, 0, GAP, 0, GAP, cv2.BORDER_CONSTANT) for p in pictures]
     return np.concatenate(padded, axis=1)
 

@@ -1,7 +1,7 @@
-"""The stages of a pipeline, and the record of what was made from what.
+"""The stages of a pipeline, and the record of the inputs from which each made its outputs.
 
-A stage is done if its record says that the same words, settings and inputs made the outputs that are there now, told by
-their contents and not by their dates. A stage that was killed has no record, and is done again.
+A stage is done if its record has the same words, settings and inputs, and its outputs still exist unchanged. Files are
+compared by their contents and not by their dates. A stage that was killed has no record and is repeated.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 from deepem.utils.files import write_text
 
 WHOLE = 1 << 26
-"""Files of up to so many bytes are read whole to know their contents; of larger ones the size and both ends."""
+"""Fingerprint files up to this many bytes by their whole content, and larger ones by size and both ends."""
 PIECE = 1 << 20
 
 FILE = "stages.json"
@@ -27,11 +27,11 @@ class Stage:
     """One call of a verb.
 
     Attributes:
-        name: How the pipeline names it, such as ``forward t1``.
-        verb: Which program.
+        name: Its name in the pipeline, such as ``forward t1``.
+        verb: The program.
         words: Its command line.
-        settings: What the file of settings gives it.
-        inputs: Files that it reads.
+        settings: Its settings from the file.
+        inputs: The files that it reads.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Stage:
     inputs: Sequence[Path] = field(default=())
 
     def made_from(self) -> dict[str, Any]:
-        """What decides its outputs, in plain types."""
+        """Return everything that determines its outputs, as plain values."""
         made = {
             "verb": self.verb,
             "words": list(self.words),
@@ -53,7 +53,7 @@ class Stage:
 
 
 def fingerprint(path: Path) -> str:
-    """What tells the contents of a file, or of a folder by its files; ``absent`` if it is not there."""
+    """Return a fingerprint of the contents of a file or folder; ``absent`` if it does not exist."""
     if path.is_dir():
         parts = [f"{p.relative_to(path)} {fingerprint(p)}" for p in sorted(path.rglob("*")) if p.is_file()]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
@@ -71,13 +71,13 @@ def fingerprint(path: Path) -> str:
 
 
 class Records:
-    """What was made from what, in a file beside a run.
+    """The record of the finished stages of a run, in a file in its folder.
 
     Args:
         folder: The folder of the run.
 
     Attributes:
-        told: The stages whose state the user knows.
+        told: The stages whose state has been reported.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -92,7 +92,7 @@ class Records:
         return held if isinstance(held, dict) else {}
 
     def outputs(self, stage: Stage) -> list[Path] | None:
-        """The outputs of a stage that is done, else None."""
+        """Return the outputs of a stage if it is done, else None."""
         record = self._all().get(stage.name)
         if not isinstance(record, dict) or record.get("from") != stage.made_from():
             return None
@@ -102,7 +102,7 @@ class Records:
         return [Path(path) for path in there]
 
     def why(self, stage: Stage) -> str:
-        """Why a stage is not done, in a few words."""
+        """Say in a few words why a stage is not done."""
         record = self._all().get(stage.name)
         if not isinstance(record, dict):
             return "not done yet"
@@ -111,7 +111,7 @@ class Records:
         return f"other {' and '.join(changed)} than before" if changed else "its outputs are not as they were written"
 
     def add(self, stage: Stage, outputs: Sequence[Path], made_from: Mapping[str, Any]) -> None:
-        """Write down that a stage is done."""
+        """Record that a stage is done."""
         marks = {str(path): fingerprint(path) for path in outputs}
         held = self._all() | {stage.name: {"from": dict(made_from), "outputs": marks}}
         write_text(self.path, json.dumps(held, indent=2) + "\n")

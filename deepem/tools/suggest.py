@@ -1,10 +1,10 @@
-"""Choose what to annotate next: the parts of a volume that the model knows least about.
+"""Choose what to annotate next: the regions of a volume where the model is least certain.
 
     deepem forward --exp_name E --data_dir data --test_ids t1 --test_aug 0 1 2 3 --variance
     deepem suggest data/t1/img.h5 --predictions experiments/E/forward/t1_mitochondria_1000.h5 --out annotate
 
-Each cut-out gets a folder with the image, context around it, and the current prediction as a draft; round1.json lists
-them. Correct the draft, save it beside as mit.h5 (seg.h5, ...), and train on:
+Each cut-out gets a folder with the image, context around it, and the current prediction as a draft. round1.json lists
+the cut-outs. Correct each draft, save it beside the draft as mit.h5 (seg.h5, ...), and continue training:
 
     deepem train --data annotated --data_dir annotate --mit 1 --pretrain experiments/E/models/model1000.chkpt
 
@@ -29,7 +29,7 @@ PROGRAM = "deepem suggest"
 
 @dataclass(frozen=True)
 class SuggestOptions(Group):
-    """What is ranked, and how the choice is made."""
+    """What to rank, and how to choose."""
 
     title = "suggestions"
     predictions: list[str] = flag(
@@ -38,21 +38,21 @@ class SuggestOptions(Group):
     out: str = flag(REQUIRED, "folder of the rounds", metavar="FOLDER")
     by: Literal["entropy", "variance", "disagreement", "segments", "random", "grid"] = flag(
         "entropy",
-        "entropy of the prediction; variance: a file of --variance; disagreement of several predictions; segments: of "
-        "segmentations at two thresholds; random or a grid, to compare with",
+        "entropy of the prediction; variance: from forward --variance; disagreement of several predictions; segments: "
+        "disagreement of segmentations at two thresholds; random or grid, to compare with",
     )
-    count: int = flag(8, "how many cut-outs", read=readers.counting, metavar="N")
-    size: Vec3 = flag((16, 64, 64), "of each, voxels", read=readers.size, metavar="Z,Y,X")
-    context: Vec3 = flag((4, 32, 32), "voxels around it on each side", metavar="Z,Y,X")
-    distance: float = flag(0.0, "centres lie at least so far apart, in nm where the image says its voxel size, "
+    count: int = flag(8, "number of cut-outs", read=readers.counting, metavar="N")
+    size: Vec3 = flag((16, 64, 64), "size of a cut-out in voxels", read=readers.size, metavar="Z,Y,X")
+    context: Vec3 = flag((4, 32, 32), "voxels of context on each side of a cut-out", metavar="Z,Y,X")
+    distance: float = flag(0.0, "least distance between centres, in nm if the image has a voxel size, "
                                 "else in voxels", read=readers.non_negative, metavar="D")  # fmt: skip
-    diverse: bool = flag(True, "of the upper ones take those that differ (greedy core-set)", negatable=True)
+    diverse: bool = flag(True, "choose cut-outs that differ among the best (greedy core-set)", negatable=True)
     checkpoint: str | None = flag(
-        None, "differ in this network's own features (default: in means and deviations of image and prediction)",
+        None, "compare features of this network (default: means and deviations of image and prediction)",
         metavar="FILE",
     )  # fmt: skip
-    thresholds: tuple[float, float] = flag((0.3, 0.7), "of --by segments", read=readers.fraction, many=2)
-    seed: int = flag(0, "of --by random", read=readers.natural)
+    thresholds: tuple[float, float] = flag((0.3, 0.7), "thresholds of --by segments", read=readers.fraction, many=2)
+    seed: int = flag(0, "seed of --by random", read=readers.natural)
 
 
 def main(words: Sequence[str]) -> int:

@@ -1,4 +1,4 @@
-"""Ranks the boxes of a volume and writes those that were chosen; see `deepem suggest`."""
+"""Rank the boxes of a volume and write the chosen ones; see `deepem suggest`."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ Array = Any
 
 
 def suggest(image: str, own: SuggestOptions) -> Iterator[str]:
-    """Choose the cut-outs of the next round and write them; yields a line for each.
+    """Choose and write the cut-outs of the next round; yields one line for each.
 
     Raises:
-        InputError: files that do not fit together, or no box that is free.
+        InputError: the files do not fit together, or no box is free.
     """
     folder = Path(own.out)
     number = max(annotated.rounds(folder), default=0) + 1
@@ -67,7 +67,7 @@ def suggest(image: str, own: SuggestOptions) -> Iterator[str]:
 
 
 def _require_over(path: str, file: Stored, source: Image, image: str) -> None:
-    """Refuse a prediction that does not lie within the image."""
+    """Refuse a prediction that extends beyond the image."""
     whole = Box.of_size((0, 0, 0), source.size)
     covered = Box.of_size(file.info.offset, file.size)
     if not whole.contains(covered):
@@ -124,7 +124,7 @@ def _scores(own: SuggestOptions, files: Sequence[Stored], boxes: Sequence[Box], 
 
 
 def _grid(boxes: int, count: int) -> list[float]:
-    """Scores that take every so many-th box first."""
+    """Return scores that rank boxes at regular intervals first."""
     step = max(boxes // count, 1)
     return [float(n % step == 0) for n in range(boxes)]
 
@@ -137,7 +137,7 @@ def _features(
     covered: Box,
     scores: Sequence[float],
 ) -> Array | None:
-    """(N, F) features of each box; only the upper ones matter, so only those are computed."""
+    """Return (N, F) features of the boxes, computed only for the best scores; the others stay 0."""
     if own.by == "random":
         return None
     upper = np.argsort(-np.asarray(scores), kind="stable")[: 12 * own.count]
@@ -158,7 +158,7 @@ def _features(
 
 
 def _network_features(checkpoint: str) -> Callable[[Array], Array]:
-    """From an image (C, Z, Y, X) in [0, 1] to the mean over space of the network's coarsest features."""
+    """Return a function from an image (C, Z, Y, X) in [0, 1] to the spatial mean of the coarsest features."""
     import torch
 
     network = load(checkpoint)
@@ -188,7 +188,7 @@ def _network_features(checkpoint: str) -> Callable[[Array], Array]:
 def _write(
     folder: Path, source: Image, paths: Sequence[str], files: Sequence[Stored], box: Box, own: SuggestOptions
 ) -> Mapping[str, Any]:
-    """Write a cut-out with its context and drafts; where it lies, for the manifest."""
+    """Write a cut-out with its context and drafts, and return its position for the manifest."""
     begin = vec3(max(b - c, 0) for b, c in zip(box.begin, own.context, strict=True))
     end = vec3(min(e + c, n) for e, c, n in zip(box.end, own.context, source.size, strict=True))
     around = Box(begin, end)
@@ -214,13 +214,13 @@ def _write(
 
 
 def _task_of(path: str) -> Task | None:
-    """The task whose output a file is, by its name; a variance is none."""
+    """Return the task of an output file, by the file's name; None for a variance."""
     name = Path(path).name
     return next((task for task in TASKS if f"_{task.name}_" in name and "_var" not in name), None)
 
 
 def _draft(task: Task, probabilities: Array) -> Array:
-    """The labels that a prediction says, to be corrected."""
+    """Turn a prediction into draft labels to correct."""
     if task.source == "seg":
         return segment(probabilities, edges=task.edges or None).astype(np.uint32)
     if KINDS[task.kind].classes:
@@ -229,7 +229,7 @@ def _draft(task: Task, probabilities: Array) -> Array:
 
 
 def _link(image: str, box: Box) -> Mapping[str, str]:
-    """A link that shows the place in neuroglancer, for images that it can reach."""
+    """Return a neuroglancer link to the cut-out if the image is in a cloud, else nothing."""
     if "://" not in image:
         return {}
     z, y, x = ((b + e) / 2 for b, e in zip(box.begin, box.end, strict=True))

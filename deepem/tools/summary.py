@@ -1,4 +1,4 @@
-"""What a model costs and sees: parameters, receptive field, FLOPs, memory, patch sizes. Nothing is computed but shapes.
+"""Summarise a model: parameters, receptive field, FLOPs, memory, patch sizes. All of it comes from shapes alone.
 
 deepem summary --model rsunet --fov 20,256,256 --voxel_size_nm 40,4,4
 """
@@ -18,7 +18,7 @@ from deepem.utils.geometry import Vec3
 
 @dataclass(frozen=True)
 class SummaryOptions(Group):
-    """Which model, and for what."""
+    """The model and its input."""
 
     title = "network"
     model: str = flag("rsunet", "model module", metavar="MODULE")

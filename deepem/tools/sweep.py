@@ -1,4 +1,4 @@
-"""Several runs from one file: every combination of the values under ``sweep:``, and the table of their results."""
+"""Make several runs from one file: every combination of the values under ``sweep:``, and a table of results."""
 
 from __future__ import annotations
 
@@ -46,15 +46,15 @@ class Point:
 
     @property
     def name(self) -> str:
-        """Such as ``lr=1e-3,seed=0``: a folder's name."""
+        """A name for the folder, such as ``lr=1e-3,seed=0``."""
         return ",".join(f"{key}={_word(node)}" for key, node in self.values.items())
 
     def settings(self, exp_name: str, *, several: bool) -> str:
-        """A YAML file that sets these values for training.
+        """Return a YAML file that sets these values for training.
 
         Args:
             exp_name: The name of the run.
-            several: The file to lay it over has a heading for each program.
+            several: Whether the file that it overrides has a heading for each program.
         """
         lines = [f"{key}: {json.dumps(plain(node))}" for key, node in self.values.items()]
         lines.append(f"exp_name: {json.dumps(exp_name)}")
@@ -70,10 +70,10 @@ def _word(node: Any) -> str:
 
 
 def points(settings: Sequence[Setting]) -> list[Point]:
-    """Every combination of the values of a sweep, the last name fastest; one without values if there is no sweep.
+    """Return all combinations of a sweep, the last name varying fastest; one empty point without a sweep.
 
     Raises:
-        InputError: a sweep that is not lists.
+        InputError: the values of a sweep are not lists.
     """
     lists: dict[str, list[Any]] = {}
     for setting in settings:
@@ -94,14 +94,14 @@ def points(settings: Sequence[Setting]) -> list[Point]:
 
 
 def script(files: Sequence[str], count: int, folder: Path, options: Sequence[str], words: Sequence[str]) -> str:
-    """The script of an array job with a task for each point.
+    """Return the script of an array job with a task for each point.
 
     Args:
         files: The files of settings.
         count: How many points there are.
         folder: Where the logs go.
-        options: Of sbatch, such as ``gpus=1`` and ``time=12:00:00``.
-        words: The command that does one point, without the point.
+        options: Options of sbatch, such as ``gpus=1`` and ``time=12:00:00``.
+        words: The command for one point, without the number of the point.
     """
     lines = "".join(f"#SBATCH --{option.removeprefix('--')}\n" for option in options)
     return SCRIPT.format(
@@ -111,7 +111,7 @@ def script(files: Sequence[str], count: int, folder: Path, options: Sequence[str
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as a table in Markdown, columns in the order in which they come up."""
+    """Return rows as a Markdown table, with columns in the order of first appearance."""
     columns = list(dict.fromkeys(column for row in rows for column, value in row.items() if value is not None))
     cells = [[_cell(row.get(column)) for column in columns] for row in rows]
     widths = [max(len(line[i]) for line in [columns, *cells]) for i in range(len(columns))]
@@ -124,13 +124,13 @@ def _cell(value: Any) -> str:
 
 
 SCORES = ("average_precision", "are", "error", "auc", "f1_best", "iou", "split", "merge", "voi", "ap_mean", "pq")
-"""The figures of `deepem evaluate` that stand in the table of a sweep."""
+"""The scores of `deepem evaluate` to show in the table of a sweep."""
 
 HEADINGS = ("cut_edges", "segmentation", "channels")
 
 
 def scores(held: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, float]]:
-    """(name, figure) of those figures in what `deepem evaluate --json` writes."""
+    """Yield (name, value) for these scores in the output of `deepem evaluate --json`."""
     if isinstance(held, list):
         for row in held:
             yield from scores(row, (*path, _scored(row)) if isinstance(row, dict) else path)
@@ -146,7 +146,7 @@ def scores(held: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, float]]
 
 
 def _scored(row: Mapping[str, Any]) -> str:
-    """What a row of figures is about: an output, or of segmentations what tells their files apart."""
+    """Name the subject of a row of scores: the output, or for segmentations the suffix of the file."""
     if row.get("output") != "segmentation":
         return str(row.get("output", ""))
     return "seg" + Path(str(row.get("file", ""))).stem.rpartition("_seg")[2]

@@ -3,9 +3,9 @@
     deepem synthesize --layout cremi_b
     deepem synthesize --layout synthetic --ids t1 t2
 
-Layout cremi_b stands in for CREMI sample B: deepem train --data deepem.data.dataset.flyem.cremi_b trains on it. Layout
-synthetic writes <data_dir>/<id>/img.h5 and its labels, voxel by voxel what --data synthetic makes of that id with
---synth_size equal to --size.
+Layout cremi_b replaces CREMI sample B: deepem train --data deepem.data.dataset.flyem.cremi_b trains on it. Layout
+synthetic writes <data_dir>/<id>/img.h5 and its labels. They are the same, voxel by voxel, as --data synthetic makes for
+that id with --synth_size equal to --size.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Size = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Layout:
-    """A layout: its default ids and size, the folder of an id, and what is done to a volume before it is written."""
+    """A layout: its default ids and size, the folder of an id, and a last change to a volume before it is written."""
 
     ids: tuple[str, ...]
     size: Size
@@ -37,10 +37,10 @@ class Layout:
 
 
 def like_cremi(volume: dict[str, Any]) -> dict[str, Any]:
-    """The volumes of the cremi_b folder: the labels hold inside a margin, the image beyond it, as CREMI's do.
+    """Return the volumes of the cremi_b folder; as in CREMI, the image extends beyond the labels by a margin.
 
-    The margin leaves room for a patch of 20x256x256 around any voxel that is trained on, and for the larger one that
-    a warp asks for around most.
+    The margin leaves room for a patch of 20x256x256 around every training voxel, and around most of them for the larger
+    patch that a warp needs.
     """
     shape = volume["img"].shape
     margin = [min(most, n // 4) for most, n in zip((10, 128, 128), shape, strict=True)]
@@ -55,7 +55,7 @@ LAYOUTS = {
 
 
 def size_of(text: str) -> Size:
-    """Three whole numbers, z,y,x."""
+    """Parse three integers, z,y,x."""
     try:
         z, y, x = (int(part) for part in text.split(","))
     except ValueError:
@@ -69,9 +69,9 @@ def main(words: Sequence[str]) -> int:
     """Write the volumes."""
     as_written = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser("deepem synthesize", description=__doc__, formatter_class=as_written)
-    parser.add_argument("--layout", choices=LAYOUTS, default="synthetic", help="the dataset module that reads it")
-    parser.add_argument("--data_dir", type=Path, default=Path("data"), help="where it goes (default: data)")
-    parser.add_argument("--ids", nargs="+", help="volumes to make, each of its own tissue (default: by layout)")
+    parser.add_argument("--layout", choices=LAYOUTS, default="synthetic", help="dataset module that will read them")
+    parser.add_argument("--data_dir", type=Path, default=Path("data"), help="folder to write into (default: data)")
+    parser.add_argument("--ids", nargs="+", help="volumes to make, each with different tissue (default: by layout)")
     parser.add_argument("--size", help="z,y,x voxels of each volume (default: by layout)")
     args = parser.parse_args(words)
     with output.errors_of(parser.prog):
