@@ -44,7 +44,7 @@ def convert(hdf: Path, pad: tuple[int, int, int] = PAD, glia_ids: Sequence[int] 
             out = {"img": image(raw, labelled(hdf, raw, ids), pad), "seg": labels(ids, pad)}
             for key, name in (("syn", "clefts"), ("glia", "glia")):
                 if f"volumes/labels/{name}" in top:
-                    found = labels(dataset(top, hdf, f"volumes/labels/{name}"), pad)
+                    found = labels(like(ids, dataset(top, hdf, f"volumes/labels/{name}"), hdf), pad)
                     out[key] = (found > 0).astype(np.uint8)
     except (OSError, RuntimeError) as error:
         raise InputError(hdf, f"a file that cannot be read ({' '.join(str(error).split())})", "CREMI's file") from error
@@ -73,11 +73,11 @@ def convert_whole(hdf: Path, pad: tuple[int, int, int] = (0, 0, 0), radius_nm: f
             box = labelled(hdf, raw, ids, even=False)
             out = {"img": image(raw, box, pad, 1), "seg": smallest(labels(ids, pad, 1))}
             if "volumes/labels/clefts" in top:
-                found = labels(dataset(top, hdf, "volumes/labels/clefts"), pad, 1)
+                found = labels(like(ids, dataset(top, hdf, "volumes/labels/clefts"), hdf), pad, 1)
                 out["syn"] = (found > 0).astype(np.uint8)
             if "annotations/locations" in top:
                 begin = [low - reach for (low, _), reach in zip(box, pad, strict=True)]
-                out["partners"] = sites(top["annotations"], out["img"].shape, begin, resolution(raw), radius_nm)
+                out["partners"] = sites(top["annotations"], out["img"].shape, begin, resolution(raw, hdf), radius_nm)
     except (OSError, RuntimeError) as error:
         raise InputError(hdf, f"a file that cannot be read ({' '.join(str(error).split())})", "CREMI's file") from error
     out["seg_d3_b0"] = eroded(out["seg"])
@@ -123,14 +123,42 @@ def sites(
 
 def dataset(top: Any, hdf: Path, name: str) -> Any:
     """A 3-D dataset of a CREMI file."""
-    if name not in top or top[name].ndim != 3:
+    if name not in top or getattr(top[name], "ndim", 0) != 3:
         raise InputError(hdf, f"no volume {name}", "a CREMI sample with labels, such as sample_B_padded_20160501.hdf")
-    return top[name]
+    found = top[name]
+    if not found.size:
+        raise InputError(hdf, f"{name} of shape {found.shape}", "a volume with voxels")
+    if found.dtype != np.uint8 if name == "volumes/raw" else found.dtype.kind not in "iu":
+        wants = "bytes (uint8)" if name == "volumes/raw" else "whole numbers"
+        raise InputError(hdf, f"{name} of type {found.dtype}", wants)
+    return found
 
 
-def resolution(raw: Any) -> NDArray[np.float64]:
+def like(ids: Any, other: Any, hdf: Path) -> Any:
+    """Return the second volume of labels, which must be as large as the first."""
+    if other.shape != ids.shape:
+        raise InputError(hdf, f"{other.name} of shape {other.shape}", f"{ids.shape}, the shape of neuron_ids")
+    return other
+
+
+def triple(of: Any, name: str, default: tuple[int, int, int], hdf: Path) -> NDArray[np.float64]:
+    """Return an attribute (z, y, x) in nanometres."""
+    value = of.attrs.get(name, default)
+    try:
+        found = np.asarray(value, np.float64)
+    except (TypeError, ValueError):
+        found = np.array(np.nan)
+    if found.shape != (3,) or not np.isfinite(found).all():
+        raise InputError(hdf, f"{of.name} with {name} {value}", "three numbers z, y, x in nanometres")
+    return found
+
+
+def resolution(raw: Any, hdf: Path) -> NDArray[np.float64]:
     """(z, y, x) nanometres of a voxel."""
-    return np.asarray(raw.attrs.get("resolution", (40, 4, 4)), np.float64)
+    found = triple(raw, "resolution", (40, 4, 4), hdf)
+    if (found <= 0).any():
+        raise InputError(hdf, f"resolution {found.tolist()}", "nanometres above 0")
+    return found
 
 
 def labelled(hdf: Path, raw: Any, ids: Any, even: bool = True) -> list[tuple[int, int]]:
@@ -138,7 +166,7 @@ def labelled(hdf: Path, raw: Any, ids: Any, even: bool = True) -> list[tuple[int
 
     CREMI says where it begins in nanometres, as the attribute `offset`.
     """
-    begin = np.rint(np.asarray(ids.attrs.get("offset", (0, 0, 0)), float) / resolution(raw)).astype(int).tolist()
+    begin = np.rint(triple(ids, "offset", (0, 0, 0), hdf) / resolution(raw, hdf)).astype(int).tolist()
     box = [(b, b + n) for b, n in zip(begin, ids.shape, strict=True)]
     if any(low < 0 or high > whole for (low, high), whole in zip(box, raw.shape, strict=True)):
         raise InputError(hdf, f"labels {ids.shape} from {begin} on", f"a box inside the image, {raw.shape}")

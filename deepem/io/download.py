@@ -6,7 +6,7 @@ import hashlib
 import logging
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,12 @@ PATIENCE = 60.0
 
 
 def fetch(
-    url: str, target: Path, sha256: str | None = None, patience: float = PATIENCE, otherwise: str = "a file"
+    url: str,
+    target: Path,
+    sha256: str | None = None,
+    patience: float = PATIENCE,
+    otherwise: str = "a file",
+    accept: Callable[[Path], bool] = lambda file: True,
 ) -> Path:
     """Download a URL to a file unless the file exists, with progress on stderr.
 
@@ -32,14 +37,15 @@ def fetch(
         sha256: The expected checksum.
         patience: A server that sends no byte for this many seconds counts as gone.
         otherwise: An alternative that errors suggest to the user, such as a flag.
+        accept: Tells whether a downloaded file is of the right format; an error page is not.
 
     Raises:
-        InputError: the server cannot be reached or stops, the checksum differs, or the disk is full. No file is left
-            behind.
+        InputError: the server cannot be reached or stops, the checksum differs, the format is wrong, or the disk is
+            full. No file is left behind.
     """
     record = target.with_name(f"{target.name}.sha256")
     if target.exists():
-        check(target, sha256 or (record.read_text().split()[0] if record.exists() else None))
+        check(target, sha256 or _recorded(record))
         return target
     try:
         import pooch
@@ -51,8 +57,25 @@ def fetch(
     known = f"sha256:{sha256.lower()}" if sha256 else None
     with _told(url, sha256, target, otherwise), _quiet(pooch.get_logger()):
         pooch.retrieve(url, known, target.name, target.parent, downloader=downloader)
+    if not accept(target):
+        target.unlink()
+        raise InputError(url, "a file of another format, such as an error page", f"the right URL, or {otherwise}")
     write_text(record, f"{digest(target)}  {target.name}\n")
     return target
+
+
+def _recorded(record: Path) -> str | None:
+    """Return the checksum of an earlier download, or None if there is no record.
+
+    Raises:
+        InputError: the record is damaged.
+    """
+    if not record.exists():
+        return None
+    found = record.read_text(errors="replace").split()
+    if not found or len(found[0]) != 64:
+        raise InputError(record, "no checksum", "the one of the download; remove both files to download again")
+    return found[0]
 
 
 def check(file: Path, sha256: str | None) -> None:

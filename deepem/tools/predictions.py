@@ -60,11 +60,13 @@ class Prediction:
         if len(shape) != 4 or held["axes"] != "czyx":
             raise InputError(file, f"axes {held['axes']!r} of shape {shape}", "axes 'czyx', four of them")
         flags = held["tasks"]
+        if not isinstance(flags, list) or not all(isinstance(flag, str) for flag in flags):
+            raise InputError(file, f"tasks {flags!r}", "a list with one task, as deepem forward writes it")
         own = [tasks.from_plain(row) for row in held.get("rows", ())]
         rows = [task for task in own or tasks.TASKS if task.flag in flags]
         if len(flags) != 1 or len(rows) != 1:
             raise InputError(file, f"tasks {flags}", f"one of {[task.flag for task in tasks.TASKS]}")
-        edges = tuple(vec3(edge) for edge in held.get("edges", ()))
+        edges = _edges(file, held.get("edges", ()), stored.size)
         if tasks.KINDS[rows[0].kind].edges and len(edges) != shape[0]:
             raise InputError(file, f"{len(edges)} edges for {shape[0]} channels", "one edge per channel")
         return cls(file, stored, rows[0], edges, held.get("values") == "class")
@@ -93,6 +95,23 @@ class Prediction:
     def array(self) -> Array:
         """Read the whole prediction."""
         return self.read(Box((0, 0, 0), self.size))
+
+
+def _edges(file: str, held: Any, size: Vec3) -> tuple[Vec3, ...]:
+    """Return the edges of a file's attributes.
+
+    Raises:
+        InputError: they are no edges, or none of their pairs of voxels lies inside the volume.
+    """
+    wants = "edges [[z, y, x], ...] in whole voxels, none of them zero or as long as the volume"
+    try:
+        found = tuple(vec3(edge) for edge in held)
+    except (TypeError, ValueError) as error:
+        raise InputError(file, f"edges {held!r}", wants) from error
+    for edge in found:
+        if not any(edge) or any(abs(step) >= extent for step, extent in zip(edge, size, strict=True)):
+            raise InputError(file, f"edge {edge} in a volume of size {size}", wants)
+    return found
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import h5py
+
 from deepem.cli import words as readers
 from deepem.cli.flags import Group, flag
 from deepem.cli.parser import read_group
@@ -87,7 +89,7 @@ def _file(own: CremiOptions, sample: str | None, index: int) -> Path:
     url = own.url or URLS.get(sample or "padded")
     if url is None:
         raise InputError("--samples", sample, "--hdf with a file at hand, or --url: where it lies is not known here")
-    return fetch(url, own.data_dir / Path(url).name, own.sha256, otherwise="--hdf with a file")
+    return fetch(url, own.data_dir / Path(url).name, own.sha256, otherwise="--hdf with a file", accept=h5py.is_hdf5)
 
 
 def _prepare(own: CremiOptions, sample: str | None, hdf: Path, pad: Vec3) -> None:
