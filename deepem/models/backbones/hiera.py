@@ -130,7 +130,7 @@ class Hiera(Backbone):
         unit, stride = prod(self.unit), self.patch_stride
         for stage, count in enumerate(self.stages):
             for i in range(count):
-                entry = stage > 0 and i == 0  # changes channels and pools, but attends like the last stage
+                entry = stage > 0 and i == 0  # changes channels and pools, but attends like the stage before
                 before = stage - entry
                 pooled = prod(self.q_stride) if entry and stage <= self.q_pool else 1
                 unit //= pooled
