@@ -81,7 +81,7 @@ class Scale(nn.Module):
         self.scale = nn.Parameter(torch.tensor([float(init_value)]))
 
     def forward(self, x: Tensor) -> Tensor:
-        """x * scale, with the same shape."""
+        """Return x * scale, with the same shape."""
         return x * self.scale
 
 

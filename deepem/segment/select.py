@@ -69,7 +69,7 @@ def segment_ids(
 def join_small(near: Table, groups: Ints, sizes: Ints, smaller: int) -> Ints:
     """Join each group of fewer voxels to the neighbour with the highest mean affinity above 0.
 
-    This repeats until no group is too small or the small ones have no such neighbour.
+    This repeats until every group is large enough or has no such neighbour.
     """
     count = len(groups)
     while True:

@@ -240,8 +240,8 @@ class MaskRCNN(FasterRCNN):
         mask_predictor: By default `MaskRCNNPredictor`.
         mask_layers: Channels of the convolutions of the mask head.
         mask_threshold: Probability above which a voxel belongs to an object.
-        paste_masks: Also return ``masks``, each as large as its image. `masks.label_volume` makes labels from
-            ``mask_probs`` without them.
+        paste_masks: Also return ``masks``, each as large as its image. Labels do not need them:
+            `masks.label_volume` makes labels from ``mask_probs``.
     """
 
     def __init__(

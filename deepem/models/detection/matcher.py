@@ -18,8 +18,8 @@ class Matcher:
     Args:
         high_threshold: A prediction with at least this overlap is assigned the object that it overlaps most.
         low_threshold: A prediction with less overlap is background (-1); between the two thresholds it is ignored (-2).
-        allow_low_quality_matches: For each object, its best-overlapping predictions are also assigned: each gets the
-            object that it overlaps most.
+        allow_low_quality_matches: Also assign the predictions that overlap an object as much as any prediction does,
+            even below the thresholds: each gets the object that it overlaps most.
         touching: Restrict this to predictions that overlap the object at all. Without it, as in torchvision, an object
             that no prediction overlaps claims all of them.
     """

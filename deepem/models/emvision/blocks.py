@@ -88,7 +88,7 @@ class Residual(nn.Module):
         self.conv2 = layer(channels, channels, kernel, style)
 
     def forward(self, x: Tensor, turn: int = 0) -> Tensor:
-        """x + conv2(conv1(x))."""
+        """Return x + conv2(conv1(x))."""
         return self.conv2(self.conv1(x, turn), turn).add_(x)  # type: ignore[no-any-return]
 
 
