@@ -249,7 +249,7 @@ def _rows(segmentation: Array, truth: Array, mask: Array | None) -> Iterator[tup
 
 
 def _slabs(arrays: Sequence[Array]) -> Iterator[list[Array]]:
-    """The arrays as rows along their last axis: all at once where that takes no copy, else plane by plane."""
+    """The arrays as rows along their last axis: all at once if that needs no copy, otherwise plane by plane."""
     width = arrays[0].shape[-1]
     if all(array.flags.c_contiguous for array in arrays) or arrays[0].ndim < 3:
         yield [array.reshape(-1, width) for array in arrays]

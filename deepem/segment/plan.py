@@ -33,8 +33,7 @@ class Plan:
         decoder: One of DECODERS.
         edges: For affinities, (dz, dy, dx) of each channel.
         threshold: Values above it are joined. The decoders in GRAPH take it when the graph is cut instead.
-        corners: For `objects`: voxels that share only an edge or a corner are connected too, not only those that share
-            a face.
+        corners: For `objects`: voxels that share only an edge or a corner are connected, like voxels that share a face.
         min_seed: For `watershed`: ignore seeds of fewer voxels.
         split: For `objects`: cut objects where they are narrow, with seeds at least this many voxels apart; 0 turns it
             off.

@@ -125,10 +125,10 @@ def vrunet(
 
 
 def VRUNet(width: Sequence[int] = WIDTH, mode: str = "trilinear", **options: Any) -> RSUNet:
-    """The same."""
+    """`vrunet` under its public name; the second argument is the upsampling mode."""
     return vrunet(width, mode, **options)
 
 
 def RUNet(width: Sequence[int] = WIDTH, **options: Any) -> RSUNet:
-    """The layers of each block stand in the level itself, without a child that holds them."""
+    """RSUNet whose levels hold the layers of each block directly, without a child module in between."""
     return RSUNet(width, names=(), **options)

@@ -18,8 +18,8 @@ class MaskUnitAttention(nn.Module):
         dim_out: Channels out.
         heads: Number of heads.
         q_stride: Number of tokens that are max-pooled into one query.
-        window_size: Tokens that a mask unit has after the pooling.
-        use_mask_unit_attn: Within mask units, else everywhere.
+        window_size: Tokens of a mask unit after pooling.
+        use_mask_unit_attn: Attend within mask units rather than globally.
     """
 
     def __init__(
@@ -60,8 +60,8 @@ class HieraBlock(nn.Module):
         mlp_ratio: Hidden channels of the MLP, relative to its channels.
         drop_path: Rate at which training skips the branches.
         q_stride: Number of tokens that are pooled into one.
-        window_size: Tokens that a mask unit has after the pooling.
-        use_mask_unit_attn: Within mask units, else everywhere.
+        window_size: Tokens of a mask unit after pooling.
+        use_mask_unit_attn: Attend within mask units rather than globally.
     """
 
     def __init__(
