@@ -1,24 +1,24 @@
 """Scores of segmentations, binary maps, classes, affinities, instances, detections and skeletons.
 
-Every score is a function of whole arrays and a class that takes blocks: `add(block...)`, then `result()`, which gives
-the same digits however the volume is cut. Results are plain dicts; what has no value is NaN.
+Every score comes as a function of whole arrays and as a class that takes blocks: call `add(block...)` for each block,
+then `result()`. The digits do not depend on how the volume is cut. Results are plain dicts; undefined values are NaN.
 
 ::
 
-    overlaps.py         how many voxels each pair of ids shares; what most scores are made from
+    overlaps.py         count of shared voxels for each pair of ids; most scores start from this table
     partition.py        adapted Rand error, variation of information, CREMI score
-    oracle.py           the best that an agglomeration of given fragments could reach
-    worst.py            the worst splits and merges, with their places
+    oracle.py           the best score that any agglomeration of given fragments can reach
+    worst.py            the worst splits and merges, and where they are
     skeletons.py        expected run length
-    voxels.py           binary maps, classes, affinities; on ranking.py
-    instance_scores.py  objects by mask and by box; on matching.py and box_overlap.py
-    detected.py         synapses found, by overlap or distance
-    borders.py          leave out what lies near a border of the truth
-    choice.py           scores over thresholds, and the choice of one
+    voxels.py           binary maps, classes, affinities; uses ranking.py
+    instance_scores.py  objects by mask and by box; uses matching.py and box_overlap.py
+    detected.py         synapse detection, matched by overlap or by distance
+    borders.py          excludes voxels near borders of the ground truth
+    choice.py           scores at several thresholds, and choosing one
     picture.py          curves and cut-outs as a PNG
 
-Several scores of one segmentation need one look at its voxels: fill `Overlaps(places=True)` and hand it to
-`AdaptedRand`, `Voi`, `Cremi`, `OracleMerge`, `Objects` and `row_of`. Tables of several processes are joined by `merge`.
+To compute several scores in one pass over the voxels, fill `Overlaps(places=True)` and pass it to `AdaptedRand`, `Voi`,
+`Cremi`, `OracleMerge`, `Objects` and `row_of`. `merge` combines the tables of several processes.
 """
 
 from deepem.evaluate.borders import inside

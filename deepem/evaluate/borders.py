@@ -1,4 +1,4 @@
-"""Voxels near the border between true objects, which a score may leave out."""
+"""Mask out voxels near the borders of true objects, which some scores ignore."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from deepem.utils.geometry import Vec3
 
 
 def inside(truth: Array, reach: Vec3) -> Array:
-    """A mask of the voxels whose neighbourhood belongs to their own object.
+    """Mask of the voxels whose whole neighbourhood belongs to one object.
 
-    Manual borders are a voxel or two off, and CREMI, for one, does not count what lies near them. Blocks need `reach`
-    voxels of their surroundings on each side, cut off again afterwards.
+    Manually drawn borders are off by a voxel or two, so CREMI, for example, ignores voxels near them. To process a
+    volume in blocks, read `reach` extra voxels on each side and crop them from the result.
 
     Args:
         truth: (Z, Y, X) ids, any integer type; 0 is an object like any other.
-        reach: A voxel counts if all voxels no further than this along z, y and x have its id. What lies outside the
-            array does not matter.
+        reach: A voxel counts if all voxels up to this far away along z, y and x have its id. Voxels outside the array
+            are ignored.
 
     Returns:
         (Z, Y, X) bool.

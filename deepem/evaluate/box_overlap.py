@@ -1,4 +1,4 @@
-"""Bounding boxes of labels, and which boxes overlap how much."""
+"""Bounding boxes of labels, and the overlap between boxes."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import numpy as np
 from deepem.evaluate.overlaps import Array, Table
 
 ROWS = 1024
-"""Boxes compared with all others at a time."""
+"""Number of boxes that are compared with all others at a time."""
 
 
 def bounding_boxes(table: Table, *, truth: bool) -> tuple[Array, Array]:
-    """Ids but 0, rising, and the box (N, 6) of each: z1, y1, x1, z2, y2, x2, half-open.
+    """Return the ids except 0, ascending, and the bounding box (N, 6) of each: z1, y1, x1, z2, y2, x2, half-open.
 
     Args:
-        table: One with places.
-        truth: Boxes of the truth, else of the segmentation.
+        table: Overlap table counted with `places=True`.
+        truth: Return boxes of the truth; otherwise of the segmentation.
     """
     ids = table.truth if truth else table.segment
     assert table.begin is not None
@@ -32,9 +32,9 @@ def bounding_boxes(table: Table, *, truth: bool) -> tuple[Array, Array]:
 
 
 def overlapping(a: Array, b: Array, least: float) -> tuple[Array, Array, Array]:
-    """Pairs of boxes whose overlap IoU reaches a value above 0: indices into `a`, into `b`, and the IoU.
+    """Find pairs of boxes whose IoU reaches a value above 0. Return indices into `a`, indices into `b`, and the IoU.
 
-    Boxes are (N, 6), half-open; never are all pairs held at once.
+    Boxes are (N, 6), half-open. The full matrix of pairs is never held in memory.
     """
     found: list[tuple[Array, Array, Array]] = []
     volume_a, volume_b = (np.prod(x[:, 3:] - x[:, :3], axis=1) for x in (a, b))

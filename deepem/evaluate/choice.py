@@ -1,6 +1,7 @@
-"""Scores over thresholds, and the choice of one.
+"""Score a segmentation at several thresholds and choose the best one.
 
-A threshold that was chosen by the truth it is scored on flatters: choose on one volume, report on another.
+A threshold chosen on the same ground truth that it is scored on looks too good. Choose on one volume and report on
+another.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from deepem.utils.errors import InputError
 Row = dict[str, Any]
 
 PARAMETERS = ("threshold", "decoder")
-"""What a choice decides on, where rows have it."""
+"""Parameters that a choice fixes, if the rows have them."""
 
 CRITERIA: dict[str, Callable[[Mapping[str, Any]], float]] = {
     "adapted_rand": lambda row: float(row["error"]),
@@ -27,11 +28,11 @@ CRITERIA: dict[str, Callable[[Mapping[str, Any]], float]] = {
     "ap": lambda row: -float(row["ap_mean"]),
     "pq": lambda row: -float(row["pq"]),
 }
-"""What a choice can go by; each is a number that is best when lowest."""
+"""Criteria for choosing a row; for each of them, lower is better."""
 
 
 def row_of(overlaps: Overlaps, **parameters: Any) -> Row:
-    """One row of a curve: parameters such as `threshold` and `decoder`, and the scores of what they gave."""
+    """One row of a curve: parameters such as `threshold` and `decoder`, and the scores of their segmentation."""
     table = overlaps.table()
     labelled = table.labelled
     return {
@@ -47,13 +48,13 @@ def row_of(overlaps: Overlaps, **parameters: Any) -> Row:
 def curve(
     segmentations: Iterable[tuple[float, Array]], truth: Array, *, mask: Array | None = None, **parameters: Any
 ) -> list[Row]:
-    """Scores of the segmentations that thresholds gave, split against merge.
+    """Score the segmentations of several thresholds, for example to plot split against merge.
 
     Args:
-        segmentations: (threshold, ids) pairs, taken one by one.
-        truth: Ids; 0 is not labelled and does not count.
+        segmentations: (threshold, ids) pairs, consumed one at a time.
+        truth: Ids; 0 means unlabelled and does not count.
         mask: Voxels where it is 0 do not count.
-        parameters: What else describes the segmentations, such as decoder="mutex"; copied into every row.
+        parameters: Further parameters of the segmentations, such as decoder="mutex"; copied into every row.
 
     Returns:
         Rows {`threshold`, `error`, `precision`, `recall`, `split`, `merge`, `score` (CREMI), `segments`, `objects`}.
@@ -67,17 +68,18 @@ def curve(
 
 
 def choose(curve: Sequence[Mapping[str, Any]], by: str = "adapted_rand") -> Row:
-    """The best row of a curve; of equals the first.
+    """Choose the best row of a curve; the first one wins a tie.
 
     Args:
         curve: Rows with parameters and scores, of one decoder or several.
         by: One of `CRITERIA`.
 
     Returns:
-        A copy of the row, with `chosen_by`, and `own_truth` True: its scores are those that it was chosen for.
+        A copy of the row, with `chosen_by`, and `own_truth` True, because it is scored on the truth that it was chosen
+        on.
 
     Raises:
-        InputError: an unknown criterion, rows without its score, or none whose score is a number.
+        InputError: the criterion is unknown, rows lack its score, or every score is NaN.
     """
     if by not in CRITERIA:
         raise InputError("by", by, f"one of {', '.join(CRITERIA)}")
@@ -92,17 +94,17 @@ def choose(curve: Sequence[Mapping[str, Any]], by: str = "adapted_rand") -> Row:
 
 
 def reported(curve: Sequence[Mapping[str, Any]], chosen: Mapping[str, Any]) -> Row:
-    """The row of another volume's curve that has the parameters of a chosen one.
+    """Find the row with the chosen parameters in the curve of another volume.
 
     Args:
         curve: Rows of the volume to report on.
-        chosen: What `choose` gave for the volume to tune on.
+        chosen: Result of `choose` on the tuning volume.
 
     Returns:
         A copy of the row, with `chosen_by`, and `own_truth` False.
 
     Raises:
-        InputError: the curve has no such row, or several.
+        InputError: the curve has no such row, or more than one.
     """
     wanted = {name: chosen[name] for name in PARAMETERS if name in chosen}
     rows = [row for row in curve if all(row.get(name) == value for name, value in wanted.items())]

@@ -1,4 +1,4 @@
-"""Detection of small structures such as synapses: found or not, by overlap or by distance."""
+"""Detection scores of small structures such as synapses, matched by overlap or by distance."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from deepem.utils.errors import InputError
 
 
 class Detections:
-    """Detection of objects, block by block; see `detections`."""
+    """Detection scores, block by block; see `detections`."""
 
     def __init__(
         self,
@@ -32,11 +32,11 @@ class Detections:
         self.overlaps = Overlaps(places=True)
 
     def add(self, labels: Array, truth: Array, *, mask: Array | None = None, begin: Sequence[int] = (0, 0, 0)) -> None:
-        """Count a block (Z, Y, X) that begins at `begin`; voxels of mask 0 do not count."""
+        """Add a block (Z, Y, X) that begins at `begin`; voxels where the mask is 0 do not count."""
         self.overlaps.add(labels, truth, mask=mask, begin=begin)
 
     def result(self) -> dict[str, Any]:
-        """The scores, and the ids of what was missed and of false alarms."""
+        """Return the scores, and the ids of missed objects and false alarms."""
         table = self.overlaps.table()
         predicted, true = (np.setdiff1d(ids, [np.uint64(0)]) for ids in (table.segment, table.truth))
         a, b, quality = self._by_overlap(table) if self.distance_nm is None else self._by_distance(table)
@@ -90,24 +90,25 @@ def detections(
 ) -> dict[str, Any]:
     """Precision, recall and F1 of detected objects, such as synaptic clefts.
 
-    A predicted and a true object match if they share `min_overlap` voxels or, where a distance is given, if their
-    centroids are no further apart. Each object has one match at most; there are as many matches as possible, with the
-    most overlap or least distance in sum. One detection that covers two synapses therefore finds one.
+    A predicted and a true object can match if they share `min_overlap` voxels or, if a distance is given, if their
+    centroids are within that distance. Each object has at most one match. Matches are assigned so that their number is
+    maximal, and then so that their total overlap is largest or their total distance smallest. A detection that covers
+    two synapses therefore finds only one of them.
 
     Args:
         labels: (Z, Y, X) ids of the detected objects; 0 is background.
         truth: (Z, Y, X) ids; 0 is background.
-        distance_nm: Match by this distance between centroids.
-        min_overlap: Match by this overlap in voxels.
+        distance_nm: Largest distance between matching centroids.
+        min_overlap: Smallest overlap of matching objects, in voxels.
         voxel_size_nm: (z, y, x) size of a voxel, for distances.
         mask: Voxels where it is 0 do not count.
 
     Returns:
-        `precision`, `recall`, `f1`, the number `found`, the ids of `missed` and `false_alarms`, and what the match was
-        by. NaN is what has no value: precision without a detection, recall without an object.
+        `precision`, `recall`, `f1`, the number `found`, the ids of `missed` and `false_alarms`, and the matching
+        criterion. Undefined values are NaN: precision without a detection, recall without an object.
 
     Raises:
-        InputError: the shapes differ, or a bound is not above 0.
+        InputError: the shapes differ, or a limit is not above 0.
     """
     score = Detections(distance_nm=distance_nm, min_overlap=min_overlap, voxel_size_nm=voxel_size_nm)
     score.add(labels, truth, mask=mask)

@@ -1,4 +1,4 @@
-"""Scores of instances, such as nuclei or cells: true objects found, missed and made up, by mask or by box."""
+"""Scores of instances such as nuclei or cells, by mask or by bounding box."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from deepem.utils.errors import InputError
 THRESHOLDS = (0.5, 0.75, 0.9)
 
 MEAN_OVER = tuple(i / 100 for i in range(50, 100, 5))
-"""The thresholds of COCO: .5, .55, ... .95."""
+"""COCO's thresholds: .5, .55, ... .95."""
 
 Certainty = Mapping[int, float] | Sequence[float] | Array
-"""Scores by id, or in rising order of the ids."""
+"""Scores by id, or in ascending order of the ids."""
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """Pairs of one volume that overlap enough: indices into its predicted and true ids, and the overlap."""
+    """Overlapping pairs in one volume: indices into its predicted and true ids, and the overlap of each pair."""
 
     predicted_ids: Array
     true_ids: Array
@@ -34,7 +34,7 @@ class Candidates:
     iou: Array
 
     def above(self, threshold: float) -> Candidates:
-        """Those that overlap so much or more."""
+        """Return the pairs whose overlap reaches a threshold."""
         keep = self.iou >= threshold
         return Candidates(self.predicted_ids, self.true_ids, self.predicted[keep], self.true[keep], self.iou[keep])
 
@@ -46,7 +46,7 @@ class _Volume:
     given: list[tuple[Array, Array]] = field(default_factory=list)
 
     def certainty(self, ids: Array) -> Array:
-        """The score of each id."""
+        """Look up the score of each id."""
         known: dict[int, float] = {}
         for scores in self.scores:
             if isinstance(scores, Mapping):
@@ -81,21 +81,21 @@ class Instances:
         begin: Sequence[int] = (0, 0, 0),
         volume: Hashable = 0,
     ) -> None:
-        """Count a block.
+        """Add a block.
 
         Args:
             labels: (Z, Y, X) ids; 0 is background.
             truth: (Z, Y, X) ids; 0 is background.
-            scores: How certain each predicted object is: by id, or for the whole volume in rising order of its ids.
+            scores: Confidence of each predicted object: by id, or for the whole volume in ascending order of its ids.
             mask: Voxels where it is 0 do not count.
-            begin: Where the block lies in its volume, (z, y, x); boxes depend on it.
-            volume: Names the volume: an id means one object within one volume. A volume without any object, true or
-                predicted, counts as well.
+            begin: First voxel of the block in its volume, (z, y, x); used for bounding boxes.
+            volume: Name of the volume; ids are unique within a volume only. A volume without any true or predicted
+                object counts too.
         """
         self._of(volume, scores).overlaps.add(labels, truth, mask=mask, begin=begin)
 
     def result(self) -> dict[str, Any]:
-        """The scores over all volumes so far."""
+        """Return the scores over all volumes added so far."""
         found = {name: self._candidates(volume) for name, volume in self.volumes.items()}
         predicted = sum(len(c.predicted_ids) for c in found.values())
         true = sum(len(c.true_ids) for c in found.values())
@@ -125,7 +125,7 @@ class Instances:
         return result
 
     def curves(self, thresholds: Any = None) -> dict[float, dict[str, list[float]]]:
-        """Precision against recall at every distinct score: {threshold: {`recall`, `precision`}}.
+        """Return precision and recall at every distinct score: {threshold: {`recall`, `precision`}}.
 
         Raises:
             InputError: a predicted object has no score.
@@ -153,7 +153,7 @@ class Instances:
         return kept
 
     def _candidates(self, volume: _Volume) -> Candidates:
-        """Pairs whose masks overlap by the least threshold or more."""
+        """Find the pairs whose mask IoU reaches the lowest threshold."""
         table = volume.overlaps.table()
         true, true_voxels = table.by_truth()
         predicted, predicted_voxels = table.by_segment()
@@ -161,7 +161,7 @@ class Instances:
         a, b = np.searchsorted(predicted, both.segment), np.searchsorted(true, both.truth)
         iou = both.voxels / (predicted_voxels[a] + true_voxels[b] - both.voxels)
         keep = iou >= min(*self.thresholds, MEAN_OVER[0])
-        skip_a, skip_b = int((predicted == 0).sum()), int((true == 0).sum())  # 0 is the first id where it is there
+        skip_a, skip_b = int((predicted == 0).sum()), int((true == 0).sum())  # if id 0 occurs, it comes first
         return Candidates(predicted[skip_a:], true[skip_b:], a[keep] - skip_a, b[keep] - skip_b, iou[keep])
 
 
@@ -180,7 +180,7 @@ class Boxes(Instances):
         begin: Sequence[int] = (0, 0, 0),
         volume: Hashable = 0,
     ) -> None:
-        """Count a block of labels, or some boxes (N, 6) of each side: z1, y1, x1, z2, y2, x2, half-open."""
+        """Add a block of labels, or boxes (N, 6) of both sides: z1, y1, x1, z2, y2, x2, half-open."""
         if labels.ndim == 2 and truth.ndim == 2:
             for name, given in (("labels", labels), ("truth", truth)):
                 if given.shape[1] != 6:
@@ -190,12 +190,12 @@ class Boxes(Instances):
             super().add(labels, truth, scores=scores, mask=mask, begin=begin, volume=volume)
 
     def _candidates(self, volume: _Volume) -> Candidates:
-        """Pairs whose boxes overlap by the least threshold or more; boxes that were given are numbered from 1."""
+        """Find the pairs whose box IoU reaches the lowest threshold; boxes added as such are numbered from 1."""
         (predicted, found), (true, wanted) = (self._boxes(volume, side) for side in (0, 1))
         return Candidates(predicted, true, *overlapping(found, wanted, min(*self.thresholds, MEAN_OVER[0])))
 
     def _boxes(self, volume: _Volume, side: int) -> tuple[Array, Array]:
-        """Ids and boxes of the predicted objects (side 0) or the true ones (side 1)."""
+        """Return ids and boxes of the predicted (side 0) or the true (side 1) objects."""
         ids, made = bounding_boxes(volume.overlaps.table(), truth=side == 1)
         if not volume.given:
             return ids, made
@@ -213,17 +213,17 @@ def instances(
     thresholds: Sequence[float] = THRESHOLDS,
     mask: Array | None = None,
 ) -> dict[str, Any]:
-    """Scores of instances by mask: what share of objects is found, missed or made up.
+    """Scores of instances by mask: average precision, F1 and panoptic quality.
 
-    A predicted and a true object match if their overlap IoU = |A and B| / |A or B| reaches a threshold; each object has
-    one match at most. Pairs are chosen so that there are as many as possible, with the highest sum of overlaps. With TP
-    matches, FP predicted and FN true objects without one,
+    A predicted and a true object can match if their IoU = |A and B| / |A or B| reaches a threshold. Each object has at
+    most one match. Pairs are assigned so that their number is maximal, and then so that their summed IoU is largest.
+    With TP matches, FP unmatched predicted and FN unmatched true objects,
 
         ap = TP / (TP + FP + FN)      f1 = 2 TP / (2 TP + FP + FN)      pq = sum of IoU over TP / (TP + FP / 2 + FN / 2)
 
-    `ap_ranked` is the area under precision against recall when objects are called from the highest score down, as
-    COCO has it: the most certain object takes the best true one left, and precision is taken at recalls 0, .01, ... 1
-    as the highest at that recall or above. Objects of equal score are called together.
+    `ap_ranked` is COCO's area under the precision-recall curve. Predicted objects are matched from the highest score
+    down, each to the best true object that is still unmatched. Precision is averaged over recalls 0, .01, ... 1, using
+    the highest precision at that recall or above. Objects of equal score enter the curve together.
 
     Sources: Caicedo et al. 2019, doi:10.1038/s41592-019-0612-7 (ap); Kirillov et al. 2019, arXiv:1801.00868 (pq);
     Lin et al. 2014, arXiv:1405.0312 (ap_ranked).
@@ -231,14 +231,14 @@ def instances(
     Args:
         labels: (Z, Y, X) ids; 0 is background.
         truth: (Z, Y, X) ids; 0 is background.
-        scores: How certain each predicted object is: {id: score}, or a sequence in rising order of the ids.
+        scores: Confidence of each predicted object: {id: score}, or a sequence in ascending order of the ids.
         thresholds: Overlaps to report.
         mask: Voxels where it is 0 do not count.
 
     Returns:
         `ap` {threshold: value}; `ap_mean` over .5, .55, ... .95; `f1`, `pq`, `precision` and `recall` at .5; the
-        numbers of `objects` and `predicted`; with scores `ap_ranked` {threshold: value} and `ap_ranked_mean` too.
-        NaN where there is neither a true nor a predicted object.
+        numbers of `objects` and `predicted`; with scores also `ap_ranked` {threshold: value} and `ap_ranked_mean`.
+        Values are NaN if there is neither a true nor a predicted object.
 
     Raises:
         InputError: the shapes differ, a threshold is not in (0, 1], or a predicted object has no score.
@@ -256,18 +256,18 @@ def boxes(
     thresholds: Sequence[float] = THRESHOLDS,
     mask: Array | None = None,
 ) -> dict[str, Any]:
-    """Scores of instances by bounding box: as `instances`, with the overlap of boxes for that of masks.
+    """Scores of instances by bounding box: like `instances`, with the IoU of boxes in place of masks.
 
     Args:
         labels: (Z, Y, X) ids, or boxes (N, 6): z1, y1, x1, z2, y2, x2, half-open.
-        truth: The same.
-        scores: How certain each predicted object is: {id: score}, or a sequence in rising order of the ids, or of the
-            boxes.
+        truth: Labels or boxes, in the same form.
+        scores: Confidence of each predicted object: {id: score}, or a sequence in ascending order of the ids, or in the
+            order of the boxes.
         thresholds: Overlaps to report.
-        mask: Voxels where it is 0 do not count; only with labels.
+        mask: Voxels where it is 0 do not count; only allowed with labels.
 
     Returns:
-        What `instances` returns.
+        The same dict as `instances`.
 
     Raises:
         InputError: as for `instances`.
@@ -278,7 +278,7 @@ def boxes(
 
 
 def _match(candidates: Candidates) -> Array:
-    """The overlaps of the pairs that match."""
+    """Return the overlaps of the matched pairs."""
     chosen = candidates.iou[matched(candidates.predicted, candidates.true, candidates.iou)]
     return np.asarray(chosen)
 

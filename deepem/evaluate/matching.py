@@ -1,4 +1,4 @@
-"""Which predicted object is which true one: one to one, as many as possible."""
+"""One-to-one matching of predicted and true objects."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ COCO_RECALLS = [i / 100 for i in range(101)]
 
 
 def matched(predicted: Array, true: Array, quality: Array) -> Array:
-    """Indices of the chosen candidates: as many pairs as can be had, and of those the highest total quality.
+    """Match as many pairs as possible, then maximise the total quality. Return indices of the chosen candidates.
 
     Args:
         predicted: (N,) the predicted object of each candidate pair.
@@ -30,13 +30,13 @@ def matched(predicted: Array, true: Array, quality: Array) -> Array:
 
 
 def ranked(predicted: Array, true: Array, quality: Array, order: Sequence[int]) -> Array:
-    """Indices of the candidates that COCO chooses: in the order given, each object takes the best true one left.
+    """Match as COCO does: in the given order, each object takes the best free true one. Return candidate indices.
 
     Args:
         predicted: (N,) the predicted object of each candidate pair.
         true: (N,) the true one.
         quality: (N,) overlap.
-        order: Predicted objects, the most certain first.
+        order: Predicted objects, highest score first.
     """
     by_quality = np.lexsort((true, -quality, predicted))
     options: dict[int, list[int]] = {}
@@ -54,12 +54,12 @@ def ranked(predicted: Array, true: Array, quality: Array, order: Sequence[int]) 
 
 
 def precision_recall(scores: Array, hit: Array, there: int) -> tuple[list[float], list[float]]:
-    """(recall, precision) at each distinct score from the highest on; equal scores are one point.
+    """Return (recall, precision) at each distinct score, highest first; equal scores form one point.
 
     Args:
         scores: (N,) of the predicted objects.
-        hit: (N,) bool, whether each has a true one.
-        there: Number of true objects.
+        hit: (N,) bool, whether each has a match.
+        there: Number of true objects in all.
     """
     order = np.argsort(-scores, kind="stable")
     scores, hit = scores[order], hit[order]
@@ -69,9 +69,9 @@ def precision_recall(scores: Array, hit: Array, there: int) -> tuple[list[float]
 
 
 def coco_precision(recall: Sequence[float], precision: Sequence[float]) -> float:
-    """Area under the precision-recall curve as COCO has it.
+    """Area under the precision-recall curve, as COCO computes it.
 
-    The mean over recalls 0, .01, ... 1 of the highest precision at that recall or a greater one.
+    This is the mean over recalls 0, .01, ... 1 of the highest precision at that recall or above.
     """
     highest, best = 0.0, list(precision)
     for i in reversed(range(len(best))):
@@ -85,7 +85,7 @@ def _dense(ids: Array) -> Array:
 
 
 def _groups(predicted: Array, true: Array) -> list[Array]:
-    """Candidates that compete with each other, group by group."""
+    """Yield groups of candidates that compete with each other."""
     if not len(true):
         return []
     from scipy.sparse import coo_array
@@ -100,7 +100,7 @@ def _groups(predicted: Array, true: Array) -> list[Array]:
 
 
 def _assigned(predicted: Array, true: Array, quality: Array) -> Array:
-    """The best one-to-one choice within a group."""
+    """Find the best one-to-one assignment within a group."""
     from scipy.optimize import linear_sum_assignment
 
     a, b = _dense(predicted), _dense(true)

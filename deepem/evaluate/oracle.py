@@ -1,7 +1,7 @@
-"""Oracle merge: the best that any agglomeration of given fragments could reach.
+"""Oracle merge: the best score that any agglomeration of given fragments can reach.
 
-Every fragment goes to the true object that it shares most voxels with. What is then still wrong, no agglomeration can
-mend: it is the error of the network and the fragments. The rest of an error is that of the agglomeration.
+The oracle assigns every fragment to the true object that it overlaps most. No agglomeration can fix the error that
+remains, which comes from the network and the fragments. Any further error comes from the agglomeration.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ class OracleMerge(PartitionScore):
     """Oracle merge, block by block; see `oracle_merge`."""
 
     def result(self) -> dict[int, int]:
-        """The true object of every fragment; 0 for one that lies where nothing is labelled."""
+        """Return the true object of every fragment; 0 for a fragment in unlabelled voxels."""
         fragments, objects = best_objects(self.overlaps.table())
         return dict(zip(fragments.tolist(), objects.tolist(), strict=True))
 
     def labels(self, fragments: Array) -> Array:
-        """A block of fragments with the ids of their true objects, uint64.
+        """Replace the fragments of a block by the ids of their true objects, uint64.
 
         Raises:
-            InputError: a fragment was in no block that was added.
+            InputError: a fragment occurs in none of the added blocks.
         """
         known, objects = best_objects(self.overlaps.table())
         ids, inverse = np.unique(fragments, return_inverse=True)
@@ -37,13 +37,13 @@ class OracleMerge(PartitionScore):
         return objects[at][inverse.reshape(-1)].reshape(fragments.shape)
 
     def scores(self) -> dict[str, float]:
-        """Adapted Rand error and variation of information of the merged fragments, without another look at voxels."""
+        """Return adapted Rand error and variation of information of the merged fragments, from the table."""
         table = merged(self.overlaps.table())
         return {**adapted_rand_of(table), **voi_of(table)}
 
 
 def oracle_merge(fragments: Array, truth: Array, *, mask: Array | None = None) -> Array:
-    """Fragments joined as the truth would have them: the best segmentation that they allow.
+    """Merge fragments as the ground truth does, which gives the best segmentation that they allow.
 
     Args:
         fragments: Ids, any integer type and shape; 0 is no fragment and stays 0.
@@ -51,8 +51,8 @@ def oracle_merge(fragments: Array, truth: Array, *, mask: Array | None = None) -
         mask: Voxels where it is 0 do not count.
 
     Returns:
-        uint64 ids of the truth: every fragment has that of the object it shares most voxels with, of equals the
-        lowest; 0 where a fragment touches no object.
+        uint64 ids of the truth: every fragment gets the id of the object it overlaps most, or the lowest such id in a
+        tie. Fragments that overlap no object become 0.
 
     Raises:
         InputError: the shapes differ, or an array does not hold whole numbers from 0 on.
@@ -70,7 +70,7 @@ def oracle_merge(fragments: Array, truth: Array, *, mask: Array | None = None) -
 
 
 def best_objects(table: Table) -> tuple[Array, Array]:
-    """All ids of a segmentation, rising, and the object of each; 0 for segment 0 and for one without an object."""
+    """Return all segment ids, ascending, and the object of each; 0 for segment 0 and for segments without an object."""
     every = np.unique(table.segment)
     objects = np.zeros(every.size, np.uint64)
     counted = table.where((table.truth != 0) & (table.segment != 0))
@@ -82,6 +82,6 @@ def best_objects(table: Table) -> tuple[Array, Array]:
 
 
 def merged(table: Table) -> Table:
-    """The table that the oracle's segmentation would have."""
+    """Derive the overlap table of the oracle's segmentation."""
     segment, objects = best_objects(table)
     return summed([Table(table.truth, objects[np.searchsorted(segment, table.segment)], table.voxels)])

@@ -1,4 +1,4 @@
-"""How many voxels every pair of ids shares: the table that scores of segmentations are made from.
+"""Overlap table: the number of voxels that every pair of ids shares, from which segmentation scores are computed.
 
 Segments are runs of equal ids along x, so the table is counted run by run, not voxel by voxel::
 
@@ -8,7 +8,7 @@ Segments are runs of equal ids along x, so the table is counted run by run, not 
                                           (2, 9)         3
                                           (0, 9)         1
 
-Tables of blocks add up exactly, ids stay unsigned 64-bit integers, and the memory taken is that of the table.
+Tables of blocks add up exactly, ids stay unsigned 64-bit integers, and memory use is the size of the table.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ Rows = tuple[Array, Array, Array | None]
 """Rows of the segmentation, the truth and the mask."""
 
 CHUNK = 1 << 17
-"""Voxels looked at together: they stay in the processor's cache."""
+"""Voxels processed at a time, few enough to stay in the processor's cache."""
 
 PENDING = 1 << 20
-"""Runs kept before they are summed by pair."""
+"""Number of runs collected before they are summed by pair."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """Pairs of ids in rising order of (truth, segment), each once.
+    """Pairs of ids in ascending order of (truth, segment), each once.
 
     Attributes:
         truth: (N,) uint64.
         segment: (N,) uint64.
-        voxels: (N,) int64, how many voxels the pair has.
-        begin: (N, 3) int64, the first voxel of the pair's bounding box; None where places are not kept.
+        voxels: (N,) int64, the number of voxels of the pair.
+        begin: (N, 3) int64, the first voxel of the pair's bounding box; None if places are not kept.
         end: (N, 3) int64, one past its last voxel.
         sums: (N, 3) int64, the sum of the coordinates of its voxels.
     """
@@ -56,17 +56,17 @@ class Table:
 
     @classmethod
     def empty(cls, places: bool) -> Table:
-        """No pair at all."""
+        """A table without pairs."""
         ids, where = np.zeros(0, np.uint64), np.zeros((0, 3), np.int64) if places else None
         return cls(ids, ids, np.zeros(0, np.int64), where, where, where)
 
     @property
     def labelled(self) -> Table:
-        """The pairs whose truth is not 0."""
+        """The pairs whose truth id is not 0."""
         return self.where(self.truth != 0)
 
     def where(self, keep: Array) -> Table:
-        """Some of the pairs, by a mask or by indices."""
+        """Select pairs by a mask or by indices."""
         return Table(*(None if column is None else column[keep] for column in self.columns()))  # type: ignore[arg-type]
 
     def columns(self) -> tuple[Array | None, ...]:
@@ -74,11 +74,11 @@ class Table:
         return self.truth, self.segment, self.voxels, self.begin, self.end, self.sums
 
     def by_truth(self) -> tuple[Array, Array]:
-        """Ids of the truth, rising, and the number of voxels of each."""
+        """Truth ids, ascending, and the number of voxels of each."""
         return totals(self.truth, self.voxels)
 
     def by_segment(self) -> tuple[Array, Array]:
-        """Ids of the segmentation, rising, and the number of voxels of each."""
+        """Segment ids, ascending, and the number of voxels of each."""
         return totals(self.segment, self.voxels)
 
 
@@ -99,13 +99,13 @@ class Overlaps:
     def add(
         self, segmentation: Array, truth: Array, *, mask: Array | None = None, begin: Sequence[int] = (0, 0, 0)
     ) -> None:
-        """Count one block.
+        """Add one block.
 
         Args:
             segmentation: Whole numbers from 0, of any integer type.
-            truth: The same, of the same shape; its type may be another.
+            truth: Whole numbers of the same shape; the integer type may differ.
             mask: Voxels where it is 0 do not count.
-            begin: Where the block lies in the volume, (z, y, x) voxels; only bounding boxes depend on it.
+            begin: First voxel of the block in the volume, (z, y, x); used for bounding boxes and coordinate sums.
 
         Raises:
             InputError: the shapes differ, an array does not hold whole numbers, or an id is negative.
@@ -121,7 +121,7 @@ class Overlaps:
                 self._fold()
 
     def merge(self, other: Overlaps) -> None:
-        """Add what another one counted, for example in another process."""
+        """Add the counts of another `Overlaps`, for example from another process."""
         if self.places and not other.places:
             raise ValueError("no places were kept in the other table")
         table = other.table()
@@ -142,7 +142,7 @@ class Overlaps:
             self._table, self._summed = summed([self._table, *self._summed]), []
 
     def _found(self, first_row: int, rows: Rows, shape: tuple[int, ...], begin: Sequence[int]) -> Table:
-        """The runs of some rows."""
+        """Find the runs in some rows."""
         segment, truth, mask = (None if part is None else part.reshape(-1) for part in rows)
         assert segment is not None
         assert truth is not None
@@ -173,7 +173,7 @@ class Overlaps:
 
 
 def check(segmentation: Array, truth: Array, mask: Array | None = None) -> None:
-    """Refuse what is not two arrays of whole numbers (and a mask) of one shape."""
+    """Raise unless the arrays hold whole numbers (and a mask) and have the same shape."""
     for name, array in (("segmentation", segmentation), ("truth", truth)):
         if array.dtype.kind not in "iub" or not array.ndim:
             raise InputError(name, f"an array of {array.dtype}, shape {array.shape}", "whole numbers")
@@ -184,7 +184,7 @@ def check(segmentation: Array, truth: Array, mask: Array | None = None) -> None:
 
 
 def summed(tables: Sequence[Table]) -> Table:
-    """One table of several, the rows of a pair added up."""
+    """Sum several tables into one."""
     columns = zip(*(table.columns() for table in tables), strict=True)
     truth, segment, voxels, begin, end, sums = (
         None if column[0] is None else np.concatenate(column) for column in columns
@@ -209,7 +209,7 @@ def summed(tables: Sequence[Table]) -> Table:
 
 
 def totals(ids: Array, voxels: Array) -> tuple[Array, Array]:
-    """Distinct ids, rising, and the sum of the voxels of each."""
+    """Distinct ids, ascending, and the summed voxels of each."""
     if not ids.size:
         return ids, voxels
     order = np.argsort(ids, kind="stable")
@@ -249,7 +249,7 @@ def _rows(segmentation: Array, truth: Array, mask: Array | None) -> Iterator[tup
 
 
 def _slabs(arrays: Sequence[Array]) -> Iterator[list[Array]]:
-    """The arrays as rows along their last axis: all at once where that takes no copy, else plane by plane."""
+    """The arrays as rows along their last axis: all at once if that needs no copy, otherwise plane by plane."""
     width = arrays[0].shape[-1]
     if all(array.flags.c_contiguous for array in arrays) or arrays[0].ndim < 3:
         yield [array.reshape(-1, width) for array in arrays]

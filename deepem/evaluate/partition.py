@@ -1,8 +1,8 @@
 """Scores of a segmentation against the truth: adapted Rand error, variation of information, CREMI score.
 
-All are made from the table of overlaps, so any of them can be had from one look at the voxels, and blocks added one
-by one give the same digits as the whole volume. With c(t, s) voxels in true object t and segment s, n of them in all,
-n(t) and n(s) the sums over segments and over objects; voxels whose truth is 0 never count.
+All scores are computed from the overlap table, so one pass over the voxels serves them all, and blocks added one by one
+give the same digits as the whole volume. In the formulas, c(t, s) is the number of voxels in true object t and segment
+s, n(t) and n(s) are its sums over segments and over objects, and n is the total. Voxels whose truth is 0 never count.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ Scores = dict[str, Any]
 
 
 class PartitionScore:
-    """What the scores of this module share: blocks go into a table, which may be shared with other scores.
+    """Base class of the scores in this module: blocks go into an overlap table, which other scores may share.
 
     Args:
-        overlaps: A table that is filled elsewhere; by default this score has its own.
+        overlaps: A table that the caller fills; by default the score has its own.
     """
 
     def __init__(self, overlaps: Overlaps | None = None) -> None:
         self.overlaps = Overlaps() if overlaps is None else overlaps
 
     def add(self, segmentation: Array, truth: Array, *, mask: Array | None = None) -> None:
-        """Count a block; voxels of mask 0 do not count."""
+        """Add a block; voxels where the mask is 0 do not count."""
         self.overlaps.add(segmentation, truth, mask=mask)
 
 
@@ -40,7 +40,7 @@ class AdaptedRand(PartitionScore):
     """Adapted Rand error, block by block; see `adapted_rand`."""
 
     def result(self) -> dict[str, float]:
-        """`error`, `precision` and `recall`; NaN where nothing is labelled."""
+        """Return `error`, `precision` and `recall`; NaN where nothing is labelled."""
         return adapted_rand_of(self.overlaps.table())
 
 
@@ -48,7 +48,7 @@ class Voi(PartitionScore):
     """Variation of information, block by block; see `voi`."""
 
     def result(self) -> dict[str, float]:
-        """`split` and `merge` in bits; NaN where nothing is labelled."""
+        """Return `split` and `merge` in bits; NaN where nothing is labelled."""
         return voi_of(self.overlaps.table())
 
 
@@ -56,15 +56,15 @@ class Cremi(PartitionScore):
     """CREMI score, block by block; see `cremi`."""
 
     def result(self) -> Scores:
-        """`score`, its parts `adapted_rand`, `voi_split` and `voi_merge`, and the `formula`."""
+        """Return `score`, its parts `adapted_rand`, `voi_split` and `voi_merge`, and the `formula`."""
         return cremi_of(self.overlaps.table())
 
 
 def adapted_rand(segmentation: Array, truth: Array, *, mask: Array | None = None) -> dict[str, float]:
-    """Adapted Rand error of a segmentation: 1 - F1 of the pairs of voxels that are put together.
+    """Adapted Rand error of a segmentation: 1 - F1 over pairs of voxels that are in the same segment.
 
-    A pair of voxels may be a voxel with itself, as CREMI and SNEMI3D count (scikit-image leaves those out). Voxels that
-    the segmentation leaves at 0 are segments of one voxel each. With n0 of them,
+    As in CREMI and SNEMI3D, a voxel also forms a pair with itself (scikit-image leaves these pairs out). Each voxel
+    that is 0 in the segmentation counts as a segment of its own. With n0 such voxels,
 
         recall    = (sum over s > 0 of c(t, s)^2 + n0) / sum of n(t)^2               falls where objects are split
         precision = (sum over s > 0 of c(t, s)^2 + n0) / (sum over s > 0 of n(s)^2 + n0)   falls where they are merged
@@ -89,12 +89,12 @@ def adapted_rand(segmentation: Array, truth: Array, *, mask: Array | None = None
 
 
 def voi(segmentation: Array, truth: Array, *, mask: Array | None = None) -> dict[str, float]:
-    """Variation of information in bits: what is cut too much and what is joined too much.
+    """Variation of information in bits, as a split term and a merge term.
 
         split = H(segmentation | truth) = sum of c(t, s) / n * log2(n(t) / c(t, s))
         merge = H(truth | segmentation) = sum of c(t, s) / n * log2(n(s) / c(t, s))
 
-    Voxels that the segmentation leaves at 0 are one segment like any other.
+    Segment 0 counts as one segment like any other.
 
     Source: Meila 2007, doi:10.1016/j.jmva.2006.11.013.
 
@@ -139,7 +139,7 @@ def cremi(segmentation: Array, truth: Array, *, mask: Array | None = None) -> Sc
 
 
 def adapted_rand_of(table: Table) -> dict[str, float]:
-    """Adapted Rand error of a table of overlaps, in whole numbers of any length up to the last division."""
+    """Adapted Rand error of an overlap table; integer arithmetic of any length up to the last division."""
     table = table.labelled
     if not table.truth.size:
         return {"error": NAN, "precision": NAN, "recall": NAN}
@@ -156,7 +156,7 @@ def adapted_rand_of(table: Table) -> dict[str, float]:
 
 
 def voi_of(table: Table) -> dict[str, float]:
-    """Variation of information of a table of overlaps."""
+    """Variation of information of an overlap table."""
     table = table.labelled
     if not table.truth.size:
         return {"split": NAN, "merge": NAN}
@@ -166,7 +166,7 @@ def voi_of(table: Table) -> dict[str, float]:
 
 
 def cremi_of(table: Table) -> Scores:
-    """CREMI score of a table of overlaps."""
+    """CREMI score of an overlap table."""
     rand, information = adapted_rand_of(table)["error"], voi_of(table)
     split, merge = information["split"], information["merge"]
     return {
@@ -179,7 +179,7 @@ def cremi_of(table: Table) -> Scores:
 
 
 def bits(table: Table) -> tuple[Array, Array]:
-    """What each pair adds to split and merge: c * log2(n(t) / c) and c * log2(n(s) / c), in bits times voxels."""
+    """Contribution of each pair to split and merge: c * log2(n(t) / c) and c * log2(n(s) / c), in bits times voxels."""
     found = []
     for ids, (distinct, sizes) in ((table.truth, table.by_truth()), (table.segment, table.by_segment())):
         whole = sizes[np.searchsorted(distinct, ids)]
@@ -188,5 +188,5 @@ def bits(table: Table) -> tuple[Array, Array]:
 
 
 def squares(counts: Array) -> int:
-    """The sum of squares, exactly: that of ten billion voxels does not fit into 64 bits."""
+    """The exact sum of squares; for ten billion voxels it does not fit into 64 bits."""
     return sum(count * count for count in counts.tolist())

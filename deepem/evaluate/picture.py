@@ -1,4 +1,4 @@
-"""A picture of scores: split against merge over thresholds, and the worst splits and merges cut out of the volume."""
+"""Pictures of scores: split against merge over thresholds, and cut-outs of the worst splits and merges."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from deepem.utils.errors import InputError
 
 INK, PALE = "#262626", "#6b6b6b"
 LINES = ("#00798c", "#d1495b", "#edae49", "#66a182", "#8d6a9f")
-WHOLE = (0.25, 0.65, 0.95)  # of an object that is cut, or a segment that joins
+WHOLE = (0.25, 0.65, 0.95)  # parts of a split object, or of a merging segment
 PARTS = ((0.25, 0.65, 0.95), (1.0, 0.55, 0.0), (0.55, 0.8, 0.25), (0.85, 0.35, 0.75), (0.95, 0.85, 0.25))
 DEPTH = 64
-"""Sections searched for the place where two parts meet."""
+"""Sections searched for the one where two parts meet."""
 
 
 Place = tuple[int, slice, slice]
-"""A section and the window of it that is shown."""
+"""A section and the window in it that is shown."""
 
 
 @dataclass(frozen=True)
 class CutOut:
-    """One error, in the section where it shows best.
+    """One error, in the section that shows it best.
 
     Attributes:
-        title: What it is.
-        note: Where it is, and its size.
-        grey: (Y, X) in [0, 1], the image, or white.
+        title: Name of the error.
+        note: Its position and size.
+        grey: (Y, X) in [0, 1], the image, or white without one.
         truth: (Y, X, 4) in [0, 1], colour and opacity of the true objects.
-        segmentation: (Y, X, 4), of the segments.
+        segmentation: (Y, X, 4), the same for the segments.
     """
 
     title: str
@@ -53,14 +53,14 @@ def cut_outs(
     most: int = 4,
     side: int = 160,
 ) -> list[CutOut]:
-    """The worst splits, then the worst merges, each in the section where its two largest parts touch most.
+    """Cut out the worst splits, then the worst merges, each in the section where its two largest parts touch most.
 
     Args:
-        table: What `objects` gave, of arrays that begin at (0, 0, 0).
-        segmentation: (Z, Y, X) ids, an array or anything that is read by slices.
-        truth: (Z, Y, X) ids, the same.
-        image: (Z, Y, X), the same, of any range; without it the ground is white.
-        most: Errors of each kind.
+        table: Result of `objects` for arrays that begin at (0, 0, 0).
+        segmentation: (Z, Y, X) ids, an array or anything that can be sliced like one.
+        truth: (Z, Y, X) ids, also an array or sliceable.
+        image: (Z, Y, X), also an array or sliceable, of any value range; without it the background is white.
+        most: Number of splits, and of merges, to cut out.
         side: Voxels shown along y and x.
     """
     found = []
@@ -69,7 +69,7 @@ def cut_outs(
         ("merges", "segment", "object", segmentation, truth),
     ):
         for row in table[kind][:most]:
-            two = sorted(row["largest"], key=lambda p: p[part] == 0)[:2]  # segment 0 last
+            two = sorted(row["largest"], key=lambda p: p[part] == 0)[:2]  # segment 0 comes last
             if len(two) < 2:
                 continue
             at = _place(two[1], ids, parts, row[whole], [p[part] for p in two], side)
@@ -97,15 +97,15 @@ def draw(
     cuts: Sequence[CutOut] = (),
     title: str = "",
 ) -> None:
-    """Write a picture, whole or not at all.
+    """Write a picture; a file appears only once it is complete.
 
     Args:
         out: A file that ends in .png (or another format of matplotlib).
-        curves: {name: rows of `curve`}, such as one per decoder or volume.
-        chosen: The row that is reported: a ring on the curves; the legend says whether this volume chose it.
-        ranked: {threshold: {`recall`, `precision`}}, what `Instances.curves` gives.
-        cuts: What `cut_outs` gave.
-        title: Above all.
+        curves: {name: rows of `curve`}, for example one per decoder or volume.
+        chosen: The reported row, marked by a ring; the legend says whether it was chosen on this volume.
+        ranked: {threshold: {`recall`, `precision`}}, result of `Instances.curves`.
+        cuts: Result of `cut_outs`.
+        title: Title of the whole picture.
 
     Raises:
         InputError: matplotlib is not installed, or there is nothing to draw.
@@ -138,14 +138,14 @@ def draw(
 
 
 def colours(ids: Array) -> Array:
-    """A colour (..., 3) for each id, equal for equal ids; computed in 64-bit integers, so that large ids stay apart."""
-    mixed = ids.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)  # golden ratio: neighbours are far apart in hue
+    """Colours (..., 3) for ids, a fixed one per id; computed in 64-bit integers, so that large ids stay distinct."""
+    mixed = ids.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)  # golden ratio: hues of consecutive ids are far apart
     hue = (mixed >> np.uint64(40)).astype(np.float64)[..., None] / 2**24
     return np.asarray(0.62 + 0.3 * np.cos(2 * np.pi * (hue + np.array([0, 1 / 3, 2 / 3]))))
 
 
 def _place(second: Mapping[str, Any], ids: Any, parts: Any, name: int, two: list[int], side: int) -> Place:
-    """The section, and the window of it, where the second part touches the first one most."""
+    """Return the section, and the window in it, where the second part touches the first one most."""
     shape = ids.shape
     middle = (second["begin"][0] + second["end"][0]) // 2
     begin = [max(second["begin"][0] - 1, middle - DEPTH // 2, 0), *(max(b - 1, 0) for b in second["begin"][1:])]
@@ -169,7 +169,7 @@ def _place(second: Mapping[str, Any], ids: Any, parts: Any, name: int, two: list
 
 
 def _painted(ids: Array, named: Mapping[int, tuple[float, float, float]]) -> Array:
-    """Colours and opacity (Y, X, 4): bright for the ids that matter, faint for others, none for 0."""
+    """Colours and opacity (Y, X, 4): bright for the ids in question, faint for others, transparent for 0."""
     painted = np.zeros((*ids.shape, 4))
     painted[..., :3] = colours(ids)
     painted[..., 3] = np.where(ids == 0, 0, 0.18)
@@ -255,7 +255,7 @@ def _dressed(axes: Any, title: str, x: str, y: str) -> None:
 
 
 def _pairs(band: Any, cuts: Sequence[CutOut]) -> None:
-    """One row of the picture: truth beside segmentation, for two errors."""
+    """Draw one row of the picture: truth beside segmentation, for two errors."""
     axes = band.subplots(1, 4)
     for panel in axes:
         panel.axis("off")

@@ -1,7 +1,7 @@
-"""Scores ranked against events, block by block: area under the ROC curve and average precision.
+"""Area under the ROC curve and average precision, block by block.
 
-A ranking is the table of distinct scores, with hits (events) and false alarms at each. Equal scores are one point of a
-curve: nothing is interpolated between them, so that a constant score has the average precision of chance.
+A ranking is a table of distinct scores with the hits (events) and false alarms at each. Equal scores form one point of
+the curve. Nothing is interpolated between points, so a constant score has the average precision of chance.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from deepem.evaluate.overlaps import CHUNK, Array
 from deepem.utils.errors import InputError
 
 LIMIT = 1 << 20
-"""Distinct scores that a ranking holds at most."""
+"""Largest number of distinct scores in a ranking."""
 
 _SIGN = np.uint64(1 << 63)
 
@@ -22,9 +22,9 @@ _SIGN = np.uint64(1 << 63)
 class Ranking:
     """Hits and false alarms at each distinct score.
 
-    Up to `limit` distinct scores it is exact. Beyond, scores are rounded down to as many leading bits as leave no more
-    than that: with the default, probabilities keep about 16 significant bits. How many bits remain follows from all
-    scores together, not from the order or the blocks in which they came.
+    The ranking is exact up to `limit` distinct scores. Beyond that, scores are rounded down to as many leading bits as
+    the limit allows; with the default limit, probabilities keep about 16 significant bits. The number of bits depends
+    on the set of all scores, not on the order or the blocks in which they were added.
     """
 
     def __init__(self, limit: int = LIMIT) -> None:
@@ -35,11 +35,11 @@ class Ranking:
         self._pending = 0
 
     def add(self, score: Array, event: Array) -> None:
-        """Rank some voxels.
+        """Add some voxels to the ranking.
 
         Args:
-            score: Numbers of any real type; the higher, the sooner called. No NaN.
-            event: bool, of the same shape: what the high scores should have found.
+            score: Numbers of any real type, without NaN; a higher score means a more likely event.
+            event: bool, of the same shape: the voxels that should have high scores.
 
         Raises:
             InputError: a score is NaN.
@@ -55,7 +55,7 @@ class Ranking:
                 self._fold()
 
     def merge(self, other: Ranking) -> None:
-        """Add what another one ranked; both need the same limit."""
+        """Add another ranking, which must have the same limit."""
         if other.limit != self.limit:
             raise ValueError(f"rankings of {self.limit} and {other.limit} scores")
         other._fold()
@@ -65,20 +65,20 @@ class Ranking:
         self._fold()
 
     def falling(self) -> tuple[Array, Array, Array]:
-        """Distinct scores from the highest on (float64), and the hits and false alarms at or above each."""
+        """Distinct scores (float64), highest first, and the hits and false alarms at or above each."""
         self._fold()
         scores = _as_scores(self._keys[::-1] << self._shift)
         return scores, np.cumsum(self._hits[::-1]), np.cumsum(self._alarms[::-1])
 
     @property
     def share(self) -> float:
-        """The events' share of all: the average precision of chance."""
+        """The share of events among all voxels: the average precision of chance."""
         self._fold()
         hits, alarms = int(self._hits.sum()), int(self._alarms.sum())
         return hits / (hits + alarms) if hits + alarms else math.nan
 
     def auc(self) -> float:
-        """Area under the ROC curve: the chance that an event outranks another voxel, ties counting half."""
+        """Area under the ROC curve: the probability that an event outranks another voxel, where a tie counts half."""
         _, hits, alarms = self.falling()
         if not (hits.size and hits[-1] and alarms[-1]):
             return math.nan
@@ -102,7 +102,7 @@ class Ranking:
         self._parts, self._pending = [], 0
         if len(self._keys) > self.limit:
             differing = self._keys[1:] ^ self._keys[:-1]
-            # Neighbours stay apart as long as their highest differing bit does; the limit allows limit - 1 of these.
+            # Neighbours stay distinct while their highest differing bit is kept; the limit allows limit - 1 of these.
             least = np.partition(differing, len(differing) - self.limit)[len(differing) - self.limit]
             self._coarsen(self._shift + np.uint64(int(least).bit_length()))
 
@@ -119,7 +119,7 @@ def _nothing() -> tuple[Array, Array, Array]:
 
 
 def _joined(keys: Array, hits: Array, alarms: Array) -> tuple[Array, Array, Array]:
-    """Sorted keys, each once."""
+    """Distinct keys, sorted."""
     if not keys.size:
         return _nothing()
     first = np.flatnonzero(np.append(True, keys[1:] != keys[:-1]))
@@ -127,8 +127,8 @@ def _joined(keys: Array, hits: Array, alarms: Array) -> tuple[Array, Array, Arra
 
 
 def _as_keys(score: Array) -> Array:
-    """Unsigned integers in the order of the scores."""
-    score = score.astype(np.float64) + 0.0  # -0 becomes 0
+    """Unsigned integers that sort like the scores."""
+    score = score.astype(np.float64) + 0.0  # -0 becomes +0
     if np.isnan(score).any():
         raise InputError("probability", "NaN", "numbers")
     bits = score.view(np.uint64)

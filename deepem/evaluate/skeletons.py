@@ -1,4 +1,4 @@
-"""Expected run length: how far one can follow a neurite from a random place before the first error."""
+"""Expected run length: how far one can follow a neurite from a random point before the first error."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Skeletons = Mapping[int, tuple[Array, Array]]
 
 
 class Erl:
-    """Expected run length, block by block; see `erl`. Only the segments at the nodes are kept."""
+    """Expected run length, block by block; see `erl`. Only the segment ids at the nodes are stored."""
 
     def __init__(
         self,
@@ -46,11 +46,11 @@ class Erl:
         self.seen = np.zeros(count, bool)
 
     def add(self, segmentation: Array, *, begin: Sequence[int] = (0, 0, 0)) -> None:
-        """Look up the segments at the nodes inside a block.
+        """Read the segment ids at the nodes inside a block.
 
         Args:
             segmentation: (Z, Y, X) ids, any integer type.
-            begin: Where the block lies in the segmentation, (z, y, x) voxels.
+            begin: First voxel of the block in the segmentation, (z, y, x).
         """
         if segmentation.ndim != 3 or segmentation.dtype.kind not in "iu":
             got = f"an array of {segmentation.dtype}, shape {segmentation.shape}"
@@ -64,10 +64,10 @@ class Erl:
         self.seen |= inside
 
     def result(self) -> dict[str, Any]:
-        """`erl`, `nerl` and what they rest on.
+        """Return `erl`, `nerl` and the counts behind them.
 
         Raises:
-            InputError: a node lies in no block that was added.
+            InputError: a node lies in none of the added blocks.
         """
         if not self.seen.all():
             node = int(np.flatnonzero(~self.seen)[0])
@@ -94,7 +94,7 @@ class Erl:
         }
 
     def _merged(self) -> Array:
-        """Segments that hold enough nodes of two skeletons, or that must not touch any."""
+        """Find the segments that hold enough nodes of two skeletons, or that must not touch any skeleton."""
         real = self.segment != 0
         pairs, nodes = np.unique(
             np.stack([self.segment[real], self.owner[real].astype(np.uint64)]), axis=1, return_counts=True
@@ -103,7 +103,7 @@ class Erl:
         return np.union1d(segment[skeletons > 1], self.no_merge)
 
     def _lengths(self, keep: Array, length: Array, *, segments: bool) -> list[float]:
-        """Summed length of the edges of each skeleton, or of each segment within each skeleton."""
+        """Sum the lengths of edges for each skeleton, or for each segment within each skeleton."""
         runs: dict[tuple[int, int], list[float]] = {}
         first = self.edges[keep, 0]
         names = self.segment[first] if segments else np.zeros(first.size, np.uint64)
@@ -123,11 +123,11 @@ def erl(
     offset: Sequence[int] = (0, 0, 0),
     no_merge: Iterable[int] = (),
 ) -> dict[str, Any]:
-    """Expected run length of a segmentation on skeletons, and the same over that of a perfect one.
+    """Expected run length of a segmentation along skeletons, in nm and relative to that of a perfect segmentation.
 
-    An edge is followed if both ends lie in the same segment and the segment merges nothing. A segment merges if it
-    holds `merge_threshold` or more nodes of each of two skeletons. With r(k, s) the length that segment s follows of
-    skeleton k, and l(k) the length of the skeleton,
+    An edge is correct if both its ends lie in the same segment and that segment is no merger. A segment is a merger if
+    it holds at least `merge_threshold` nodes of each of two skeletons. With r(k, s) the length of the correct edges of
+    skeleton k in segment s, and l(k) the length of skeleton k,
 
         erl = sum of r(k, s)^2 / sum of l(k)        nerl = sum of r(k, s)^2 / sum of l(k)^2
 
@@ -136,14 +136,16 @@ def erl(
     Args:
         skeletons: {id: (nodes (N, 3) in nm, z, y, x; pairs of nodes (M, 2))}.
         segmentation: (Z, Y, X) ids, any integer type; 0 is no segment.
-        merge_threshold: Nodes of a second skeleton that make a segment a merger, 1 or more. It is part of the result.
-        voxel_size_nm: Of the segmentation; a node lies in the voxel whose index is nearest to its position over this.
-        offset: First voxel of the segmentation, in its own voxels from the origin of the nodes.
-        no_merge: Segments that touch what no skeleton may be joined with, such as a nucleus of another cell.
+        merge_threshold: Number of nodes of a second skeleton that makes a segment a merger, 1 or more. The result
+            repeats it.
+        voxel_size_nm: Voxel size of the segmentation. A node lies in the voxel whose index is nearest to position /
+            voxel size.
+        offset: First voxel of the segmentation, in voxels from the origin of the node coordinates.
+        no_merge: Segments that no skeleton may be merged with, such as one that contains the nucleus of another cell.
 
     Returns:
-        `erl` and `best_erl` in nm, `nerl`, the `merge_threshold`, `skeletons`, `split_edges`, `missed_edges` (an end in
-        no segment) and the list of `merged_segments`.
+        `erl` and `best_erl` in nm, `nerl`, the `merge_threshold`, `skeletons`, `split_edges`, `missed_edges` (one end
+        in no segment) and the list of `merged_segments`.
 
     Raises:
         InputError: a node lies outside the segmentation, a pair names no node, or an array has the wrong form.
@@ -164,14 +166,14 @@ def skeletons_of(
     scale: float = 1.5,
     constant_nm: float | None = None,
 ) -> dict[int, tuple[Array, Array]]:
-    """Skeletons of true objects by TEASAR, in the form that `erl` takes; allow a third of a second per object.
+    """Skeletonise true objects with TEASAR for `erl`; this takes about a third of a second per object.
 
     Args:
         truth: (Z, Y, X) ids; 0 is background.
         voxel_size_nm: Size of a voxel.
         offset: First voxel of the truth, in voxels; added to the nodes.
-        min_voxels: Smaller objects get none.
-        scale: Radius cleared around a path, in units of the object's own radius there.
+        min_voxels: Smaller objects get no skeleton.
+        scale: Radius cleared around a path, as a multiple of the object's local radius.
         constant_nm: Added to that radius; by default ten voxels of the finest axis.
 
     Returns:

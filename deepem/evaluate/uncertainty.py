@@ -1,6 +1,7 @@
-"""What a model does not know, voxel by voxel, and the choice of boxes that are worth annotating.
+"""Voxel-wise uncertainty of a model, and the choice of boxes that are worth annotating.
 
-Settles 2009, Active learning literature survey; Sener and Savarese 2018, Active learning for convolutional neural
+Sources: Settles 2009, Active learning literature survey; Sener and Savarese 2018, Active learning for convolutional
+neural
 networks: a core-set approach.
 """
 
@@ -21,10 +22,10 @@ def entropy(probabilities: Floats, *, classes: bool = False) -> Floats:
 
     Args:
         probabilities: (C, Z, Y, X) float32 in [0, 1].
-        classes: The channels are classes that exclude each other; else each is an event of its own.
+        classes: The channels are mutually exclusive classes; otherwise each channel is an independent event.
 
     Returns:
-        (Z, Y, X): of exclusive classes the entropy divided by its largest value, log2 C; else the mean over channels.
+        (Z, Y, X): for classes, the entropy divided by its largest value, log2 C; otherwise the mean over channels.
     """
     p = np.clip(probabilities, 1e-7, 1 - 1e-7).astype(np.float32)
     if classes:
@@ -34,10 +35,10 @@ def entropy(probabilities: Floats, *, classes: bool = False) -> Floats:
 
 
 def disagreement(predictions: Sequence[Floats]) -> Floats:
-    """The variance over several predictions of the same voxels, the mean over channels: (Z, Y, X).
+    """The variance of several predictions of the same voxels, averaged over channels: (Z, Y, X).
 
     Args:
-        predictions: (C, Z, Y, X) float32 each, such as those of several checkpoints or seeds.
+        predictions: (C, Z, Y, X) float32 each, for example from several checkpoints or seeds.
     """
     total = np.zeros(predictions[0].shape, np.float64)
     squares = np.zeros_like(total)
@@ -50,10 +51,10 @@ def disagreement(predictions: Sequence[Floats]) -> Floats:
 
 
 def split_or_joined(one: NDArray[np.uint64], other: NDArray[np.uint64]) -> Floats:
-    """Where two segmentations disagree about a neighbour: 1 for each voxel that only one of them joins to the next.
+    """Disagreement of two segmentations about pairs of neighbouring voxels.
 
     Args:
-        one: (Z, Y, X) labels, 0 background.
+        one: (Z, Y, X) labels; 0 is background.
         other: The same volume, segmented at another threshold.
 
     Returns:
@@ -69,7 +70,7 @@ def split_or_joined(one: NDArray[np.uint64], other: NDArray[np.uint64]) -> Float
 
 
 def candidates(size: Vec3, box: Vec3) -> list[Box]:
-    """Boxes of a size that cover a volume without overlap; what is left at the end of an axis is no candidate."""
+    """Boxes of one size that tile a volume without overlap; the rest at the end of an axis is left out."""
     z, y, x = (range(0, n - b + 1, b) for n, b in zip(size, box, strict=True))
     return [Box.of_size((a, b, c), box) for a in z for b in y for c in x]
 
@@ -84,18 +85,18 @@ def choose(
     features: NDArray[np.floating] | None = None,
     voxel_size: Sequence[float] = (1, 1, 1),
 ) -> list[int]:
-    """Choose boxes of high score that lie apart and differ.
+    """Choose boxes that have high scores, lie apart and differ from each other.
 
-    Without features the best scores are taken in turn. With features, of those in the upper part of the ranking (three
-    times as many as are wanted) the greedy core-set: first the best one, then always the one that is farthest, in the
-    space of the features, from what was chosen.
+    Without features, boxes are taken in order of score. With features, a greedy core-set is taken from the `3 * count`
+    best boxes: it starts with the best score and then always adds the box whose features are farthest from those
+    chosen.
 
     Args:
         scores: One per box.
         boxes: The candidates.
         count: How many to choose; fewer come back if there are no more.
         taken: Boxes that were annotated before.
-        distance: Centres lie at least so far apart, in the unit of `voxel_size`.
+        distance: Smallest distance between centres, in the unit of `voxel_size`.
         features: (N, F), a row for each box.
         voxel_size: (z, y, x).
 
@@ -133,7 +134,7 @@ def _farthest(pool: Sequence[int], chosen: Sequence[int], features: NDArray[np.f
 
 
 def standardised(features: Mapping[int, Sequence[float]] | NDArray[np.floating]) -> NDArray[np.floating]:
-    """Features with mean 0 and deviation 1 each; those that never change are 0."""
+    """Features scaled to mean 0 and standard deviation 1; constant features become 0."""
     rows = np.asarray(list(features.values()) if isinstance(features, Mapping) else features, float)
     spread = rows.std(0)
     return np.asarray((rows - rows.mean(0)) / np.where(spread > 0, spread, 1))

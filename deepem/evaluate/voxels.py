@@ -1,4 +1,4 @@
-"""Scores of what is predicted voxel by voxel: binary maps, classes, affinities."""
+"""Scores of voxel-wise predictions: binary maps, classes, affinities."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Binary:
         self.hits = self.alarms = self.missed = 0
 
     def add(self, probability: Array, truth: Array, *, mask: Array | None = None) -> None:
-        """Count a block; voxels of mask 0 do not count."""
+        """Add a block; voxels where the mask is 0 do not count."""
         probability, truth = np.asarray(probability), np.asarray(truth)
         _check_probability("probability", probability)
         _check_shapes("probability", probability.shape, truth.shape, mask)
@@ -37,7 +37,7 @@ class Binary:
         self.missed += int(np.count_nonzero(event & ~called))
 
     def result(self) -> dict[str, float]:
-        """The scores, the `threshold`, and the `share` of the voxels that are events."""
+        """Return the scores, the `threshold`, and the `share` of voxels that are events."""
         return {
             **counted(self.hits, self.alarms, self.missed),
             "auc": self.ranking.auc(),
@@ -48,20 +48,20 @@ class Binary:
 
 
 def binary(probability: Array, truth: Array, *, threshold: float = 0.5, mask: Array | None = None) -> dict[str, float]:
-    """Precision, recall, F1 and Jaccard index at a threshold, and two scores that need none.
+    """Precision, recall, F1 and Jaccard index at a threshold, and two scores that do not depend on one.
 
     `average_precision` is the sum over distinct probabilities of (recall_n - recall_{n-1}) * precision_n; `auc` the
     area under the ROC curve, with ties counting half.
 
     Args:
-        probability: Numbers in [0, 1] of any shape; those at or above the threshold are called.
-        truth: The same shape; voxels above 0 should be called.
-        threshold: Where to call.
+        probability: Numbers in [0, 1] of any shape; voxels at or above the threshold are predicted positive.
+        truth: Array of the same shape; voxels above 0 are positive.
+        threshold: Threshold on the probability.
         mask: Voxels where it is 0 do not count.
 
     Returns:
         `precision`, `recall`, `f1`, `jaccard`, `auc`, `average_precision`, the `threshold` and the `share` of voxels
-        that should be called. NaN is what has no value: precision where nothing is called, recall without events.
+        that are positive. Undefined values are NaN: precision without predicted positives, recall without true ones.
 
     Raises:
         InputError: the shapes differ, a probability is NaN, or integers above 1 are given.
@@ -79,14 +79,14 @@ class Semantic:
         self.overlaps = Overlaps()
 
     def add(self, prediction: Array, truth: Array, *, mask: Array | None = None) -> None:
-        """Count a block; voxels of mask 0 do not count."""
+        """Add a block; voxels where the mask is 0 do not count."""
         prediction, truth = np.asarray(prediction), np.asarray(truth)
         if prediction.ndim == truth.ndim + 1:
             prediction = prediction.argmax(0)
         self.overlaps.add(prediction, truth, mask=mask)
 
     def result(self) -> dict[str, Any]:
-        """`classes`, `iou_mean` and `accuracy`."""
+        """Return `classes`, `iou_mean` and `accuracy`."""
         table = self.overlaps.table()
         right = dict(_pairs(*totals(*(column[table.truth == table.segment] for column in (table.truth, table.voxels)))))
         there, called = dict(_pairs(*table.by_truth())), dict(_pairs(*table.by_segment()))
@@ -107,17 +107,17 @@ class Semantic:
 def semantic(
     prediction: Array, truth: Array, *, classes: Iterable[int] | None = None, mask: Array | None = None
 ) -> dict[str, Any]:
-    """Scores of classes that exclude each other; class 0 is one like any other.
+    """Scores of mutually exclusive classes; class 0 is a class like any other.
 
     Args:
-        prediction: Class of each voxel, or with one axis more, in front, the probability of each class.
+        prediction: Class of each voxel, or the probability of each class along an additional first axis.
         truth: Class of each voxel.
-        classes: The classes to report; by default those that occur on either side.
+        classes: Classes to report; by default all that occur in the prediction or the truth.
         mask: Voxels where it is 0 do not count.
 
     Returns:
         `classes`, {class: {`iou`, `precision`, `recall`, `f1`, `voxels` of the truth}}; `iou_mean`, over the classes
-        that the truth has; `accuracy`. NaN is what has no value.
+        that occur in the truth; `accuracy`. Undefined values are NaN.
 
     Raises:
         InputError: the shapes differ, or classes are not whole numbers from 0 on.
@@ -135,14 +135,14 @@ class Affinity:
         self.rankings = [Ranking(limit) for _ in self.edges]
 
     def add(self, affinity: Array, truth: Array, *, at: Sequence[int] = (0, 0, 0), mask: Array | None = None) -> None:
-        """Count the edges whose affinity is stored in a block.
+        """Add the edges whose affinity is stored in a block.
 
         Args:
-            affinity: (E, Z, Y, X) in [0, 1], the block.
-            truth: (Z, Y, X) ids of the block and of what is round it: an edge over the block's face needs both ends.
-                Pairs with an end outside this array do not count.
-            at: Where the block begins within `truth`, (z, y, x).
-            mask: Of the shape of `truth`; pairs with an end of mask 0 do not count.
+            affinity: (E, Z, Y, X) in [0, 1], the affinities of the block.
+            truth: (Z, Y, X) ids of the block and its surroundings, since an edge across a face of the block needs both
+                ends. Pairs with an end outside this array do not count.
+            at: First voxel of the block within `truth`, (z, y, x).
+            mask: Mask of the shape of `truth`; pairs with an end where it is 0 do not count.
         """
         affinity, truth = np.asarray(affinity), np.asarray(truth)
         _check_probability("affinity", affinity)
@@ -164,7 +164,7 @@ class Affinity:
             ranking.add(score, cut)
 
     def result(self) -> dict[str, Any]:
-        """`average_precision`, the mean over edges, and `edges`."""
+        """Return `average_precision`, the mean over edges, and `edges`."""
         rows = {
             ",".join(map(str, edge)): {"average_precision": ranking.average_precision(), "share": ranking.share}
             for edge, ranking in zip(self.edges, self.rankings, strict=True)
@@ -174,16 +174,16 @@ class Affinity:
 
 
 def affinity(affinities: Array, truth: Array, *, edges: Sequence[Vec3], mask: Array | None = None) -> dict[str, Any]:
-    """How well low affinities tell the pairs of voxels that belong apart, edge by edge.
+    """Average precision of low affinities as detectors of cut pairs of voxels, for each edge.
 
-    Such cut pairs are few (one in twenty or so), which is what average precision is for. A pair is cut unless both
-    voxels have the same id and it is not 0.
+    A pair of voxels is cut unless both have the same id other than 0. Cut pairs are rare (about one in twenty), which
+    is where average precision is informative.
 
     Args:
-        affinities: (E, Z, Y, X) in [0, 1]; the one at v is that of v and v - edge.
+        affinities: (E, Z, Y, X) in [0, 1]; the value at v relates v and v - edge.
         truth: (Z, Y, X) ids.
         edges: The (dz, dy, dx) of each channel.
-        mask: (Z, Y, X); pairs with an end of mask 0 do not count.
+        mask: (Z, Y, X); pairs with an end where it is 0 do not count.
 
     Returns:
         `average_precision`, the mean over edges; `edges`, {"dz,dy,dx": {`average_precision`, `share`}}, where the share
@@ -198,7 +198,7 @@ def affinity(affinities: Array, truth: Array, *, edges: Sequence[Vec3], mask: Ar
 
 
 def counted(hits: int, alarms: int, missed: int) -> dict[str, float]:
-    """Precision, recall, F1 and Jaccard index of counts; NaN where there is nothing to divide by."""
+    """Precision, recall, F1 and Jaccard index from counts; NaN where the denominator is 0."""
     return {
         "precision": hits / (hits + alarms) if hits + alarms else math.nan,
         "recall": hits / (hits + missed) if hits + missed else math.nan,
@@ -210,7 +210,7 @@ def counted(hits: int, alarms: int, missed: int) -> dict[str, float]:
 def _ends(
     edge: Vec3, at: Sequence[int], size: Sequence[int], whole: Sequence[int]
 ) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
-    """Slices of the voxels v of a block and of their partners v - edge, where both lie in the array around it."""
+    """Slices of the voxels v of a block and of their partners v - edge, for pairs within the surrounding array."""
     first, second = [], []
     for d, begin, n, length in zip(edge, at, size, whole, strict=True):
         low = max(begin, d)

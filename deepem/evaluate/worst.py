@@ -1,4 +1,4 @@
-"""Where a segmentation is wrong: the worst splits and merges, object by object, with their bounding boxes."""
+"""The worst splits and merges of a segmentation, object by object, with their bounding boxes."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from deepem.evaluate.overlaps import Array, Overlaps, Table
 from deepem.evaluate.partition import bits
 
 PARTS = 5
-"""Parts of an object that its row names."""
+"""Largest number of parts that a row lists."""
 
 
 class Objects:
-    """Table of the worst splits and merges, block by block; see `objects`."""
+    """The worst splits and merges, block by block; see `objects`."""
 
     def __init__(self, top: int = 20, overlaps: Overlaps | None = None) -> None:
         self.top = top
@@ -24,11 +24,11 @@ class Objects:
     def add(
         self, segmentation: Array, truth: Array, *, mask: Array | None = None, begin: Sequence[int] = (0, 0, 0)
     ) -> None:
-        """Count a block (Z, Y, X) that begins at `begin`; voxels of mask 0 do not count."""
+        """Add a block (Z, Y, X) that begins at `begin`; voxels where the mask is 0 do not count."""
         self.overlaps.add(segmentation, truth, mask=mask, begin=begin)
 
     def result(self) -> dict[str, Any]:
-        """`splits`, `merges` and `missing`."""
+        """Return `splits`, `merges` and `missing`."""
         table = self.overlaps.table().labelled
         n = max(int(table.voxels.sum()), 1)
         split, merge = (worth / n for worth in bits(table))
@@ -48,22 +48,22 @@ class Objects:
 
 
 def objects(segmentation: Array, truth: Array, *, top: int = 20, mask: Array | None = None) -> dict[str, Any]:
-    """The objects that are cut most and the segments that join most, the worst first.
+    """List the most split objects and the most merging segments, worst first.
 
-    What a row counts in bits is its share of the variation of information: all rows of `splits` add up to its split,
-    those of `merges` and of predicted 0 to its merge.
+    `bits` is a row's contribution to the variation of information. All rows of `splits` add up to its split term; all
+    rows of `merges`, together with segment 0, add up to its merge term.
 
     Args:
         segmentation: (Z, Y, X) ids.
         truth: (Z, Y, X) ids; 0 is not labelled and does not count.
-        top: Rows of each table.
+        top: Number of rows of each table.
         mask: Voxels where it is 0 do not count.
 
     Returns:
         `splits`: rows {`object`, `bits`, `voxels`, `parts` (their number), `largest` (`segment`, `voxels`, `begin`,
-        `end`, of the largest parts), `begin`, `end`}, the box of the whole object, half-open; a part in segment 0 is
-        what was left out. `merges`: the same with segment and object exchanged, without segment 0. `missing`: objects
-        that no segment touches.
+        `end` of each of the largest parts), `begin`, `end`}. `begin` and `end` are the half-open box of the whole
+        object. A part with segment 0 was left out of the segmentation. `merges`: the same with segment and object
+        exchanged, without segment 0. `missing`: objects that no segment touches.
 
     Raises:
         InputError: the shapes differ, or an array does not hold whole numbers from 0 on.
@@ -76,7 +76,7 @@ def objects(segmentation: Array, truth: Array, *, top: int = 20, mask: Array | N
 def _worst(
     table: Table, whole: Array, part: Array, worth: Array, top: int, names: tuple[str, str]
 ) -> list[dict[str, Any]]:
-    """Rows of the ids in `whole` that are worth most, with their parts from the largest on."""
+    """Rows of the ids in `whole` with the most bits, each with its parts, largest first."""
     if not whole.size:
         return []
     assert table.begin is not None

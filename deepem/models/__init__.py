@@ -1,1 +1,1 @@
-"""Networks. Each file here is a plug-in with `create_model`; the packages beside them hold the networks' parts."""
+"""Networks. Each file here is a plug-in with `create_model`; the packages next to them hold the parts of networks."""

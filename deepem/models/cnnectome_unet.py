@@ -1,6 +1,6 @@
 """The U-Net of the CNNectome and of DaCapo: concatenated skips, any factors and kernels, valid convolutions.
 
-`deepem.models.cnnectome` holds the network; this is its face as a model module.
+The network is in `deepem.models.cnnectome`; this file makes it a model plug-in.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ __all__ = [
 Numbers = tuple[int, ...]
 ZFACTOR, XYFACTOR = (1, 1, 3), (2, 2, 2)
 formerly: dict[str, object] = {"io_kernel": (1, 5, 5), "equivariant": True}
-"""Flags that checkpoints did not record before there were any, and the values that such networks were made with."""
+"""Flags that older checkpoints did not record, and the values that their networks were built with."""
 
 
 @contextmanager
 def _flags_named() -> Iterator[None]:
-    """Around what takes settings: its errors name the flags."""
+    """Context in which errors about settings name the flags."""
     try:
         yield
     except InputError as error:
@@ -62,7 +62,7 @@ def _flags_named() -> Iterator[None]:
 def _factors(
     downsample_factors: Sequence[Numbers] | None, zfactor: Sequence[int] | None, xyfactor: Sequence[int] | None
 ) -> tuple[list[Numbers], bool]:
-    """Factors (z, y, x) per level, and whether they were given as (y, x)."""
+    """Factors (z, y, x) per level, and whether the user gave them as (y, x)."""
     if downsample_factors is not None:
         if zfactor or xyfactor:
             raise InputError("downsample_factors", "zfactor or xyfactor besides", "one or the other")
@@ -74,7 +74,7 @@ def _factors(
 
 
 def _zyx(numbers: Numbers) -> Numbers:
-    """Numbers (y, x) as (z, y, x), one number as three; others as they are."""
+    """Convert (y, x) to (z, y, x) and one number to three; leave others unchanged."""
     return (1, *numbers) if len(numbers) == 2 else numbers * 3 if len(numbers) == 1 else numbers
 
 
@@ -95,7 +95,7 @@ def _settings(
     equivariant: Equivariant = "eval",
     **_: object,
 ) -> dict[str, Any]:
-    """What flags come to, as keyword arguments of the network that decide its sizes."""
+    """Convert the flags to the keyword arguments that determine the network's sizes."""
     factors, flat = _factors(downsample_factors, zfactor, xyfactor)
     return {
         "downsample_factors": factors,
@@ -114,20 +114,20 @@ def _sizes(flags: dict[str, Any]) -> Sizes:
 
 
 def output_size(input_size: Vec3, **flags: Any) -> Vec3:
-    """What is left of a patch in training, in voxels of the output.
+    """Output size of a patch in training, in output voxels.
 
     Raises:
-        InputError: a patch that the network cannot take, in training or in evaluation; it names the nearest sizes.
+        InputError: the patch does not fit the network in training or in evaluation; the error names the nearest sizes.
     """
     evaluation_size(input_size, **flags)
     return vec3(_sizes(flags).output_size(input_size, training=True))
 
 
 def evaluation_size(input_size: Vec3, **flags: Any) -> Vec3:
-    """What is left of a patch in evaluation, where maps are cropped to keep the network translation equivariant.
+    """Output size of a patch in evaluation, where maps are cropped to keep the network translation-equivariant.
 
     Raises:
-        InputError: a patch that the network cannot take; it names the nearest sizes.
+        InputError: the patch does not fit the network; the error names the nearest sizes.
     """
     sizes = _sizes(flags)
     found = sizes.output_size(input_size)
@@ -142,15 +142,15 @@ def evaluation_size(input_size: Vec3, **flags: Any) -> Vec3:
 
 
 def output_factor(*, upsample_factors: Sequence[Numbers] | None = None, **_: object) -> Vec3:
-    """(z, y, x) voxels of the output per voxel of the input."""
+    """Output voxels per input voxel, (z, y, x)."""
     found = [_zyx(factor) for factor in upsample_factors or ()]
     return vec3(prod(factor[axis - 3] for factor in found) for axis in range(3))
 
 
 def tiling(*, io_kernel: Vec3 | None = None, **flags: Any) -> Vec3 | None:
-    """(z, y, x) voxels of the output by which a patch may move so that no voxel's value changes.
+    """Steps (z, y, x), in output voxels, by which a patch may move without changing the value of any voxel.
 
-    That is the product of all poolings, and None for a network that pads, whose values depend on the patch.
+    The step is the product of all poolings. It is None for a padded network, whose values depend on the patch.
     """
     sizes = _sizes(flags)
     if sizes.padded or io_kernel is not None or any(padded for _, _, padded in sizes.finer):
@@ -186,38 +186,39 @@ def create_model(
     length: int = 1,
     io_kernel: tuple[int, int, int] | None = None,
 ) -> CNNectomeModel:
-    """The network and its heads, with the choices of DaCapo's configuration.
+    """The network and its heads; the choices are those of DaCapo's configuration.
 
     Args:
         in_spec: The input.
         out_spec: The heads.
         cropsz: Fraction of the patch that the output keeps.
         num_fmaps: Channels of the finest level.
-        fmap_inc_factor: Channels are multiplied by it from level to level.
+        fmap_inc_factor: Factor by which channels grow from level to level.
         fmaps_out: Channels that the heads read, num_fmaps by default.
-        downsample_factors: Pooling z,y,x per level, finest first; or y,x, for sections on their own.
-        zfactor: z pooling factor per level, 1 1 3 by default; a short form of downsample_factors, with xyfactor.
+        downsample_factors: Pooling z,y,x per level, finest first; or y,x for 2-D networks on single sections.
+        zfactor: z pooling factor per level, 1 1 3 by default; together with xyfactor, a short form of
+            downsample_factors.
         xyfactor: y and x pooling factor per level, 2 2 2 by default.
-        kernel_size_down: Kernels of the way down, one z,y,x per convolution, levels parted by a slash; l,z,y,x works
-            along the length axis, too. Two of 3,3,3 per level by default.
-        kernel_size_up: Kernels of the way up, finest level first.
-        padding: Convolutions without padding shrink the patch.
-        pooling: Largest or average value.
+        kernel_size_down: Kernels on the way down, one z,y,x per convolution, levels separated by a slash; l,z,y,x also
+            convolves along the length axis. Two of 3,3,3 per level by default.
+        kernel_size_up: Kernels on the way up, finest level first.
+        padding: Whether convolutions are padded; without padding they shrink the patch.
+        pooling: Max or average pooling.
         activation: The name of a class of torch.nn.
-        constant_upsample: Nearest neighbour in place of transposed convolution.
-        activation_on_upsample: Activation after upsampling, too.
-        upsample_channel_contraction: Per level, whether upsampling reduces the channels; by default at all but the
-            finest.
+        constant_upsample: Upsample by nearest neighbour instead of a transposed convolution.
+        activation_on_upsample: Apply the activation after upsampling too.
+        upsample_channel_contraction: For each level, whether upsampling reduces the channels; by default at all levels
+            but the finest.
         upsample_factors: Factors z,y,x by which the output is finer than the input, one per step.
         superres_padding: Padding of the convolutions at the finer resolution.
         use_attention: Weigh the skips by the coarser maps.
-        batch_norm: After every convolution.
-        decoder_per_task: A way up for each head; without, all heads read the same maps.
-        equivariant: Crop so that the output does not depend on where a patch begins; eval leaves the output larger in
-            training.
-        length: Number of frames that the channels of the image are, for four-dimensional convolutions.
-        io_kernel: Kernel z,y,x of a padded convolution before the network and of the heads. Without, there is none and
-            heads are 1,1,1; only then do patches of a valid network tile without seams.
+        batch_norm: Apply batch norm after every convolution.
+        decoder_per_task: Give each head its own decoder; otherwise all heads read the same maps.
+        equivariant: Crop so that the output does not depend on where a patch begins; eval crops in evaluation only,
+            which leaves the output larger in training.
+        length: Number of frames that the image's channels are divided into, for four-dimensional convolutions.
+        io_kernel: Kernel z,y,x of a padded convolution before the network, and of the heads. If not given, there is no
+            such convolution and heads are 1,1,1; only then do patches of a valid network tile without seams.
     """
     if len(in_spec) != 1:
         raise ValueError(f"a model has one input, not {list(in_spec)}")

@@ -13,7 +13,7 @@ from deepem.utils.geometry import Vec3
 
 
 def _shape(levels: int, kernel_sizes: Sequence[Vec3] | None, downsample_factors: Sequence[Vec3] | None) -> UShape:
-    """Sizes of the network.
+    """Size arithmetic of the network.
 
     Raises:
         InputError: kernels or factors below 1, or too few of them.
@@ -33,7 +33,7 @@ def output_size(
     downsample_factors: Sequence[Vec3] | None = None,
     **_: object,
 ) -> Vec3:
-    """What is left of a patch: 22,212,239 gives 2,4,31. InputError with the nearest sizes if it does not fit."""
+    """Output size of a patch: 22,212,239 gives 2,4,31. Raise InputError with the nearest sizes if it does not fit."""
     levels = len(widths(depth, width, WIDTH))
     return _shape(levels, kernel_sizes, downsample_factors).output_size(input_size)
 
@@ -44,12 +44,12 @@ def core(
     kernel_sizes: list[tuple[int, int, int]] | None = None,
     downsample_factors: list[tuple[int, int, int]] | None = None,
 ) -> emvision.DTU2:
-    """The network between input convolution and heads.
+    """Build the network with its input convolution and heads.
 
     Args:
         width: Channels per level.
         kernel_sizes: Kernel z,y,x per level, 1,3,3 1,3,3 3,3,3 3,3,3 by default.
-        downsample_factors: Pooling z,y,x per level, one less; 1,3,3 1,3,3 3,3,3 by default.
+        downsample_factors: Pooling z,y,x between levels; 1,3,3 1,3,3 3,3,3 by default.
     """
     _shape(len(width), kernel_sizes, downsample_factors)
     return emvision.DTU2(width, kernel_sizes or KERNELS, downsample_factors or FACTORS)

@@ -1,6 +1,7 @@
 """A residual symmetric U-Net that refines its own feature maps over several passes.
 
-The core's maps are fed back to it, each pass with its own batch norms; the heads learn on every pass.
+The output maps of the core are fed back to its input. Each pass has its own batch norms, and the heads are trained on
+every pass.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ def core(
     unroll: int = 1,
     checkpointing: bool = False,
 ) -> emvision.DynamicRSUNet:
-    """The network of one pass.
+    """Build the network that runs in every pass.
 
     Args:
         width: Channels per level.

@@ -1,8 +1,8 @@
-"""Entry functions of model modules, made from what tells one network from another.
+"""Build the entry functions of model modules.
 
-A model module needs `create_model` and, if not every patch fits, `output_size`. Here the first is made from a function
-`core(width, *, ...)` that builds a network of feature maps: its keyword-only parameters become flags beside the common
-ones, and the lines of its docstring become their help.
+A model module needs `create_model` and, if not every patch size fits, `output_size`. This module builds `create_model`
+from a function `core(width, *, ...)` that builds a network of feature maps. The keyword-only parameters of `core`
+become flags in addition to the common ones, and their docstring lines become the help texts.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from deepem.utils.errors import InputError
 from deepem.utils.geometry import Vec3
 
 EVERY = {"group": 0, "act": "ReLU"}
-"""What public scripts hand to every model; those that have no choice of it take this value of it."""
+"""Arguments that public scripts pass to every model; models without a choice accept only this value."""
 
 
 def widths(depth: int, width: Sequence[int] | None, default: Sequence[int] = WIDTH) -> tuple[int, ...]:
-    """Channels per level: `width` as given, else the first `depth` of the default ones."""
+    """Channels per level: `width` if given, else the first `depth` of the default numbers."""
     if width:
         return tuple(width)
     if not 1 <= depth <= len(default):
@@ -39,7 +39,7 @@ def same_size(
     stem: Vec3 = (1, 1, 1),
     **_: object,
 ) -> Vec3:
-    """`input_size`, if a padded network of these flags can pool it, else an InputError with the nearest that work."""
+    """Return `input_size` if a padded network with these flags can pool it; else the error names the nearest sizes."""
     return u_shape(len(widths(depth, width)) - 1, zfactor, stem=stem).output_size(input_size)
 
 
@@ -51,13 +51,13 @@ def model_of(
     default: Sequence[int] = WIDTH,
     levels: int = 4,
 ) -> Callable[..., Model]:
-    """The entry function of a model with this core.
+    """Build the entry function of a model with this core.
 
     Args:
-        core: Takes the channels per level, and its flags by keyword.
-        model: What is put around it.
-        supervised: Heads on coarser levels are possible.
-        default: Channels per level that `depth` counts.
+        core: Function of the channels per level, with its flags as keywords.
+        model: Class that wraps the core.
+        supervised: Whether heads on coarser levels are possible.
+        default: Channels of the levels, of which `depth` takes the first.
         levels: Default of `depth`.
     """
     own = [p for p in inspect.signature(core, eval_str=True).parameters.values() if p.kind is p.KEYWORD_ONLY]
@@ -73,16 +73,16 @@ def model_of(
         deep_supervision: list[float] | None = None,
         **flags: Any,
     ) -> Model:
-        """The network with its input convolution and heads.
+        """Build the network with its input convolution and heads.
 
         Args:
             in_spec: The input.
             out_spec: The heads.
             cropsz: Fraction of the patch that the output keeps.
             depth: Number of levels with the model's own numbers of channels, such as 16 32 64 128.
-            width: Channels per level; takes the place of depth.
+            width: Channels per level; overrides depth.
             deep_supervision: Loss weight of auxiliary heads on coarser levels, finest first.
-            flags: Those of the core.
+            flags: Flags of the core.
         """
         for name in flags.keys() - names:
             if name not in EVERY or flags.pop(name) != EVERY[name]:
@@ -102,7 +102,7 @@ def model_of(
 
 
 def scaled(create_model: Callable[..., Model], factor: Vec3) -> Callable[..., Model]:
-    """The entry function of another model, with its flags, working at a lower resolution."""
+    """Build the entry function of another model, with the same flags, that works at a lower resolution."""
 
     @wraps(create_model)
     def create(**flags: Any) -> Model:

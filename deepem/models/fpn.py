@@ -1,4 +1,4 @@
-"""Dense outputs on any backbone: feature pyramid, its maps summed, and a way up that sees the image again.
+"""Voxel-wise outputs on any backbone: an FPN, the sum of its maps, and a decoder that also sees the image.
 
 ::
 
@@ -11,7 +11,7 @@
       '- conv ---------------- (+) - conv - heads
 
 The sum over the pyramid is that of panoptic FPN (Kirillov et al. 2019, arXiv:1901.02446). Edges between neighbouring
-voxels need what the coarse maps have lost, hence the convolutions of the image.
+voxels need detail that the coarse maps have lost, so convolutions of the image are added.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def _default(create_backbone: CreateBackbone | None) -> CreateBackbone:
 
 
 def _multiple(backbone: Any) -> Vec3:
-    """What the sides of an image are multiples of; a backbone that does not say has its coarsest stride."""
+    """Divisor of the sides of an image: the backbone's `multiple`, or else its coarsest stride."""
     return vec3(getattr(backbone, "multiple", list(backbone.strides.values())[-1]))
 
 
@@ -58,7 +58,7 @@ class Layer(nn.Module):
 
 
 def halvings(stride: Vec3) -> list[Vec3]:
-    """Factors (z, y, x) that undo a stride, finest first: 2 along an axis, or what is left where that is odd."""
+    """Factors (z, y, x) that undo a stride, finest first: 2 along an axis, or the remaining factor once that is odd."""
     factors = []
     while stride != (1, 1, 1):
         factors.append(vec3(2 if s % 2 == 0 else s for s in stride))
@@ -67,14 +67,14 @@ def halvings(stride: Vec3) -> list[Vec3]:
 
 
 class WayUp(nn.Module):
-    """From the finest map of a pyramid to the resolution of the image, with convolutions of the image added.
+    """Decoder from the finest map of a pyramid to the resolution of the image, which adds convolutions of the image.
 
     Args:
         in_channels: Channels of the map.
         image_channels: Channels of the image.
-        width: Channels at full resolution; each level below has twice as many.
+        width: Channels at full resolution; each coarser level has twice as many.
         stride: Voxels of the image per voxel of the map, (z, y, x).
-        checkpointing: Compute the maps within each layer again in the backward pass, to save memory.
+        checkpointing: Recompute activations within each layer in the backward pass, to save memory.
     """
 
     def __init__(
@@ -108,17 +108,17 @@ class DenseFPN(nn.Module):
     """A backbone with one head per output at full resolution.
 
     Args:
-        backbone: Gives a tensor or an OrderedDict of maps; has `out_channels` and `strides`.
+        backbone: Backbone that returns a tensor or an OrderedDict of maps, and has `out_channels` and `strides`.
         in_spec: One input.
         out_spec: The heads.
-        width: Channels of the pyramid's maps; a backbone that gives a pyramid already keeps its own.
+        width: Channels of the pyramid's maps; a backbone that already returns a pyramid keeps its own.
         dense_width: Channels at full resolution.
         cropsz: Fraction of the patch (z, y, x) that the output keeps.
-        checkpointing: Compute the maps on the way up again in the backward pass, to save memory.
+        checkpointing: Recompute the maps on the way up in the backward pass, to save memory.
 
     Attributes:
         shape: Which patch sizes fit.
-        num_layers: Number of layers that `layer_of` tells apart, for layer-wise learning-rate decay.
+        num_layers: Number of layers that `layer_of` distinguishes, for layer-wise learning-rate decay.
     """
 
     def __init__(
@@ -148,7 +148,7 @@ class DenseFPN(nn.Module):
         """(N, C, Z, Y, X) in [0, 1] -> {head: logits (N, C, Z, Y, X)}.
 
         Raises:
-            InputError: sides that are no multiples of what the backbone needs.
+            InputError: the sides are not multiples of the backbone's `multiple`.
         """
         patch = vec3(x.shape[-3:])
         self.shape.output_size(patch, "network input")
@@ -159,14 +159,14 @@ class DenseFPN(nn.Module):
         return outputs if self.crop is None else {name: self.crop(y, patch) for name, y in outputs.items()}
 
     def layer_of(self, name: str) -> int:
-        """The backbone's own layers (see `Backbone.layer_of`), then one for the way up and the heads."""
+        """The layers of the backbone (see `Backbone.layer_of`), then one for the decoder and the heads."""
         if name.startswith("backbone.") and isinstance(self.backbone, Backbone):
             return self.backbone.layer_of(name.removeprefix("backbone."))
         return self.num_layers - 1
 
 
 def output_size(input_size: Vec3, *, create_backbone: CreateBackbone | None = None, **_: object) -> Vec3:
-    """`input_size`, if the backbone takes it, else an InputError with the nearest sizes that work."""
+    """Return `input_size` if it fits the backbone, else raise InputError with the nearest sizes that work."""
     with torch.device("meta"):
         backbone = _default(create_backbone)(in_channels=1)
     return UShape((), stem=_multiple(backbone)).output_size(input_size)
@@ -182,12 +182,12 @@ def create_model(
     dense_width: int = 16,
     checkpointing: bool = False,
 ) -> DenseFPN:
-    """A backbone, a feature pyramid and a head per output.
+    """Build a backbone, a feature pyramid and one head per output.
 
     Args:
         in_spec: The input.
         out_spec: The heads.
-        create_backbone: Makes the backbone, from `in_channels`; ResNet-18 by default.
+        create_backbone: Builds the backbone from `in_channels`; ResNet-18 by default.
         cropsz: Fraction of the patch that the output keeps.
         fpn_width: Channels of the feature pyramid.
         dense_width: Channels at full resolution; twice as many at half of it, and so on.

@@ -1,9 +1,9 @@
-"""What stands between patches and a network of feature maps: input, heads, scaling, cropping.
+"""Layers around a network of feature maps: input, heads, scaling, cropping.
 
     (N, C, Z, Y, X) - scale down - "in" conv - core - "out", one conv per head - scale up - crop -> {head: logits}
 
-Scaling and cropping are there only where a model asks for them. The children `in`, `core` and `out` and their order are
-those of the public checkpoints.
+Scaling and cropping exist only in models that ask for them. The names and the order of the child modules `in`, `core`
+and `out` match the public checkpoints.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ IO_KERNEL = (1, 5, 5)
 
 
 class Core(Protocol):
-    """A module from feature maps of width[0] channels to feature maps of width[0] channels."""
+    """Interface of modules that map feature maps of width[0] channels to feature maps of width[0] channels."""
 
     @property
     def width(self) -> tuple[int, ...]:
@@ -42,13 +42,13 @@ class Core(Protocol):
 
     @property
     def supervisable(self) -> bool:
-        """Whether `maps(x, coarsest=n)` gives the maps of n coarser levels too, covering the whole patch."""
+        """Whether `maps(x, coarsest=n)` also returns the maps of n coarser levels, each covering the whole patch."""
 
 
 class Conv(nn.Module):
-    """A convolution with zero padding of kernel_size // 2, He-initialised, its bias at zero.
+    """A convolution with zero padding of kernel_size // 2, He-initialised weights and zero bias.
 
-    With stride 1 it keeps the size of the patch.
+    With stride 1 it keeps the patch size.
     """
 
     def __init__(
@@ -70,10 +70,10 @@ class Conv(nn.Module):
 
 
 class Scale(nn.Module):
-    """Multiplication by one learnable factor.
+    """Multiply by one learnable factor.
 
     Args:
-        init_value: The factor before training.
+        init_value: Initial value of the factor.
     """
 
     def __init__(self, init_value: float = 1.0) -> None:
@@ -81,12 +81,12 @@ class Scale(nn.Module):
         self.scale = nn.Parameter(torch.tensor([float(init_value)]))
 
     def forward(self, x: Tensor) -> Tensor:
-        """X * scale, of the same shape."""
+        """Return x * scale, with the same shape."""
         return x * self.scale
 
 
 class Resample(nn.Module):
-    """Resolution changed by a factor per axis: by averaging where it falls, trilinear where it rises.
+    """Resample by a factor per axis: averaging to lower resolution, trilinear interpolation to higher resolution.
 
     Args:
         factor: (z, y, x): 2 doubles the voxels of an axis, 0.5 halves them.
@@ -108,9 +108,10 @@ class Resample(nn.Module):
 
 
 class Crop(nn.Module):
-    """The centre of a patch, as a fraction of its size, rounded to whole voxels.
+    """Crop the centre of a patch to a fraction of its size, rounded to whole voxels.
 
-    It shares the voxel size // 2 with the patch, so that it lies on labels cut around the same location.
+    Voxel size // 2 of the crop is voxel size // 2 of the patch, so the crop is aligned with labels cut around the same
+    location.
 
     Args:
         cropsz: Fraction kept per axis, z, y, x, each in (0, 1].
@@ -131,9 +132,9 @@ class Crop(nn.Module):
     def forward(
         self, x: Tensor | Mapping[str, Tensor], patch: Sequence[int] | None = None
     ) -> Tensor | dict[str, Tensor]:
-        """View (N, C, z, y, x) of the centre of a tensor, or of every tensor of a dict of heads.
+        """View (N, C, z, y, x) of the centre of a tensor, or of each tensor in a dict of heads.
 
-        The fractions are those of `patch` (z, y, x), by default of the tensor itself.
+        Fractions are relative to `patch` (z, y, x), by default to the tensor itself.
         """
         if isinstance(x, Mapping):
             return {name: self.forward(head, patch) for name, head in x.items()}
@@ -147,7 +148,7 @@ class OutputBlock(nn.Module):
     Args:
         in_channels: Channels of the core's output.
         out_spec: The heads, in the order of their parameters.
-        kernel_size: Of each head's convolution.
+        kernel_size: Kernel size of each head's convolution.
     """
 
     def __init__(self, in_channels: int, out_spec: Spec, kernel_size: Triple = IO_KERNEL) -> None:
@@ -161,10 +162,10 @@ class OutputBlock(nn.Module):
 
 
 class Model(nn.Module):
-    """A network of feature maps between an input convolution and the heads.
+    """A network of feature maps between an input convolution and output heads.
 
-    In training mode, and only there, the result may hold auxiliary outputs besides the heads: `head@which` is one more
-    prediction of `head`, of the same shape and meant for the same target and loss.
+    In training mode only, the result may also contain auxiliary outputs: `head@which` is a further prediction of
+    `head`, with the same shape, target and loss.
 
     Args:
         core: Network from width[0] to width[0] channels.
@@ -174,7 +175,7 @@ class Model(nn.Module):
         deep_supervision: Loss weight of an auxiliary prediction from each coarser level of the way up, finest first.
 
     Attributes:
-        auxiliary: Loss weight of each auxiliary output, relative to its head's own; empty where there are none.
+        auxiliary: Loss weight of each auxiliary output, relative to the weight of its head; empty if there are none.
         shape: Which patch sizes fit.
     """
 
@@ -207,7 +208,7 @@ class Model(nn.Module):
             self.aux = nn.ModuleList(OutputBlock(c, out_spec, 1) for c in width[1 : len(weights) + 1])
 
     def scaled(self, factor: Vec3) -> Model:
-        """This model on patches averaged over `factor` voxels (z, y, x); its logits are brought back, trilinearly."""
+        """This model on patches averaged over `factor` voxels (z, y, x); its logits are upsampled trilinearly."""
         self.down, self.up = Resample([1 / f for f in factor]), Resample(factor)
         self.shape = replace(self.shape, stem=factor)
         return self
@@ -216,7 +217,7 @@ class Model(nn.Module):
         """(N, C, Z, Y, X) in [0, 1] -> {head: logits (N, C, Z, Y, X)}, with auxiliary outputs in training mode.
 
         Raises:
-            InputError: a size that the poolings do not fit.
+            InputError: the size cannot be pooled evenly.
         """
         patch = x.shape[-3:]
         self.shape.output_size(patch, "network input")
@@ -225,7 +226,7 @@ class Model(nn.Module):
         return outputs if self.crop is None else self.crop(outputs, patch)
 
     def outputs(self, x: Tensor) -> dict[str, Tensor]:
-        """Logits of the core's input, heads first, before they are scaled and cropped."""
+        """Logits for the input of the core, heads first, before scaling and cropping."""
         if not (self.auxiliary and self.training):
             return self.out(self.core(x))  # type: ignore[no-any-return]
         finest, *maps = self.core.maps(x, coarsest=len(self.aux))
@@ -238,9 +239,9 @@ class Model(nn.Module):
 
 
 class Unrolled(Model):
-    """A model whose core is fed its own output again, `core.unroll` times; the heads read every pass.
+    """A model that runs its core `core.unroll` times, each on the output before; the heads read every pass.
 
-    The last pass is the result. The earlier ones are auxiliary outputs `head@pass1`, ... of full weight.
+    The last pass is the result. The earlier passes are auxiliary outputs `head@pass1`, ... with full weight.
     """
 
     def __init__(self, core: Core, in_spec: Spec, out_spec: Spec, **options: Any) -> None:
@@ -249,7 +250,7 @@ class Unrolled(Model):
         self.auxiliary = {f"{head}@pass{k}": 1.0 for k in range(1, self.unroll) for head in out_spec}
 
     def outputs(self, x: Tensor) -> dict[str, Tensor]:
-        """Logits of the last pass, then, in training mode, those of the passes before."""
+        """Logits of the last pass and, in training mode, those of the passes before it."""
         earlier: dict[str, Tensor] = {}
         for k in range(1, self.unroll):
             x = self.core(x, unroll=k)

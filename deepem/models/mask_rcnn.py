@@ -1,4 +1,4 @@
-"""Mask R-CNN: objects with boxes, classes and masks, on any backbone, with dense heads beside them where asked for."""
+"""Mask R-CNN: objects with boxes, classes and masks, on any backbone, with optional voxel-wise heads."""
 
 from __future__ import annotations
 
@@ -58,50 +58,51 @@ def create_model(
     mask_threshold: float = 0.5,
     paste_masks: bool = True,
 ) -> MaskRCNN:
-    """The detector on its backbone.
+    """Build the detector on its backbone.
 
     Args:
         in_spec: The input.
-        out_spec: `instance`, with a channel per class, and the dense heads.
-        create_backbone: Makes the backbone from `in_channels`, or is the backbone; ResNet-18 by default.
-        fpn_width: Channels of the feature pyramid, which is put on a backbone that is none itself.
-        fpn_pool: Add a coarser map to it, for proposals only.
-        inst_min_voxels: Do not train on objects of fewer voxels.
-        inst_objectness_weight: Loss weight of whether an anchor holds an object.
+        out_spec: `instance`, with one channel per class, and the voxel-wise heads.
+        create_backbone: Builds the backbone from `in_channels`, or is the backbone itself; ResNet-18 by default.
+        fpn_width: Channels of the feature pyramid, which is added to backbones that are not a pyramid themselves.
+        fpn_pool: Add a coarser map to the pyramid, for proposals only.
+        inst_min_voxels: Ignore objects of fewer voxels in training.
+        inst_objectness_weight: Loss weight of the objectness of anchors.
         inst_rpn_box_weight: Loss weight of the boxes of proposals.
         inst_classifier_weight: Loss weight of the classes of proposals.
         inst_box_weight: Loss weight of the final boxes.
         inst_mask_weight: Loss weight of the masks.
-        min_size: Resize the shorter side of an image to this many voxels; of several, one at random in training.
-        max_size: The longer side becomes at most this many voxels.
+        min_size: Resize the shorter side of an image to this many voxels; with several values, training draws one at
+            random.
+        max_size: Limit the longer side to this many voxels.
         image_mean: Subtract this from each channel.
         image_std: Divide each channel by this.
         anchor_sizes: Sides of the anchors of each feature map, finest first.
-        aspect_ratios: y to x ratios of the anchors of each feature map, or of all.
-        aspect_ratios_z: z to y-x ratios of the anchors of each feature map, or of all.
-        anchor_voxel_size: Voxel size z,y,x in the unit of anchor_sizes; 1,1,1 if they count voxels.
-        rpn_conv_depth: Convolutions before objectness and boxes.
-        rpn_rois: Anchors trained on per image.
-        rpn_positive_fraction: Share of objects among them, at most.
-        rpn_pre_nms: Proposals of each feature map before the suppression of duplicates, in training and else.
-        rpn_post_nms: Proposals of an image after it, in training and else.
-        rpn_nms_thresh: Suppress a proposal that overlaps a better one by more than this IoU.
-        rpn_score_thresh: Drop proposals of a lower score.
-        rpn_fg_iou_thresh: Anchors of at least this IoU with an object are trained as objects.
-        rpn_bg_iou_thresh: Anchors of less than this IoU with every object are trained as background.
-        box_pool: Bins per axis that the features of a box are read in.
+        aspect_ratios: Ratios y/x of the anchors, for each feature map or once for all.
+        aspect_ratios_z: Ratios of the z side to the anchor size, for each feature map or once for all.
+        anchor_voxel_size: Voxel size z,y,x in the unit of anchor_sizes; 1,1,1 if they are in voxels.
+        rpn_conv_depth: Number of convolutions before the objectness and box layers.
+        rpn_rois: Number of anchors to train on per image.
+        rpn_positive_fraction: Largest share of objects among these anchors.
+        rpn_pre_nms: Proposals kept per feature map before non-maximum suppression, in training and in evaluation.
+        rpn_post_nms: Proposals kept per image after non-maximum suppression, in training and in evaluation.
+        rpn_nms_thresh: Suppress a proposal whose IoU with a better one is above this.
+        rpn_score_thresh: Drop proposals with a lower score.
+        rpn_fg_iou_thresh: Anchors with at least this IoU with an object are trained as objects.
+        rpn_bg_iou_thresh: Anchors with less than this IoU with every object are trained as background.
+        box_pool: Bins per axis for the features of a box.
         box_width: Width of the two layers of the box head.
-        box_rois: Proposals trained on per image.
-        box_positive_fraction: Share of objects among them, at most.
-        box_fg_iou_thresh: Proposals of at least this IoU with an object are trained as it.
-        box_bg_iou_thresh: Proposals of less than this IoU with every object are trained as background.
-        box_score_thresh: Drop objects of a lower score.
-        box_nms_thresh: Suppress an object that overlaps a better one of its class by more than this IoU.
-        box_detections: Objects kept per image.
-        mask_pool: Bins per axis that the features of a mask are read in; masks have twice as many.
+        box_rois: Number of proposals to train on per image.
+        box_positive_fraction: Largest share of objects among these proposals.
+        box_fg_iou_thresh: Proposals with at least this IoU with an object are trained as that object.
+        box_bg_iou_thresh: Proposals with less than this IoU with every object are trained as background.
+        box_score_thresh: Drop objects with a lower score.
+        box_nms_thresh: Suppress an object whose IoU with a better one of its class is above this.
+        box_detections: Largest number of objects per image.
+        mask_pool: Bins per axis for the features of a mask; masks have twice as many.
         mask_width: Channels of the convolutions of the mask head; 256 256 256 256 by default.
-        mask_threshold: A voxel is of an object above this probability.
-        paste_masks: Give each mask as large as the image.
+        mask_threshold: Voxels above this probability belong to the object.
+        paste_masks: Return each mask as large as the image.
     """
     if INSTANCE not in out_spec:
         raise InputError("model mask_rcnn", f"the outputs {', '.join(out_spec)}", f"{INSTANCE}, the task inst")
@@ -158,7 +159,7 @@ def create_model(
 def pyramid(
     backbone: Callable[..., nn.Module] | nn.Module | None, in_channels: int, width: int, pool: bool
 ) -> nn.Module:
-    """A backbone whose maps have one number of channels, with an FPN on it if it is no pyramid itself."""
+    """Return the backbone if all its maps have the same number of channels, else add an FPN to it."""
     parts: Any = None
     if backbone is None:
         parts = importlib.import_module("deepem.models.backbones")
@@ -177,14 +178,14 @@ def anchors(
     ratios_z: list[list[float]] | None,
     voxel_size: tuple[float, float, float],
 ) -> AnchorGenerator:
-    """Anchors, of ratios given once for all feature maps or for each."""
+    """Build the anchors from ratios given for each feature map or once for all."""
     of_yx, of_z = ratios or [[0.5, 1.0, 2.0]], ratios_z or [[1.0]]
     each = [one * len(sizes) if len(one) == 1 else one for one in (of_yx, of_z)]
     return AnchorGenerator(sizes, each[0], each[1], voxel_size=voxel_size)
 
 
 def pair(flag: str, given: list[int] | None, default: tuple[int, int]) -> tuple[int, int]:
-    """A number for training and one for all else; one given is for both."""
+    """A pair of numbers for training and evaluation; a single number is used for both."""
     if given is None:
         return default
     if len(given) not in (1, 2) or min(given) < 1:

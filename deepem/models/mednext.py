@@ -15,9 +15,9 @@ small    2 2 2 2 2   5,553,987  5,983,619
 base     2 3 4 4 4  10,529,379 10,959,011
 ======== ========== ========== ==========
 
-The group norm has one group per channel, over the whole patch, as in the paper: how bright an object looks depends on
-what else is in the patch. With norm='batch' a voxel's output does not depend on the patch it was predicted in. The
-authors' up block pads in front, which moves maps by one voxel against their skips; here they stay aligned.
+As in the paper, the group norm has one group per channel and normalises over the whole patch, so the output at a voxel
+depends on everything in the patch. With norm='batch' it does not. The authors' up block pads in front, which shifts
+maps by one voxel relative to their skips; here they stay aligned.
 """
 
 from __future__ import annotations
@@ -37,20 +37,20 @@ from deepem.utils.geometry import Vec3
 
 WIDTH = (32, 64, 128, 256, 512)
 EXPANSION = {"small": (2, 2, 2, 2, 2), "base": (2, 3, 4, 4, 4)}
-"""Hidden channels per channel, from the finest level to the coarsest; coarser ones have as many as the last."""
+"""Hidden channels relative to channels, finest level first; coarser levels repeat the last number."""
 BLOCKS = 2
-"""Per level, on either way."""
+"""Number of blocks per level, on each way."""
 
 
 class Block(nn.Module):
-    """Depthwise convolution, norm, expansion, GELU, compression; the input added where it has the same shape.
+    """Depthwise convolution, norm, expansion, GELU, compression; residual if input and output have the same shape.
 
     Args:
-        in_channels: Channels in.
-        out_channels: Channels out.
-        expansion: Hidden channels per channel in.
-        kernel: Of the depthwise convolution, (z, y, x), odd.
-        norm: "group" of single channels, or "batch".
+        in_channels: Input channels.
+        out_channels: Output channels.
+        expansion: Hidden channels relative to input channels.
+        kernel: Kernel size of the depthwise convolution, (z, y, x), odd.
+        norm: "group", with one channel per group, or "batch".
         stride: Lowers the resolution by this factor, (z, y, x), or None.
         rise: Raises the resolution by this factor, (z, y, x), or None.
     """
@@ -90,15 +90,15 @@ class Block(nn.Module):
 
 
 class MedNeXt(nn.Module):
-    """Maps of width[0] channels to maps of width[0] channels.
+    """MedNeXt from feature maps of width[0] channels to feature maps of width[0] channels.
 
     Args:
         width: Channels per level.
-        expansion: Hidden channels per channel, one per level.
+        expansion: Hidden channels relative to channels, one number per level.
         kernels: Kernel of the depthwise convolutions, one per level.
         zfactor: z pooling factor per level, 1 by default; along y and x it is 2.
-        norm: group or batch.
-        checkpointing: Compute the maps within each block again in the backward pass, to save memory.
+        norm: "group" or "batch".
+        checkpointing: Recompute activations within each block in the backward pass, to save memory.
 
     Attributes:
         shape: Which patch sizes fit.
@@ -146,7 +146,7 @@ class MedNeXt(nn.Module):
         return self.maps(x)[0]
 
     def maps(self, x: Tensor, coarsest: int = 0) -> list[Tensor]:
-        """The result, and the maps of `coarsest` levels below it."""
+        """Return the result, and the maps of the `coarsest` levels below it."""
         skips = []
         for left, down in zip(self.enc, self.down, strict=False):
             x = self._through(left, x)
@@ -179,7 +179,7 @@ def output_size(
     zfactor: Sequence[int] | None = None,
     **_: object,
 ) -> Vec3:
-    """`input_size`, if the network can pool it, else an InputError with the nearest sizes that work."""
+    """Return `input_size` if the network can pool it, else raise InputError with the nearest sizes that work."""
     return u_shape(len(widths(depth, width, WIDTH)) - 1, zfactor).output_size(input_size)
 
 
@@ -193,15 +193,15 @@ def core(
     norm: Literal["group", "batch"] = "group",
     checkpointing: bool = False,
 ) -> MedNeXt:
-    """The network between input convolution and heads.
+    """Build the network between input convolution and heads.
 
     Args:
         width: Channels per level.
-        variant: The paper's S or B, which differ in the hidden channels of the blocks.
-        kernel_size: Of the depthwise convolutions, along each axis.
-        depth2d: Number of levels with flat kernels, from the finest, where voxels are most anisotropic.
+        variant: The paper's small or base variant, which differ in the hidden channels of the blocks.
+        kernel_size: Kernel size of the depthwise convolutions along each axis.
+        depth2d: Number of levels with flat kernels, starting at the finest, where voxels are most anisotropic.
         zfactor: z pooling factor per level, 1 by default; 2 2 2 2 as in the paper, for isotropic voxels.
-        norm: Of each channel over the patch, as in the paper, or batch norm.
+        norm: Normalise each channel over the patch, as in the paper, or use batch norm.
         checkpointing: Save memory in training by computing feature maps twice.
     """
     if variant not in EXPANSION:

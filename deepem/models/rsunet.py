@@ -1,6 +1,6 @@
 """Residual symmetric U-Net with ReLU: the default network.
 
-Its signature is written out, so that its flags can be read without importing torch.
+The signature is written out so that the flags can be read without importing torch.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from deepem.models.layers import Model, Spec
 from deepem.utils.errors import InputError
 
 output_size = same_size
-crops = False  # as in the public code: an output smaller than the patch is refused, not cropped
+crops = False  # as in the public code, an output smaller than the patch raises; it is not cropped
 
 
 def create_model(
@@ -29,16 +29,16 @@ def create_model(
     attention_gates: bool = False,
     checkpointing: bool = False,
 ) -> Model:
-    """The network with its input convolution and heads. It does not crop: `rsunet_act` does.
+    """Build the network with its input convolution and heads. It does not crop; `rsunet_act` does.
 
     Args:
         in_spec: The input.
         out_spec: The heads.
         cropsz: Ignored, as in the public code.
-        depth: Number of levels, of 16 32 64 128 256 512 channels.
-        width: Channels per level; takes the place of depth.
+        depth: Number of levels, with 16 32 64 128 256 512 channels.
+        width: Channels per level; overrides depth.
         group: Channels per group of the group norm; 0 for batch norm.
-        act: ReLU; `rsunet_act` has others.
+        act: Must be ReLU; `rsunet_act` has others.
         zfactor: z pooling factor per level, 1 by default.
         deep_supervision: Loss weight of auxiliary heads on coarser levels, finest first.
         squeeze_excitation: Weigh the channels after each block.

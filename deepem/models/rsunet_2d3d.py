@@ -16,13 +16,13 @@ def core(
     kernel2d: tuple[int, int, int] = (1, 3, 3),
     checkpointing: bool = False,
 ) -> emvision.RSUNet:
-    """The network between input convolution and heads.
+    """Build the network between input convolution and heads.
 
     Args:
         width: Channels per level.
         group: Channels per group of the group norm; 0 for batch norm.
-        depth2d: Number of levels with flat kernels, from the finest.
-        kernel2d: Their kernel size, z,y,x.
+        depth2d: Number of levels with flat kernels, starting at the finest.
+        kernel2d: Size of the flat kernels, z,y,x.
         checkpointing: Save memory in training by computing feature maps twice.
     """
     norm = {"norm": "group", "group": group} if group else {}

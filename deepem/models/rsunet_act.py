@@ -1,4 +1,4 @@
-"""Residual symmetric U-Net with a choice of activation, norm and upsampling; it crops its output by `cropsz`."""
+"""Residual symmetric U-Net with a choice of activation, norm and upsampling; its output is cropped by `cropsz`."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ def core(
     attention_gates: bool = False,
     checkpointing: bool = False,
 ) -> emvision.RSUNet:
-    """The network between input convolution and heads.
+    """Build the network between input convolution and heads.
 
     Args:
         width: Channels per level.
-        group: Channels per group of the group norm; 0 for the norm chosen by norm.
-        act: The activation.
-        negative_slope: Of LeakyReLU.
-        init: First slope of PReLU.
-        norm: Normalisation where there is no group norm.
-        upsampling: On the way up; bilinear has zeros beyond the border, the others repeat it.
+        group: Channels per group of the group norm; 0 uses the norm given by norm.
+        act: Activation.
+        negative_slope: Slope of LeakyReLU below zero.
+        init: Initial slope of PReLU.
+        norm: Normalisation if group is 0.
+        upsampling: Upsampling on the way up; bilinear pads the border with zeros, the others repeat it.
         zfactor: z pooling factor per level, 1 by default.
         squeeze_excitation: Weigh the channels after each block.
         attention_gates: Weigh the skips.

@@ -1,4 +1,4 @@
-"""`rsunet` under the parameter names of the public RUNet."""
+"""`rsunet` with the parameter names of the public RUNet."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ output_size = same_size
 
 
 def core(width: tuple[int, ...], *, checkpointing: bool = False) -> RSUNet:
-    """The network between input convolution and heads.
+    """Build the network between input convolution and heads.
 
     Args:
         width: Channels per level.

@@ -1,4 +1,4 @@
-"""`rsunet_act` at half the resolution in y and x: patches are averaged 1x2x2, logits brought back. Takes its flags."""
+"""`rsunet_act` at half the resolution in y and x: averages patches 1x2x2 and upsamples logits. Takes its flags."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""Residual symmetric U-Net of valid convolutions: its output is smaller than the patch.
+"""Residual symmetric U-Net with valid convolutions: its output is smaller than the patch.
 
-As in the public code the residual pairs are padded, so that its outer voxels still feel the border a little.
+As in the public code, the residual pairs are padded, so the outer voxels of the output still depend a little on the
+border.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ def output_size(
     scale_factor: Vec3 = (1, 2, 2),
     **_: object,
 ) -> Vec3:
-    """What is left of a patch: 48,148,148 gives 20,60,60. InputError with the nearest sizes if it does not fit."""
+    """Output size of a patch: 48,148,148 gives 20,60,60. Raise InputError with the nearest sizes if it does not fit."""
     poolings = len(widths(depth, width)) - 1
     return u_shape(poolings, factors=[scale_factor] * poolings, lost=4).output_size(input_size)
 
@@ -35,12 +36,12 @@ def core(
     scale_factor: tuple[int, int, int] = (1, 2, 2),
     checkpointing: bool = False,
 ) -> emvision.RSUNet:
-    """The network between input convolution and heads.
+    """Build the network between input convolution and heads.
 
     Args:
         width: Channels per level.
-        act: The activation.
-        mode: Upsampling; bilinear is the public name of trilinear.
+        act: Activation.
+        mode: Upsampling mode; bilinear is the public code's name for trilinear.
         scale_factor: Pooling between levels, z,y,x.
         checkpointing: Save memory in training by computing feature maps twice.
     """

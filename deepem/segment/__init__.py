@@ -1,4 +1,4 @@
-"""Probabilities become segments, the same however the volume is cut.
+"""Turn probabilities into segments. The result does not depend on how the volume is cut into blocks.
 
 ::
 
@@ -9,8 +9,8 @@
     relabel.py      phase 3  labels of a block -> ids of segments                   watershed, split, holes
     whole.py        all three for an array in memory
 
-Phases 1 and 3 take one block at a time and nothing but functions that read boxes; what they pass on is plain arrays. A
-block that is done twice is the same twice.
+Phases 1 and 3 process one block at a time. They read data through functions that read a box, and return plain arrays.
+Repeating a block gives the same result.
 """
 
 from deepem.segment.whole import segment, sweep

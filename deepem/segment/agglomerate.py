@@ -1,9 +1,10 @@
-"""Agglomeration by mean affinity: the two regions with the highest mean affinity are joined, and so on.
+"""Agglomeration by mean affinity: repeatedly join the two regions with the highest mean affinity.
 
-The mean of two edges that become one lies between theirs, so that a pair whose edge is the best of both its regions is
-joined sooner or later whatever happens elsewhere. All such pairs are joined at once, round by round, in whole arrays;
-where few are left, one after the other from a heap (Sumengen et al. 2021, arXiv:2105.11653). Both give the merges that
-one global order would. Equal means are ordered by a hash of the edge, which depends on neither the cut nor the machine.
+When two edges become one, the mean of the new edge lies between the two old means. Therefore, if an edge is the best of
+both its regions, this pair will be joined whatever happens elsewhere. Each round joins all such pairs at once with
+array operations. When few of them are left, a heap joins the remaining pairs one by one (Sumengen et al. 2021,
+arXiv:2105.11653). Both give the same merges as one global order. Ties are broken by a hash of the edge, which depends
+neither on the blocks nor on the machine.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _FEW = 1 / 500
 
 @dataclass(frozen=True)
 class _Edges:
-    """The edges between the regions that are left, in any order."""
+    """The remaining edges between regions, in any order."""
 
     u: Ints
     v: Ints
@@ -45,7 +46,7 @@ class _Edges:
 
 
 def merge_tree(table: Table, count: int, floor: float = 0.0) -> MergeTree:
-    """The order in which regions are joined, down to a mean affinity.
+    """Compute the order in which regions are joined, down to a mean affinity.
 
     Args:
         table: Edges between regions 0, 1, ...
@@ -71,14 +72,14 @@ def merge_tree(table: Table, count: int, floor: float = 0.0) -> MergeTree:
 
 
 def _within_reach(edges: _Edges, floor: float, count: int) -> _Edges:
-    """The edges that matter: within the groups that edges above the floor hold together, whatever is joined in them."""
+    """Keep the edges whose two regions are connected by edges above the floor; no other edge can ever be joined."""
     above = edges.take(edges.means > floor)
     group = united(np.stack([above.u, above.v], axis=1), count)
     return edges.take(group[edges.u] == group[edges.v])
 
 
 def hashed(count: int) -> Keys:
-    """A different number for each of 0, 1, ..., without an order to it (the finaliser of SplitMix64)."""
+    """A distinct pseudo-random number for each of 0, 1, ... (the finaliser of SplitMix64)."""
     x: Keys = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -87,7 +88,7 @@ def hashed(count: int) -> Keys:
 
 
 def _best_of_both(edges: _Edges, means: NDArray[np.float64], count: int) -> NDArray[np.bool_]:
-    """The edges that are the best of both their regions: the highest mean, of equals the lowest key."""
+    """Mask of the edges that are the best of both their regions: the highest mean, ties broken by the lowest key."""
     top = np.full(count, -1.0)
     np.maximum.at(top, edges.u, means)
     np.maximum.at(top, edges.v, means)
@@ -100,7 +101,7 @@ def _best_of_both(edges: _Edges, means: NDArray[np.float64], count: int) -> NDAr
 
 
 def _contracted(edges: _Edges, chosen: NDArray[np.bool_], count: int) -> _Edges:
-    """The edges after the two regions of each chosen one have become the lower of them."""
+    """Join the two regions of each chosen edge under the lower of their numbers, and update the edges."""
     to = np.arange(count)
     low, high = edges.u[chosen], edges.v[chosen]
     to[high] = low
@@ -114,7 +115,7 @@ def _contracted(edges: _Edges, chosen: NDArray[np.bool_], count: int) -> _Edges:
 
 
 def _parallel_summed(edges: _Edges, count: int) -> _Edges:
-    """Each pair once; its key is the greatest, so that it never comes before what it was made from."""
+    """Sum parallel edges; the new key is the greatest, so that no edge sorts before the edges that it was made from."""
     if not len(edges):
         return edges
     key = edges.u * count + edges.v
@@ -126,14 +127,14 @@ def _parallel_summed(edges: _Edges, count: int) -> _Edges:
 
 
 def _one_by_one(edges: _Edges, floor: float) -> tuple[Ints, Ints, NDArray[np.float64]]:
-    """The remaining merges, best first."""
+    """Yield the remaining merges, best first."""
     merges = list(_heap(edges, floor))
     u, v, means = zip(*merges, strict=True)
     return np.array(u, np.int64), np.array(v, np.int64), np.array(means)
 
 
 def _heap(edges: _Edges, floor: float) -> Iterator[tuple[int, int, float]]:
-    """Yield (u, v, mean) of each merge; the region with fewer neighbours goes into the other."""
+    """Yield (u, v, mean) of each merge; the region with fewer neighbours is merged into the other."""
     beside: dict[int, dict[int, tuple[int, int, int]]] = {}
     rows = zip(*(x.tolist() for x in (edges.u, edges.v, edges.sums, edges.counts, edges.keys)), strict=True)
     for u, v, total, n, key in rows:

@@ -1,10 +1,10 @@
 """Probabilities as uint16, and what their channels mean.
 
-An edge (dz, dy, dx) relates voxel v to v - edge, and its affinity is stored at v. Decoders want the nearest pairs
-(v, v - 1) of each axis, whatever the order of the channels and whichever end an affinity is stored at::
+An edge (dz, dy, dx) relates voxel v to v - edge, and its affinity is stored at v. Decoders need the nearest pairs
+(v, v - 1) along each axis. Channels may come in any order, and edges may point either way::
 
-    edge  (0, 0, 1)   stored at v        pair (v, v - 1)   taken as it is
-    edge  (0, 0, -1)  stored at v - 1    pair (v, v - 1)   moved by one voxel
+    edge  (0, 0, 1)   stored at v        pair (v, v - 1)   used as it is
+    edge  (0, 0, -1)  stored at v - 1    pair (v, v - 1)   shifted by one voxel
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from deepem.utils.errors import InputError
 from deepem.utils.geometry import Vec3, vec3
 
 FULL = 65535
-"""The uint16 that stands for 1. At 256 levels, plateaus break a volume into many times as many fragments."""
+"""The uint16 value that stands for 1. With only 256 levels, plateaus break a volume into many times more fragments."""
 
 AXES: tuple[Vec3, Vec3, Vec3] = ((1, 0, 0), (0, 1, 0), (0, 0, 1))
 """The nearest edges in array order."""
 
 SLACK = 1e-3
-"""How far a float may lie outside [0, 1] and still be rounding."""
+"""How far a float may lie outside [0, 1] and still count as a rounding error."""
 
 
 def quantise(probabilities: NDArray[Any]) -> NDArray[np.uint16]:
-    """Probabilities as uint16, ``round(65535 * p)``.
+    """Convert probabilities to uint16, ``round(65535 * p)``.
 
     Args:
-        probabilities: Float in [0, 1], or the whole range of uint16 or uint8.
+        probabilities: Float in [0, 1], or uint16 or uint8 over their whole range.
 
     Raises:
-        InputError: another type, values outside [0, 1], or not a number.
+        InputError: the type is not supported, or values lie outside [0, 1] or are NaN.
     """
     check_type(probabilities.dtype)
     if probabilities.dtype.kind == "f":
@@ -60,20 +60,20 @@ def _quantise_floats(probabilities: NDArray[Any]) -> NDArray[np.uint16]:
 
 
 def check_type(dtype: np.dtype[Any]) -> None:
-    """Refuse what holds no probabilities.
+    """Raise unless the type can hold probabilities.
 
     Raises:
-        InputError: neither float nor uint8 nor uint16.
+        InputError: the type is neither float nor uint8 nor uint16.
     """
     if dtype.kind != "f" and dtype not in (np.uint8, np.uint16):
         raise InputError("probabilities", dtype, "float in [0, 1], or uint16, or uint8")
 
 
 def level(threshold: float) -> int:
-    """The uint16 that a threshold stands for: an affinity above it is joined.
+    """Convert a threshold to uint16; affinities above it are joined.
 
     Raises:
-        InputError: outside [0, 1].
+        InputError: the threshold lies outside [0, 1].
     """
     if not 0 <= threshold <= 1:
         raise InputError("threshold", threshold, "an affinity in [0, 1]")
@@ -82,10 +82,11 @@ def level(threshold: float) -> int:
 
 @dataclass(frozen=True)
 class Channels:
-    """Which channel holds which pairs.
+    """Assignment of channels to pairs of voxels.
 
     Attributes:
-        near: Per axis (z, y, x) the channel of the nearest pairs and its edge, one voxel in either direction.
+        near: For each axis (z, y, x), the channel of the nearest pairs and its edge, one voxel long in either
+            direction.
         far: The channels of all other edges.
     """
 
@@ -94,10 +95,10 @@ class Channels:
 
     @classmethod
     def of(cls, edges: Sequence[Sequence[int]]) -> Channels:
-        """Sort edges (dz, dy, dx), one per channel, by what they relate.
+        """Sort edges (dz, dy, dx), one per channel, into nearest and long-range ones.
 
         Raises:
-            InputError: an axis without its nearest edge, an edge of length 0, or two channels for the same pairs.
+            InputError: an axis has no nearest edge, an edge has length 0, or two channels hold the same pairs.
         """
         near: dict[int, tuple[int, Vec3]] = {}
         far: list[tuple[int, Vec3]] = []
@@ -120,9 +121,9 @@ class Channels:
 
 
 def nearest(values: NDArray[np.uint16], channels: Channels, mask: NDArray[np.bool_] | None) -> NDArray[np.uint16]:
-    """(3, Z + 1, Y + 1, X + 1) uint16: the affinity of (v, v - 1) along z, y and x, 0 where v - 1 is not there.
+    """Affinities of (v, v - 1) along z, y and x as (3, Z + 1, Y + 1, X + 1) uint16; 0 if v - 1 lies outside.
 
-    The last plane of every axis is 0, so that the pair above a voxel is a view too.
+    The last plane of every axis is 0, so that the pairs (v + 1, v) are a view as well.
     """
     found = np.zeros((3, *(n + 1 for n in values.shape[1:])), np.uint16)
     for axis, (channel, edge) in enumerate(channels.near):
@@ -134,7 +135,7 @@ def nearest(values: NDArray[np.uint16], channels: Channels, mask: NDArray[np.boo
 
 
 def clear(affinity: NDArray[np.uint16], edge: Vec3, mask: NDArray[np.bool_]) -> None:
-    """Set the affinity of every pair to 0 that does not lie within the mask with both voxels, in place."""
+    """Set to 0, in place, the affinity of every pair that does not lie within the mask with both voxels."""
     here = edge_slices(edge)[0]
     first, second = edge_views(mask, edge)
     if first.size:

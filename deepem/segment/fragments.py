@@ -1,8 +1,8 @@
-"""Watershed fragments: every voxel goes along its steepest edge.
+"""Watershed fragments: every voxel follows its steepest edge.
 
-An edge is kept if it is the steepest of either of its voxels (the first of equals) and above `low`, or if it is `high`
-or more. Fragments are the components of the kept edges. Whether an edge is kept depends on affinities at most two
-voxels away, so that blocks with a halo of two keep exactly the edges that the whole volume would.
+An edge is kept if it is above `low` and the steepest edge of at least one of its voxels (the first one in a tie), or if
+it is `high` or more. Fragments are the connected components of the kept edges. Whether an edge is kept depends only on
+affinities up to two voxels away, so blocks with a halo of two voxels keep exactly the same edges as the whole volume.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ Bools = NDArray[np.bool_]
 
 
 def steepest(near: NDArray[np.uint16], low: int = LOW, high: int = HIGH) -> tuple[NDArray[np.uint8], Bools]:
-    """The kept edges as bits, and the voxels that have one.
+    """Return the kept edges as bits, and the voxels that have at least one.
 
     Args:
         near: From `nearest`, (3, Z + 1, Y + 1, X + 1).
-        low: A voxel whose affinities are all this or less is background.
-        high: An edge of this affinity or more is kept in any case.
+        low: A voxel is background if none of its affinities is above this.
+        high: Edges of this affinity or more are always kept.
 
     Returns:
         (Z, Y, X) uint8, bit `axis` set where the edge (v, v - 1) along the axis is kept, and (Z, Y, X) bool.
@@ -38,7 +38,7 @@ def steepest(near: NDArray[np.uint16], low: int = LOW, high: int = HIGH) -> tupl
     for view in (below[1], above[1], below[2], above[2]):
         np.maximum(top, view, out=top)
     foreground = top > low
-    top[~foreground] = FULL  # a value that none of its edges has
+    top[~foreground] = FULL  # no edge of the voxel has this value
     kept = np.zeros(tuple(n + 1 for n in top.shape), np.uint8)
     free = np.ones(top.shape, bool)
     here = kept[:-1, :-1, :-1]
@@ -57,7 +57,7 @@ def steepest(near: NDArray[np.uint16], low: int = LOW, high: int = HIGH) -> tupl
 
 
 def above_level(near: NDArray[np.uint16], level: int) -> tuple[NDArray[np.uint8], Bools]:
-    """The edges above a level as bits, and the voxels that have one; as `steepest` gives them."""
+    """Return the edges above a level, and the voxels that have at least one, in the form of `steepest`."""
     below, above = views(near)
     kept = np.zeros(below[0].shape, np.uint8)
     foreground = np.zeros(kept.shape, bool)
@@ -70,17 +70,17 @@ def above_level(near: NDArray[np.uint16], level: int) -> tuple[NDArray[np.uint8]
 
 
 def views(near: NDArray[Any]) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
-    """Per axis the affinity to the voxel before, and to the voxel behind."""
+    """Yield, for each axis, the affinities to the previous voxel and to the next one."""
     return [near[axis, :-1, :-1, :-1] for axis in range(3)], [up(near[axis], axis) for axis in range(3)]
 
 
 def up(padded: NDArray[Any], axis: int) -> NDArray[Any]:
-    """What a padded array holds one voxel further along an axis, for each voxel."""
+    """View of a padded array, shifted by one voxel along an axis."""
     return padded[tuple(slice(1, None) if i == axis else slice(None, -1) for i in range(3))]
 
 
 def components(kept: NDArray[np.uint8]) -> NDArray[np.uint32]:
-    """(Z, Y, X) uint32 from 1: the components of kept edges; those that leave the array do not count."""
+    """Label the components of kept edges, (Z, Y, X) uint32 from 1; edges that leave the array are ignored."""
     try:
         import cc3d
     except ImportError:
@@ -99,7 +99,7 @@ def components(kept: NDArray[np.uint8]) -> NDArray[np.uint32]:
 def compact(
     labels: NDArray[np.uint32], foreground: Bools | None = None
 ) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
-    """Labels 1, 2, ... without gaps, 0 outside the foreground; and the voxels of each."""
+    """Relabel to 1, 2, ... without gaps, 0 outside the foreground. Return the labels and the size of each in voxels."""
     if foreground is not None and not foreground.all():
         labels = labels * foreground
     sizes = np.bincount(labels.ravel())
@@ -111,8 +111,8 @@ def compact(
 
 
 def first_voxels(labels: NDArray[np.uint32], count: int) -> NDArray[np.int64]:
-    """(count,) int64: the least flat index of each label from 1."""
+    """(count,) int64: the lowest flat index of each label from 1."""
     flat = labels.ravel()
     found = np.zeros(count + 1, np.int64)
-    found[flat[::-1]] = np.arange(flat.size - 1, -1, -1)  # of equal indices the last assignment holds
+    found[flat[::-1]] = np.arange(flat.size - 1, -1, -1)  # with repeated indices the last assignment wins
     return found[1:]

@@ -1,4 +1,4 @@
-"""Edge tables: how strongly two regions are bound, in whole numbers, so that parts add up the same in any order."""
+"""Edge tables: how strongly two regions are connected, as integers, so that sums do not depend on their order."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _PACKED = 1 << 24
 
 @dataclass(frozen=True)
 class Table:
-    """Pairs of regions, in ascending order, with their affinities summed.
+    """Pairs of regions, in ascending order, with summed affinities.
 
     Attributes:
         pairs: (N, 2) int64, the lower region first, each pair once.
-        sums: (N,) int64, affinities of all pairs of voxels between the two, in units of 1 / 65535.
+        sums: (N,) int64, the sum of the affinities of all pairs of voxels between the two, in units of 1 / 65535.
         counts: (N,) int64, the number of these pairs of voxels.
     """
 
@@ -35,7 +35,7 @@ class Table:
 
     @classmethod
     def empty(cls) -> Table:
-        """Without a pair."""
+        """A table without pairs."""
         return cls(np.zeros((0, 2), np.int64), np.zeros(0, np.int64), np.zeros(0, np.int64))
 
     def __len__(self) -> int:
@@ -47,13 +47,13 @@ class Table:
         return self.sums / self.counts
 
     def mapped(self, to: Ints) -> Table:
-        """The table of regions that are parts of others: region i becomes to[i]."""
+        """Relabel the regions, region i becoming to[i], and sum the edges that become parallel."""
         pairs = to[self.pairs]
         return summed(pairs[:, 0], pairs[:, 1], self.sums, self.counts)
 
 
 def merged(tables: Sequence[Table]) -> Table:
-    """One table from several over the same regions."""
+    """Sum several tables over the same regions into one."""
     if not tables:
         return Table.empty()
     pairs, sums, counts = (np.concatenate([getattr(t, name) for t in tables]) for name in ("pairs", "sums", "counts"))
@@ -61,11 +61,11 @@ def merged(tables: Sequence[Table]) -> Table:
 
 
 def tabulate(labels: NDArray[Any], affinities: Iterable[tuple[Vec3, NDArray[np.uint16]]]) -> Table:
-    """The table of the pairs of voxels of an array.
+    """Build the table from the pairs of voxels of an array.
 
     Args:
         labels: (Z, Y, X), the region of each voxel; 0 is background.
-        affinities: For each edge (dz, dy, dx) the affinity of (v, v - edge), (Z, Y, X) uint16 at v.
+        affinities: For each edge (dz, dy, dx), the affinity of (v, v - edge) at v, (Z, Y, X) uint16.
     """
     parts = [_between(np.ascontiguousarray(labels), edge, values) for edge, values in affinities]
     u, v, a = (np.concatenate([part[i] for part in parts]) for i in range(3))
@@ -73,7 +73,7 @@ def tabulate(labels: NDArray[Any], affinities: Iterable[tuple[Vec3, NDArray[np.u
         return Table.empty()
     if max(int(u.max()), int(v.max())) >= _PACKED:
         return summed(u.astype(np.int64), v.astype(np.int64), a.astype(np.int64), np.ones(len(a), np.int64))
-    # Both regions and the affinity fit into 64 bits, which sort several times as fast as rows do.
+    # Both regions and the affinity are packed into 64 bits, which sort several times faster than rows do.
     packed = np.minimum(u, v).astype(np.uint64) << np.uint64(24)
     packed |= np.maximum(u, v)
     packed <<= np.uint64(16)
@@ -89,7 +89,7 @@ def tabulate(labels: NDArray[Any], affinities: Iterable[tuple[Vec3, NDArray[np.u
 def _between(
     labels: NDArray[Any], edge: Vec3, values: NDArray[np.uint16]
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.uint16]]:
-    """What lies between two regions: flat arrays of the region of v, that of v - edge, and their affinity."""
+    """Pairs of voxels in different regions, as flat arrays: region of v, region of v - edge, and affinity."""
     first, second = edge_views(labels, edge)
     apart = np.zeros(labels.shape, bool)
     if first.size:
@@ -104,7 +104,7 @@ def _between(
 
 
 def summed(u: Ints, v: Ints, sums: Ints, counts: Ints) -> Table:
-    """The table of rows in any order, each pair in either direction and any number of times; u == v is left out."""
+    """Build a table from rows in any order; pairs may repeat in either direction, and rows with u == v are dropped."""
     apart = u != v
     low, high = np.minimum(u, v)[apart], np.maximum(u, v)[apart]
     if not len(low):
@@ -119,12 +119,12 @@ def summed(u: Ints, v: Ints, sums: Ints, counts: Ints) -> Table:
 
 
 def starts(ordered: NDArray[Any]) -> Ints:
-    """Where each run of equal values begins."""
+    """Start index of each run of equal values."""
     return np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))
 
 
 def united(pairs: Ints, count: int) -> Ints:
-    """(count,) int64: for each of `count` nodes the least node that pairs (N, 2) connect it with."""
+    """(count,) int64: for each of `count` nodes, the lowest node that it is connected to by pairs (N, 2)."""
     graph = coo_array((np.ones(len(pairs), np.int8), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
     groups, group = connected_components(graph, directed=False)
     least = np.zeros(groups, np.int64)
@@ -137,7 +137,7 @@ _COLUMNS = tuple(field.name for field in fields(Table))
 
 
 def to_arrays(result: Any) -> dict[str, NDArray[Any]]:
-    """A dataclass of arrays and tables as plain arrays by name, for an npz file."""
+    """Flatten a dataclass of arrays and tables into plain arrays by name, for an npz file."""
     found: dict[str, NDArray[Any]] = {}
     for field in fields(result):
         value = getattr(result, field.name)
@@ -149,7 +149,7 @@ def to_arrays(result: Any) -> dict[str, NDArray[Any]]:
 
 
 def of_arrays(kind: Any, arrays: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
-    """The attributes of a dataclass from what `to_arrays` gave."""
+    """Rebuild the attributes of a dataclass from the result of `to_arrays`."""
     return {
         field.name: arrays[field.name]
         if field.name in arrays

@@ -1,4 +1,4 @@
-"""Holes: background that one segment encloses."""
+"""Holes: background that a single segment encloses."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ Ids = NDArray[np.uint64]
 
 
 def fill_holes(ids: Ids, largest: Vec3) -> Ids:
-    """Every hole gets the id of the segment around it.
+    """Fill every hole with the id of the segment around it.
 
-    A hole is a piece of background, connected by faces, that touches one segment and no face of the array.
+    A hole is a face-connected piece of background that touches exactly one segment and does not reach the array's
+    border.
 
     Args:
         ids: (Z, Y, X) uint64.

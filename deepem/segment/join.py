@@ -1,4 +1,4 @@
-"""The second phase, first half: the regions of all blocks become those of the volume, and their edges one graph."""
+"""Phase 2, first half: join the regions of all blocks into regions of the volume, and their edges into one graph."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from deepem.utils.errors import InputError
 from deepem.utils.geometry import Vec3
 
 _HELD = 64
-"""Records that are kept at hand: those of a block's neighbours are wanted again soon."""
+"""Number of records kept in memory; those of neighbouring blocks are soon needed again."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class Regions:
         extents: (N, 6) int64 bounding boxes, begin and end, or (0, 6).
         near: The region graph: edges between regions that touch.
         far: Edges between regions that long-range affinities relate.
-        part_of: (M,) int64, for region after region of block after block, the region of the volume that it is part of.
-        first_part: (blocks + 1,) int64, where the regions of each block begin in `part_of`.
+        part_of: (M,) int64, for all regions of all blocks in order, the region of the volume that each is part of.
+        first_part: (blocks + 1,) int64, the index in `part_of` of each block's first region.
     """
 
     ids: NDArray[np.uint64]
@@ -43,27 +43,27 @@ class Regions:
     first_part: Ints
 
     def of_block(self, index: int, values: NDArray[Any]) -> NDArray[Any]:
-        """What to make of each label of a block, 0 of label 0, where region i of the volume becomes values[i]."""
+        """Lookup table for the labels of a block: region i of the volume becomes values[i], label 0 becomes 0."""
         parts = self.part_of[self.first_part[index] : self.first_part[index + 1]]
         return np.concatenate([np.zeros(1, values.dtype), values[parts]])
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """What to save."""
+        """Return the arrays to save."""
         return to_arrays(self)
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Regions:
-        """The regions that `arrays` gave."""
+        """Rebuild regions from the result of `arrays`."""
         return cls(**of_arrays(cls, arrays))
 
 
 def join(plan: Plan, load: Load, most_edges: int | None = None) -> Regions:
-    """Put the records of all blocks together.
+    """Join the records of all blocks.
 
     Args:
-        plan: The cut.
-        load: Gives the record of a block by its index in `plan.boxes`; a record is asked for a few times.
-        most_edges: Refuse a graph that needs more rows than this before parts are summed, about 100 bytes each.
+        plan: The blocks.
+        load: Loads the record of a block by its index in `plan.boxes`; called a few times for each record.
+        most_edges: Raise if the graph needs more rows than this before parts are summed; a row takes about 100 bytes.
 
     Raises:
         InputError: the region graph is too large.
@@ -82,7 +82,7 @@ def join(plan: Plan, load: Load, most_edges: int | None = None) -> Regions:
 
 @dataclass(frozen=True)
 class _Parts:
-    """The regions of all blocks, numbered from 1 through all blocks, and what binds those of different ones."""
+    """Regions of all blocks, numbered consecutively from 1, and the edges between regions of different blocks."""
 
     first: Ints
     joined: Ints
@@ -126,7 +126,7 @@ class _Parts:
 
 
 def _boxes_of(extents: Ints, part_of: Ints, count: int) -> Ints:
-    """The bounding boxes of regions from those of their parts."""
+    """Bounding boxes of regions from those of their parts."""
     if not len(extents):
         return np.zeros((0, 6), np.int64)
     found = np.empty((count, 6), np.int64)
@@ -137,7 +137,7 @@ def _boxes_of(extents: Ints, part_of: Ints, count: int) -> Ints:
 
 
 def _over_all_faces(plan: Plan, load: Load, first: Ints) -> tuple[Ints, Table, Table]:
-    """The parts that are one across a face, and the edges between those that are not."""
+    """Find the parts that continue across a face, and the edges between parts that do not."""
     joined, near, far = [np.zeros((0, 2), np.int64)], [], []
     far_edges = tuple(edge for _, edge in plan.far)
     for index in range(len(plan.boxes)):
@@ -160,7 +160,7 @@ def _over_all_faces(plan: Plan, load: Load, first: Ints) -> tuple[Ints, Table, T
 def _pairs(
     plan: Plan, load: Load, first: Ints, index: int, edges: tuple[Vec3, ...]
 ) -> Iterator[tuple[Ints, Ints, int]]:
-    """The regions (v, v - edge) of all pairs of voxels over the faces of a block, and their number, seam by seam."""
+    """Yield, by seam, the regions of v and v - edge of all pairs across the faces of a block, and their number."""
     for number, seam in over_faces(plan, plan.boxes[index], edges):
         partner = seam.shift(-d for d in edges[number])
         u, v = (read_shells(plan, load, first, box).ravel() for box in (seam, partner))

@@ -1,4 +1,4 @@
-"""The first phase: a block of probabilities becomes regions, and the record of how they go on in other blocks."""
+"""Phase 1: turn a block of probabilities into regions, and record how they continue in neighbouring blocks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from deepem.utils.errors import InputError
 from deepem.utils.geometry import Box, Vec3
 
 Read = Callable[[Box], NDArray[Any]]
-"""Gives the array of a box of the volume: probabilities (C, Z, Y, X), a mask or labels (Z, Y, X)."""
+"""Function that reads a box of the volume: probabilities (C, Z, Y, X), or a mask or labels (Z, Y, X)."""
 
 Labels = NDArray[np.uint32]
 
@@ -26,10 +26,10 @@ def label_block(plan: Plan, box: Box, read: Read, read_mask: Read | None = None)
     """Label one block.
 
     Args:
-        plan: What to do.
+        plan: The segmentation.
         box: One of `plan.boxes`.
-        read: Gives probabilities; it is called once, with `plan.reads(box)`.
-        read_mask: Gives a mask: voxels where it is 0 are background, and nothing is joined through them.
+        read: Reads probabilities; called once, with `plan.reads(box)`.
+        read_mask: Reads a mask; voxels where it is 0 are background, and nothing is joined through them.
 
     Returns:
         The regions of the block, (Z, Y, X) uint32 from 1, and its record.
@@ -46,7 +46,7 @@ def label_block(plan: Plan, box: Box, read: Read, read_mask: Read | None = None)
 
 
 def inside(plan: Plan, values: NDArray[np.uint16], mask: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
-    """The voxels of objects, or of the seeds of a watershed: what lies above the threshold, within the mask."""
+    """Voxels of objects, or of watershed seeds: those above the threshold and within the mask."""
     above = values < FULL - level(plan.threshold) if plan.decoder == "watershed" else values > level(plan.threshold)
     return above if mask is None else above & mask
 
@@ -85,7 +85,7 @@ def _label_voxels(plan: Plan, box: Box, foreground: NDArray[np.bool_]) -> tuple[
     labels: Labels = cc3d.connected_components(foreground, connectivity=26 if plan.corners else 6, out_dtype=np.uint32)
     statistics = cc3d.statistics(labels, no_slice_conversion=True)
     sizes = statistics["voxel_counts"][1:].astype(np.int64)
-    bounds = statistics["bounding_boxes"][1:].astype(np.int64)  # z0, z1, y0, y1, x0, x1, the ends inclusive
+    bounds = statistics["bounding_boxes"][1:].astype(np.int64)  # z0, z1, y0, y1, x0, x1, ends inclusive
     extents = np.concatenate([bounds[:, ::2] + box.begin, bounds[:, 1::2] + 1 + box.begin], axis=1)
     pairs = sum(seam.voxels for _, seam in over_faces(plan, box, plan.joins))
     record = Record(
@@ -95,7 +95,7 @@ def _label_voxels(plan: Plan, box: Box, foreground: NDArray[np.bool_]) -> tuple[
         near=Table.empty(),
         far=Table.empty(),
         shells=shells_of(labels, box, plan.reach),
-        joined=np.ones(pairs, bool),  # two voxels that are foreground belong together
+        joined=np.ones(pairs, bool),  # two foreground voxels belong together
         near_values=np.zeros(0, np.uint16),
         far_values=np.zeros(0, np.uint16),
     )

@@ -1,7 +1,7 @@
-"""Mutex watershed on the region graph: strong edges first, attractive ones join, repulsive ones forbid to join.
+"""Mutex watershed on the region graph: strongest edges first; attractive edges join, repulsive edges forbid joining.
 
-Near affinities attract by their mean, long-range ones repel by 1 - mean (Wolf et al. 2020, arXiv:1904.12654). On voxels
-the result depends on how the volume is cut, on the region graph it does not.
+Near affinities attract by their mean, long-range ones repel by 1 - mean (Wolf et al. 2020, arXiv:1904.12654). A mutex
+watershed on voxels would depend on the cut into blocks; on the region graph it does not.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from deepem.utils.errors import InputError
 
 
 def mutex_watershed(near: Table, far: Table, count: int, threshold: float) -> Ints:
-    """(count,) int64: the least region of the group that each region is in.
+    """(count,) int64: the lowest region of the group that each region is in.
 
     Args:
         near: Edges between regions that touch; those above the threshold attract.
-        far: Edges between regions that long-range affinities relate.
+        far: Edges between regions that are related by long-range affinities.
         count: Number of regions.
-        threshold: An affinity.
+        threshold: Threshold on the affinity.
     """
     try:
         from bioimage_cpp.graph import UndirectedGraph

@@ -1,4 +1,4 @@
-"""What passes between the phases, as files: labels and record of each block, regions, graph, merge tree, ids."""
+"""Files that the phases exchange: labels and record of each block, regions, graph, merge tree, ids."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from deepem.utils.errors import InputError
 from deepem.utils.geometry import Box, touched
 
 GRAPH = ("near_", "far_")
-"""What the arrays of region graphs begin with: relabelling does without them."""
+"""Prefixes of the arrays of region graphs, which relabelling does not need."""
 
 
 class Files(Protocol):
-    """Small files by name, each written whole or not at all."""
+    """Store of small files by name; a file appears only once it is complete."""
 
     @property
     def path(self) -> str: ...  # noqa: D102
@@ -34,18 +34,18 @@ class Files(Protocol):
 
 
 class Parts:
-    """The parts of one segmentation.
+    """The files of one segmentation.
 
     Args:
-        files: Where they lie.
-        plan: What is segmented.
+        files: The store that holds them.
+        plan: The segmentation.
     """
 
     def __init__(self, files: Files, plan: Plan) -> None:
         self.files, self.plan = files, plan
 
     def put_block(self, index: int, labels: NDArray[np.uint32], record: Record) -> list[tuple[str, int]]:
-        """Write what labelling a block gives, and return the checksum of each file."""
+        """Write the result of labelling a block, and return the checksum of each file."""
         narrow = labels.astype(np.min_scalar_type(max(len(record.sizes), 1)))
         return [
             self._put(f"labels/{index}.npy", _array_bytes(narrow)),
@@ -53,11 +53,11 @@ class Parts:
         ]
 
     def record(self, index: int) -> Record:
-        """The record of a block."""
+        """Read the record of a block."""
         return Record.from_arrays(self._arrays(f"records/{index}.npz"))
 
     def labels(self, area: Box) -> NDArray[np.uint32]:
-        """The labels of a box, each block's from 1."""
+        """Read the labels of a box; each block numbers its labels from 1."""
         found = np.empty(area.size, np.uint32)
         for block in touched(area, self.plan.block, self.plan.volume):
             part = block.intersect(area)
@@ -75,7 +75,7 @@ class Parts:
         return [self._put("graphs.npz", _bytes(graphs)), self._put("regions.npz", _bytes(rest))]
 
     def regions(self, *, graphs: bool = False) -> Regions:
-        """The regions, with their graphs if these are asked for."""
+        """Read the regions, with their graphs if asked for."""
         arrays = self._arrays("regions.npz")
         if graphs:
             return Regions.from_arrays(arrays | self._arrays("graphs.npz"))
@@ -86,7 +86,7 @@ class Parts:
         return [self._put("tree.npz", _bytes(tree.arrays()))]
 
     def tree(self) -> MergeTree | None:
-        """The merge tree, or None if none was written."""
+        """Read the merge tree; None if there is none."""
         held = self.files.get("tree.npz")
         return None if held is None else MergeTree.from_arrays(_arrays_of(held))
 
@@ -95,12 +95,12 @@ class Parts:
         return [self._put(f"ids/{name}.npy", _array_bytes(ids))]
 
     def ids(self, name: str) -> NDArray[np.uint64]:
-        """The segment of each region at a threshold."""
+        """Read the segment of each region at a threshold."""
         found: NDArray[np.uint64] = self._array(f"ids/{name}.npy")
         return found
 
     def holds(self, checksums: Iterable[tuple[str, int]]) -> bool:
-        """Whether files are what their checksums say."""
+        """Whether files match their checksums."""
         found = ((self.files.get(name), crc) for name, crc in checksums)
         return all(held is not None and zlib.crc32(held) == crc for held, crc in found)
 

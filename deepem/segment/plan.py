@@ -1,4 +1,4 @@
-"""What is to be segmented how, and the blocks that it is cut into."""
+"""The settings of a segmentation, and the blocks that the volume is cut into."""
 
 from __future__ import annotations
 
@@ -17,27 +17,28 @@ from deepem.utils.geometry import Box, Vec3, touched, vec3
 
 DECODERS = ("agglomerate", "mutex", "components", "watershed", "objects")
 GRAPH = ("agglomerate", "mutex")
-"""Decoders that join fragments by the region graph: one pass over the volume serves any number of thresholds."""
+"""Decoders that join fragments in the region graph: one pass over the volume serves any number of thresholds."""
 
 AFFINITIES = (*GRAPH, "components")
-"""Decoders of affinities; the others take one probability per voxel."""
+"""Decoders that take affinities; the others take one probability per voxel."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """One segmentation of one volume: all that its result depends on, and the size of blocks, on which it does not.
+    """One segmentation of one volume: everything that determines the result, and the block size, which does not.
 
     Attributes:
         volume: The voxels to segment.
-        block: The size of a block; the last ones are shorter.
+        block: Size of a block; the last blocks along an axis may be shorter.
         decoder: One of DECODERS.
         edges: For affinities, (dz, dy, dx) of each channel.
-        threshold: What lies above is joined. The decoders of GRAPH take it when the graph is cut.
-        corners: `objects`: voxels that meet in an edge or a corner are one object too, not only at a face.
-        min_seed: `watershed`: seeds of fewer voxels do not count.
-        split: `objects`: objects are cut where they are narrow; seeds lie at least so many voxels apart. 0: not.
-        holes: Background enclosed by one segment becomes part of it.
-        halo: Voxels around a block that `watershed`, `split` and `holes` see.
+        threshold: Values above it are joined. The decoders in GRAPH take it when the graph is cut instead.
+        corners: For `objects`: voxels that share only an edge or a corner are connected, like voxels that share a face.
+        min_seed: For `watershed`: ignore seeds of fewer voxels.
+        split: For `objects`: cut objects where they are narrow, with seeds at least this many voxels apart; 0 turns it
+            off.
+        holes: Fill background that one segment encloses.
+        halo: Voxels read around a block for `watershed`, `split` and `holes`.
     """
 
     volume: Box
@@ -68,17 +69,17 @@ class Plan:
 
     @property
     def affinities(self) -> bool:
-        """Whether it is made from affinities."""
+        """Whether the input is affinities."""
         return self.decoder in AFFINITIES
 
     @cached_property
     def channels(self) -> Channels:
-        """What the channels of the affinities hold."""
+        """The assignment of affinity channels to pairs of voxels."""
         return Channels.of(self.edges)
 
     @cached_property
     def joins(self) -> tuple[Vec3, ...]:
-        """The edges along which voxels of neighbouring blocks can belong together."""
+        """The edges that can connect voxels of neighbouring blocks."""
         if not self.corners:
             return AXES
         steps = (vec3(step) for step in itertools.product((-1, 0, 1), repeat=3))
@@ -86,7 +87,7 @@ class Plan:
 
     @property
     def local(self) -> bool:
-        """Whether the segments of a block follow from the labels of the block alone, once the whole is known."""
+        """Whether the segments of a block follow from its labels alone once phase 2 is done."""
         return not (self.decoder == "watershed" or self.split or self.holes)
 
     @property
@@ -96,7 +97,7 @@ class Plan:
 
     @cached_property
     def reach(self) -> Vec3:
-        """How far along each axis a pair of voxels of two blocks may lie apart."""
+        """The largest distance along each axis between two voxels in different blocks that form a pair."""
         edges = (*self.joins, *(edge for _, edge in self.far))
         return vec3(max(abs(edge[axis]) for edge in edges) for axis in range(3))
 
@@ -111,13 +112,13 @@ class Plan:
         return tuple(touched(self.volume, self.block, self.volume))
 
     def index(self, box: Box) -> int:
-        """Which block begins where a box begins."""
+        """The block that contains the first voxel of a box."""
         steps = zip(box.begin, self.volume.begin, self.block, strict=True)
         z, y, x = ((b - v) // n for b, v, n in steps)
         return (z * self.counts[1] + y) * self.counts[2] + x
 
     def grown(self, box: Box, by: Sequence[int]) -> Box:
-        """A box with a halo, within the volume."""
+        """A box extended by a halo, clipped to the volume."""
         begin = vec3(b - n for b, n in zip(box.begin, by, strict=True))
         end = vec3(e + n for e, n in zip(box.end, by, strict=True))
         found = Box(begin, end).intersect(self.volume)
@@ -125,17 +126,17 @@ class Plan:
         return found
 
     def reads(self, box: Box) -> Box:
-        """What labelling a block reads."""
+        """The box of probabilities to read for labelling a block."""
         if not self.affinities:
             return box
         return self.grown(box, [max([HALO, *(abs(e[axis]) for _, e in self.far)]) for axis in range(3)])
 
     def sees(self, box: Box) -> Box:
-        """What relabelling a block reads of the labels."""
+        """The box of labels to read for relabelling a block."""
         return box if self.local else self.grown(box, [n + 1 for n in self.halo])
 
     def voxels(self, box: Box, flat: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The index in the volume of voxels of a box, given by their index in the box."""
+        """Convert flat indices of voxels in a box to flat indices in the volume."""
         z, y, x = (
             i + b - v for i, b, v in zip(np.unravel_index(flat, box.size), box.begin, self.volume.begin, strict=True)
         )
@@ -144,19 +145,19 @@ class Plan:
         return found
 
     def text(self) -> dict[str, object]:
-        """The attributes as plain values, to be written beside results."""
+        """The attributes as plain values, to be stored with the results."""
         found = {field.name: getattr(self, field.name) for field in fields(self)}
         return found | {"volume": [list(self.volume.begin), list(self.volume.end)]}
 
 
 def check_decoder(decoder: str) -> None:
-    """Refuse a decoder that there is not."""
+    """Raise unless the decoder exists."""
     if decoder not in DECODERS:
         raise InputError("decoder", decoder, f"one of {', '.join(DECODERS)}")
 
 
 def seams(box: Box, edge: Vec3, volume: Box) -> Iterator[Box]:
-    """The voxels v of a block whose partner v - edge lies in another block of the volume, as boxes that do not overlap.
+    """Voxels v of a block whose partner v - edge lies in another block, as boxes that do not overlap.
 
     ::
 
@@ -177,10 +178,10 @@ def seams(box: Box, edge: Vec3, volume: Box) -> Iterator[Box]:
 
 
 def memory_of(plan: Plan) -> tuple[int, int]:
-    """Bytes that work on one block takes at most, and, about, the region graph of the volume.
+    """Upper bound on the bytes for one block, and an estimate of the bytes for the region graph of the volume.
 
-    Measured on tissue: a block takes 40 bytes per voxel and 10 per channel with a graph, 60 for a watershed, else 30;
-    a graph has 5,300 edges per million voxels, 400 bytes each.
+    Measured on tissue: a block takes 40 bytes per voxel plus 10 per channel for the decoders with a graph, 60 for
+    `watershed` and 30 for others; a graph has 5,300 edges per million voxels, 400 bytes each.
     """
     box = plan.boxes[0]
     if plan.decoder in GRAPH:

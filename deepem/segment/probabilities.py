@@ -1,4 +1,4 @@
-"""Probabilities on disk: the channels of several files joined into one volume, and masks laid over it."""
+"""Probabilities on disk: channels of several files combined into one volume, and masks applied to it."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from deepem.utils.errors import InputError, told_as, warn
 from deepem.utils.geometry import Box, Vec3, vec3
 
 PROBABLE = 0.5
-"""Above this, a probability counts as an object that nothing runs through."""
+"""Voxels of an excluded object are those with a probability above this."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """The channels that are taken from one file.
+    """The channels to use from one file.
 
     Attributes:
         stored: The file.
-        channels: Their numbers.
+        channels: Channel numbers.
     """
 
     stored: Stored
     channels: tuple[int, ...]
 
     def read(self, box: Box) -> NDArray[np.uint16]:
-        """The channels of a box, (C, Z, Y, X) uint16."""
+        """Read the channels of a box, (C, Z, Y, X) uint16."""
         with told_as({"probabilities": self.stored.name}):
             return quantise(np.ascontiguousarray(self.stored.read(box)[list(self.channels)]))
 
@@ -44,11 +44,11 @@ class Probabilities:
     """Channels of one volume, from one file or several.
 
     Attributes:
-        parts: Where they come from, in the order of the channels.
-        edges: Of affinities, the (dz, dy, dx) of each channel, which relates voxel v to v - edge.
+        parts: The files and their channels, in the order of the combined channels.
+        edges: For affinities, the (dz, dy, dx) of each channel, which relates voxel v to v - edge.
         size: (z, y, x) voxels.
-        offset: Where the first voxel lies in the image that was predicted.
-        voxel_size_nm: (z, y, x), or None where no file says so.
+        offset: Position of the first voxel in the predicted image.
+        voxel_size_nm: (z, y, x), or None if no file states it.
     """
 
     parts: tuple[Part, ...]
@@ -58,7 +58,7 @@ class Probabilities:
     voxel_size_nm: VoxelSize | None
 
     def read(self, box: Box) -> NDArray[np.uint16]:
-        """A box of all channels, (C, Z, Y, X) uint16."""
+        """Read a box of all channels, (C, Z, Y, X) uint16."""
         found = [part.read(box) for part in self.parts]
         return found[0] if len(found) == 1 else np.concatenate(found)
 
@@ -77,18 +77,19 @@ def opened_affinities(
     tell: Callable[[str], None] = warn,
     remedy: str = "edges and edge_direction",
 ) -> Iterator[Probabilities]:
-    """Affinities of one volume, the channels of all files after one another.
+    """Affinities of one volume, with the channels of all files concatenated.
 
     Args:
         files: Their paths.
-        given: The edges of all channels of all files, for files that do not say theirs.
-        direction: Of these: `backward` relates v to v - edge, `forward` to v + edge.
+        given: The edges of all channels of all files, for files that do not store their edges.
+        direction: Direction of the given edges: `backward` relates v to v - edge, `forward` to v + edge.
         nearest_only: Leave out long-range edges.
-        tell: Takes a line about a channel that is left out: of channels for the same pairs the first is taken.
-        remedy: What an error wants for a file that does not say its edges.
+        tell: Called with a message for each channel that is left out; if several channels hold the same pairs, the
+            first is used.
+        remedy: What the error asks for if a file does not store its edges.
 
     Raises:
-        InputError: files that do not fit together, edges that are not known, or that contradict the file.
+        InputError: the files do not fit together, or the edges are unknown or contradict the file.
     """
     if direction is not None and given is None:
         raise InputError("edge_direction", direction, "edges too")
@@ -122,10 +123,10 @@ def opened_affinities(
 
 @contextmanager
 def opened_channel(file: str, channel: int | None) -> Iterator[Probabilities]:
-    """One channel of probabilities: of a boundary map, or of objects.
+    """One channel of probabilities: a boundary map, or an object map.
 
     Raises:
-        InputError: there is no such channel, or none is named of several.
+        InputError: the channel does not exist, or there are several and none is named.
     """
     with ExitStack() as stack:
         stored = _opened(stack, file)
@@ -191,18 +192,18 @@ def _require_same_voxels(stored: Stored, voxel_size: VoxelSize | None, other: st
 
 @dataclass(frozen=True)
 class Inside:
-    """Where segments may be: within all masks and outside all objects that nothing runs through.
+    """The region that segments may occupy: inside all masks and outside all excluded objects.
 
     Attributes:
-        masks: Volumes, each with where it begins: 0 is outside.
-        excluded: The same, of objects: labels, or probabilities, which count above a half.
+        masks: Volumes, each with the position of its first voxel; 0 is outside.
+        excluded: Volumes of objects, each with its position: labels, or probabilities, which count if above a half.
     """
 
     masks: tuple[tuple[Stored, Vec3], ...]
     excluded: tuple[tuple[Stored, Vec3], ...]
 
     def read(self, box: Box) -> NDArray[np.bool_]:
-        """(Z, Y, X) bool of a box."""
+        """Read the mask of a box, (Z, Y, X) bool."""
         found = np.ones(box.size, bool)
         for stored, shift in self.masks:
             found &= (stored.read(box.shift(shift)) != 0).any(0)
@@ -212,7 +213,7 @@ class Inside:
 
 
 def _least(stored: Stored) -> float:
-    """What an object's voxel is above."""
+    """The value above which a voxel belongs to an object."""
     dtype = np.dtype(stored.data.dtype)
     if dtype.kind == "f":
         return PROBABLE
@@ -221,10 +222,10 @@ def _least(stored: Stored) -> float:
 
 @contextmanager
 def opened_inside(of: Probabilities, masks: Sequence[str], excluded: Sequence[str]) -> Iterator[Inside | None]:
-    """Masks over probabilities, or None without any; each covers the image that was predicted, or just these voxels.
+    """Open masks over probabilities; None without any. Each covers the predicted image, or just these voxels.
 
     Raises:
-        InputError: one covers neither.
+        InputError: a mask covers neither.
     """
     if not (masks or excluded):
         yield None

@@ -1,4 +1,4 @@
-"""What labelling a block leaves behind beside its labels: plain arrays, from which the whole is put together."""
+"""The record of a labelled block: plain arrays from which phase 2 assembles the whole volume."""
 
 from __future__ import annotations
 
@@ -14,23 +14,25 @@ from deepem.segment.plan import Plan, seams
 from deepem.utils.geometry import Box, Vec3, touched, vec3
 
 Load = Callable[[int], "Record"]
-"""Gives the record of a block by its index in `plan.boxes`."""
+"""Function that loads the record of a block by its index in `plan.boxes`."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """A labelled block; its regions are 1, 2, ...
+    """A labelled block with regions 1, 2, ...
 
     Attributes:
-        firsts: (N,) int64, the least voxel of each region, as an index in the volume.
-        sizes: (N,) int64, its voxels.
-        extents: (N, 6) int64, its bounding box, begin and end, for `objects` and `watershed`; else (0, 6).
-        near: Edges between its regions from the nearest affinities, in the decoders of GRAPH.
+        firsts: (N,) int64, the first voxel of each region, as a flat index in the volume.
+        sizes: (N,) int64, the number of voxels of each region.
+        extents: (N, 6) int64, the bounding box of each region, begin and end, for `objects` and `watershed`; otherwise
+            (0, 6).
+        near: Edges between the regions from the nearest affinities, for the decoders in GRAPH.
         far: Edges from long-range affinities.
-        shells: uint32, its labels along its six faces, as thick as the plan's reach, one after another.
-        joined: bool, for every pair of voxels over a face, along each of `plan.joins`, whether it is kept.
-        near_values: uint16, the affinity of each of these.
-        far_values: uint16, the affinity of every pair over a face along each long-range edge.
+        shells: uint32, the labels in a slab along each of the six faces, as thick as the plan's reach, concatenated.
+        joined: bool, for every pair of voxels across a face along each edge of `plan.joins`, whether the pair is
+            joined.
+        near_values: uint16, the affinity of each of these pairs.
+        far_values: uint16, the affinity of every pair across a face along each long-range edge.
     """
 
     firsts: Ints
@@ -44,17 +46,17 @@ class Record:
     far_values: NDArray[np.uint16]
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """What to save."""
+        """Return the arrays to save."""
         return to_arrays(self)
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Record:
-        """The record that `arrays` gave."""
+        """Rebuild a record from the result of `arrays`."""
         return cls(**of_arrays(cls, arrays))
 
 
 def shell_boxes(box: Box, reach: Vec3) -> Iterator[Box]:
-    """The slabs along the faces of a block, low and high, along z, y and x."""
+    """Yield the slabs along the faces of a block: low and high side, along z, y and x."""
     for axis, thick in enumerate(reach):
         begin, end = box
         low = vec3(min(e, b + thick) if i == axis else e for i, (b, e) in enumerate(zip(begin, end, strict=True)))
@@ -64,25 +66,25 @@ def shell_boxes(box: Box, reach: Vec3) -> Iterator[Box]:
 
 
 def shells_of(labels: NDArray[np.uint32], box: Box, reach: Vec3) -> NDArray[np.uint32]:
-    """The labels of the slabs of a block, one after another."""
+    """Labels of the slabs of a block, concatenated."""
     parts = [labels[slab.shift(-b for b in box.begin).slices()].ravel() for slab in shell_boxes(box, reach)]
     return np.concatenate(parts) if parts else np.zeros(0, np.uint32)
 
 
 def over_faces(plan: Plan, box: Box, edges: tuple[Vec3, ...]) -> Iterator[tuple[int, Box]]:
-    """(edge, seam) for all pairs of voxels that leave a block along edges, in the order of the record's values."""
+    """Yield (edge number, seam) for the pairs of voxels across the faces of a block, in the record's order."""
     for number, edge in enumerate(edges):
         yield from ((number, seam) for seam in seams(box, edge, plan.volume))
 
 
 def read_shells(plan: Plan, load: Load, first_region: Ints, box: Box) -> Ints:
-    """The regions of a box that lies in the slabs of its blocks, as numbers in the whole volume; 0 is background.
+    """Regions of a box inside the slabs, numbered through the whole volume; 0 is background.
 
     Args:
-        plan: The cut.
-        load: Gives records.
+        plan: The blocks.
+        load: Loads records.
         first_region: For each block, the number of regions before it.
-        box: Anything that is within reach of a face in each block that it touches.
+        box: A box that lies within the slabs of every block it touches.
     """
     found = np.empty(box.size, np.int64)
     for block in touched(box, plan.block, plan.volume):

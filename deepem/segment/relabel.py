@@ -1,4 +1,4 @@
-"""The third phase: labels of a block become ids of segments."""
+"""Phase 3: turn the labels of a block into ids of segments."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from deepem.utils.geometry import Box, touched
 
 Ids = NDArray[np.uint64]
 Write = Callable[[Box, NDArray[Any]], None]
-"""Takes a box of the volume and its array."""
+"""Function that writes an array to a box of the volume."""
 
 
 def relabel_block(
     plan: Plan, box: Box, regions: Regions, ids: Ids, read_labels: Read, read: Read, read_mask: Read | None = None
 ) -> Ids:
-    """The segments of one block.
+    """Compute the segments of one block.
 
     Args:
-        plan: What to do.
+        plan: The segmentation.
         box: One of `plan.boxes`.
-        regions: Of the volume.
-        ids: For each region the id of its segment, from `segment_ids`.
-        read_labels: Gives the labels that `label_block` made, of any box.
-        read: Gives probabilities, for `watershed` only.
-        read_mask: Gives the mask, for `watershed` only.
+        regions: The regions of the volume.
+        ids: The segment id of each region, from `segment_ids`.
+        read_labels: Reads the labels from `label_block` for any box.
+        read: Reads probabilities, for `watershed` only.
+        read_mask: Reads the mask, for `watershed` only.
     """
     area = plan.sees(box)
     found = read_ids(plan, area, regions, ids, read_labels)
@@ -49,7 +49,7 @@ def relabel_block(
 
 
 def read_ids(plan: Plan, area: Box, regions: Regions, ids: Ids, read_labels: Read) -> Ids:
-    """The ids of the segments of a box, (Z, Y, X) uint64."""
+    """Segment ids of a box, (Z, Y, X) uint64."""
     blocks = list(touched(area, plan.block, plan.volume))
     labels = read_labels(area)
     found = np.empty(area.size, np.uint64)
@@ -62,9 +62,9 @@ def read_ids(plan: Plan, area: Box, regions: Regions, ids: Ids, read_labels: Rea
 
 
 def oversized(plan: Plan, regions: Regions) -> NDArray[np.bool_]:
-    """(N,) bool: the regions of which a side is longer than the halo.
+    """(N,) bool: regions that are longer than the halo along some axis.
 
-    Objects among them are not split. Of a watershed they are seeds, around which the cut of the volume may show.
+    Objects of this length are not split. Watershed seeds of this length may show the borders between blocks.
     """
     if not len(regions.extents):
         return np.zeros(len(regions.ids), bool)
@@ -74,7 +74,7 @@ def oversized(plan: Plan, regions: Regions) -> NDArray[np.bool_]:
 
 
 def without_small(found: Ids, min_size: int) -> Ids:
-    """The segments of a whole volume without those of fewer voxels."""
+    """Remove segments of fewer voxels from a whole volume."""
     ids, number, sizes = np.unique(found, return_inverse=True, return_counts=True)
     ids[sizes < min_size] = 0
     kept: Ids = ids[number].reshape(found.shape)

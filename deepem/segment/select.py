@@ -1,4 +1,4 @@
-"""The second phase, second half: regions are grouped into segments, small ones joined or left out."""
+"""Phase 2, second half: group regions into segments; join or drop small ones."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from deepem.utils.errors import InputError
 
 
 def grow_tree(regions: Regions, floor: float = 0.0) -> MergeTree:
-    """The merge tree of the regions of `agglomerate`, down to an affinity `floor` in [0, 1]."""
+    """Compute the merge tree of the regions for `agglomerate`, down to an affinity `floor` in [0, 1]."""
     return merge_tree(regions.near, len(regions.ids), level(floor))
 
 
 def group(plan: Plan, regions: Regions, threshold: float, tree: MergeTree | None = None) -> Ints:
-    """(N,) int64: the least region of the segment that each region is in.
+    """Group regions into segments. Return (N,) int64, the lowest region of the segment that each region is in.
 
     Args:
-        plan: What to do.
-        regions: Of the volume.
-        threshold: What lies above is joined. The other decoders than those of GRAPH take that of the plan.
-        tree: For `agglomerate`, a tree that reaches down to the threshold; by default it is grown.
+        plan: The segmentation.
+        regions: The regions of the volume.
+        threshold: Affinities above it are joined. Decoders that are not in GRAPH use the threshold of the plan.
+        tree: For `agglomerate`, a merge tree that reaches down to the threshold; computed if not given.
     """
     count = len(regions.ids)
     if plan.decoder == "agglomerate":
@@ -40,18 +40,18 @@ def group(plan: Plan, regions: Regions, threshold: float, tree: MergeTree | None
 def segment_ids(
     plan: Plan, regions: Regions, groups: Ints, *, min_size: int = 0, join_smaller: int = 0
 ) -> NDArray[np.uint64]:
-    """(N,) uint64: for each region the id of its segment, the least of its regions' ids, or 0.
+    """(N,) uint64: the segment id of each region, which is the lowest id of the segment's regions, or 0.
 
     Args:
-        plan: What to do.
-        regions: Of the volume.
-        groups: From `group`.
-        min_size: Segments of fewer voxels become background. A watershed leaves out seeds of fewer than
-            `plan.min_seed` instead: how large its segments are is known after it only.
-        join_smaller: Before that, segments of fewer voxels are joined to the neighbour of highest mean affinity.
+        plan: The segmentation.
+        regions: The regions of the volume.
+        groups: Result of `group`.
+        min_size: Segments of fewer voxels become background. `watershed` drops seeds of fewer than `plan.min_seed`
+            voxels instead, because the sizes of its segments are known only after phase 3.
+        join_smaller: Before that, join segments of fewer voxels to the neighbour with the highest mean affinity.
 
     Raises:
-        InputError: a negative size, or pieces to join without a region graph.
+        InputError: a size is negative, or `join_smaller` is given for a decoder without a region graph.
     """
     for name, value in (("min_size", min_size), ("join_smaller", join_smaller)):
         if value < 0:
@@ -67,9 +67,9 @@ def segment_ids(
 
 
 def join_small(near: Table, groups: Ints, sizes: Ints, smaller: int) -> Ints:
-    """Groups after each that has fewer voxels went to the neighbour with the highest mean affinity above 0.
+    """Join each group of fewer voxels to the neighbour with the highest mean affinity above 0.
 
-    Those that a joined one is still too small for go on, until none is small or has a neighbour.
+    This repeats until every group is large enough or has no such neighbour.
     """
     count = len(groups)
     while True:
@@ -83,7 +83,7 @@ def join_small(near: Table, groups: Ints, sizes: Ints, smaller: int) -> Ints:
         to = np.full(count, count)
         for here, there in (table.pairs.T, table.pairs.T[::-1]):
             wanted = (total[here] < smaller) & (means == best[here]) & (means > 0)
-            np.minimum.at(to, here[wanted], there[wanted])  # of equals the least
+            np.minimum.at(to, here[wanted], there[wanted])  # the lowest one in a tie
         moving = np.flatnonzero(to < count)
         if not len(moving):
             return groups

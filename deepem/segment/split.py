@@ -1,4 +1,4 @@
-"""Objects are cut where they are narrow: seeds at maxima of the distance to the surface, grown until they meet."""
+"""Split objects where they are narrow: seeds at maxima of the distance to the surface grow until they meet."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ Ids = NDArray[np.uint64]
 
 
 def split_objects(ids: Ids, whole: Ids, plan: Plan, area: Box) -> Ids:
-    """Every object cut into parts; the id of a part is the index in the volume of its least voxel, plus 1.
+    """Split every object; the id of a part is the flat index in the volume of its first voxel, plus 1.
 
-    An object is looked at alone, so that the result depends on nothing beside it.
+    Each object is split on its own, so the result does not depend on its surroundings.
 
     Args:
         ids: (Z, Y, X) uint64.
-        whole: Objects to leave as they are.
-        plan: How far seeds lie apart, and where the array lies in the volume.
+        whole: Objects that are not split.
+        plan: Gives the distance between seeds, and the volume that the array lies in.
         area: The box of the array.
     """
     labels, names = renumbered(ids)
@@ -46,7 +46,7 @@ def split_objects(ids: Ids, whole: Ids, plan: Plan, area: Box) -> Ids:
 
 
 def _parts(shape: NDArray[np.bool_], apart: int) -> NDArray[np.uint32]:
-    """(Z, Y, X) uint32 from 1: the parts of one object."""
+    """Parts of one object, (Z, Y, X) uint32 from 1."""
     try:
         import edt
     except ImportError:
@@ -61,7 +61,7 @@ def _parts(shape: NDArray[np.bool_], apart: int) -> NDArray[np.uint32]:
 
 
 def _seeds(depth: NDArray[np.float32], apart: int) -> Iterator[tuple[int, int, int]]:
-    """The deepest voxels, each more than a distance from those before it; of equals the first in array order."""
+    """Pick the deepest voxels, each farther than a distance from all before it; the first in array order wins a tie."""
     peaks = (depth == ndimage.maximum_filter(depth, size=2 * apart + 1, mode="constant")) & (depth > 0)
     voxels = np.argwhere(peaks)
     order = np.argsort(-depth[peaks], kind="stable")

@@ -1,4 +1,4 @@
-"""The merge tree: one agglomeration, cut at as many thresholds as wanted."""
+"""The merge tree: one agglomeration that can be cut at any number of thresholds."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from deepem.utils.errors import InputError
 
 @dataclass(frozen=True)
 class MergeTree:
-    """The merges of an agglomeration, the highest affinity first.
+    """The merges of an agglomeration, highest affinity first.
 
     Attributes:
-        pairs: (N, 2) int64, a region of each of the two groups that a merge joins.
-        scores: (N,) float64, the mean affinity between the groups, in units of 1 / 65535; never rising.
+        pairs: (N, 2) int64, one region from each of the two groups that a merge joins.
+        scores: (N,) float64, the mean affinity between the groups, in units of 1 / 65535; never increasing.
         count: Number of regions.
         floor: The tree holds every merge above this affinity, in units of 1 / 65535.
     """
@@ -32,12 +32,12 @@ class MergeTree:
 
     @classmethod
     def of(cls, u: Ints, v: Ints, scores: NDArray[np.float64], *, count: int, floor: float) -> MergeTree:
-        """From merges in an order in which no group is joined before it is there."""
+        """Build a tree from merges, each listed after the merges that formed its groups."""
         order = np.argsort(-scores, kind="stable")
         return cls(np.stack([u, v], axis=1)[order], scores[order], count, floor)
 
     def cut(self, threshold: float) -> Ints:
-        """(count,) int64: the least region of the group that each region is in, merges above the threshold done.
+        """Cut the tree. Return (count,) int64, the lowest region in each region's group at a threshold.
 
         Raises:
             InputError: the tree does not reach down to the threshold.
@@ -48,7 +48,7 @@ class MergeTree:
         return united(self.pairs[: int(np.searchsorted(-self.scores, -lowest, side="left"))], self.count)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """What to save."""
+        """Return the arrays to save."""
         return {
             "tree_pairs": self.pairs,
             "tree_scores": self.scores,
@@ -57,13 +57,13 @@ class MergeTree:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> MergeTree:
-        """The tree that `arrays` gave."""
+        """Rebuild a tree from the result of `arrays`."""
         count, floor = arrays["tree_extent"].tolist()
         return cls(arrays["tree_pairs"], arrays["tree_scores"], int(count), floor)
 
 
 def edge_list(table: Table, ids: NDArray[np.uint64]) -> NDArray[Any]:
-    """The region graph as tools for proofreading take it: a row per pair of fragments that touch.
+    """The region graph in the form that proofreading tools take: a row per pair of touching fragments.
 
     Args:
         table: Edges between fragments.

@@ -1,4 +1,4 @@
-"""Seeded watershed of a boundary map: seeds grow over the boundary between them, the lowest voxels first."""
+"""Seeded watershed of a boundary map: seeds grow over the boundary between them, lowest voxels first."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def flood(boundary: NDArray[np.uint16], seeds: Ids, mask: NDArray[np.bool_] | No
 
     Args:
         boundary: (Z, Y, X) uint16, high between objects.
-        seeds: (Z, Y, X) uint64 ids, 0 elsewhere.
-        mask: Where objects are; a part of it that no seed lies in becomes an object of its own.
-        plan: Where the array lies in the volume, for the ids of such parts.
+        seeds: (Z, Y, X) uint64 ids; 0 elsewhere.
+        mask: Voxels of objects; a connected part without a seed becomes an object of its own.
+        plan: Gives the volume that the array lies in, for the ids of such parts.
         area: The box of the array.
     """
     markers, names = renumbered(seeds)
@@ -40,7 +40,7 @@ def flood(boundary: NDArray[np.uint16], seeds: Ids, mask: NDArray[np.bool_] | No
 
 
 def grow(height: NDArray[np.uint16], markers: NDArray[np.uint32], mask: NDArray[np.bool_] | None) -> NDArray[np.uint32]:
-    """The watershed of a landscape from markers, with faces as the only ways, within a mask."""
+    """Watershed of a landscape from markers, face-connected, within a mask."""
     try:
         from bioimage_cpp.segmentation import watershed
     except ImportError:
@@ -50,6 +50,6 @@ def grow(height: NDArray[np.uint16], markers: NDArray[np.uint32], mask: NDArray[
 
 
 def renumbered(ids: Ids) -> tuple[NDArray[np.uint32], Ids]:
-    """Ids as 1, 2, ... in ascending order, 0 kept, and the id of each number."""
+    """Renumber ids as 1, 2, ... in ascending order, keeping 0. Also return the id of each number."""
     names, numbers = np.unique(np.append(np.uint64(0), ids.ravel()), return_inverse=True)
     return numbers[1:].astype(np.uint32).reshape(ids.shape), names

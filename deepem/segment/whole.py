@@ -1,4 +1,4 @@
-"""A segmentation in memory, block by block."""
+"""Segment an array in memory, block by block."""
 
 from __future__ import annotations
 
@@ -36,28 +36,28 @@ def segment(
     min_size: int = 0,
     mask: NDArray[Any] | None = None,
 ) -> NDArray[np.uint64]:
-    """Segments of a volume.
+    """Segment a volume.
 
     Args:
-        probabilities: (C, Z, Y, X) float in [0, 1], or the whole range of uint16: affinities for `agglomerate`,
-            `mutex` and `components`; one channel of boundaries for `watershed`, and of objects for `objects`.
+        probabilities: (C, Z, Y, X) float in [0, 1], or uint16 over its whole range: affinities for `agglomerate`,
+            `mutex` and `components`; one channel of boundaries for `watershed`; one channel of objects for `objects`.
         edges: (dz, dy, dx) of each channel of affinities, which relate v to v - edge; by default x, y, z.
         decoder: `agglomerate` joins watershed fragments by mean affinity; `mutex` also lets long-range affinities keep
-            fragments apart; `components` joins voxels; `watershed` grows seeds; `objects` takes components of voxels.
-            All but `mutex` use the nearest affinities alone.
-        threshold: An affinity: what lies above is joined. For `objects` a probability; for `watershed`, what lies below
-            1 - threshold is a seed.
-        block_size: (z, y, x) voxels. It bounds the memory; the result is the same for any, except that `watershed` is
+            fragments apart; `components` joins voxels; `watershed` grows seeds; `objects` takes connected components of
+            voxels. Only `mutex` uses more than the nearest affinities.
+        threshold: Affinities above it are joined. For `objects`, probabilities above it are objects; for `watershed`,
+            voxels below 1 - threshold are seeds.
+        block_size: (z, y, x) voxels. It bounds the memory. The result does not depend on it, except that `watershed` is
             exact only where objects are smaller than the halo of 32 voxels.
         min_size: Segments of fewer voxels become background.
-        mask: (Z, Y, X); where it is 0 is background, and nothing is joined through it.
+        mask: (Z, Y, X); voxels where it is 0 are background, and nothing is joined through them.
 
     Returns:
-        (Z, Y, X) uint64: the id of a segment is the index of its least voxel in the flattened volume, plus 1; 0 is
+        (Z, Y, X) uint64: the id of a segment is the flat index of its first voxel in the volume, plus 1; 0 is
         background.
 
     Raises:
-        InputError: arguments that do not fit.
+        InputError: the arguments do not fit together.
     """
     plan = _plan(probabilities, edges, decoder, threshold, block_size)
     labels, regions = labelled(plan, reader(probabilities), _mask_reader(mask, plan))
@@ -77,9 +77,9 @@ def sweep(
     min_size: int = 0,
     mask: NDArray[Any] | None = None,
 ) -> Iterator[tuple[float, Ids]]:
-    """Yield (threshold, segments) for several thresholds; arguments as for `segment`.
+    """Yield (threshold, segments) for several thresholds; takes the arguments of `segment`.
 
-    `agglomerate` and `mutex` look at the volume once: fragments, region graph and merge tree serve all thresholds.
+    `agglomerate` and `mutex` read the volume once: fragments, region graph and merge tree serve all thresholds.
     """
     thresholds = tuple(thresholds)
     if decoder not in GRAPH:
@@ -98,7 +98,7 @@ def sweep(
 
 
 def labelled(plan: Plan, read: Read, read_mask: Read | None = None) -> tuple[Ids, Regions]:
-    """The labels of all blocks, each block's from 1, and the regions that they make up."""
+    """Label all blocks, each from 1, and join them. Return the labels of all blocks and the regions of the volume."""
     labels = np.empty(plan.volume.size, np.uint64)
 
     def label(box: Box) -> Record:
@@ -110,14 +110,14 @@ def labelled(plan: Plan, read: Read, read_mask: Read | None = None) -> tuple[Ids
 
 
 def side_by_side(function: Callable[[Box], R], boxes: Sequence[Box]) -> list[R]:
-    """The results for all boxes, in their order, on as many threads as there are processors, but eight at most."""
+    """Run a function on all boxes, on one thread per processor but at most eight. Return the results in order."""
     threads = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, _THREADS)
     with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(function, boxes))
 
 
 def reader(array: NDArray[Any]) -> Read:
-    """What reads a box of an array in memory whose last axes are (z, y, x)."""
+    """Return a function that reads a box of an in-memory array whose last axes are (z, y, x)."""
 
     def read(box: Box) -> NDArray[Any]:
         z, y, x = box.slices()

@@ -1,7 +1,7 @@
-"""Backbones, which a model is built on: image to feature maps.
+"""Backbones: the networks from an image to feature maps, on which models are built.
 
-A plug-in is a file with `create_backbone`, which a model takes by name. The classes and functions below are imported
-when they are first asked for, so that listing the folder does not import torch.
+A plug-in is a file with `create_backbone`; models select it by name. The classes and functions below are imported on
+first use, so that listing the folder does not import torch.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def __getattr__(name: str) -> Any:
 
 
 class _Package(ModuleType):
-    """Keeps `resnet50` of this package the function when the plug-in file `resnet50.py` is imported."""
+    """Module class that keeps `resnet50` of this package a function when the plug-in file `resnet50.py` is imported."""
 
     def __setattr__(self, name: str, value: object) -> None:
         if not (name in _HOME and isinstance(value, ModuleType)):

@@ -5,8 +5,8 @@
     image - patch embedding - + positions - unroll - stage p2 - stage p3 - stage p4 - stage p5
                  /4                                     /4         /8         /16        /32
 
-The first stages attend within mask units, which shrink with each pooling, the last ones everywhere. Names of parameters
-are the authors', so that public weights load.
+The first stages attend within mask units, which shrink with each pooling; the last stages attend globally. Parameters
+have the names of the authors' code, so that public weights load.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Positions = bool | Literal["whole", "z_yx", "z_y_x"]
 
 
 class Head(nn.Module):
-    """Classes of the mean token: logits in training, probabilities else, as the authors' network gives them."""
+    """Classify the mean token; logits in training mode, probabilities in eval mode, like the authors' network."""
 
     def __init__(self, width: int, num_classes: int) -> None:
         super().__init__()
@@ -43,29 +43,29 @@ class Head(nn.Module):
 
 
 class Hiera(Backbone):
-    """Image to feature maps, or with `num_classes` to classes. Arguments are named as by the authors.
+    """Hiera from an image to feature maps, or to classes if `num_classes` is given. Arguments have the authors' names.
 
     Args:
-        input_size: Voxels (z, y, x) that the positions are learned for; another size has them interpolated.
+        input_size: Voxels (z, y, x) that the positions are learned for; they are interpolated for other sizes.
         in_chans: Channels of the image.
         embed_dim: Channels of the first stage.
         num_heads: Heads of the first stage.
         num_classes: Outputs of a linear head on the mean token; 0 for a backbone.
         stages: Blocks of each stage.
-        q_pool: How many of the changes of stage also pool.
+        q_pool: Number of stage transitions that also pool.
         q_stride: Tokens (z, y, x) pooled into one.
         mask_unit_size: Tokens (z, y, x) of a mask unit, q_stride ** (stages - 1), which is the default.
-        mask_unit_attn: For each stage, whether it attends within mask units, else everywhere.
-        dim_mul: Factor of the channels from stage to stage.
-        head_mul: Factor of the heads from stage to stage.
+        mask_unit_attn: For each stage, whether it attends within mask units rather than globally.
+        dim_mul: Factor by which channels grow from stage to stage.
+        head_mul: Factor by which heads grow from stage to stage.
         patch_kernel: Kernel of the patch embedding.
-        patch_stride: Its stride, voxels per token.
-        patch_padding: Its padding.
-        mlp_ratio: Hidden channels of each MLP per channel.
-        drop_path_rate: Rate of the last block; it rises linearly from 0.
+        patch_stride: Stride of the patch embedding, in voxels per token.
+        patch_padding: Padding of the patch embedding.
+        mlp_ratio: Hidden channels of each MLP, relative to its channels.
+        drop_path_rate: Stochastic depth rate of the last block; the rate rises linearly from 0 at the first.
         sep_pos_embed: Positions as one table ("whole" or False), as the sum of a table over z and one over (y, x)
             ("z_yx" or True), or of one over each axis ("z_y_x").
-        checkpointing: Compute the maps within each block again in the backward pass, to save memory.
+        checkpointing: Recompute activations within each block in the backward pass, to save memory.
     """
 
     def __init__(
@@ -123,14 +123,14 @@ class Hiera(Backbone):
             nn.init.trunc_normal_(self.get_parameter(name), std=0.02)
 
     def _blocks(self, widths: Sequence[int], heads: Sequence[int], mlp_ratio: float, drop_path_rate: float) -> None:
-        """All blocks, with the channels and strides of each stage's map."""
+        """Build the blocks. Return them with the channels and strides of each stage's map."""
         depth = sum(self.stages)
         self.blocks = nn.ModuleList()
         self.out_channels, self.strides = {}, {}
         unit, stride = prod(self.unit), self.patch_stride
         for stage, count in enumerate(self.stages):
             for i in range(count):
-                entry = stage > 0 and i == 0  # changes the channels, pools, and still attends as the stage before
+                entry = stage > 0 and i == 0  # changes channels and pools, but attends like the stage before
                 before = stage - entry
                 pooled = prod(self.q_stride) if entry and stage <= self.q_pool else 1
                 unit //= pooled
@@ -142,7 +142,7 @@ class Hiera(Backbone):
             self.out_channels[f"p{stage + 2}"], self.strides[f"p{stage + 2}"] = widths[stage], stride
 
     def get_pos_embed(self, tokens: Vec3 | None = None) -> Tensor:
-        """Positions (1, tokens, C) of a grid of tokens (z, y, x), interpolated where it is not the learned one."""
+        """Positions (1, tokens, C) for a grid of tokens (z, y, x), interpolated if it is not the learned grid."""
         size = self.tokens if tokens is None else tokens
         total: Tensor | None = None
         for name, grid in position_grids(self.positions, size).items():
@@ -154,17 +154,17 @@ class Hiera(Backbone):
     def forward(
         self, x: Tensor, mask: Tensor | None = None, return_intermediates: bool = False
     ) -> Maps | Tensor | tuple[Tensor, list[Tensor]]:
-        """Feature maps of an image, or what the authors' network gives.
+        """Return feature maps of an image, or the output of the authors' network.
 
         Args:
             x: (N, C, Z, Y, X), sides multiples of `multiple`.
-            mask: (N, mask units), true for those to keep, as many in each sample.
-            return_intermediates: Give what the authors' network gives: a pair of the result and the tokens after each
-                stage (N, z, y, x, C), or with a mask (N, units kept, z, y, x, C).
+            mask: (N, mask units), true for the units to keep; every sample must keep the same number.
+            return_intermediates: Return the output of the authors' network: a pair of the result and the tokens after
+                each stage (N, z, y, x, C), or with a mask (N, units kept, z, y, x, C).
 
         Returns:
-            A backbone: maps (N, C, z, y, x), the last one normalised. A network with classes: (N, num_classes), or
-            with a mask the last tokens (N, tokens, C).
+            For a backbone, maps (N, C, z, y, x), the last one normalised. For a network with classes, (N, num_classes),
+            or the last tokens (N, tokens, C) if there is a mask.
         """
         tokens, maps = self.features(x, mask)
         if self.head is None and not return_intermediates:
@@ -178,7 +178,7 @@ class Hiera(Backbone):
         return (result, maps) if return_intermediates else result
 
     def features(self, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
-        """The last tokens, unrolled, and the tokens after each stage in spatial order."""
+        """Return the last tokens, unrolled, and the tokens after each stage in spatial order."""
         self.check_size(tuple(x.shape[-3:]))
         size = grid_of(tuple(x.shape[-3:]), self.patch_stride)
         units = grid_of(size, self.unit)
@@ -194,21 +194,21 @@ class Hiera(Backbone):
         return tokens, maps
 
     def _keep(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        """The tokens of the mask units that are kept."""
+        """Select the tokens of the mask units that are kept."""
         if len(set(mask.sum(1).tolist())) != 1:
             raise ValueError(f"a mask keeps as many units of each sample, not {mask.sum(1).tolist()}")
         kept = mask[:, None].expand(-1, prod(self.unit), -1).flatten(1)
         return tokens[kept].view(tokens.shape[0], -1, tokens.shape[-1])
 
     def layer_of(self, name: str) -> int:
-        """0 for patch embedding and positions, then the number of the block from 1 on, then the final norm."""
+        """0 for patch embedding and positions, then the block's number counted from 1, then one for the final norm."""
         if name.startswith(("patch_embed.", "pos_embed")):
             return 0
         return int(name.split(".")[1]) + 1 if name.startswith("blocks.") else self.num_layers - 1
 
 
 def position_grids(kind: Positions, tokens: Vec3) -> dict[str, Vec3]:
-    """Name and grid (z, y, x) of each table of positions."""
+    """Name and grid (z, y, x) of each table of positions in the model."""
     z, y, x = tokens
     whole: dict[str, Vec3] = {"pos_embed": tokens}
     two: dict[str, Vec3] = {"pos_embed_spatial": (1, y, x), "pos_embed_temporal": (z, 1, 1)}
@@ -220,7 +220,7 @@ def position_grids(kind: Positions, tokens: Vec3) -> dict[str, Vec3]:
 
 
 def _multiplied(start: int, factor: float, count: int) -> list[int]:
-    """A number and its multiples, each rounded down."""
+    """A number multiplied by each factor in turn, rounded down."""
     numbers = [start]
     while len(numbers) < count:
         numbers.append(int(numbers[-1] * factor))
@@ -234,31 +234,31 @@ SIZES: dict[str, dict[str, Any]] = {
     "bp": {"embed_dim": 112, "num_heads": 2, "stages": (2, 3, 16, 3)},
     "l": {"embed_dim": 144, "num_heads": 2, "stages": (2, 6, 36, 4)},
 }
-"""Tiny, small, base, base plus, large."""
+"""Sizes: tiny, small, base, base plus, large."""
 
 
 def hiera_t(*, in_channels: int = 1, **options: Any) -> Hiera:
-    """Tiny: 26,885,088 parameters with separate positions at 64^3. Options as of `Hiera`."""
+    """Tiny: 26,885,088 parameters with separate positions at 64^3. Takes the options of `Hiera`."""
     return Hiera(in_chans=in_channels, **{"sep_pos_embed": "z_yx", **SIZES["t"], **options})
 
 
 def hiera_s(*, in_channels: int = 1, **options: Any) -> Hiera:
-    """Small: 33,982,944 parameters with separate positions at 64^3. Options as of `Hiera`."""
+    """Small: 33,982,944 parameters with separate positions at 64^3. Takes the options of `Hiera`."""
     return Hiera(in_chans=in_channels, **{"sep_pos_embed": "z_yx", **SIZES["s"], **options})
 
 
 def hiera_b(*, in_channels: int = 1, **options: Any) -> Hiera:
-    """Base: 50,499,840 parameters with separate positions at 64^3. Options as of `Hiera`."""
+    """Base: 50,499,840 parameters with separate positions at 64^3. Takes the options of `Hiera`."""
     return Hiera(in_chans=in_channels, **{"sep_pos_embed": "z_yx", **SIZES["b"], **options})
 
 
 def hiera_bp(*, in_channels: int = 1, **options: Any) -> Hiera:
-    """Base plus: 68,700,800 parameters with separate positions at 64^3. Options as of `Hiera`."""
+    """Base plus: 68,700,800 parameters with separate positions at 64^3. Takes the options of `Hiera`."""
     return Hiera(in_chans=in_channels, **{"sep_pos_embed": "z_yx", **SIZES["bp"], **options})
 
 
 def hiera_l(*, in_channels: int = 1, **options: Any) -> Hiera:
-    """Large: 212,202,720 parameters with separate positions at 64^3. Options as of `Hiera`."""
+    """Large: 212,202,720 parameters with separate positions at 64^3. Takes the options of `Hiera`."""
     return Hiera(in_chans=in_channels, **{"sep_pos_embed": "z_yx", **SIZES["l"], **options})
 
 
@@ -273,16 +273,16 @@ def create_backbone(
     drop_path: float = 0.0,
     checkpointing: bool = False,
 ) -> Hiera:
-    """A Hiera: maps p2 to p5 of 1/4, 1/8, 1/16 and 1/32 of the resolution.
+    """Hiera with maps p2 to p5 at 1/4, 1/8, 1/16 and 1/32 of the resolution.
 
     Args:
         in_channels: Channels of the image.
         hiera_size: Tiny, small, base, base plus or large.
         image_size: Patch size z,y,x that the positions are learned for; they are interpolated for others.
-        positions: One table of positions, or one for z and one for y and x, or one for each axis.
+        positions: Learn one table of positions, one for z and one for y and x, or one for each axis.
         patch_stride: Voxels per token, z,y,x; 1,4,4 for thick sections.
         q_stride: Tokens pooled into one between stages, z,y,x; 1,2,2 for thick sections.
-        drop_path: Rate at which the last block is left out in training; it rises from 0 at the first.
+        drop_path: Rate at which training skips the last block; the rate rises from 0 at the first block.
         checkpointing: Save memory in training by computing feature maps twice.
     """
     if hiera_size not in SIZES:

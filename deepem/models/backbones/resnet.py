@@ -5,7 +5,7 @@
     image - 7x7x7 conv - norm - ReLU - 3x3x3 max-pool - stage p2 - stage p3 - stage p4 - stage p5
                  /2                         /2           /4          /8         /16        /32
 
-Names of parameters are torchvision's, so that public 2-D weights can be inflated (`inflate`).
+Parameters have torchvision's names, so that public 2-D weights can be inflated (`inflate`).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Norm = Callable[[int], nn.Module]
 
 
 class FrozenBatchNorm(nn.Module):
-    """Batch norm whose statistics, scale and shift never change: for weights that were trained elsewhere."""
+    """Batch norm with fixed statistics, scale and shift, for pretrained weights."""
 
     weight: Tensor
     bias: Tensor
@@ -50,7 +50,7 @@ class FrozenBatchNorm(nn.Module):
 
 
 def norm_of(kind: str, groups: int = 32) -> Norm:
-    """What makes a normalisation for a number of channels: batch, group (of `groups` groups) or frozen."""
+    """Factory of normalisation layers: batch, group (with `groups` groups) or frozen."""
     kinds: dict[str, Norm] = {
         "batch": nn.BatchNorm3d,
         "group": lambda channels: nn.GroupNorm(min(groups, channels), channels),
@@ -66,14 +66,14 @@ def _conv(in_channels: int, out_channels: int, kernel: int, stride: Triple = 1) 
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3x3 convolutions and the input added to their output.
+    """Two 3x3x3 convolutions with a residual connection.
 
     Args:
         in_channels: Channels of the input.
         width: Channels of the convolutions.
-        stride: Of the first convolution, (z, y, x).
-        downsample: What brings the input to the size and channels of the output, or None.
-        norm: Makes a normalisation.
+        stride: Stride of the first convolution, (z, y, x).
+        downsample: Module that maps the input to the size and channels of the output, or None.
+        norm: Factory of normalisation layers.
     """
 
     expansion = 1
@@ -101,9 +101,9 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1x1, 3x3x3 and 1x1x1 convolution, the last to four times the channels, and the input added to their output.
+    """1x1x1, 3x3x3 and 1x1x1 convolutions, the last with four times the channels, and a residual connection.
 
-    The stride is that of the 3x3x3 convolution (torchvision's "v1.5"). Arguments as of `BasicBlock`.
+    The 3x3x3 convolution has the stride (torchvision's "v1.5"). The arguments are those of `BasicBlock`.
     """
 
     expansion = 4
@@ -138,16 +138,17 @@ class ResNet(Backbone):
 
     Args:
         block: `BasicBlock` or `Bottleneck`.
-        layers: Blocks of each of the four stages.
+        layers: Number of blocks in each of the four stages.
         in_channels: Channels of the image.
-        return_layers: Which stages to give, of p2 p3 p4 p5; all by default. Stages beyond the last are left out.
+        return_layers: Stages to return, of p2 p3 p4 p5; all by default. Stages after the last one returned are not
+            built.
         norm: batch, group or frozen.
-        norm_groups: Groups of the group norm.
-        width: Channels of the first stage's 3x3x3 convolutions; each stage doubles them.
+        norm_groups: Number of groups of the group norm.
+        width: Channels of the 3x3x3 convolutions in the first stage; each further stage doubles them.
         stem_stride: Stride of the 7x7x7 convolution, (z, y, x).
-        pool_stride: Stride of the max-pool after it, (z, y, x).
+        pool_stride: Stride of the max-pool, (z, y, x).
         stage_zstride: z stride of stages p3, p4, p5; along y and x it is 2.
-        checkpointing: Compute the maps within each block again in the backward pass, to save memory.
+        checkpointing: Recompute activations within each block in the backward pass, to save memory.
     """
 
     def __init__(
@@ -193,7 +194,7 @@ class ResNet(Backbone):
                 nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Maps:
-        """(N, in_channels, Z, Y, X) of any size -> maps; sides that are no multiple of a stride are rounded up."""
+        """(N, in_channels, Z, Y, X) of any size -> maps; sizes that are no multiple of a stride are rounded up."""
         x = self.maxpool(F.relu(self.bn1(self.conv1(x))))
         maps: Maps = OrderedDict()
         for i in range(1, self.num_layers):
@@ -204,13 +205,13 @@ class ResNet(Backbone):
         return maps
 
     def layer_of(self, name: str) -> int:
-        """0 for the stem, then the number of the stage from 1 on."""
+        """0 for the stem, then the stage's number counted from 1."""
         first = name.partition(".")[0]
         return int(first.removeprefix("layer")) if first.startswith("layer") else 0
 
 
 def _stages(names: Sequence[str] | None) -> tuple[str, ...]:
-    """The chosen stages in order."""
+    """Return the chosen stages in order."""
     chosen = STAGES if names is None else tuple(names)
     if not chosen or not set(chosen) <= set(STAGES):
         raise InputError("return_layers", " ".join(chosen) or "nothing", f"some of {' '.join(STAGES)}")
@@ -220,7 +221,7 @@ def _stages(names: Sequence[str] | None) -> tuple[str, ...]:
 def _stage(
     block: type[BasicBlock | Bottleneck], in_channels: int, width: int, count: int, stride: Vec3, norm: Norm
 ) -> nn.Sequential:
-    """Blocks of one resolution, the first of which changes size and channels."""
+    """Build the blocks of one resolution; the first one changes size and channels."""
     out = width * block.expansion
     change = None
     if stride != (1, 1, 1) or in_channels != out:
@@ -238,22 +239,22 @@ DEPTHS: dict[int, tuple[type[BasicBlock | Bottleneck], tuple[int, ...]]] = {
 
 
 def resnet18(**options: object) -> ResNet:
-    """Two basic blocks per stage: 33,160,000 parameters with one channel in. Options as of `ResNet`."""
+    """Two basic blocks per stage: 33,160,000 parameters with one input channel. Takes the options of `ResNet`."""
     return ResNet(*DEPTHS[18], **options)  # type: ignore[arg-type]
 
 
 def resnet34(**options: object) -> ResNet:
-    """Basic blocks, 3 4 6 3: 63,469,632 parameters. Options as of `ResNet`."""
+    """Basic blocks, 3 4 6 3: 63,469,632 parameters. Takes the options of `ResNet`."""
     return ResNet(*DEPTHS[34], **options)  # type: ignore[arg-type]
 
 
 def resnet50(**options: object) -> ResNet:
-    """Bottlenecks, 3 4 6 3: 46,155,072 parameters. Options as of `ResNet`."""
+    """Bottlenecks, 3 4 6 3: 46,155,072 parameters. Takes the options of `ResNet`."""
     return ResNet(*DEPTHS[50], **options)  # type: ignore[arg-type]
 
 
 def resnet101(**options: object) -> ResNet:
-    """Bottlenecks, 3 4 23 3: 85,201,216 parameters. Options as of `ResNet`."""
+    """Bottlenecks, 3 4 23 3: 85,201,216 parameters. Takes the options of `ResNet`."""
     return ResNet(*DEPTHS[101], **options)  # type: ignore[arg-type]
 
 
@@ -270,17 +271,17 @@ def create_backbone(
     stage_zstride: tuple[int, int, int] = (2, 2, 2),
     checkpointing: bool = False,
 ) -> ResNet:
-    """A residual network: maps p2 to p5 of 1/4, 1/8, 1/16 and 1/32 of the resolution.
+    """Residual network with maps p2 to p5 at 1/4, 1/8, 1/16 and 1/32 of the resolution.
 
     Args:
         in_channels: Channels of the image.
-        resnet_depth: Layers of the network.
-        resnet_width: Channels of the first stage; each of the others doubles them.
-        return_layers: Maps to use, of p2 p3 p4 p5; stages beyond the last one are left out.
+        resnet_depth: Number of layers.
+        resnet_width: Channels of the first stage; each further stage doubles them.
+        return_layers: Maps to use, of p2 p3 p4 p5; stages after the last one used are not built.
         norm: Normalisation; frozen keeps the statistics of pretrained weights.
         norm_groups: Number of groups of the group norm.
         stem_stride: Stride of the first convolution, z,y,x; 1,2,2 for thick sections.
-        pool_stride: Stride of the max-pool after it, z,y,x; 1,2,2 for thick sections.
+        pool_stride: Stride of the max-pool, z,y,x; 1,2,2 for thick sections.
         stage_zstride: z stride of the stages p3,p4,p5.
         checkpointing: Save memory in training by computing feature maps twice.
     """

@@ -8,8 +8,8 @@
                                                       |----------------------------- p4      x 1
                                                       '- max-pool ------------------ p5      x 1/2
 
-Most blocks attend within windows, a few everywhere. Names of parameters are those of the public networks; those of
-detectron2 and MAE (`blocks.0.attn.qkv.weight`) load as well.
+Most blocks attend within windows, a few attend globally. Parameters have the names of the public networks; weights
+from detectron2 and MAE (`blocks.0.attn.qkv.weight`) load as well.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from deepem.utils.geometry import Vec3, vec3
 
 
 class ResidualBlock(nn.Module):
-    """Convolutions 1x1x1, 3x3x3, 1x1x1 with half the channels between; starts as the identity."""
+    """Convolutions 1x1x1, 3x3x3, 1x1x1 with half the channels in between; initialised as the identity."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class ResidualBlock(nn.Module):
         self.act = nn.GELU()
 
     def start(self) -> None:
-        """Weights of the first step."""
+        """Initialise the weights."""
         for conv in (self.conv1, self.conv2, self.conv3):
             nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
         nn.init.zeros_(self.norm3.weight)
@@ -67,17 +67,17 @@ class ResidualBlock(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and MLP, each with a norm before and the input added after.
+    """Attention and MLP with pre-norm and residual connections.
 
     Args:
         width: Channels.
         heads: Number of heads.
-        grid: Tokens (z, y, x) of the image that the network is made for.
-        window: Attend within windows of so many tokens (z, y, x), or None for everywhere.
-        mlp_ratio: Hidden channels of the MLP per channel.
-        drop_path: Rate at which the branches are left out in training.
+        grid: Tokens (z, y, x) of the image size that the network is built for.
+        window: Tokens (z, y, x) of an attention window, or None for global attention.
+        mlp_ratio: Hidden channels of the MLP, relative to its channels.
+        drop_path: Rate at which training skips the branches.
         relative: Learn relative positions.
-        residual: End in a `ResidualBlock`.
+        residual: End the block with a `ResidualBlock`.
     """
 
     def __init__(
@@ -114,25 +114,24 @@ class Block(nn.Module):
 
 
 class ViTDet(Backbone):
-    """Image to one map, `last_feat`.
+    """Plain vision transformer from an image to one map, `last_feat`.
 
     Args:
-        image_size: Voxels (z, y, x) that relative positions are learned for; they are interpolated for another size.
+        image_size: Voxels (z, y, x) that relative positions are learned for; they are interpolated for other sizes.
         patch_size: Voxels (z, y, x) per token.
         in_channels: Channels of the image.
         embed_dim: Channels of the tokens.
         depth: Number of blocks.
-        num_heads: Heads of each.
-        mlp_ratio: Hidden channels of each MLP per channel.
-        drop_path_rate: Rate of the last block; it rises linearly from 0.
-        window_size: Tokens of a window (z, y, x), or None for attention everywhere.
-        window_block_indices: The blocks that attend within windows; by default all but four at equal
-            distances.
-        residual_block_indices: The blocks that end in convolutions.
+        num_heads: Attention heads of each block.
+        mlp_ratio: Hidden channels of each MLP, relative to its channels.
+        drop_path_rate: Stochastic depth rate of the last block; the rate rises linearly from 0 at the first.
+        window_size: Tokens of a window (z, y, x), or None for global attention.
+        window_block_indices: Blocks that attend within windows; by default all but four, which are evenly spaced.
+        residual_block_indices: Blocks that end with convolutions.
         use_abs_pos: Learn a position per token.
-        use_rel_pos: Learn relative positions, apart along z, y and x.
+        use_rel_pos: Learn relative positions, separately along z, y and x.
         pretrain_image_size: Voxels that the absolute positions are learned for; `image_size` by default.
-        checkpointing: Compute the maps within each block again in the backward pass, to save memory.
+        checkpointing: Recompute activations within each block in the backward pass, to save memory.
     """
 
     def __init__(
@@ -200,7 +199,7 @@ class ViTDet(Backbone):
         return self.encoder.layer  # type: ignore[return-value]
 
     def hidden_states(self, x: Tensor) -> list[Tensor]:
-        """The map (N, C, z, y, x) before the first block and after each."""
+        """Return the map (N, C, z, y, x) before the first block and after each block."""
         self.check_size(tuple(x.shape[-3:]))
         x = self.embeddings.projection(x).movedim(1, -1)  # type: ignore[operator]
         for name, learned in self.position_grids.items():
@@ -216,18 +215,18 @@ class ViTDet(Backbone):
         return self.hidden_states(x)[-1]
 
     def layer_of(self, name: str) -> int:
-        """0 for patch embedding and positions, then the number of the block from 1 on."""
+        """0 for patch embedding and positions, then the block's number counted from 1."""
         return int(name.split(".")[2]) + 1 if name.startswith("encoder.layer.") else 0
 
 
 def _take_other_names(module: nn.Module, state: dict[str, Any], prefix: str, *_: object) -> None:
-    """Entries under detectron2's names are entries under these."""
+    """Rename entries from detectron2's names to ours."""
     for key in [key for key in state if key.startswith(prefix)]:
         state[prefix + rename(key.removeprefix(prefix))] = state.pop(key)
 
 
 def windowed(depth: int, everywhere: int) -> list[int]:
-    """The blocks that attend within windows, all but `everywhere` at equal distances, the last among them."""
+    """The blocks that attend within windows: all except `everywhere` evenly spaced ones, the last among them."""
     if not 0 <= everywhere <= depth:
         raise InputError("global_blocks", everywhere, f"at most the {depth} blocks that there are")
     whole = {(i + 1) * depth // everywhere - 1 for i in range(everywhere)}
@@ -250,7 +249,7 @@ def create_backbone(
     drop_path: float = 0.0,
     checkpointing: bool = False,
 ) -> SimpleFeaturePyramid:
-    """A plain vision transformer with a simple feature pyramid: maps p2 to p5 of 1/4, 1/8, 1/16, 1/32 resolution.
+    """Plain vision transformer with a simple feature pyramid: maps p2 to p5 at 1/4, 1/8, 1/16 and 1/32 resolution.
 
     Args:
         in_channels: Channels of the image.
@@ -260,11 +259,11 @@ def create_backbone(
         vit_depth: Number of transformer blocks; ViT-B 12, ViT-L 24.
         vit_heads: Attention heads of each block; ViT-B 12, ViT-L 16.
         window_size: Tokens of an attention window, z,y,x.
-        global_blocks: Number of blocks that attend to the whole patch instead, at equal distances.
-        residual_blocks: Numbers of the blocks that end in convolutions, counted from 0.
-        relative_positions: Learn relative positions besides absolute ones.
+        global_blocks: Number of evenly spaced blocks that attend to the whole patch instead.
+        residual_blocks: Numbers of the blocks that end with convolutions, counted from 0.
+        relative_positions: Learn relative positions in addition to absolute ones.
         pyramid_width: Channels of every map.
-        drop_path: Rate at which the last block is left out in training; it rises from 0 at the first.
+        drop_path: Rate at which training skips the last block; the rate rises from 0 at the first block.
         checkpointing: Save memory in training by computing feature maps twice.
     """
     net = ViTDet(

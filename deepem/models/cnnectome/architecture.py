@@ -1,4 +1,4 @@
-"""The U-Net made from one settings object, as DaCapo makes it."""
+"""The U-Net built from a settings object, as in DaCapo."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ OTHER_NAMES = {"num_in_channels": "fmaps_in", "num_out_channels": "fmaps_out"}
 
 @dataclass(frozen=True)
 class CNNectomeUNetConfig:
-    """Settings of a `CNNectomeUNet`; the first six have no default that would do.
+    """Settings of a `CNNectomeUNet`; the first six must be given, because no default would be sensible.
 
     Attributes:
         input_shape: Shape of the input in training, ([l,] z, y, x).
         fmaps_out: Channels of the output.
         fmaps_in: Channels of the input.
         num_fmaps: Channels of the finest level.
-        fmap_inc_factor: Channels are multiplied by it from level to level.
+        fmap_inc_factor: Factor by which channels grow from level to level.
         downsample_factors: Pooling (z, y, x) or (y, x) per level, finest first.
         kernel_size_down: Kernels per level and convolution on the way down, two of 3 by default.
-        kernel_size_up: The same on the way up; those of the lowest level serve super-resolution too.
+        kernel_size_up: Kernels on the way up, in the same form; super-resolution uses those of the lowest level too.
         eval_shape_increase: How much larger the input may be in evaluation.
-        constant_upsample: Nearest neighbour and 1x1x1 convolution in place of a transposed convolution.
+        constant_upsample: Upsample by nearest neighbour and a 1x1x1 convolution instead of a transposed convolution.
         padding: 'valid' or 'same'.
         upsample_factors: Factors of super-resolution after the network.
         use_attention: Weigh the skips by the coarser maps.
-        batch_norm: After every convolution.
+        batch_norm: Apply batch norm after every convolution.
         pooling: 'max' or 'avg'.
         activation: Name of a class of torch.nn.
-        num_heads: Ways up.
+        num_heads: Number of decoders.
         upsample_channel_contraction: Whether upsampling to a level reduces the channels; by default at all levels but
             the finest.
-        activation_on_upsample: Activation after upsampling, too.
+        activation_on_upsample: Apply the activation after upsampling too.
         superres_padding: Padding of the convolutions of super-resolution.
         fov: Field of view before the first convolution, in physical units; one voxel by default.
         voxel_size: Size of an input voxel in physical units, 1 by default.
-        equivariant: When upsampled maps are cropped: True, False or 'eval'.
+        equivariant: Whether upsampled maps are cropped: True, False, or 'eval' for evaluation mode only.
     """
 
     input_shape: Sequence[int] | None = None
@@ -76,16 +76,16 @@ SETTINGS = {field.name: field.default for field in fields(CNNectomeUNetConfig)}
 
 
 class CNNectomeUNet(nn.Module):
-    """The U-Net of one settings object, with super-resolution if `upsample_factors` are given.
+    """U-Net built from a settings object, with super-resolution if `upsample_factors` are given.
 
     Args:
-        architecture_config: A `CNNectomeUNetConfig`, or any object with attributes of these names.
+        architecture_config: A `CNNectomeUNetConfig`, or any object with the same attributes.
 
     Attributes:
         unet: The network, `module()`.
-        dims: Spatial axes.
+        dims: Number of spatial axes.
 
-    Every setting is an attribute by its name. One that was not given and is needed raises AttributeError.
+    Every setting is also an attribute. Reading a required setting that was not given raises AttributeError.
     """
 
     unet: CNNectomeUNetModule | SuperResolution
@@ -106,7 +106,7 @@ class CNNectomeUNet(nn.Module):
         self.voxel_size: Size = tuple(getattr(architecture_config, "voxel_size", None) or ones)
 
     def __getattr__(self, name: str) -> Any:
-        """Modules by their names, and an error that names the setting where it was not given."""
+        """Look up modules by name; the error names the setting that was not given."""
         wanted = OTHER_NAMES.get(name, name)
         if wanted in SETTINGS:
             raise AttributeError(f"CNNectomeUNet: the setting {wanted} is not given")
@@ -123,11 +123,11 @@ class CNNectomeUNet(nn.Module):
         return int(self.fmaps_out)
 
     def module(self) -> CNNectomeUNetModule | SuperResolution:
-        """A new network of these settings.
+        """Build a new network with these settings.
 
         Raises:
-            AttributeError: a needed setting is not given.
-            InputError: settings that do not go together.
+            AttributeError: a required setting is missing.
+            InputError: settings contradict each other.
         """
         for name in NEEDED:
             getattr(self, name)
@@ -157,10 +157,10 @@ class CNNectomeUNet(nn.Module):
         return SuperResolution(unet, finer, self.superres_padding) if finer else unet
 
     def scale(self, voxel_size: Sequence[int]) -> tuple[float, ...]:
-        """Voxel size of the output: that of the input, divided by the factors of super-resolution.
+        """Voxel size of the output: the input's voxel size divided by the factors of super-resolution.
 
         Raises:
-            ValueError: no voxel size, or one of another number of axes.
+            ValueError: there is no voxel size, or it has a different number of axes.
         """
         if voxel_size is None or len(voxel_size) != self.dims:
             raise ValueError(f"a voxel size of {self.dims} axes, not {voxel_size}")
@@ -171,9 +171,9 @@ class CNNectomeUNet(nn.Module):
         return tuple(size)
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
-        """(N, fmaps_in, [L,] [Z,] Y, X) -> (N, fmaps_out, ...); a list of them for several heads.
+        """(N, fmaps_in, [L,] [Z,] Y, X) -> (N, fmaps_out, ...); a list with one output per head if there are several.
 
         Raises:
-            ShapeError: a size that the network cannot take; it names the nearest that it can.
+            ShapeError: the size does not fit the network; the error names the nearest sizes that do.
         """
         return self.unet(x)  # type: ignore[no-any-return]

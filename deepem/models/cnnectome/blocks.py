@@ -1,4 +1,4 @@
-"""What a CNNectome U-Net is made of: passes of convolutions, pooling, attention."""
+"""Building blocks of a CNNectome U-Net: convolution passes, pooling, attention."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ LINEAR = {2: "bilinear", 3: "trilinear"}
 
 
 def require_axes(x: Tensor, dims: int, where: str) -> None:
-    """Refuse maps that are not (N, C, ...) with so many axes, or one more in three dimensions.
+    """Raise unless maps are (N, C, ...) with this many spatial axes, or with one more in three dimensions.
 
     Raises:
-        ShapeError: such maps.
+        ShapeError: the maps have another number of axes.
     """
     if x.dim() != dims + 2 and not (dims == 3 and has_length(x)):
         wants = "(N, C, [L,] Z, Y, X)" if dims == 3 else "(N, C, Y, X)"
@@ -36,18 +36,18 @@ def require_axes(x: Tensor, dims: int, where: str) -> None:
 
 
 class ConvPass(nn.Module):
-    """Convolutions with bias, each followed by batch norm, if any, and activation, if any.
+    """Convolutions with bias, each followed by optional batch norm and activation.
 
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of every convolution.
-        kernel_sizes: One kernel per convolution, ([l,] z, y, x) or (y, x); a number stands for three equal ones.
+        kernel_sizes: One kernel per convolution, ([l,] z, y, x) or (y, x); a number is used for all three axes.
         activation: Name of a class of torch.nn, or None.
         padding: 'valid' or 'same'.
-        batch_norm: After each convolution.
+        batch_norm: Apply batch norm after each convolution.
 
     Attributes:
-        dims: Number of axes of the kernels, the largest.
+        dims: Largest number of axes of any kernel.
         conv_pass: The layers.
     """
 
@@ -81,7 +81,7 @@ class ConvPass(nn.Module):
         """(N, C, [L,] ...) through all convolutions; the length axis is dropped once it is 1.
 
         Raises:
-            RuntimeError: maps of another number of axes or channels, or too small ones.
+            RuntimeError: the maps have the wrong number of axes or channels, or are too small.
         """
         x = dropped(x)
         if not has_length(x):
@@ -92,7 +92,7 @@ class ConvPass(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Pooling of maps whose sizes are multiples of the factor.
+    """Pooling that requires sizes to be multiples of the factor.
 
     Args:
         downsample_factor: (z, y, x) or (y, x).
@@ -117,7 +117,8 @@ class Downsample(nn.Module):
         """(N, C, [L,] ...) -> the same, smaller.
 
         Raises:
-            ShapeError: maps of another number of axes, or sizes that are no multiples; it names the nearest.
+            ShapeError: the maps have the wrong number of axes, or sizes that are no multiples of the factor; the error
+                names the nearest multiples.
         """
         require_axes(x, self.dims, "pooling")
         sizes = [int(n) for n in x.shape[-self.dims :]]
@@ -131,7 +132,7 @@ class Downsample(nn.Module):
 
 
 class AttentionBlockModule(nn.Module):
-    """Skip features weighted by their likeness to a coarser map (Oktay et al. 2018, arXiv:1804.03999).
+    """Attention gate: weigh skip features by their similarity to a coarser map (Oktay et al. 2018, arXiv:1804.03999).
 
         [g] -- W_g -- [+] -- relu -- psi -- up -- [*] -- [output]
                        |                           |
@@ -140,14 +141,14 @@ class AttentionBlockModule(nn.Module):
     Args:
         F_g: Channels of the gate.
         F_l: Channels of the skip.
-        F_int: Channels in which the two are added.
+        F_int: Channels of the sum of the two.
         dims: Spatial axes, 2 or 3.
-        upsample_factor: How much coarser the gate is; None: not at all.
+        upsample_factor: Factor by which the gate is coarser; None if it is not.
         batch_norm: After each 1x1 convolution.
 
     Attributes:
         dims: Spatial axes.
-        kernel_sizes: Those of the convolutions, all 1.
+        kernel_sizes: Kernel sizes of the convolutions, all 1.
         upsample_factor: As given.
         batch_norm: As given.
         W_g: Convolutions of the gate.
@@ -182,10 +183,10 @@ class AttentionBlockModule(nn.Module):
         self.relu = nn.ReLU(inplace=True)
 
     def calculate_and_apply_padding(self, smaller_tensor: Tensor, larger_tensor: Tensor) -> Tensor:
-        """The smaller maps in the middle of zeros, as large as the larger ones; an odd voxel goes in front.
+        """Pad the smaller maps with zeros around them to the size of the larger ones; an odd voxel goes in front.
 
         Raises:
-            ShapeError: another number of axes, or a map that is larger than the larger one.
+            ShapeError: the numbers of axes differ, or a smaller map is larger along some axis.
         """
         if smaller_tensor.dim() != larger_tensor.dim():
             raise ShapeError("attention", f"{smaller_tensor.dim()} and {larger_tensor.dim()} axes", "as many of each")
@@ -201,7 +202,7 @@ class AttentionBlockModule(nn.Module):
         """Gate (N, F_g, ...) and skip (N, F_l, ...) -> the weighted skip.
 
         Raises:
-            ShapeError: another number of axes, or a gate that is larger than the pooled skip.
+            ShapeError: the numbers of axes differ, or the gate is larger than the pooled skip.
         """
         require_axes(g, self.dims, "attention")
         if g.dim() != x.dim():

@@ -1,4 +1,4 @@
-"""Weights that DaCapo wrote, under the names of our models."""
+"""Load weights written by DaCapo into our models."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import TypeVar
 T = TypeVar("T")
 
 KEYS = {"architecture.unet.": "core.", "chain.0.unet.": "core.", "unet.": "core."}
-"""Prefix in a DaCapo model, in its chain, in a `CNNectomeUNet` -> prefix in `deepem.models.cnnectome_unet`."""
+"""Prefixes in a DaCapo model, its chain or a `CNNectomeUNet`, and their prefixes in `deepem.models.cnnectome_unet`."""
 HEADS = ("prediction_head.", "chain.1.")
 OURS = ("core.", "in.", "out.")
 
 
 def dacapo_keys(state_dict: Mapping[str, T], head: str | None = None) -> dict[str, T]:
-    """The entries of a DaCapo model's state dict, under the names of a model of `deepem.models.cnnectome_unet`.
+    """Rename the state dict of a DaCapo model for a model of `deepem.models.cnnectome_unet`.
 
     ===============================================  ===========================
     DaCapo                                           here
@@ -24,16 +24,16 @@ def dacapo_keys(state_dict: Mapping[str, T], head: str | None = None) -> dict[st
     ``prediction_head.KEY``, ``chain.1.KEY``         ``out.<head>.conv.KEY``
     ===============================================  ===========================
 
-    DaCapo's files hold it as ``model``, beside ``optimizer``, and every entry twice: in the chain, too. KEY is the same
-    on both sides, with ``0.`` in front if there is super-resolution. The network must have no convolution before it and
-    1x1x1 heads, as DaCapo's have (`io_kernel` not given).
+    DaCapo's files store the state dict as ``model``, next to ``optimizer``. They store every entry twice, once more in
+    the chain. KEY is the same on both sides, with ``0.`` in front if there is super-resolution. As in DaCapo, our model
+    must have no convolution before the network and 1x1x1 heads (`io_kernel` not given).
 
     Args:
         state_dict: Name -> tensor.
-        head: The output that takes DaCapo's only head, such as ``affinity``; None leaves the head out.
+        head: The output that receives DaCapo's only head, such as ``affinity``; None drops the head.
 
     Returns:
-        A new dict, in the order of the first occurrence; entries that are ours already keep their names.
+        A new dict, in the order of the first occurrence; entries that already have our names keep them.
     """
     found: dict[str, T] = {}
     for key, value in state_dict.items():

@@ -1,4 +1,4 @@
-"""Feature maps with a length axis, (N, C, L, Z, Y, X): four-dimensional convolutions, three-dimensional layers."""
+"""Feature maps with a length axis, (N, C, L, Z, Y, X): 4-D convolutions, and 3-D layers applied per frame."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def has_length(x: Tensor) -> bool:
 
 
 def per_frame(layer: nn.Module, x: Tensor) -> Tensor:
-    """A layer on (N, C, [L,] ...) that sees the frames of the length axis, if there is one, as more of the batch.
+    """Apply a layer to (N, C, [L,] ...); frames of a length axis, if there is one, are treated as additional samples.
 
-    Batch norm takes its statistics over all of them, as over a batch.
+    Batch norm therefore computes its statistics over all frames of the batch.
     """
     if not has_length(x):
         return layer(x)  # type: ignore[no-any-return]
@@ -34,12 +34,12 @@ def _together(frames: Tensor, length: int) -> Tensor:
 
 
 def dropped(x: Tensor) -> Tensor:
-    """The maps without their length axis once it is 1."""
+    """Drop the length axis once it is 1."""
     return x.squeeze(2) if has_length(x) and x.shape[2] == 1 else x
 
 
 def middle(x: Tensor, like: Tensor) -> Tensor:
-    """The middle frame of maps with a length axis, if the other maps have none."""
+    """Take the middle frame of maps with a length axis if the other maps have none."""
     return x if has_length(like) or not has_length(x) else x[:, :, (x.shape[2] - 1) // 2]
 
 
@@ -60,15 +60,15 @@ class Conv4d(nn.Module):
         self.kernel_size, self.padding = tuple(kernel_size), padding
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, *self.kernel_size))
         self.bias = nn.Parameter(torch.empty(out_channels))
-        nn.init.kaiming_uniform_(self.weight, a=sqrt(5))  # as torch fills its own convolutions
+        nn.init.kaiming_uniform_(self.weight, a=sqrt(5))  # same initialisation as torch's own convolutions
         bound = 1 / sqrt(in_channels * prod(self.kernel_size))
         nn.init.uniform_(self.bias, -bound, bound)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, [L,] Z, Y, X) -> (N, out_channels, [L',] ...); maps without length count as one frame.
+        """(N, C, [L,] Z, Y, X) -> (N, out_channels, [L',] ...); maps without a length axis count as one frame.
 
         Raises:
-            ShapeError: fewer frames than the kernel is long.
+            ShapeError: there are fewer frames than the kernel is long.
         """
         planes, same = self.kernel_size[0], self.padding == "same"
         if not has_length(x):
@@ -81,14 +81,14 @@ class Conv4d(nn.Module):
         left = x.shape[2] - planes + 1
         if left < 1:
             raise ShapeError("length axis", f"{x.shape[2]} frames", f"{planes} or more: a kernel is {self.kernel_size}")
-        frames = x.movedim(2, 0).contiguous()  # the frames of a plane are then one block of memory, whatever the batch
+        frames = x.movedim(2, 0).contiguous()  # frames of a plane are then contiguous in memory, whatever the batch
         out = self._plane(frames[:left], 0, self.bias)
         for t in range(1, planes):
             out = out + self._plane(frames[t : t + left], t, None)
         return _together(out, left)
 
     def _plane(self, frames: Tensor, t: int, bias: Tensor | None) -> Tensor:
-        """One plane of the kernel on (L', N, C, Z, Y, X)."""
+        """Convolve with one plane of the kernel, on (L', N, C, Z, Y, X)."""
         return F.conv3d(frames.flatten(0, 1), self.weight[:, :, t], bias, padding=self.padding)
 
     def extra_repr(self) -> str:

@@ -1,4 +1,4 @@
-"""The U-Net between patches and heads."""
+"""The U-Net between input patches and output heads."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from deepem.utils.geometry import Vec3, vec3
 
 
 class CNNectomeModel(nn.Module):
-    """A U-Net and a convolution per head.
+    """A U-Net with one convolution per head.
 
         (N, C, Z, Y, X) [- "in" conv] - core - "out", one conv per head [- crop] -> {head: logits}
 
     Args:
-        core: The network; with several ways up, one per head.
+        core: The network; if it has several decoders, one per head.
         out_spec: The heads.
         in_channels: Channels of one frame of the image.
-        io_kernel: Kernel of a padded convolution before the network, and of the heads; None: the image enters the
-            network as it is, and heads are 1x1x1. Only then do valid networks give the same whatever the patch.
-        length: The channels of the image are (channels, length), and the network sees them so.
-        cropsz: Fraction of the patch (z, y, x) that the output keeps, where it is no smaller anyway.
+        io_kernel: Kernel of a padded convolution before the network, and of the heads. If None, the image enters the
+            network directly and heads are 1x1x1; only then is the output of a valid network independent of the patch.
+        length: Number of frames: the image's channels are reshaped to (channels, length) for the network.
+        cropsz: Fraction of the patch (z, y, x) that the output keeps, unless the network's output is already smaller.
 
     Attributes:
         shape: Which patch sizes fit.
@@ -62,7 +62,7 @@ class CNNectomeModel(nn.Module):
         """(N, C, Z, Y, X) in [0, 1] -> {head: logits (N, C, Z', Y', X')}.
 
         Raises:
-            ShapeError: a size that the network cannot take; it names the nearest that it can.
+            ShapeError: the size does not fit the network; the error names the nearest sizes that do.
         """
         patch = x.shape[-3:]
         self.shape.output_size(patch, "network input", training=self.training)
@@ -79,19 +79,20 @@ class CNNectomeModel(nn.Module):
         return {name: centre_crop(y, vec3(map(min, size, y.shape[-3:]))) for name, y in outputs.items()}
 
     def renamed(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Weights that DaCapo wrote under the names of this network, those of this network as they are.
+        """Rename weights written by DaCapo for this network; weights of this network stay as they are.
 
-        DaCapo's only head is taken for the only head; of several, none can be. See `dacapo_keys` for the map of names.
+        DaCapo's head is loaded if this model has exactly one head, and dropped otherwise. See `dacapo_keys` for the
+        names.
         """
         heads = [name for name, _ in self.out.named_children()]
         return dacapo_keys(weights, heads[0] if len(heads) == 1 else None)
 
 
 def frames_of(channels: int, length: int, sizes: Sizes) -> int:
-    """Channels of each of `length` frames that an image's channels are.
+    """Channels per frame of an image whose channels are divided into `length` frames.
 
     Raises:
-        InputError: a length that does not divide the channels, or of which the network leaves more than one frame.
+        InputError: the length does not divide the channels, or the network's output has more than one frame.
     """
     if length < 1 or channels % length:
         raise InputError("length", length, f"a divisor of the {channels} channels of the image")

@@ -1,4 +1,4 @@
-"""Kernels and factors as users write them, brought to one form."""
+"""Normalise kernels and factors given by the user."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from deepem.utils.errors import InputError
 
 Size = tuple[int, ...]
 Kernel = int | Sequence[int]
-"""A number for every axis, or one for each of [length,] z, y, x."""
+"""A number for all axes, or one number for each of [length,] z, y, x."""
 Kernels = Sequence[Sequence[Kernel]]
 """Kernel sizes per level and convolution, finest level first."""
 Padding = Literal["valid", "same"]
 Pooling = Literal["max", "avg"]
 Equivariant = Literal[True, False, "eval"]
-"""When upsampled maps are cropped: always, never, or only in evaluation mode."""
+"""Whether upsampled maps are cropped: always, never, or only in evaluation mode."""
 
 
 def size_of(value: Kernel, dims: int, where: str, *, length: bool = False) -> Size:
-    """Whole numbers above 0, one per axis; a single one stands for all axes.
+    """Normalise to whole numbers above 0, one per axis; a single number is used for all axes.
 
     Args:
-        value: What the user gave.
-        dims: Axes of the network.
-        where: What to name in an error.
+        value: The user's value.
+        dims: Number of axes of the network.
+        where: Name used in errors.
         length: In three dimensions, four numbers are allowed, the first for the length axis.
 
     Raises:
-        InputError: another number of axes, or a number below 1.
+        InputError: the number of axes is wrong, or a number is below 1.
     """
     numbers = (value,) * dims if isinstance(value, int) else tuple(value)
     if len(numbers) == 1:
@@ -44,10 +44,10 @@ def size_of(value: Kernel, dims: int, where: str, *, length: bool = False) -> Si
 
 
 def factors_of(value: Sequence[Kernel], where: str = "downsample_factors", dims: int | None = None) -> list[Size]:
-    """A factor per axis for each level.
+    """Normalise to one factor per axis for each level.
 
     Raises:
-        InputError: factors of another number of axes than 2 or 3, or that differ in it.
+        InputError: a factor does not have 2 or 3 axes, or factors have different numbers of axes.
     """
     counts = {len(f) for f in value if not isinstance(f, int)} if isinstance(value, Sequence) else set()
     found = dims or (counts.pop() if counts else 3)
@@ -57,17 +57,17 @@ def factors_of(value: Sequence[Kernel], where: str = "downsample_factors", dims:
 
 
 def kernels_of(value: Kernels | None, dims: int, levels: int, where: str, *, bottom: bool = False) -> list[list[Size]]:
-    """Kernel sizes per level, two of 3 by default.
+    """Normalise kernel sizes per level; two kernels of 3 by default.
 
     Args:
-        value: What the user gave.
-        dims: Axes of the network.
-        levels: Number of lists that are wanted.
-        where: What to name in an error.
-        bottom: One list less is allowed; the last one then serves the lowest level too.
+        value: The user's value.
+        dims: Number of axes of the network.
+        levels: Expected number of lists.
+        where: Name used in errors.
+        bottom: Allow one list less; the last one is then used for the lowest level too.
 
     Raises:
-        InputError: another number of lists, an empty one, or a kernel of another number of axes.
+        InputError: the number of lists is wrong, a list is empty, or a kernel has the wrong number of axes.
     """
     if value is None:
         return [[(3,) * dims] * 2 for _ in range(levels)]
@@ -81,10 +81,10 @@ def kernels_of(value: Kernels | None, dims: int, levels: int, where: str, *, bot
 
 
 def flags_of(value: bool | Sequence[bool], levels: int, where: str) -> list[bool]:
-    """A choice per level; a single one stands for all.
+    """Normalise to one choice per level; a single choice is used for all levels.
 
     Raises:
-        InputError: another number of choices than levels.
+        InputError: the number of choices differs from the number of levels.
     """
     flags = [value] * levels if isinstance(value, bool) else list(value)
     if len(flags) != levels:
@@ -93,17 +93,17 @@ def flags_of(value: bool | Sequence[bool], levels: int, where: str) -> list[bool
 
 
 def choice_of(value: object, allowed: Sequence[object], where: str) -> None:
-    """Refuse a value that is none of those allowed.
+    """Raise unless the value is one of those allowed.
 
     Raises:
-        InputError: such a value.
+        InputError: the value is not allowed.
     """
     if not any(value is a or (isinstance(a, str) and value == a) for a in allowed):
         raise InputError(where, value, f"one of {', '.join(map(str, allowed))}")
 
 
 def activation_of(name: str) -> nn.Module:
-    """An activation of torch.nn by the name of its class.
+    """Look up an activation of torch.nn by its class name.
 
     Raises:
         InputError: torch.nn has no such class, or it needs arguments.

@@ -1,9 +1,10 @@
-"""Which sizes a CNNectome U-Net takes, and what it gives back.
+"""Which input sizes a CNNectome U-Net accepts, and the output sizes that result.
 
-Every axis stands alone, with one exception. A valid convolution takes voxels away, a pooling divides, upsampling
-multiplies. An upsampled map of `s` voxels whose convolutions take `c` is cropped to the largest `n * p + c <= s`, where
-`p` is the product of all poolings from its level down. What the convolutions leave is then a multiple of `p`, so that
-outputs laid edge to edge start a multiple of `p` apart, and a voxel gets the same value from any of them::
+Axes are independent, with one exception. A valid convolution removes voxels, pooling divides the size, upsampling
+multiplies it. An upsampled map of `s` voxels whose convolutions remove `c` voxels is cropped to the largest `n * p + c
+<= s`, where `p` is the product of all poolings from its level down. The result of the convolutions is then a multiple
+of `p`. Outputs laid edge to edge thus start a multiple of `p` apart, and every voxel gets the same value from any of
+them::
 
     n - down[0] ------------- crop -------------> crop(n * f[0]) - up[0]
          | / f[0]                                     ^ * f[0]
@@ -11,8 +12,8 @@ outputs laid edge to edge start a multiple of `p` apart, and a voxel gets the sa
               | / f[1]                ^ * f[1]
               n - down[2] ------------'
 
-The exception: if a map is cropped along one axis, it must be larger than what its convolutions take along all of them,
-as in the public code.
+The exception, as in the public code: if a map is cropped along one axis, it must be larger along every axis than the
+voxels that its convolutions remove.
 """
 
 from __future__ import annotations
@@ -31,51 +32,51 @@ AXES = "zyx"
 
 
 class ShapeError(InputError, RuntimeError):
-    """A tensor of a shape that a network cannot take: bad input, and the RuntimeError that torch would raise."""
+    """A shape that does not fit a network: an InputError that is also the RuntimeError that torch would raise."""
 
 
 def zyx(values: Sequence[int], absent: int) -> Vec3:
-    """(z, y, x) of two, three or four numbers: an absent z is filled in, a length left out."""
+    """Convert two, three or four numbers to (z, y, x): fill in a missing z, drop a length."""
     return vec3((*(absent,) * (3 - len(values)), *values)[-3:])
 
 
 def taken(kernels: Sequence[Sequence[int]], axis: int) -> int:
-    """Voxels that a row of valid convolutions takes from one axis, counted from the last: -1 for x."""
+    """Voxels that a sequence of valid convolutions removes along one axis, which is counted from the end: -1 for x."""
     return sum(kernel[axis] - 1 for kernel in kernels if len(kernel) >= -axis)
 
 
 def kept(size: int, lost: int, period: int, *, centred: bool = False) -> int:
-    """Voxels kept of an upsampled map, the largest `n * period + lost` up to its size.
+    """Size to which an upsampled map is cropped: the largest `n * period + lost` up to its size.
 
     Args:
         size: Voxels of the map.
-        lost: Voxels that its convolutions take.
+        lost: Voxels that its convolutions remove.
         period: Product of the poolings from its level down.
-        centred: Crop an even number, where there is a choice, so that the map keeps its centre.
+        centred: Where there is a choice, crop an even number of voxels, so that the map keeps its centre.
     """
     largest = (size - lost) // period * period + lost
     return largest - period if centred and period % 2 and (size - largest) % 2 else largest
 
 
 class Course(NamedTuple):
-    """What becomes of one axis: its size at the end, and per level, coarsest first, what the crop does."""
+    """The sizes along one axis: the final size and, for each level, coarsest first, the effect of the crop."""
 
     size: int
     cropped: tuple[bool, ...]
     tight: tuple[bool, ...]
-    """Whether the map is no larger than what its convolutions take."""
+    """Whether the map is no larger than the voxels that its convolutions remove."""
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Arithmetic of the sizes of one network; two axes are taken for y and x.
+    """Size arithmetic of one network; two axes are taken as y and x.
 
     Attributes:
         factors: Pooling per level, finest first.
-        down: Kernels per level and convolution on the way down, one level more.
+        down: Kernels per level and convolution on the way down; one level more than poolings.
         up: Kernels on the way up, one list per pooling.
-        padded: Convolutions keep the size.
-        equivariant: When upsampled maps are cropped.
+        padded: Whether convolutions are padded and keep the size.
+        equivariant: Whether upsampled maps are cropped.
         finer: Factor, kernels and padding of each step of super-resolution.
     """
 
@@ -99,7 +100,7 @@ class Sizes:
         return zyx(self.factors[level], 1)[axis]
 
     def course(self, axis: int, size: int, training: bool = False) -> Course | None:
-        """The course of an axis z, y or x of `size` voxels, or None if the network cannot take it."""
+        """Compute the sizes along axis z, y or x from `size` voxels; None if the size does not fit."""
         levels = range(len(self.factors))
         for level, kernels in enumerate(self.down):
             size -= 0 if self.padded else taken(kernels, axis - 3)
@@ -123,13 +124,13 @@ class Sizes:
         return Course(size, tuple(cropped), tuple(tight)) if size > 0 else None
 
     def off_centre(self, axis: int, size: int) -> bool:
-        """Whether eval mode moves a finer output by half an input voxel, since it crops an odd number of them."""
+        """Whether eval mode shifts a finer output by half an input voxel, since it crops an odd number of voxels."""
         course = replace(self, finer=()).course(axis, size)
         finer = prod(zyx(factor, 1)[axis] for factor, _, _ in self.finer)
         return self.equivariant == "eval" and finer > 1 and course is not None and (size - course.size) % 2 == 1
 
     def length(self, length: int) -> int | None:
-        """Length at the end for a length axis of so many frames, or None if there are too few."""
+        """Final length for this many frames; None if there are too few."""
         lost = 0 if self.padded else sum(taken(kernels, -4) for kernels in (*self.down, *self.up))
         left = length - lost - sum(taken(kernels, -4) for _, kernels, padded in self.finer if not padded)
         return left if left > 0 else None
@@ -141,7 +142,7 @@ class Sizes:
 
     @property
     def context(self) -> Vec3:
-        """(z, y, x) input voxels by which valid convolutions make the output smaller, both ends together."""
+        """(z, y, x) input voxels that valid convolutions remove from the output, both ends together."""
 
         def along(axis: int) -> int:
             total, scale = 0, 1
@@ -158,13 +159,13 @@ class Sizes:
         return vec3(self.nearest(axis, 0, training, roomy=self.equivariant is True)[0] for axis in range(3))
 
     def nearest(self, axis: int, size: int, training: bool = False, *, roomy: bool = False) -> list[int]:
-        """The closest size below and the closest above that fit along one axis; three above if there is none below.
+        """The nearest sizes below and above that fit along one axis; three sizes above if none below fits.
 
         Args:
             axis: 0, 1, 2 for z, y, x.
             size: Voxels.
             training: The mode.
-            roomy: Only sizes whose maps are larger than what their convolutions take.
+            roomy: Only sizes whose maps are larger than the voxels that their convolutions remove.
         """
 
         def fits(n: int) -> bool:
@@ -185,8 +186,8 @@ class Sizes:
         """Size of the output for an input of `size`, both ([z,] y, x).
 
         Raises:
-            ShapeError: a size that cannot be pooled evenly or is too small; it names each such axis with the nearest
-                sizes that work.
+            ShapeError: the size cannot be pooled evenly or is too small; the error names each such axis with the
+                nearest sizes that work.
         """
         whole = zyx([int(n) for n in size], 1)
         courses = [self.course(axis, n, training) for axis, n in enumerate(whole)]
@@ -203,7 +204,7 @@ class Sizes:
         return tuple(c.size for c in courses if c is not None)[-len(size) :]
 
     def _tight(self, courses: Sequence[Course]) -> list[int]:
-        """Axes that are too small because another one is cropped at the same level."""
+        """Find the axes that are too small because another axis is cropped at the same level."""
         tight = set()
         for level in range(len(self.factors)):
             if any(course.cropped[level] for course in courses):
@@ -212,6 +213,6 @@ class Sizes:
 
 
 def _either(sizes: Sequence[int]) -> str:
-    """Numbers as in a sentence: 4, 8 or 12."""
+    """Join numbers as in a sentence: 4, 8 or 12."""
     words = list(map(str, sizes))
     return " or ".join(filter(None, (", ".join(words[:-1]), *words[-1:]))) or "none"

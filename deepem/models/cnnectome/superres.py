@@ -1,4 +1,4 @@
-"""Super-resolution: an output that is finer than the input."""
+"""Super-resolution: an output finer than the input."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from deepem.models.cnnectome.upsample import Upsample
 
 
 class SuperResolution(nn.Sequential):
-    """A U-Net, then per factor nearest neighbour, a 1x1x1 convolution, activation and a pass of convolutions.
+    """A U-Net followed, for each factor, by nearest-neighbour upsampling, a 1x1x1 convolution and a convolution pass.
 
     Args:
         unet: The network.
-        factors: (z, y, x) or (y, x) per step. Several heads have layers of their own.
-        padding: That of the convolutions after the network, 'valid' or 'same'. Its kernels are those of the lowest
-            level on the way up, as in the public code.
+        factors: (z, y, x) or (y, x) per step. Each head has its own layers.
+        padding: Padding of these convolutions, 'valid' or 'same'. As in the public code, their kernels are those of the
+            lowest level on the way up.
 
     Attributes:
         sizes: Which sizes fit.
@@ -46,10 +46,10 @@ class SuperResolution(nn.Sequential):
                 self.append(same[0] if self.num_heads == 1 else nn.ModuleList(same))
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
-        """(N, in_channels, ...) -> (N, out_channels, ...), finer; a list of them for several heads.
+        """(N, in_channels, ...) -> (N, out_channels, ...), finer; a list with one output per head if there are several.
 
         Raises:
-            ShapeError: a size that the network cannot take.
+            ShapeError: the size does not fit the network.
         """
         self.sizes.output_size(x.shape[-self.dims :], "network input", training=self.training)
         unet, *finer = self
@@ -68,7 +68,7 @@ def with_finer(sizes: Sizes, factors: Sequence[Kernel], padding: str) -> Sizes:
     """Sizes of a network followed by super-resolution.
 
     Raises:
-        InputError: factors of another number of axes than the network has.
+        InputError: the factors and the network have different numbers of axes.
     """
     dims = len(sizes.factors[0])
     found = [size_of(f, dims, "upsample_factors") for f in factors_of(factors, "upsample_factors", dims)]

@@ -1,4 +1,4 @@
-"""The U-Net of the CNNectome and of DaCapo: concatenated skips, any factors and kernels, several ways up."""
+"""The U-Net of the CNNectome and of DaCapo: concatenated skips, any factors and kernels, several decoders."""
 
 from __future__ import annotations
 
@@ -32,40 +32,40 @@ class CNNectomeUNetModule(nn.Module):
             | pool                                        ^ upsample, crop to a whole number of poolings
             conv pass ------------------------------------'
 
-    Maps may have a length axis, (N, C, L, Z, Y, X). A kernel of four numbers (l, z, y, x) works along it, one of three
-    on each frame. Once valid convolutions have made it 1, the axis is dropped.
+    Maps may have a length axis, (N, C, L, Z, Y, X). A kernel of four numbers (l, z, y, x) convolves along it; a kernel
+    of three numbers is applied to each frame. The axis is dropped once valid convolutions have reduced it to 1.
 
     Args:
         in_channels: Channels of the input.
         num_fmaps: Channels of the finest level.
-        fmap_inc_factor: Channels are multiplied by it from level to level.
+        fmap_inc_factor: Factor by which channels grow from level to level.
         downsample_factors: Pooling (z, y, x) or (y, x) per level, finest first.
-        kernel_size_down: Kernels per level and convolution on the way down, two of 3 by default; one list more than
-            factors, or as many: then the last one serves the lowest level too.
-        kernel_size_up: The same on the way up, as many lists as factors, finest level first.
+        kernel_size_down: Kernels per level and convolution on the way down, two of 3 by default. There is one list more
+            than factors; with as many lists as factors, the last one is used for the lowest level too.
+        kernel_size_up: Kernels on the way up, as many lists as factors, finest level first.
         activation: Name of a class of torch.nn, applied after every convolution.
         num_fmaps_out: Channels of the output, num_fmaps by default.
-        num_heads: Ways up; they share the way down. More than one: the result is a list.
-        constant_upsample: Nearest neighbour and 1x1x1 convolution in place of a transposed convolution.
+        num_heads: Number of decoders, which share one encoder. With more than one, the result is a list.
+        constant_upsample: Upsample by nearest neighbour and a 1x1x1 convolution instead of a transposed convolution.
         padding: 'valid' or 'same'.
         upsample_channel_contraction: Whether upsampling to a level reduces the channels to that level's; one choice, or
             one per level.
-        activation_on_upsample: Activation after upsampling, too.
+        activation_on_upsample: Apply the activation after upsampling too.
         use_attention: Weigh the skips by the coarser maps.
-        batch_norm: After every convolution.
+        batch_norm: Apply batch norm after every convolution.
         pooling: 'max' or 'avg'.
-        equivariant: Crop upsampled maps so that the output does not depend on where the patch began: always (True),
+        equivariant: Crop upsampled maps so that the output does not depend on where the patch begins: always (True),
             only in evaluation mode ('eval'), or never (False). The crop costs voxels of the output.
 
     Attributes:
-        num_levels: Levels, one more than poolings.
+        num_levels: Number of levels, one more than poolings.
         out_channels: Channels of the output.
-        dims: Spatial axes.
+        dims: Number of spatial axes.
         l_conv: Passes of convolutions on the way down, finest level first.
         l_down: Poolings.
-        r_up: Per head and level, upsampling with the crop of the skip.
-        attention: Per head and level, the weighing of the skip; None without.
-        r_conv: Per head and level, passes of convolutions on the way up.
+        r_up: For each head and level, the upsampling, which also crops the skip.
+        attention: For each head and level, the attention gate of the skip; None without attention.
+        r_conv: For each head and level, the convolution pass on the way up.
         sizes: Which sizes fit.
     """
 
@@ -149,23 +149,23 @@ class CNNectomeUNetModule(nn.Module):
         return ConvPass(into, out, kernels, self.activation, self.padding, self.batch_norm)
 
     def _heads(self, make: Callable[[int], nn.Module]) -> nn.ModuleList:
-        """A list per head of a module per level, finest first."""
+        """Build one module per head and level, finest level first."""
         levels = range(self.num_levels - 1)
         return nn.ModuleList(nn.ModuleList(map(make, levels)) for _ in range(self.num_heads))
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
-        """(N, in_channels, [L,] [Z,] Y, X) -> (N, out_channels, ...); a list of them for several heads.
+        """(N, in_channels, [L,] [Z,] Y, X) -> (N, out_channels, ...); a list with one per head for several.
 
         Raises:
-            ShapeError: a size that the poolings do not fit, or too small a one; it names the nearest that fit.
+            ShapeError: the size cannot be pooled evenly or is too small; the error names the nearest sizes that fit.
         """
         return self.rec_forward(self.num_levels - 1, x)
 
     def rec_forward(self, level: int, f_in: Tensor) -> Tensor | list[Tensor]:
-        """The part of the network below a level, counted from the bottom: num_levels - 1 is all of it.
+        """Run the network from a level down; levels count from the bottom, and num_levels - 1 is the whole network.
 
         Raises:
-            ShapeError: another number of axes or channels than the level takes, or a size that does not fit.
+            ShapeError: the number of axes or channels does not match the level, or the size does not fit.
         """
         if not 0 <= level < self.num_levels:
             raise InputError("level", level, f"0 to {self.num_levels - 1}")
@@ -175,7 +175,7 @@ class CNNectomeUNetModule(nn.Module):
         return outputs if self.num_heads > 1 else outputs[0]
 
     def _check(self, depth: int, x: Tensor) -> None:
-        """Refuse what the network below a level cannot take, before anything is computed."""
+        """Raise if the input does not fit the network from a level down, before anything is computed."""
         where = "network input" if depth == 0 else f"input of level {self.num_levels - 1 - depth}"
         require_axes(x, self.dims, where)
         wants = self.num_fmaps * self.fmap_inc_factor ** (depth - 1) if depth else self.in_channels
@@ -197,13 +197,13 @@ class CNNectomeUNetModule(nn.Module):
         return [self._rise(head, depth, left, coarse) for head, coarse in enumerate(rising)]
 
     def _rise(self, head: int, depth: int, skip: Tensor, coarse: Tensor) -> Tensor:
-        """One level up in one head."""
+        """Run one level of the way up in one head."""
         if self.attention is not None:
             skip = self.attention[head][depth](coarse, middle(skip, coarse))  # type: ignore[index]
         return self.r_conv[head][depth](self.r_up[head][depth](coarse, skip))  # type: ignore[index, no-any-return]
 
     def extra_repr(self) -> str:
-        """The settings, as keyword arguments."""
+        """Return the settings as keyword arguments."""
         names = (
             *("in_channels", "num_fmaps", "num_fmaps_out", "fmap_inc_factor", "kernel_size_down", "kernel_size_up"),
             *("downsample_factors", "constant_upsample", "padding", "activation_on_upsample"),
@@ -222,7 +222,7 @@ def sizes_of(
     """Sizes of a network with these settings.
 
     Raises:
-        InputError: settings that do not go together.
+        InputError: settings contradict each other.
     """
     choice_of(padding, ("valid", "same"), "padding")
     choice_of(equivariant, (True, False, "eval"), "equivariant")

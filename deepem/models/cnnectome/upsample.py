@@ -1,4 +1,4 @@
-"""Upsampling that keeps a CNNectome U-Net translation equivariant."""
+"""Upsampling that keeps a CNNectome U-Net translation-equivariant."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ TRANSPOSED: dict[int, Any] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 
 
 class Upsample(nn.Module):
-    """Upsampling, cropped where asked for, after the channels of a skip.
+    """Upsample maps, crop them if asked for, and concatenate them to the cropped skip.
 
     Args:
         scale_factor: (z, y, x) or (y, x).
-        mode: 'transposed_conv', or 'nearest', followed by a 1x1x1 convolution.
+        mode: 'transposed_conv', or 'nearest' followed by a 1x1x1 convolution.
         in_channels: Channels of the input.
         out_channels: Channels after upsampling.
-        crop_factor: What the convolutions leave is cropped to a multiple of it; None: no crop.
-        next_conv_kernel_sizes: The kernels of these convolutions.
+        crop_factor: Crop so that the following convolutions leave a multiple of this; None turns the crop off.
+        next_conv_kernel_sizes: Kernels of the following convolutions.
         activation: Name of a class of torch.nn, applied after upsampling.
-        equivariant: When to crop: True, False, or 'eval' for evaluation mode only.
-        centred: Crop even numbers, where there is a choice.
+        equivariant: Whether to crop: True, False, or 'eval' for evaluation mode only.
+        centred: Where there is a choice, crop an even number of voxels.
 
     Attributes:
         crop_factor: As given.
@@ -74,16 +74,16 @@ class Upsample(nn.Module):
         self.up: nn.Module = nn.Sequential(*steps) if len(steps) > 1 else steps[0]
 
     def crop_to_factor(self, x: Tensor, factor: Kernel, kernel_sizes: Sequence[Kernel]) -> Tensor:
-        """The centre of the maps whose convolutions with these kernels leave a multiple of the factor.
+        """Crop maps to the centre so that convolutions with these kernels leave a multiple of the factor.
 
         Raises:
-            ShapeError: maps too small for that, if they are cropped at all.
+            ShapeError: the maps are too small to be cropped.
         """
         require_axes(x, self.dims, "crop_to_factor")
         return self.crop(x, self._kept(x.shape[-self.dims :], factor, kernel_sizes))
 
     def _kept(self, shape: Sequence[int], factor: Kernel, kernel_sizes: Sequence[Kernel]) -> Size:
-        """What `crop_to_factor` keeps of maps of this shape."""
+        """The size that `crop_to_factor` keeps of maps of this shape."""
         sizes = tuple(int(n) for n in shape)
         periods = size_of(factor, self.dims, "factor")
         kernels = [size_of(k, self.dims, "kernel_sizes", length=True) for k in kernel_sizes]
@@ -98,10 +98,10 @@ class Upsample(nn.Module):
         return keep
 
     def crop(self, x: Tensor, shape: Sequence[int]) -> Tensor:
-        """View of the centre of the last axes, as many as `shape` has.
+        """View of the centre of the last axes; `shape` gives their sizes.
 
         Raises:
-            ShapeError: more axes than there are, or a shape that is larger than the maps.
+            ShapeError: the shape has more axes than the maps, or is larger than they are.
         """
         first = x.dim() - len(shape)
         if first < 2 or any(n < keep for n, keep in zip(x.shape[first:], shape, strict=True)):
@@ -113,10 +113,10 @@ class Upsample(nn.Module):
     def forward(self, g_out: Tensor, f_left: Tensor | None = None) -> Tensor:
         """Coarse maps (N, in_channels, [L,] ...) -> channels of the cropped skip, if any, then of the upsampled maps.
 
-        A skip with a length axis, where the coarse maps have lost theirs, is cropped to its middle frame.
+        If only the skip still has a length axis, its middle frame is used.
 
         Raises:
-            ShapeError: another number of axes, or a skip that is smaller than the upsampled maps.
+            ShapeError: the number of axes is wrong, or the skip is smaller than the upsampled maps.
         """
         require_axes(g_out, self.dims, "upsampling")
         keep: Size = tuple(int(n) * f for n, f in zip(g_out.shape[-self.dims :], self.scale_factor, strict=True))

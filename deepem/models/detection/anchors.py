@@ -14,17 +14,17 @@ Levels = Sequence[Sequence[float]]
 
 
 class AnchorGenerator(nn.Module):
-    """Anchors of every feature map.
+    """Generate the anchors of all feature maps.
 
     An anchor of size s, aspect ratio a and z ratio r is s * r long in z, s * sqrt(a) in y and s / sqrt(a) in x. It is
-    centred on the corner of its cell, and half of each side is rounded to whole voxels, as in torchvision; a side is at
+    centred on the corner of its cell. As in torchvision, half of each side is rounded to whole voxels; a side is at
     least one voxel.
 
     Args:
         sizes: For each map, the sizes s.
         aspect_ratios: For each map, the ratios a of y to x.
-        aspect_ratios_z: For each map, the ratios r of z to s; 1 if not given.
-        voxel_size: (z, y, x) of a voxel in the unit of `sizes`, such as nm; sizes are voxels if not given.
+        aspect_ratios_z: For each map, the ratios r of z to s; by default 1.
+        voxel_size: (z, y, x) of a voxel in the unit of `sizes`, such as nm; by default sizes are in voxels.
     """
 
     def __init__(
@@ -64,11 +64,11 @@ class AnchorGenerator(nn.Module):
         return torch.cat([-half, half], 1)
 
     def num_anchors_per_location(self) -> list[int]:
-        """How many anchors a cell of each map has."""
+        """Number of anchors per cell of each map."""
         return [len(cell) for cell in self.cells]
 
     def forward(self, image_list: ImageList, feature_maps: Sequence[Tensor]) -> list[Tensor]:
-        """For each image the anchors (K, 6) float32 of all maps, by map, cell (z, y, x) and shape."""
+        """Anchors of each image, (K, 6) float32, over all maps, ordered by map, cell (z, y, x) and shape."""
         if len(feature_maps) != len(self.cells):
             raise InputError(
                 "anchors", f"sizes for {len(self.cells)} feature maps", f"{len(feature_maps)}, as there are"

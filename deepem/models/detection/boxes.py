@@ -1,4 +1,4 @@
-"""Boxes (z1, y1, x1, z2, y2, x2) in voxels, half-open: their volume, overlap and the suppression of duplicates."""
+"""Operations on boxes (z1, y1, x1, z2, y2, x2) in voxels, half-open: volume, overlap, non-maximum suppression."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ BLOCKS = {"cpu": (128, 248)}
 threads, whose waiting for each other would take longer than the work, above all on a busy machine."""
 
 LARGE = (1024, 8192)
-"""The same for other devices."""
+"""Tile sizes of `nms` on other devices."""
 
 
 def box_volume(boxes: Tensor) -> Tensor:
-    """(N, 6) -> (N,) voxels; negative where a box is turned inside out along one axis."""
+    """(N, 6) -> (N,) volumes in voxels; negative if a box is inverted along one axis."""
     boxes = _real(boxes)
     sides = boxes[:, 3:] - boxes[:, :3]
     return sides[:, 0] * sides[:, 1] * sides[:, 2]
@@ -31,9 +31,9 @@ def box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
 
 
 def generalized_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
-    """IoU - (C - union) / C of every pair, C the volume of the smallest box around both, (N, M) in (-1, 1].
+    """Generalised IoU of every pair, IoU - (C - union) / C with C the volume of their enclosing box, (N, M) in (-1, 1].
 
-    Rezatofighi et al. 2019, arXiv:1902.09630.
+    Source: Rezatofighi et al. 2019, arXiv:1902.09630.
     """
     first, second = _real(boxes1), _real(boxes2)
     inter, union = _overlap(first, second)
@@ -47,21 +47,21 @@ def generalized_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
 
 
 def clip_boxes_to_volume(boxes: Tensor, size: Sequence[int]) -> Tensor:
-    """Boxes (..., 6) cut at the faces of a volume of size (z, y, x)."""
+    """Clip boxes (..., 6) to a volume of size (z, y, x)."""
     depth, height, width = size
     most = boxes.new_tensor([depth, height, width, depth, height, width])
     return torch.minimum(boxes.clamp(min=0), most)
 
 
 def remove_small_boxes(boxes: Tensor, min_size: float) -> Tensor:
-    """Indices of the boxes (N, 6) whose every side is at least `min_size`."""
+    """Indices of the boxes (N, 6) whose sides are all at least `min_size`."""
     return (boxes[:, 3:] - boxes[:, :3] >= min_size).all(1).nonzero()[:, 0]
 
 
 def masks_to_boxes(masks: Tensor) -> Tensor:
-    """The smallest box around each mask, (N, Z, Y, X) -> (N, 6) float32; an empty mask has an empty box at the origin.
+    """Bounding box of each mask, (N, Z, Y, X) -> (N, 6) float32; an empty mask has an empty box at the origin.
 
-    A box ends one voxel behind the last one of its mask, so that it encloses whole voxels.
+    A box ends one voxel after the last voxel of its mask, so that it encloses whole voxels.
     """
     if masks.ndim != 4:
         raise InputError("masks", f"shape {tuple(masks.shape)}", "(N, Z, Y, X)")
@@ -73,7 +73,7 @@ def masks_to_boxes(masks: Tensor) -> Tensor:
 
 
 def extent(present: Tensor) -> tuple[Tensor, Tensor]:
-    """Where the true entries of each row of (N, L) begin and end, half-open; 0 and 0 for a row that has none."""
+    """First and last true entry of each row of (N, L), half-open; 0 and 0 for a row without any."""
     steps = torch.arange(present.shape[1], device=present.device)
     length = present.shape[1]
     begin = steps.where(present, length).amin(1) if length else steps.new_zeros(len(present))
@@ -83,10 +83,10 @@ def extent(present: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
-    """Non-maximum suppression: a box goes if its IoU with one of a higher score that stays is above the threshold.
+    """Non-maximum suppression: drop a box if its IoU with a kept box of higher score is above the threshold.
 
-    The boxes sorted by score are handled in blocks. What stays of a block suppresses all later boxes, tile by tile, so
-    that no matrix of all pairs is ever held::
+    Boxes are sorted by score and processed in blocks. The boxes kept in a block suppress all later boxes, tile by tile,
+    so that the matrix of all pairs is never held in memory::
 
                later boxes ->
         block  [x][ tile ][ tile ][ tile ]
@@ -95,7 +95,7 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
 
     Args:
         boxes: (N, 6).
-        scores: (N,); of equal ones the earlier box is taken first.
+        scores: (N,); in a tie the earlier box comes first.
         iou_threshold: In [0, 1].
 
     Returns:
@@ -118,7 +118,7 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
 
 @torch.no_grad()
 def batched_nms(boxes: Tensor, scores: Tensor, classes: Tensor, iou_threshold: float) -> Tensor:
-    """`nms` within each class: boxes of different classes do not suppress each other.
+    """Non-maximum suppression within each class; boxes of different classes do not suppress each other.
 
     Args:
         boxes: (N, 6).
@@ -138,9 +138,9 @@ def batched_nms(boxes: Tensor, scores: Tensor, classes: Tensor, iou_threshold: f
 
 
 def _survivors(suppresses: Tensor) -> Tensor:
-    """Which of n boxes stay, in their order: those that no earlier one that stays suppresses.
+    """Mask of the boxes that stay: those that no earlier kept box suppresses.
 
-    The fixed point of that rule is reached after as many rounds as the longest chain of suppressions has links.
+    The rule is iterated to its fixed point, which takes as many rounds as the longest chain of suppressions has links.
     """
     earlier = suppresses.triu(1)
     keep = torch.ones(len(earlier), dtype=torch.bool, device=earlier.device)
@@ -152,7 +152,7 @@ def _survivors(suppresses: Tensor) -> Tensor:
 
 
 def _iou_of_corners(first: Tensor, second: Tensor) -> Tensor:
-    """IoU of every pair of boxes given as (6, N) and (6, M), few temporaries; NaN for two boxes without volume."""
+    """IoU of every pair of boxes given as (6, N) and (6, M), with few temporaries; NaN for two boxes without volume."""
     inter = None
     for axis in range(3):
         side = torch.minimum(first[axis + 3][:, None], second[axis + 3])
@@ -176,7 +176,7 @@ def _overlap(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _real(boxes: Tensor) -> Tensor:
-    """Boxes in a type whose products do not overflow."""
+    """Convert boxes to a type in which their products do not overflow."""
     if boxes.ndim != 2 or boxes.shape[1] != 6:
         raise InputError("boxes", f"shape {tuple(boxes.shape)}", "(N, 6), as (z1, y1, x1, z2, y2, x2)")
     return boxes if boxes.dtype in (torch.float32, torch.float64) else boxes.float()

@@ -1,4 +1,4 @@
-"""Boxes as offsets from other boxes, which is what a network predicts of them."""
+"""Encode boxes as offsets from other boxes, which is what a network predicts."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 CLIP = log(1000.0 / 16)
-"""The largest logarithm of a factor of size that is decoded."""
+"""Upper limit of the logarithm of a size ratio when decoding."""
 
 TINY = 1e-6
-"""Sides below are taken for this long, so that their logarithm is finite."""
+"""Shorter sides are set to this length, so that their logarithm is finite."""
 
 
 class BoxCoder:
@@ -21,7 +21,7 @@ class BoxCoder:
     The offsets are (dz, dy, dx, dd, dh, dw). Girshick et al. 2014, arXiv:1311.2524, appendix C.
 
     Args:
-        weights: What each of the six is multiplied by.
+        weights: Factors of the six offsets.
         bbox_xform_clip: Upper limit of the logarithms when decoding.
     """
 
@@ -31,11 +31,11 @@ class BoxCoder:
         self.bbox_xform_clip = bbox_xform_clip
 
     def encode(self, reference_boxes: Sequence[Tensor], proposals: Sequence[Tensor]) -> list[Tensor]:
-        """`encode_single` for each image."""
+        """Apply `encode_single` to each image."""
         return [self.encode_single(*pair) for pair in zip(reference_boxes, proposals, strict=True)]
 
     def encode_single(self, reference_boxes: Tensor, proposals: Tensor) -> Tensor:
-        """The offsets (N, 6) of boxes (N, 6) from proposals (N, 6)."""
+        """Encode boxes (N, 6) as offsets (N, 6) from proposals (N, 6)."""
         kind = proposals.dtype if proposals.dtype == torch.float64 else torch.float32
         centre, side = _centre_and_side(reference_boxes.to(kind))
         from_centre, from_side = _centre_and_side(proposals.to(kind))
@@ -44,12 +44,12 @@ class BoxCoder:
         return torch.cat([moved, grown], 1) * proposals.new_tensor(self.weights, dtype=kind)
 
     def decode(self, rel_codes: Tensor, boxes: Sequence[Tensor]) -> Tensor:
-        """The boxes (N, K, 6) of offsets (N, K * 6), K per proposal, for the proposals of all images together."""
+        """Decode offsets (N, K * 6), K per proposal, to boxes (N, K, 6), for the proposals of all images together."""
         decoded = self.decode_single(rel_codes, torch.cat(list(boxes)))
         return decoded.reshape(len(decoded), -1, 6)
 
     def decode_single(self, rel_codes: Tensor, boxes: Tensor) -> Tensor:
-        """The boxes (N, K * 6) of offsets (N, K * 6) from proposals (N, 6)."""
+        """Decode offsets (N, K * 6) from proposals (N, 6) to boxes (N, K * 6)."""
         kind = boxes.dtype if boxes.dtype == torch.float64 else torch.float32
         codes = rel_codes.to(kind).reshape(len(boxes), -1, 6) / boxes.new_tensor(self.weights, dtype=kind)
         centre, side = (part[:, None] for part in _centre_and_side(boxes.to(kind)))

@@ -1,4 +1,4 @@
-"""Heads that predict every voxel, on the feature maps of a detector."""
+"""Voxel-wise heads on the feature maps of a detector."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class DenseHeads(nn.Module):
     """One convolution per head on the finest feature map, interpolated to the voxels of the image.
 
     Args:
-        in_channels: Of the map.
-        out_spec: The heads; each is cut to the centre of its size.
+        in_channels: Channels of the map.
+        out_spec: The heads; each is cropped at the centre to its size.
     """
 
     def __init__(self, in_channels: int, out_spec: Spec) -> None:
@@ -32,9 +32,9 @@ class DenseHeads(nn.Module):
 
         Args:
             features: Finest first.
-            padded: (z, y, x) that the maps cover.
-            covered: (z, y, x) of the image in it, from the origin.
-            size: (z, y, x) of the image before it was resized.
+            padded: Size (z, y, x) that the maps cover.
+            covered: Size (z, y, x) of the image within it, from the origin.
+            size: Size (z, y, x) of the image before resizing.
         """
         finest = next(iter(features.values()))
         z, y, x = covered

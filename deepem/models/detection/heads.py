@@ -1,4 +1,4 @@
-"""The networks that look at one box each: its class, its exact box, its mask."""
+"""Networks that predict the class, the exact box and the mask of each box."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class TwoMLPHead(nn.Module):
     """Two fully connected layers with ReLU.
 
     Args:
-        in_channels: Channels times voxels of a box's features.
-        representation_size: Channels out.
+        in_channels: Number of features of a box, channels times voxels.
+        representation_size: Output channels.
     """
 
     def __init__(self, in_channels: int, representation_size: int) -> None:
@@ -31,11 +31,11 @@ class TwoMLPHead(nn.Module):
 
 
 class FastRCNNPredictor(nn.Module):
-    """Class logits, and box offsets for each class.
+    """Predict class logits, and box offsets for each class.
 
     Args:
-        in_channels: Of the head.
-        num_classes: With the background, which is class 0.
+        in_channels: Channels of the box head.
+        num_classes: Number of classes, including the background, which is class 0.
     """
 
     def __init__(self, in_channels: int, num_classes: int) -> None:
@@ -53,9 +53,9 @@ class MaskRCNNHeads(nn.Sequential):
     """3^3 convolutions with ReLU.
 
     Args:
-        in_channels: Of the features.
+        in_channels: Channels of the features.
         layers: Channels of each convolution.
-        dilation: Of all of them.
+        dilation: Dilation of all convolutions.
     """
 
     def __init__(self, in_channels: int, layers: Sequence[int] = (256, 256, 256, 256), dilation: int = 1) -> None:
@@ -65,12 +65,12 @@ class MaskRCNNHeads(nn.Sequential):
 
 
 class MaskRCNNPredictor(nn.Sequential):
-    """Mask logits for each class at twice the resolution.
+    """Predict mask logits for each class at twice the resolution.
 
     Args:
-        in_channels: Of the head.
+        in_channels: Channels of the mask head.
         dim_reduced: Channels after the transposed convolution.
-        num_classes: With the background.
+        num_classes: Number of classes, including the background.
     """
 
     def __init__(self, in_channels: int, dim_reduced: int, num_classes: int) -> None:

@@ -6,13 +6,13 @@ from torch import nn
 
 
 class ConvNormActivation(nn.Sequential):
-    """A 3-D convolution that keeps the size, and ReLU.
+    """A size-preserving 3-D convolution followed by ReLU.
 
     Args:
-        in_channels: Channels in.
-        out_channels: Channels out.
-        kernel_size: Of the convolution, odd.
-        dilation: Of the convolution.
+        in_channels: Input channels.
+        out_channels: Output channels.
+        kernel_size: Kernel size, odd.
+        dilation: Dilation of the convolution.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 3, dilation: int = 1) -> None:

@@ -1,7 +1,7 @@
-"""Faster R-CNN and Mask R-CNN for volumes, on any backbone, beside dense heads where wanted.
+"""Faster R-CNN and Mask R-CNN for volumes, on any backbone, with optional voxel-wise heads.
 
-He et al. 2017, arXiv:1703.06870. Names, arguments and defaults are those of torchvision's with an axis more, but
-images keep their size and values unless sizes, mean or std are given.
+Source: He et al. 2017, arXiv:1703.06870. Names, arguments and defaults are torchvision's, extended by one axis. Unlike
+in torchvision, images keep their size and values unless sizes, mean or std are given.
 """
 
 from __future__ import annotations
@@ -28,40 +28,41 @@ from deepem.utils.errors import InputError
 from deepem.utils.geometry import vec3
 
 INSTANCE = "instance"
-"""The output that objects are given as, and the key of their labels in a batch."""
+"""Name of the output that holds the objects, and the key of their labels in a batch."""
 
 LOSSES = ("objectness", "rpn_box", "classifier", "box", "mask")
 
 SMALLEST = 1e-2
-"""True boxes with a shorter side are no objects."""
+"""True boxes with a shorter side are ignored."""
 
 SIDE = 8
-"""Side of the default anchors of a feature map, in its voxels."""
+"""Side of the default anchors of a feature map, in voxels of the map."""
 
 
 class FasterRCNN(nn.Module):
-    """Finds objects: their boxes, classes and scores.
+    """Faster R-CNN: detects objects with boxes, classes and scores.
 
-    The losses of a sample are means over what was drawn of it, as in the papers. Losses of a batch are sums over its
-    samples, so that two halves of a batch add up to the whole.
+    As in the papers, the losses of a sample are means over the anchors or proposals drawn from it. The losses of a
+    batch are sums over its samples, so that two halves of a batch add up to the whole.
 
     Args:
-        backbone: (N, C, Z, Y, X) -> a feature map, or an OrderedDict of them, finest first. Attributes: `out_channels`,
-            a number or one per map, all equal; `strides`, name -> (z, y, x); and, if the sides of an image must be
-            multiples of something else than the strides, `multiple`.
-        num_classes: With the background, which is class 0. Not given: a `box_predictor` knows.
+        backbone: (N, C, Z, Y, X) -> a feature map, or an OrderedDict of maps, finest first. Its attributes are
+            `out_channels`, a number or one equal number per map; `strides`, name -> (z, y, x); and `multiple`, if the
+            sides of an image must be multiples of something other than the strides.
+        num_classes: Number of classes, including the background, which is class 0. Leave it out if `box_predictor` is
+            given.
         min_size: As in `GeneralizedRCNNTransform`, as are `max_size`, `image_mean` and `image_std`.
-        rpn_anchor_generator: Not given: cubes of 8 voxels of each map, twice and half as long in y as in x too.
-        rpn_head: Not given: `RPNHead` with `rpn_conv_depth` convolutions.
-        box_roi_pool: Not given: 7^3 bins on all maps but ``pool``.
-        box_head: Not given: `TwoMLPHead` of `representation_size`.
-        box_predictor: Not given: `FastRCNNPredictor`.
-        dense_spec: Name -> (C, Z, Y, X) of heads for every voxel.
-        loss_weights: By name of a loss what it is multiplied by; 1 if not given.
-        min_voxels: Objects of fewer voxels are not trained on.
-        generator: Draws what is trained on; torch's own if not given.
+        rpn_anchor_generator: By default cubes of 8 voxels of each map, and boxes twice and half as long in y as in x.
+        rpn_head: By default `RPNHead` with `rpn_conv_depth` convolutions.
+        box_roi_pool: By default 7^3 bins on all maps except ``pool``.
+        box_head: By default `TwoMLPHead` of `representation_size`.
+        box_predictor: By default `FastRCNNPredictor`.
+        dense_spec: Name -> (C, Z, Y, X) of voxel-wise heads.
+        loss_weights: Factor of each loss by name; 1 by default.
+        min_voxels: Ignore objects of fewer voxels in training.
+        generator: Draws the training anchors and proposals; by default torch's own generator.
 
-    Others are those of `RegionProposalNetwork` and `RoIHeads`, with the prefix ``rpn_`` or ``box_``.
+    All other arguments belong to `RegionProposalNetwork` and `RoIHeads`, with the prefix ``rpn_`` or ``box_``.
     """
 
     def __init__(
@@ -151,7 +152,7 @@ class FasterRCNN(nn.Module):
         self.min_voxels = min_voxels
 
     def forward(self, images: Tensor | Sequence[Tensor]) -> dict[str, Any]:
-        """What is in images.
+        """Detect objects in images.
 
         Args:
             images: (N, C, Z, Y, X), or a list of (C, Z, Y, X).
@@ -172,20 +173,20 @@ class FasterRCNN(nn.Module):
         return {**self.voxelwise(features, batch.tensors, batch.image_sizes[0], sizes), INSTANCE: found}
 
     def finish(self, found: dict[str, Tensor], size: Sequence[int]) -> None:
-        """Add to what was found in an image what is derived from it."""
+        """Complete the detections of an image with results derived from them."""
 
     def losses(self, batch: Mapping[str, Any]) -> tuple[Losses, dict[str, Tensor]]:
-        """Losses of a batch and the logits of the dense heads, from one forward pass.
+        """Compute the losses of a batch and the logits of the voxel-wise heads in one forward pass.
 
         Args:
             batch: ``input`` (N, C, Z, Y, X); ``instance`` (N, C, Z, Y, X) ids, which may cover only the centre of the
                 input; ``instance_mask`` (N, 1, Z, Y, X), 0 where nothing is known, and ``instance_classes`` (N, M, 2),
                 rows (id, class), are optional. ``targets``, one mapping per image with ``boxes``, ``labels`` and
-                ``masks``, takes the place of ``instance``.
+                ``masks``, replaces ``instance``.
 
         Returns:
-            Name -> (loss, count): the weighted sum over the images and what a mean of it is taken over; and name ->
-            logits.
+            Name -> (loss, count): the weighted sum over the images, and the number to divide it by for a mean; and
+                name -> logits.
         """
         images = batch["input"]
         targets = batch["targets"] if batch.get("targets") is not None else self.targets(batch)
@@ -199,7 +200,7 @@ class FasterRCNN(nn.Module):
         return weighted, self.voxelwise(features, prepared.tensors, prepared.image_sizes[0], sizes)
 
     def targets(self, batch: Mapping[str, Any]) -> list[Target]:
-        """The objects of each image of a batch, from its labels."""
+        """Extract the objects of each image of a batch from its labels."""
         images, labels = batch["input"], batch[INSTANCE]
         masks, classes = batch.get(f"{INSTANCE}_mask"), batch.get(f"{INSTANCE}_classes")
         found: list[Target] = []
@@ -211,14 +212,14 @@ class FasterRCNN(nn.Module):
         return found
 
     def features(self, images: Tensor) -> OrderedDict[str, Tensor]:
-        """The feature maps of images, finest first."""
+        """Compute the feature maps of images, finest first."""
         found = self.backbone(images)
         return OrderedDict([("0", found)]) if isinstance(found, Tensor) else OrderedDict(found)
 
     def voxelwise(
         self, features: Mapping[str, Tensor], images: Tensor, covered: Sequence[int], sizes: Sequence[Sequence[int]]
     ) -> dict[str, Tensor]:
-        """The logits of the dense heads, if there are any."""
+        """Compute the logits of the voxel-wise heads, if there are any."""
         if self.dense is None:
             return {}
         if len({tuple(size) for size in sizes}) > 1:
@@ -227,18 +228,20 @@ class FasterRCNN(nn.Module):
 
 
 class MaskRCNN(FasterRCNN):
-    """Finds objects: their boxes, classes, scores and masks.
+    """Mask R-CNN: detects objects with boxes, classes, scores and masks.
 
     Args:
-        backbone: As all others that are not listed, of `FasterRCNN`, in its order, all by keyword but `num_classes`.
-        num_classes: With the background, which is class 0. Not given: a `box_predictor` and a `mask_predictor` know.
-        mask_roi_pool: Not given: 14^3 bins on all maps but ``pool``.
-        mask_head: Not given: `MaskRCNNHeads` of `mask_layers`.
-        mask_predictor: Not given: `MaskRCNNPredictor`.
+        backbone: As in `FasterRCNN`. All arguments that are not listed are also those of `FasterRCNN`, in its order;
+            all but `num_classes` are keywords.
+        num_classes: Number of classes, including the background, which is class 0. Leave it out if `box_predictor` and
+            `mask_predictor` are given.
+        mask_roi_pool: By default 14^3 bins on all maps except ``pool``.
+        mask_head: By default `MaskRCNNHeads` of `mask_layers`.
+        mask_predictor: By default `MaskRCNNPredictor`.
         mask_layers: Channels of the convolutions of the mask head.
-        mask_threshold: Probability above which a voxel is of an object.
-        paste_masks: Give ``masks``, each as large as its image; `masks.label_volume` makes labels of ``mask_probs``
-            without them.
+        mask_threshold: Probability above which a voxel belongs to an object.
+        paste_masks: Also return ``masks``, each as large as its image. Labels do not need them:
+            `masks.label_volume` makes labels from ``mask_probs``.
     """
 
     def __init__(
@@ -270,7 +273,7 @@ class MaskRCNN(FasterRCNN):
 
 
 def channels_of(backbone: nn.Module) -> int:
-    """Channels of the feature maps of a backbone, which are the same for all."""
+    """Number of channels of a backbone's feature maps, which is the same for all."""
     given: Any = getattr(backbone, "out_channels", None)
     channels = set(given.values()) if isinstance(given, Mapping) else {given}
     if len(channels) != 1 or not all(isinstance(n, int) for n in channels):
@@ -279,32 +282,32 @@ def channels_of(backbone: nn.Module) -> int:
 
 
 def strides_of(backbone: nn.Module) -> dict[str, tuple[int, int, int]]:
-    """Name -> (z, y, x) stride of the feature maps of a backbone; nothing if it does not say."""
+    """Name -> (z, y, x) stride of a backbone's feature maps; empty if the backbone has no `strides`."""
     return {name: vec3(stride) for name, stride in (getattr(backbone, "strides", None) or {}).items()}
 
 
 def multiple_of(backbone: nn.Module, strides: Mapping[str, Sequence[int]]) -> list[int]:
-    """What the sides of a batch are padded to multiples of: what the backbone says, or its strides but ``pool``."""
+    """Divisor of a batch's padded sides: the backbone's `multiple`, or its strides except ``pool``."""
     own: Any = getattr(backbone, "multiple", None)
     every = [own] if own else [stride for name, stride in strides.items() if name != "pool"] or [(32, 32, 32)]
     return [lcm(*(int(one[axis]) for one in every)) for axis in range(3)]
 
 
 def default_sizes(strides: Mapping[str, Sequence[int]]) -> list[list[float]]:
-    """One size of anchors per map, the cube root of its strides' product times 8; five where they are not known."""
+    """One anchor size per map, 8 times the cube root of its strides' product; five sizes if the strides are unknown."""
     if not strides:
         return [[32, 64, 128, 256, 512]]
     return [[float(round(SIDE * prod(stride) ** (1 / 3)))] for stride in strides.values()]
 
 
 def roi_pool(strides: Mapping[str, Sequence[int]], bins: int) -> MultiScaleRoIAlign:
-    """RoIAlign on the maps of a backbone but ``pool``, which is for proposals only."""
+    """RoIAlign on the maps of a backbone except ``pool``, which serves proposals only."""
     names = [name for name in strides if name != "pool"] or ["0", "1", "2", "3"]
     return MultiScaleRoIAlign(names, bins, 2, strides=strides)
 
 
 def usable(target: Target) -> Target:
-    """A target without the boxes that have no volume."""
+    """Drop the boxes of a target that have no volume."""
     boxes = target["boxes"].reshape(-1, 6)
     keep = remove_small_boxes(boxes, SMALLEST)
     if len(keep) == len(boxes):

@@ -1,4 +1,4 @@
-"""Masks of objects, predicted at one size within their boxes, as masks of a volume or labels."""
+"""Turn masks predicted at a fixed size within boxes into masks of a volume or into labels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from deepem.utils.geometry import Box, Vec3, vec3
 
 
 def mask_in_box(probability: Tensor, box: Tensor, size: Sequence[int]) -> tuple[Box, Tensor] | None:
-    """A predicted mask at the voxels of its box.
+    """Interpolate a predicted mask to the voxels of its box.
 
     Args:
         probability: (m, m, m), the bins of a box.
@@ -44,12 +44,12 @@ def mask_in_box(probability: Tensor, box: Tensor, size: Sequence[int]) -> tuple[
 
 
 def first_voxel(value: float) -> int:
-    """The first voxel whose centre lies at or behind a coordinate."""
+    """Index of the first voxel whose centre lies at or after a coordinate."""
     return int(-(-(value - 0.5) // 1))
 
 
 def paste_masks_in_volume(probabilities: Tensor, boxes: Tensor, size: Vec3, threshold: float = 0.5) -> Tensor:
-    """Predicted masks (N, m, m, m) of boxes (N, 6) as masks (N, Z, Y, X) bool of a volume of size (z, y, x)."""
+    """Paste predicted masks (N, m, m, m) of boxes (N, 6) into a volume of size (z, y, x): (N, Z, Y, X) bool."""
     out = torch.zeros(len(boxes), *size, dtype=torch.bool, device=probabilities.device)
     for into, probability, box in zip(out, probabilities, boxes, strict=True):
         if (found := mask_in_box(probability, box, size)) is not None:
@@ -58,14 +58,14 @@ def paste_masks_in_volume(probabilities: Tensor, boxes: Tensor, size: Vec3, thre
 
 
 def label_volume(probabilities: Tensor, boxes: Tensor, scores: Tensor, size: Vec3, threshold: float = 0.5) -> Tensor:
-    """Objects as one volume of labels; where they overlap, the one of the higher score is seen.
+    """Paint objects into one label volume; where they overlap, the one with the higher score wins.
 
     Args:
         probabilities: (N, m, m, m) predicted masks.
         boxes: (N, 6).
         scores: (N,).
         size: (z, y, x) of the volume.
-        threshold: Probability above which a voxel is of an object.
+        threshold: Probability above which a voxel belongs to an object.
 
     Returns:
         (Z, Y, X) int32: n + 1 for object n, 0 for background.

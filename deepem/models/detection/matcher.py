@@ -1,4 +1,4 @@
-"""Which true object a proposed box stands for, if any."""
+"""Match proposed boxes to true objects."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from deepem.models.detection.boxes import box_iou
 from deepem.utils.errors import InputError
 
 PAIRS = 1 << 24
-"""Overlaps that `Matcher.match` holds at a time."""
+"""Number of overlaps that `Matcher.match` holds at a time."""
 
 
 class Matcher:
-    """For each prediction the number of the true object that it overlaps most, or why it has none.
+    """Assign each prediction the number of the true object that it overlaps most, or the reason why it has none.
 
     Args:
-        high_threshold: A prediction of at least this overlap has the object that it overlaps most.
-        low_threshold: One of less has none (-1); between the two, it is neither (-2).
-        allow_low_quality_matches: Each object also claims the predictions that overlap it as much as any does; they
-            have the object that they overlap most.
-        touching: Only of predictions that overlap it at all. Without it, as in torchvision, an object that none
-            overlaps claims them all.
+        high_threshold: A prediction with at least this overlap is assigned the object that it overlaps most.
+        low_threshold: A prediction with less overlap is background (-1); between the two thresholds it is ignored (-2).
+        allow_low_quality_matches: Also assign the predictions that overlap an object as much as any prediction does,
+            even below the thresholds: each gets the object that it overlaps most.
+        touching: Restrict this to predictions that overlap the object at all. Without it, as in torchvision, an object
+            that no prediction overlaps claims all of them.
     """
 
     BELOW_LOW_THRESHOLD = -1
@@ -51,7 +51,7 @@ class Matcher:
         return found
 
     def match(self, objects: Tensor, predictions: Tensor) -> Tensor:
-        """The same for the IoU of boxes (M, 6) and (N, 6), without the matrix of all pairs."""
+        """Match boxes (M, 6) and (N, 6) by IoU, without the matrix of all pairs."""
         if not len(objects):
             return self._nothing(len(predictions), predictions.device)
         step = max(PAIRS // len(objects), 1)
@@ -78,7 +78,7 @@ class Matcher:
         return found.where(quality >= self.low_threshold, self.BELOW_LOW_THRESHOLD)
 
     def _closest(self, overlaps: Tensor, highest: Tensor) -> Tensor:
-        """Which predictions overlap an object as much as any does."""
+        """Mask of the predictions whose overlap with some object is the highest that this object has."""
         closest = overlaps == highest[:, None]
         return (closest & (highest > 0)[:, None] if self.touching else closest).any(0)
 

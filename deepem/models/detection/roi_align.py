@@ -1,9 +1,9 @@
-"""RoIAlign in 3-D: the means of features, interpolated trilinearly, in the bins of boxes.
+"""RoIAlign in 3-D: the mean of trilinearly interpolated features in each bin of a box.
 
-Interpolation and the mean over a bin are both products of one factor per axis. So the value of bin (i, j, k) is
+Interpolation and the mean over a bin are both separable. The value of bin (i, j, k) is therefore
 ``sum over z, y, x of Wz[i, z] Wy[j, y] Wx[k, x] f[z, y, x]``: three small matrix products on the voxels that a box
-touches, in place of eight reads for each of the samples of a bin. He et al. 2017, arXiv:1703.06870; the border,
-`sampling_ratio` and `aligned` follow the rules of torchvision.
+touches, instead of eight reads for each sample of a bin. Source: He et al. 2017, arXiv:1703.06870. The border,
+`sampling_ratio` and `aligned` follow torchvision.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ def roi_align(
     sampling_ratio: int = -1,
     aligned: bool = False,
 ) -> Tensor:
-    """Features of boxes at one size.
+    """Pool the features of boxes to a fixed size.
 
     Args:
         input: (N, C, Z, Y, X).
-        rois: (K, 7), the batch index and a box (z1, y1, x1, z2, y2, x2) in voxels of the image; or a list of (L, 6),
-            one for each of the batch.
-        output_size: Bins along (z, y, x), or one number for all.
+        rois: (K, 7), the batch index and a box (z1, y1, x1, z2, y2, x2) in voxels of the image; or a list of
+            (L, 6), one for each sample.
+        output_size: Number of bins along (z, y, x), or one number for all.
         spatial_scale: Voxels of `input` per voxel of the image, along (z, y, x) or one number for all.
-        sampling_ratio: Samples per bin along each axis; 0 or less: as many as the bin has voxels, rounded up.
-        aligned: The centre of the first voxel lies at 0.5, as it does for half-open boxes; else at 0, and boxes are at
-            least one voxel of `input` long.
+        sampling_ratio: Samples per bin along each axis; 0 or less takes as many as the bin has voxels, rounded up.
+        aligned: The centre of the first voxel is at 0.5, as suits half-open boxes. Otherwise it is at 0, and boxes are
+            at least one voxel of `input` long.
 
     Returns:
-        (K, C, *output_size) of the type of `input`; computed in float32 at least.
+        (K, C, *output_size) with the dtype of `input`; computed in float32 or higher.
     """
     rois = _listed(rois, input)
     bins = _triple(output_size)
@@ -78,13 +78,13 @@ def align_masks(
     sampling_ratio: int = -1,
     aligned: bool = True,
 ) -> Tensor:
-    """`roi_align` of the masks ``volume[channel] == id``, which are never made: only what boxes touch is compared.
+    """`roi_align` of the masks ``volume[channel] == id`` without building them: only voxels in boxes are compared.
 
     Args:
         volume: (C, Z, Y, X) whole numbers.
         boxes: (K, 6), in voxels of `volume`.
-        channels: (K,), of which channel each mask is.
-        ids: (K,), which value it has there.
+        channels: (K,), the channel of each mask.
+        ids: (K,), the id of each mask in that channel.
         output_size: As in `roi_align`.
         sampling_ratio: As in `roi_align`.
         aligned: As in `roi_align`.
@@ -109,20 +109,20 @@ def align_masks(
 
 
 class MultiScaleRoIAlign(nn.Module):
-    """RoIAlign on a pyramid of feature maps: each box on the level that suits its size.
+    """RoIAlign on a pyramid of feature maps; each box is read from the level that suits its size.
 
     A box of volume V belongs to level ``floor(canonical_level + log2(cbrt(V) / canonical_scale))``, level k being the
     map of stride 2^k (the cube root of the product of its strides); Lin et al. 2017, arXiv:1612.03144, equation 1.
 
     Args:
-        featmap_names: Of the maps to use, finest first.
-        output_size: Bins along (z, y, x), or one number for all.
+        featmap_names: Names of the maps to use, finest first.
+        output_size: Number of bins along (z, y, x), or one number for all.
         sampling_ratio: As in `roi_align`.
         canonical_scale: Side of a cube, in voxels, that belongs to `canonical_level`.
         canonical_level: See above.
-        aligned: As in `roi_align`; boxes being half-open, the features of a box are those inside it only if true.
-        strides: (z, y, x) voxels of the image per voxel of each map, by name; those of others are taken for the powers
-            of 2 that come nearest.
+        aligned: As in `roi_align`. Boxes are half-open, so it must be true for the features to be those inside the box.
+        strides: (z, y, x) voxels of the image per voxel of each map, by name; missing strides are estimated as the
+            nearest powers of 2.
     """
 
     def __init__(
@@ -147,15 +147,15 @@ class MultiScaleRoIAlign(nn.Module):
     def forward(
         self, x: Mapping[str, Tensor], boxes: Sequence[Tensor], image_shapes: Sequence[Sequence[int]]
     ) -> Tensor:
-        """Features of boxes.
+        """Pool the features of boxes.
 
         Args:
             x: Name -> (N, C, z, y, x).
-            boxes: One (L, 6) for each of the batch, in voxels of the image.
+            boxes: One (L, 6) per sample, in voxels of the image.
             image_shapes: (z, y, x) of the images; the maps cover the largest, padded to a multiple of their strides.
 
         Returns:
-            (K, C, *output_size) over the boxes of all images in their order.
+            (K, C, *output_size) for the boxes of all images, in order.
         """
         maps = [x[name] for name in self.featmap_names if name in x]
         if not maps:
@@ -172,7 +172,7 @@ class MultiScaleRoIAlign(nn.Module):
         return torch.cat(pieces)[torch.cat(taken).argsort()]
 
     def levels(self, boxes: Tensor, scales: Sequence[Sequence[float]]) -> Tensor:
-        """For each of the boxes (K, 6) the number of its map, given the maps' scales, finest first."""
+        """Number of the map for each of the boxes (K, 6), given the scales of the maps, finest first."""
         own = [-log2(prod(scale)) / 3 for scale in scales]
         side = box_volume(boxes).clamp(min=0).pow(1 / 3)
         target = torch.floor(self.canonical_level + torch.log2(side / self.canonical_scale) + 1e-6)
@@ -190,7 +190,7 @@ class MultiScaleRoIAlign(nn.Module):
 
 
 class _Axis:
-    """Where the samples of boxes lie along one axis, and how much each voxel counts in each bin."""
+    """Positions of the samples of boxes along one axis, and the weight of each voxel in each bin."""
 
     def __init__(
         self, begin: Tensor, end: Tensor, length: int, bins: int, scale: float, ratio: int, aligned: bool
@@ -222,10 +222,10 @@ class _Axis:
         self.count = (self.high.amax((1, 2)) - self.first + 1).clamp(max=self.most) if len(at) else self.first
 
     def read(self, at: Tensor, size: int) -> tuple[Tensor, Tensor]:
-        """The voxels of the boxes `at` to read, (K', size), and how much each counts in each bin, (K', bins, size).
+        """Voxels to read for the boxes `at`, (K', size), and the weight of each voxel in each bin, (K', bins, size).
 
-        They lie in a row from the first one, beyond the end the last one again; or they are those on either side of
-        each sample, where these are fewer.
+        These are consecutive voxels, where the last voxel of the axis repeats beyond its end; or, if there are fewer of
+        them, the voxels on either side of each sample.
         """
         low, high, part = self.low[at], self.high[at], self.part[at]
         share = self.share[at].expand_as(part)
@@ -242,7 +242,7 @@ class _Axis:
 
 
 def _interpolated(values: Tensor, weights: Sequence[Tensor]) -> Tensor:
-    """(K, z, y, x, C) by a matrix (K, bins, size) per axis -> (K, bins, bins, bins, C)."""
+    """Multiply (K, z, y, x, C) by a matrix (K, bins, size) per axis -> (K, bins, bins, bins, C)."""
     along_z, along_y, along_x = weights
     number, z, y, x, channels = values.shape
     bz, by, bx = (w.shape[1] for w in weights)
@@ -253,7 +253,7 @@ def _interpolated(values: Tensor, weights: Sequence[Tensor]) -> Tensor:
 
 
 def _groups(axes: Sequence[_Axis], channels: int) -> Iterator[tuple[Tensor, list[int]]]:
-    """Boxes that touch about as many voxels: their indices and the voxels along each axis, limited in memory."""
+    """Group boxes that cover similar numbers of voxels, within a memory limit; yield indices and voxels per axis."""
     counts = torch.stack([axis.count for axis in axes], 1)
     listed = counts.tolist()
     order = sorted(range(len(listed)), key=lambda k: prod(listed[k]))
@@ -272,7 +272,7 @@ def _groups(axes: Sequence[_Axis], channels: int) -> Iterator[tuple[Tensor, list
 
 
 def _flat(batch: Tensor, voxels: Sequence[Tensor], shape: Sequence[int]) -> Tensor:
-    """(K, z, y, x) indices into a flattened (N, *shape), of a batch index (K,) and voxels (K, size) along each axis."""
+    """Indices (K, z, y, x) into a flattened (N, *shape), from batch indices (K,) and voxels (K, size) per axis."""
     index = batch.view(-1, 1, 1, 1)
     for axis, (along, length) in enumerate(zip(voxels, shape, strict=True)):
         view = [len(along), 1, 1, 1]
@@ -282,7 +282,7 @@ def _flat(batch: Tensor, voxels: Sequence[Tensor], shape: Sequence[int]) -> Tens
 
 
 def _listed(rois: Tensor | Sequence[Tensor], like: Tensor) -> Tensor:
-    """RoIs as (K, 7) with the batch index first."""
+    """Convert RoIs to (K, 7) with the batch index first."""
     if not isinstance(rois, Tensor):
         numbered = [torch.cat([b.new_full((len(b), 1), i), b], 1) for i, b in enumerate(rois)]
         rois = torch.cat(numbered) if numbered else like.new_zeros(0, 7)

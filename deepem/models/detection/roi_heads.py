@@ -1,4 +1,4 @@
-"""The second stage: class, exact box and mask of each proposal."""
+"""The second stage: the class, exact box and mask of each proposal."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["FastRCNNPredictor", "MaskRCNNHeads", "MaskRCNNPredictor", "RoIHeads"
 def fastrcnn_loss(
     class_logits: Tensor, box_regression: Tensor, labels: Sequence[Tensor], regression_targets: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """Losses of classes and boxes, each image's mean over its proposals, summed over the images.
+    """Losses of classes and boxes: means over the proposals of each image, summed over the images.
 
     Args:
         class_logits: (K, classes) of the proposals of all images.
@@ -33,7 +33,7 @@ def fastrcnn_loss(
         regression_targets: (proposals, 6) true offsets; one tensor per image.
 
     Returns:
-        Cross entropy; smooth L1 of the offsets of objects, also over all proposals.
+        The cross entropy, and the smooth L1 loss of the offsets of objects, divided by the number of all proposals too.
     """
     label, target = torch.cat(list(labels)), torch.cat(list(regression_targets))
     share = torch.cat([box_regression.new_full((len(one),), 1 / max(len(one), 1), dtype=torch.float) for one in labels])
@@ -52,14 +52,14 @@ def maskrcnn_loss(
     matched_idxs: Sequence[Tensor],
     aligned: bool = True,
 ) -> Tensor:
-    """Binary cross entropy of the masks of the true classes, each image's mean over its proposals, summed over images.
+    """Binary cross entropy of the masks of the true classes: mean over each image's proposals, summed over images.
 
     Args:
         mask_logits: (K, classes, m, m, m) of the proposals of all images.
         proposals: (proposals, 6) of objects; one tensor per image.
         targets: One per image.
-        matched_idxs: Which object of the image each proposal stands for; one tensor per image.
-        aligned: True masks are sampled at the centres of bins as in `roi_align`.
+        matched_idxs: Number of the object matched to each proposal; one tensor per image.
+        aligned: As in `roi_align`, for sampling the true masks.
     """
     loss = mask_logits.float().sum() * 0
     size = tuple(mask_logits.shape[2:])
@@ -76,7 +76,7 @@ def maskrcnn_loss(
 
 
 def mask_source(target: Target) -> tuple[Tensor, Tensor, Tensor]:
-    """A volume (C, Z, Y, X), and for each object its channel and its id there."""
+    """A volume (C, Z, Y, X), and the channel and id of each object in it."""
     if target.get("masks") is not None:
         masks = target["masks"]
         numbers = torch.arange(len(masks), device=masks.device)
@@ -90,19 +90,19 @@ class RoIHeads(nn.Module):
     Args:
         box_roi_pool: Features of boxes for the box head.
         box_head: (K, C, z, y, x) -> (K, features).
-        box_predictor: -> class logits and offsets for each class.
-        fg_iou_thresh: Proposals of at least this IoU with an object are trained as it.
-        bg_iou_thresh: Proposals of less than this with every object are trained as background.
-        batch_size_per_image: Proposals trained on per image.
-        positive_fraction: The share of objects among them, at most.
-        bbox_reg_weights: Of the offsets, as in `BoxCoder`; (10, 10, 10, 5, 5, 5) if not given.
-        score_thresh: Objects of a lower score are dropped.
-        nms_thresh: IoU above which an object of a lower score is suppressed by one of its class.
-        detections_per_img: The best of each image are kept.
+        box_predictor: Features -> class logits and offsets for each class.
+        fg_iou_thresh: Proposals with at least this IoU with an object are trained as that object.
+        bg_iou_thresh: Proposals with less than this IoU with every object are trained as background.
+        batch_size_per_image: Number of proposals to train on per image.
+        positive_fraction: Largest share of objects among them.
+        bbox_reg_weights: Weights of the offsets, as in `BoxCoder`; by default (10, 10, 10, 5, 5, 5).
+        score_thresh: Drop objects with a lower score.
+        nms_thresh: IoU above which an object suppresses those of its class with a lower score.
+        detections_per_img: Number of best objects to keep per image.
         mask_roi_pool: Features of boxes for the mask head; without it there are no masks.
         mask_head: (K, C, z, y, x) -> the same size.
-        mask_predictor: -> mask logits for each class.
-        generator: Draws the proposals that are trained on.
+        mask_predictor: Features -> mask logits for each class.
+        generator: Draws the training proposals.
     """
 
     def __init__(
@@ -138,7 +138,7 @@ class RoIHeads(nn.Module):
         image_shapes: Sequence[Sequence[int]],
         targets: Sequence[Target],
     ) -> Losses:
-        """Losses of classes, boxes and, if there is a mask head, masks, over the proposals drawn of each image."""
+        """Losses of classes, boxes and, if there is a mask head, masks, over the proposals drawn for each image."""
         boxes, matched, labels, offsets = self.drawn(proposals, targets)
         pooled = self.box_roi_pool(features, boxes, image_shapes)
         logits, regression = self.box_predictor(self.box_head(pooled))
@@ -157,9 +157,9 @@ class RoIHeads(nn.Module):
     def drawn(
         self, proposals: Sequence[Tensor], targets: Sequence[Target]
     ) -> tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor]]:
-        """For each image the proposals to train on: boxes, numbers of their objects, classes and offsets to them.
+        """Draw the training proposals of each image: boxes, numbers of their objects, classes and offsets to them.
 
-        The true boxes are proposals too.
+        The true boxes are added to the proposals.
         """
         found: tuple[list[Tensor], ...] = ([], [], [], [])
         for proposed, target in zip(proposals, targets, strict=True):
@@ -185,7 +185,7 @@ class RoIHeads(nn.Module):
         proposals: Sequence[Tensor],
         image_shapes: Sequence[Sequence[int]],
     ) -> list[dict[str, Tensor]]:
-        """For each image, best first, ``boxes``, ``labels``, ``scores`` and, if there are masks, ``mask_probs``."""
+        """Return for each image, best first, ``boxes``, ``labels``, ``scores`` and, with masks, ``mask_probs``."""
         pooled = self.box_roi_pool(features, proposals, image_shapes)
         logits, offsets = self.box_predictor(self.box_head(pooled))
         found = self.detections(logits.float(), offsets.float(), proposals, image_shapes)
@@ -201,7 +201,7 @@ class RoIHeads(nn.Module):
     def mask_logits(
         self, features: Mapping[str, Tensor], boxes: Sequence[Tensor], image_shapes: Sequence[Sequence[int]]
     ) -> Tensor:
-        """(K, classes, m, m, m) over the boxes of all images."""
+        """Mask logits (K, classes, m, m, m) for the boxes of all images."""
         assert self.mask_roi_pool is not None
         assert self.mask_head is not None
         assert self.mask_predictor is not None
@@ -215,7 +215,7 @@ class RoIHeads(nn.Module):
         proposals: Sequence[Tensor],
         image_shapes: Sequence[Sequence[int]],
     ) -> list[dict[str, Any]]:
-        """The objects of each image: boxes of every class but the background, without duplicates, the best of them."""
+        """Select the objects of each image: the best boxes of all classes except background, without duplicates."""
         classes = class_logits.shape[1]
         counts = [len(boxes) for boxes in proposals]
         decoded = self.box_coder.decode(box_regression, proposals).split(counts)

@@ -1,4 +1,4 @@
-"""The first stage: which places of the feature maps hold objects, and roughly which boxes."""
+"""The first stage: propose boxes around possible objects."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from deepem.models.detection.sampler import BalancedPositiveNegativeSampler
 from deepem.models.detection.transform import ImageList, Target
 
 Losses = dict[str, tuple[Tensor, Tensor]]
-"""Name -> the sum over the images of a batch of each one's mean loss, and the number of images."""
+"""Name -> (sum over a batch of the mean loss of each image, number of images)."""
 
 BETA = 1 / 9
-"""Where the smooth L1 loss of boxes turns from a square to a straight line."""
+"""Where the smooth L1 loss of boxes changes from quadratic to linear."""
 
 
 class RPNHead(nn.Module):
-    """Objectness and box offsets for every anchor, by convolutions that all feature maps share.
+    """Predict objectness and box offsets for every anchor, with convolutions shared by all feature maps.
 
     Args:
-        in_channels: Of the feature maps.
-        num_anchors: Per cell.
-        conv_depth: Number of 3^3 convolutions before the two of 1^3.
+        in_channels: Channels of the feature maps.
+        num_anchors: Anchors per cell.
+        conv_depth: Number of 3^3 convolutions before the two 1^3 convolutions.
     """
 
     def __init__(self, in_channels: int, num_anchors: int, conv_depth: int = 1) -> None:
@@ -54,20 +54,20 @@ class RPNHead(nn.Module):
 
 
 class RegionProposalNetwork(nn.Module):
-    """Proposes boxes that may hold an object, and has losses for objectness and boxes; Ren et al., arXiv:1506.01497.
+    """Propose boxes that may hold an object, with losses of objectness and boxes; Ren et al., arXiv:1506.01497.
 
     Args:
         anchor_generator: Boxes to start from.
-        head: Gives logits and offsets of each map.
-        fg_iou_thresh: Anchors of at least this IoU with an object are trained as objects.
-        bg_iou_thresh: Anchors of less than this with every object are trained as background.
-        batch_size_per_image: Anchors trained on per image.
-        positive_fraction: The share of objects among them, at most.
-        pre_nms_top_n: For ``"training"`` and ``"testing"``, proposals of each map that go into the suppression.
-        post_nms_top_n: The same, proposals of an image that are kept.
-        nms_thresh: IoU above which a proposal of a lower score is suppressed.
-        score_thresh: Proposals below are dropped.
-        generator: Draws the anchors that are trained on.
+        head: Predicts logits and offsets for each map.
+        fg_iou_thresh: Anchors with at least this IoU with an object are trained as objects.
+        bg_iou_thresh: Anchors with less than this IoU with every object are trained as background.
+        batch_size_per_image: Number of anchors to train on per image.
+        positive_fraction: Largest share of objects among them.
+        pre_nms_top_n: For ``"training"`` and ``"testing"``, number of proposals per map before non-maximum suppression.
+        post_nms_top_n: For ``"training"`` and ``"testing"``, number of proposals per image after it.
+        nms_thresh: IoU above which a proposal suppresses those with a lower score.
+        score_thresh: Drop proposals with a lower score.
+        generator: Draws the training anchors.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class RegionProposalNetwork(nn.Module):
     def forward(
         self, images: ImageList, features: Mapping[str, Tensor], targets: Sequence[Target] | None = None
     ) -> tuple[list[Tensor], Losses]:
-        """Proposals (K, 6) of each image, best first, and the losses if there are targets."""
+        """Return the proposals (K, 6) of each image, best first, and the losses if there are targets."""
         maps = list(features.values())
         logits, offsets = self.head(maps)
         anchors = self.anchor_generator(images, maps)
@@ -117,14 +117,14 @@ class RegionProposalNetwork(nn.Module):
         image_sizes: Sequence[Sequence[int]],
         sizes: Sequence[int],
     ) -> list[Tensor]:
-        """The best boxes of each image: decoded, cut at its faces, without small ones and duplicates.
+        """Select the best boxes of each image: decode, clip to the image, drop small ones and duplicates.
 
         Args:
             objectness: (N, A) logits.
             deltas: (N, A, 6).
             anchors: (A, 6) for each image.
             image_sizes: (z, y, x) for each image.
-            sizes: How many of the A anchors each map has.
+            sizes: Number of anchors of each map.
         """
         phase = "training" if self.training else "testing"
         found = []
@@ -147,7 +147,7 @@ class RegionProposalNetwork(nn.Module):
     def losses(
         self, objectness: Tensor, deltas: Tensor, anchors: Sequence[Tensor], targets: Sequence[Target]
     ) -> Losses:
-        """Binary cross entropy of the objectness and smooth L1 of the boxes, over the anchors drawn of each image."""
+        """Binary cross entropy of objectness and smooth L1 loss of boxes, over the anchors drawn for each image."""
         with torch.no_grad():
             matched = [
                 self.proposal_matcher.match(t["boxes"], boxes) for t, boxes in zip(targets, anchors, strict=True)
@@ -174,7 +174,7 @@ class RegionProposalNetwork(nn.Module):
 
 
 def unless_unknown(labels: Tensor, boxes: Tensor, valid: Tensor | None) -> Tensor:
-    """Labels (N,) of boxes (N, 6), background (0) made -1 where nothing is known of the voxel at the centre."""
+    """Change background labels (0) of boxes (N, 6) to -1 if the voxel at the box's centre is unknown. Return (N,)."""
     if valid is None:
         return labels
     size = torch.tensor(valid.shape, device=boxes.device)

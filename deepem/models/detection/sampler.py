@@ -1,4 +1,4 @@
-"""Which of many boxes the losses are computed for."""
+"""Draw the boxes that the losses are computed for."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from torch import Tensor
 
 
 class BalancedPositiveNegativeSampler:
-    """Draws boxes at random with a fixed share of objects: fewer where there are not as many, filled up by background.
+    """Draw boxes at random, with a largest share of objects; background fills up the rest.
 
     Args:
-        batch_size_per_image: How many are drawn of each image.
-        positive_fraction: The share of objects among them, at most.
-        generator: Draws them; torch's own of the device if not given.
+        batch_size_per_image: Number of boxes to draw per image.
+        positive_fraction: Largest share of objects among them.
+        generator: Random generator; by default torch's own for the device.
     """
 
     def __init__(
@@ -24,10 +24,11 @@ class BalancedPositiveNegativeSampler:
         self.generator = generator
 
     def __call__(self, matched_idxs: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """What is drawn of each image.
+        """Draw boxes for each image.
 
         Args:
-            matched_idxs: For each image (N,): 1 and more for objects, 0 for background, less for what is never drawn.
+            matched_idxs: For each image (N,): 1 or more for objects, 0 for background, negative for boxes that are
+                never drawn.
 
         Returns:
             For each image two masks (N,) bool: the objects drawn, and the background drawn.

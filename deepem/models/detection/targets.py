@@ -1,4 +1,4 @@
-"""Objects of a label volume as targets of a detector: boxes, classes and masks, made on the device."""
+"""Convert label volumes to the targets of a detector on the device: boxes, classes and masks."""
 
 from __future__ import annotations
 
@@ -13,27 +13,28 @@ from deepem.utils.errors import InputError
 from deepem.utils.geometry import Vec3, vec3
 
 FEW = 1 << 22
-"""Ids up to this are counted in a table; larger ones are sorted."""
+"""Ids up to this value are counted in a table; larger ones are sorted."""
 
 
 @torch.no_grad()
 def from_labels(
     labels: Tensor, *, classes: Tensor | None = None, mask: Tensor | None = None, min_voxels: int = 1
 ) -> dict[str, Any]:
-    """The objects of a label volume.
+    """Extract the objects of a label volume.
 
     Args:
-        labels: (C, Z, Y, X) or (Z, Y, X) whole numbers, 0 for background. With one channel all objects are of class 1,
-            or of the class that `classes` gives; with more, those of channel c are of class c + 1.
-        classes: (M, 2) rows (id, class), in any order; rows of id 0 are padding. Objects whose class is 0 or is not
-            given are of no known class: their voxels count as unknown.
-        mask: (Z, Y, X), 0 where nothing is known. An object with less than half of its voxels outside of it is one.
+        labels: (C, Z, Y, X) or (Z, Y, X) whole numbers, 0 for background. With one channel, all objects have class 1 or
+            the class given by `classes`; with several channels, objects in channel c have class c + 1.
+        classes: (M, 2) rows (id, class), in any order; rows of id 0 are padding. The class of an object is unknown if
+            it is 0 or not listed; its voxels then count as unknown.
+        mask: (Z, Y, X), 0 where nothing is known. Objects with less than half of their voxels outside the mask are
+            kept.
         min_voxels: Objects of fewer voxels count as unknown.
 
     Returns:
         A target: ``boxes`` (N, 6) float32, ``labels`` (N,) int64, ``volume`` (C, Z, Y, X), ``channels`` and ``ids``
-        (N,) int64, the object n being ``volume[channels[n]] == ids[n]``, ``voxels`` (N,), and ``valid`` (Z, Y, X) bool,
-        or None where everything is known.
+        (N,) int64, where object n is ``volume[channels[n]] == ids[n]``, ``voxels`` (N,), and ``valid`` (Z, Y, X) bool,
+        or None if everything is known.
     """
     if labels.ndim not in (3, 4) or labels.is_floating_point() or labels.is_complex():
         raise InputError("labels", f"{labels.dtype} of shape {tuple(labels.shape)}", "whole numbers, (C, Z, Y, X)")
@@ -66,7 +67,7 @@ def from_labels(
 
 
 def placed(labels: Tensor, mask: Tensor | None, size: Vec3) -> tuple[Tensor, Tensor | None]:
-    """Labels (C, z, y, x) of the centre of a volume as labels of all of it, (C, Z, Y, X), and where they are known."""
+    """Pad labels (C, z, y, x) of a volume's centre to the whole volume, (C, Z, Y, X). Also return the known region."""
     inner = vec3(labels.shape[1:])
     if inner == size:
         return labels, mask
@@ -78,13 +79,13 @@ def placed(labels: Tensor, mask: Tensor | None, size: Vec3) -> tuple[Tensor, Ten
 
 
 def masks_of(target: dict[str, Any]) -> Tensor:
-    """The masks (N, Z, Y, X) bool of a target of `from_labels`, each as large as the volume."""
+    """Build the masks (N, Z, Y, X) bool from a target of `from_labels`, each as large as the volume."""
     masks: Tensor = target["volume"][target["channels"]] == target["ids"].view(-1, 1, 1, 1)
     return masks
 
 
 def _numbered(labels: Tensor) -> tuple[Tensor, Tensor]:
-    """The ids of a volume without 0, rising, and the volume with their numbers from 1 in place of them."""
+    """Ids of a volume without 0, ascending, and the volume renumbered from 1 in this order."""
     labels = labels.long()
     least, most = (int(value) for value in labels.aminmax()) if labels.numel() else (0, 0)
     if least >= 0 and most < FEW:
@@ -101,7 +102,7 @@ def _numbered(labels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _boxes(number: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Boxes (N, 6) float32 and voxels (N,) of the objects 1..N of a volume."""
+    """Boxes (N, 6) float32 and sizes in voxels of the objects 1..N of a volume."""
     boxes = torch.zeros(count, 6, device=number.device)
     for axis, length in enumerate(number.shape):
         view = [1, 1, 1]
@@ -114,7 +115,7 @@ def _boxes(number: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 
 def _looked_up(ids: Tensor, classes: Tensor) -> Tensor:
-    """The class of each id in a table of rows (id, class); 0 for one that is not there."""
+    """Look up the class of each id in a table of rows (id, class); 0 for an id that is not listed."""
     rows = classes.to(ids.device).long()
     rows = rows[rows[:, 0] != 0]
     rows = rows[rows[:, 0].argsort(stable=True)]

@@ -1,4 +1,4 @@
-"""Objects that a detector finds tile by tile, as objects of the whole volume.
+"""Merge objects that a detector finds tile by tile into objects of the whole volume.
 
 ::
 
@@ -7,11 +7,12 @@
     core 0  |--------------|                         cores do not: each is cut in the middle of an overlap
     core 1                 |-----------...
 
-An object belongs to the tile whose core holds its centre: if it is not longer than the overlap, that tile sees all of
-it. Tiles may disagree on where a centre lies, so each also hands on what is centred up to a margin outside of its core,
-and of several whose masks overlap one is kept: seen whole rather than cut by a face of its tile, centred in the core of
-its tile rather than beside it, of the higher score, of the first tile. An overlap of the longest object and twice the
-margin lets every tile see all of what it hands on. Nothing here depends on the order in which tiles are worked on.
+An object belongs to the tile whose core contains its centre. If the object is not longer than the overlap, that tile
+sees all of it. Tiles may disagree on the position of a centre, so each tile also reports objects centred up to a margin
+outside its core. If the masks of several reported objects overlap, one is kept. The order of preference is: an object
+seen whole before one cut by a face of its tile; one centred in the core before one outside it; the higher score; the
+first tile. With an overlap of the longest object plus twice the margin, every tile sees its reported objects whole. The
+result does not depend on the order in which tiles are processed.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ from deepem.utils.errors import InputError
 from deepem.utils.geometry import Box, Vec3, vec3
 
 Key = tuple[int, int]
-"""(number of the tile, number of the object in it): names an object found."""
+"""(number of the tile, number of the object in it), which identifies a detected object."""
 
 
 @dataclass(frozen=True)
 class Tile:
-    """What the network sees at a time, and the part of it whose objects are the tile's own; both in voxels."""
+    """The box that the network sees at a time, and its core, whose objects the tile owns; both in voxels."""
 
     box: Box
     core: Box
@@ -42,16 +43,16 @@ class Tile:
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """An object that a tile hands on.
+    """An object that a tile reports.
 
     Attributes:
-        key: Its tile and its number there.
-        box: The smallest around its mask, in voxels of the volume.
+        key: Number of the tile, and number of the object in it.
+        box: Bounding box of the mask, in voxels of the volume.
         mask: (Z, Y, X) bool, the voxels of `box`.
-        score: Of the detector.
-        label: Its class.
-        owned: Its centre lies in the core of its tile.
-        cut: It touches a face of its tile that is none of the volume.
+        score: Score of the detector.
+        label: Class.
+        owned: Whether its centre lies in the core of its tile.
+        cut: Whether it touches a face of its tile inside the volume.
     """
 
     key: Key
@@ -64,15 +65,15 @@ class Found:
 
     @property
     def rank(self) -> tuple[bool, bool, float, Key]:
-        """The lowest of several is kept."""
+        """Sort key; the lowest of several overlapping objects is kept."""
         return self.cut, not self.owned, -self.score, self.key
 
 
 def tiles(size: Vec3, tile: Vec3, overlap: Vec3) -> list[Tile]:
-    """The tiles of a volume of a size, x fastest; the last ones end with the volume and overlap more.
+    """Cut a volume into tiles, x fastest; the last tiles end with the volume and overlap more.
 
     Raises:
-        InputError: an overlap is not shorter than the tile.
+        InputError: the overlap is not shorter than the tile.
     """
     axes = []
     for length, side, common in zip(size, tile, overlap, strict=True):
@@ -93,15 +94,15 @@ def tiles(size: Vec3, tile: Vec3, overlap: Vec3) -> list[Tile]:
 def handed_on(
     number: int, tile: Tile, size: Vec3, detections: Mapping[str, Tensor], *, threshold: float = 0.5, margin: int = 4
 ) -> list[Found]:
-    """What a tile hands on of the objects found in it.
+    """Return the objects that a tile reports.
 
     Args:
-        number: Of the tile.
-        tile: Its place.
-        size: (z, y, x) of the volume.
+        number: Number of the tile.
+        tile: The tile.
+        size: Size (z, y, x) of the volume.
         detections: ``boxes``, ``labels``, ``scores`` and ``mask_probs`` of a `MaskRCNN`, in voxels of the tile.
-        threshold: Probability above which a voxel is of an object.
-        margin: How far outside of the core a centre may lie, in voxels.
+        threshold: Probability above which a voxel belongs to an object.
+        margin: Largest distance of a centre from the core, in voxels.
     """
     found = []
     probabilities, boxes = detections["mask_probs"].cpu(), detections["boxes"].cpu()
@@ -127,7 +128,7 @@ def found_in(
     label: int,
     margin: int = 4,
 ) -> Found | None:
-    """Object n of a tile, if its mask, which begins at a voxel of the tile, holds any and is centred near the core."""
+    """Object n of a tile; None if its mask, which begins at a voxel of the tile, is empty or centred too far off."""
     there = [np.flatnonzero(mask.any(axis=others)) for others in ((1, 2), (0, 2), (0, 1))]
     if not all(map(len, there)):
         return None
@@ -145,10 +146,10 @@ def found_in(
 
 
 def duplicates(first: Sequence[Found], second: Sequence[Found], overlap: float = 0.5) -> list[tuple[Key, Key]]:
-    """Pairs of objects of two tiles that are one.
+    """Pairs of detections from two tiles that are the same object.
 
-    Two are one if the intersection of their masks is more than a fraction of their union, or, if one of them is cut by
-    its tile, of the smaller one.
+    Two detections are the same object if the intersection of their masks is more than a fraction of their union or, if
+    one of them is cut by its tile, of the smaller mask.
     """
     if not first or not second:
         return []
@@ -158,7 +159,7 @@ def duplicates(first: Sequence[Found], second: Sequence[Found], overlap: float =
 
 
 def same(one: Found, other: Found, overlap: float) -> bool:
-    """Whether the masks of two objects overlap as those of one object do."""
+    """Whether the masks of two detections overlap enough to be the same object."""
     common = one.box.intersect(other.box)
     if common is None:
         return False
@@ -170,7 +171,7 @@ def same(one: Found, other: Found, overlap: float) -> bool:
 
 
 def kept(found: Iterable[Found], pairs: Iterable[tuple[Key, Key]]) -> list[Found]:
-    """The objects of the volume, by tile and number: from the best on, each that is no duplicate of one kept."""
+    """Keep the objects of the volume, best first, dropping duplicates of kept ones; return them by tile and number."""
     twins: dict[Key, set[Key]] = {}
     for first, second in pairs:
         twins.setdefault(first, set()).add(second)
@@ -183,7 +184,7 @@ def kept(found: Iterable[Found], pairs: Iterable[tuple[Key, Key]]) -> list[Found
 
 
 def merged(grid: Sequence[Tile], found: Sequence[Sequence[Found]], overlap: float = 0.5) -> list[Found]:
-    """The objects of the volume from those of each of its tiles, in memory at once."""
+    """Merge the objects of all tiles, all in memory, into the objects of the volume."""
     pairs = [
         pair
         for i, j in itertools.combinations(range(len(grid)), 2)
@@ -194,11 +195,11 @@ def merged(grid: Sequence[Tile], found: Sequence[Sequence[Found]], overlap: floa
 
 
 def painted(block: Box, objects: Iterable[tuple[int, Found]]) -> NDArray[np.uint64]:
-    """The labels (Z, Y, X) of a block of the volume: of two objects that overlap, the one of the higher score is seen.
+    """Labels (Z, Y, X) of a block of the volume; where two objects overlap, the one with the higher score wins.
 
     Args:
-        block: In voxels of the volume.
-        objects: (id, object), those that touch the block among them.
+        block: Box in voxels of the volume.
+        objects: (id, object), at least those that touch the block.
     """
     out = np.zeros(block.size, np.uint64)
     for number, one in sorted(objects, key=lambda pair: (pair[1].score, -pair[0])):

@@ -1,4 +1,4 @@
-"""Images of several sizes as one batch for a network, and what it finds brought back to them."""
+"""Batch images of several sizes for a network, and map detections back to the original images."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from deepem.utils.errors import InputError
 from deepem.utils.geometry import Vec3, vec3
 
 Target = Mapping[str, Any]
-"""What is in an image: ``boxes`` (N, 6) and ``labels`` (N,), 1 and up; and the masks of the objects, as ``masks``
-(N, Z, Y, X), or as ``volume`` (C, Z, Y, X) of ids with ``channels`` (N,) and ``ids`` (N,), where each object is. A
+"""Objects in an image: ``boxes`` (N, 6) and ``labels`` (N,), 1 and up; and their masks, either as ``masks``
+(N, Z, Y, X), or as ``volume`` (C, Z, Y, X) of ids with the ``channels`` (N,) and ``ids`` (N,) of the objects in it.
 ``valid`` (Z, Y, X) is false where nothing is known about objects."""
 
 
 @dataclass(frozen=True)
 class ImageList:
-    """Images of several sizes as one batch.
+    """A batch of images of several sizes.
 
     Attributes:
-        tensors: (N, C, Z, Y, X), each image at the origin, zeros behind it.
+        tensors: (N, C, Z, Y, X), each image at the origin, padded with zeros.
         image_sizes: (z, y, x) of each image.
     """
 
@@ -33,16 +33,16 @@ class ImageList:
 
 
 class GeneralizedRCNNTransform(nn.Module):
-    """Normalises, resizes and batches images, and brings boxes and masks along.
+    """Normalise, resize and batch images together with their boxes and masks.
 
     Args:
-        min_size: What the shorter side of an image becomes, in voxels; of several, one at random in training, the last
-            else; None keeps the images as large as they are.
-        max_size: The longer side becomes at most this; None for any.
-        image_mean: Subtracted from each channel.
-        image_std: Each channel is divided by it then.
-        size_divisible: Batches are padded to multiples of this, one number or (z, y, x).
-        generator: Draws from several sizes; torch's own if not given.
+        min_size: Resize the shorter side of an image to this many voxels. With several values, training draws one and
+            evaluation uses the last. None turns resizing off.
+        max_size: Limit of the longer side after resizing; None for no limit.
+        image_mean: Value to subtract from each channel.
+        image_std: Value to divide each channel by, after that.
+        size_divisible: Pad batches to multiples of this, one number or (z, y, x).
+        generator: Draws the size if there are several; by default torch's own generator.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class GeneralizedRCNNTransform(nn.Module):
     def forward(
         self, images: Tensor | Sequence[Tensor], targets: Sequence[Target] | None = None
     ) -> tuple[ImageList, list[Target] | None]:
-        """A batch for the network and the targets in its voxels.
+        """Return a batch for the network, and the targets in voxels of the batch.
 
         Args:
             images: Each (C, Z, Y, X).
@@ -95,7 +95,7 @@ class GeneralizedRCNNTransform(nn.Module):
         return (image - mean) / std
 
     def resized(self, size: Vec3) -> Vec3:
-        """The size that an image of a size gets."""
+        """The size that an image is resized to."""
         if not self.min_size:
             factor = 1.0 if self.max_size is None else min(self.max_size / max(size), 1.0)
         else:
@@ -108,7 +108,7 @@ class GeneralizedRCNNTransform(nn.Module):
         return vec3(max(int(n * factor + 1e-9), 1) for n in size)
 
     def batch(self, images: Sequence[Tensor]) -> ImageList:
-        """Images (C, Z, Y, X) side by side, padded behind."""
+        """Stack images (C, Z, Y, X), padded at the end of each axis."""
         sizes = [vec3(image.shape[1:]) for image in images]
         largest = [max(along) for along in zip(*sizes, strict=True)]
         padded = [-(-n // by) * by for n, by in zip(largest, self.size_divisible, strict=True)]
@@ -120,12 +120,12 @@ class GeneralizedRCNNTransform(nn.Module):
         return ImageList(out, sizes)
 
     def boxes_back(self, boxes: Tensor, size: Vec3, original: Vec3) -> Tensor:
-        """Boxes in an image of a size, in voxels of the original."""
+        """Convert boxes in a resized image to voxels of the original image."""
         return resize_boxes(boxes, size, original)
 
 
 def resize_boxes(boxes: Tensor, old: Vec3, new: Vec3) -> Tensor:
-    """Boxes (N, 6) of a volume of one size (z, y, x) in the voxels of another."""
+    """Scale boxes (N, 6) from a volume of one size (z, y, x) to another."""
     if old == new:
         return boxes
     factors = [b / a for a, b in zip(old, new, strict=True)]
@@ -133,7 +133,7 @@ def resize_boxes(boxes: Tensor, old: Vec3, new: Vec3) -> Tensor:
 
 
 def resize_target(target: Target, old: Vec3, new: Vec3) -> Target:
-    """A target of an image of one size (z, y, x) for the image resized to another; ids by nearest neighbour."""
+    """Resize a target from one image size (z, y, x) to another; ids by nearest neighbour."""
     if old == new:
         return target
     found = {**target, "boxes": resize_boxes(target["boxes"], old, new)}
@@ -144,7 +144,7 @@ def resize_target(target: Target, old: Vec3, new: Vec3) -> Target:
 
 
 def _nearest(volume: Tensor, size: Vec3) -> Tensor:
-    """(..., Z, Y, X) of any type at another size, as `F.interpolate` does it by nearest neighbour."""
+    """Resize (..., Z, Y, X) of any dtype by nearest neighbour, like `F.interpolate`."""
     for axis, n in zip((-3, -2, -1), size, strict=True):
         at = torch.arange(n, device=volume.device) * volume.shape[axis] // n
         volume = volume.index_select(axis, at)

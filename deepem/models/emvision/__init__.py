@@ -1,7 +1,7 @@
-"""Every network of the EMVision family, by its public name; all map feature maps to feature maps.
+"""The networks of the EMVision family by their public names; each maps feature maps to feature maps.
 
-Each name in `__all__` is called with the widths of the levels and gives a module. Default widths are 16 32 64 128 256
-512; `group` counts channels per group. Keywords not listed go to `RSUNet`, and from there to the activation.
+Call a name in `__all__` with the channels of the levels to get a module. Default channels are 16 32 64 128 256 512;
+`group` is the number of channels per group. Other keywords go to `RSUNet`, and from there to the activation.
 """
 
 from __future__ import annotations
@@ -37,65 +37,65 @@ __all__ = [
 
 
 def isoRSUNet(width: Sequence[int] = WIDTH, **options: Any) -> RSUNet:
-    """Pooled by 2 along z as well, for isotropic voxels."""
+    """RSUNet pooled by 2 along z as well, for isotropic voxels."""
     return RSUNet(width, factors=[(2, 2, 2)] * (len(width) - 1), **options)
 
 
 def rsunet_gn(width: Sequence[int] = WIDTH, group: int = 16, **options: Any) -> RSUNet:
-    """Group norm."""
+    """RSUNet with group norm."""
     return RSUNet(width, norm="group", group=group, **options)
 
 
 def rsunet_v3(width: Sequence[int] = WIDTH, **options: Any) -> RSUNet:
-    """Norm and convolution side by side in the state dict, and no norm at the end."""
+    """RSUNet whose state dict has norm and convolution side by side, without a norm at the end."""
     return RSUNet(width, layout="", final=False, **options)
 
 
 def rsunet_act(width: Sequence[int] = WIDTH, act: str = "ReLU", **options: Any) -> RSUNet:
-    """Any activation."""
+    """RSUNet with any activation."""
     return RSUNet(width, act=act, layout="norm_act", **options)
 
 
 def rsunet_act_gn(width: Sequence[int] = WIDTH, group: int = 16, act: str = "ReLU", **options: Any) -> RSUNet:
-    """Any activation, group norm."""
+    """RSUNet with any activation and group norm."""
     return rsunet_act(width, act, norm="group", group=group, **options)
 
 
 def rsunet_act_in(width: Sequence[int] = WIDTH, act: str = "ReLU", **options: Any) -> RSUNet:
-    """Any activation, instance norm."""
+    """RSUNet with any activation and instance norm."""
     return rsunet_act(width, act, norm="instance", **options)
 
 
 def rsunet_act_nn(width: Sequence[int] = WIDTH, act: str = "ReLU", **options: Any) -> RSUNet:
-    """Any activation, upsampled by nearest neighbour. For a network without norms, see `norm=None`."""
+    """RSUNet with any activation and nearest-neighbour upsampling. For a network without norms, see `norm=None`."""
     return rsunet_act(width, act, up="nearest", **options)
 
 
 def rsunet_act_nn_gn(width: Sequence[int] = WIDTH, group: int = 16, act: str = "ReLU", **options: Any) -> RSUNet:
-    """Any activation, upsampled by nearest neighbour, group norm."""
+    """RSUNet with any activation, nearest-neighbour upsampling and group norm."""
     return rsunet_act_gn(width, group, act, up="nearest", **options)
 
 
 def rsunet_2d3d(width: Sequence[int] = WIDTH, depth2d: int = 0, kernel2d: Triple = (1, 3, 3), **options: Any) -> RSUNet:
-    """Flat kernels in the finest `depth2d` levels, where voxels are most anisotropic."""
+    """RSUNet with flat kernels in the finest `depth2d` levels, where voxels are most anisotropic."""
     return RSUNet(width, kernels=[kernel2d if level < depth2d else 3 for level in range(len(width))], **options)
 
 
 def rsunet_2d3d_gn(
     width: Sequence[int] = WIDTH, group: int = 16, depth2d: int = 0, kernel2d: Triple = (1, 3, 3), **options: Any
 ) -> RSUNet:
-    """Flat kernels in the finest `depth2d` levels, group norm."""
+    """RSUNet with flat kernels in the finest `depth2d` levels and group norm."""
     return rsunet_2d3d(width, depth2d, kernel2d, norm="group", group=group, **options)
 
 
 class DynamicRSUNet(RSUNet):
-    """Made to be applied again and again to its own output: one set of convolutions, its own batch norms per pass.
+    """RSUNet that is applied repeatedly to its own output: shared convolutions, and separate batch norms for each pass.
 
     Args:
         width: Channels per level.
-        unroll: Number of passes that it has batch norms for.
+        unroll: Number of passes, each with its own batch norms.
         act: The activation.
-        options: As of `RSUNet`.
+        options: As in `RSUNet`.
     """
 
     def __init__(self, width: Sequence[int] = WIDTH, unroll: int = 1, act: str = "ReLU", **options: Any) -> None:
@@ -103,12 +103,12 @@ class DynamicRSUNet(RSUNet):
         self.unroll = unroll
 
     def forward(self, x: Tensor, unroll: int = 1) -> Tensor:
-        """Pass number `unroll`, counted from 1: only its batch norms get statistics and gradients."""
+        """Run pass number `unroll`, counted from 1; only its own batch norms get statistics and gradients."""
         return super().forward(x, unroll - 1)
 
 
 def dynamic_rsunet(width: Sequence[int] = WIDTH, unroll: int = 1, act: str = "ReLU", **options: Any) -> DynamicRSUNet:
-    """Batch norms for each of `unroll` passes."""
+    """Create batch norms for each of `unroll` passes."""
     return DynamicRSUNet(width, unroll, act, **options)
 
 
@@ -119,16 +119,16 @@ def vrunet(
     act: str = "ReLU",
     **options: Any,
 ) -> RSUNet:
-    """Valid convolutions and cropped skips: 48x148x148 voxels give 20x60x60 with four widths."""
+    """RSUNet with valid convolutions and cropped skips: with four levels, 48x148x148 voxels give 20x60x60."""
     factors = [scale_factor] * (len(width) - 1)
     return rsunet_act(width, act, valid=True, up=mode, factors=factors, **options)
 
 
 def VRUNet(width: Sequence[int] = WIDTH, mode: str = "trilinear", **options: Any) -> RSUNet:
-    """The same."""
+    """`vrunet` under its public name; the second argument is the upsampling mode."""
     return vrunet(width, mode, **options)
 
 
 def RUNet(width: Sequence[int] = WIDTH, **options: Any) -> RSUNet:
-    """The layers of each block stand in the level itself, without a child that holds them."""
+    """RSUNet whose levels hold the layers of each block directly, without a child module in between."""
     return RSUNet(width, names=(), **options)

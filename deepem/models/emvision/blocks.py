@@ -1,11 +1,11 @@
-"""The blocks that every network here is made of: norm, activation, convolution, in this order.
+"""Building blocks of all networks here, in the order norm, activation, convolution.
 
     layer      norm - act - conv
     block      layer "pre" - (+) residual of two layers "res" - layer "post" [- squeeze "se"]
     level up   upsample, 1x1x1 conv - (+) skip - block
 
-Names of children are those of the public checkpoints. Forward functions take `turn`, the number of the pass through an
-unrolled network, which chooses among the batch norms of a layer; all others ignore it.
+Child modules have the names of the public checkpoints. Forward functions take `turn`, the number of the pass in an
+unrolled network, which selects the batch norm of a layer. Networks that are not unrolled ignore it.
 """
 
 from __future__ import annotations
@@ -24,19 +24,20 @@ from deepem.utils.errors import InputError
 
 @dataclass(frozen=True)
 class Style:
-    """What all layers of a network have in common.
+    """Settings that all layers of a network share.
 
     Attributes:
         norm: batch, group, instance or None.
         group: Channels per group of the group norm.
-        act: ReLU, LeakyReLU, PReLU or ELU, with `act_options` for its arguments.
-        layout: Name of the child that holds norm and act of a layer; "" where they lie flat beside the convolution.
-        bias: Convolutions have a bias.
-        turns: Batch norms per layer of an unrolled network, one per pass; 0 for all others.
+        act: ReLU, LeakyReLU, PReLU or ELU, with its arguments in `act_options`.
+        layout: Name of the child module that holds norm and activation of a layer; "" if they are next to the
+            convolution.
+        bias: Whether convolutions have a bias.
+        turns: Batch norms per layer of an unrolled network, one per pass; 0 for other networks.
         up: A key of UPSAMPLING.
-        valid: The convolutions "pre" and "post" have no padding.
-        squeeze: Every block ends in squeeze-excitation.
-        gates: Every skip passes an attention gate.
+        valid: Whether the convolutions "pre" and "post" have no padding.
+        squeeze: Whether every block ends with squeeze-excitation.
+        gates: Whether every skip passes through an attention gate.
     """
 
     norm: str | None = "batch"
@@ -53,13 +54,13 @@ class Style:
 
 
 class Steps(nn.Sequential):
-    """Named modules one after the other, handing `turn` on to those that take it."""
+    """Sequence of named modules that passes `turn` to those that take it."""
 
     def __init__(self, steps: Mapping[str, nn.Module] | Iterable[tuple[str, nn.Module]]) -> None:
         super().__init__(OrderedDict(steps))
 
     def forward(self, x: Tensor, turn: int = 0) -> Tensor:
-        """Feature map (N, C, Z, Y, X) through all steps."""
+        """Apply all steps to a feature map (N, C, Z, Y, X)."""
         for step in self:
             x = step(x, turn) if isinstance(step, (Steps, Residual, Turns)) else step(x)
         return x
@@ -74,12 +75,12 @@ class Turns(nn.Module):
         self.act = activation(style.act, inplace=True, **style.act_options)
 
     def forward(self, x: Tensor, turn: int = 0) -> Tensor:
-        """Only the batch norm of this pass sees x: its statistics, its gradient."""
+        """Only the batch norm of this pass sees x, so only it gets statistics and gradients."""
         return self.act(self.bn[turn](x))  # type: ignore[no-any-return]
 
 
 class Residual(nn.Module):
-    """Two layers whose output is added to their input."""
+    """Two layers with a residual connection."""
 
     def __init__(self, channels: int, kernel: Triple, style: Style) -> None:
         super().__init__()
@@ -87,22 +88,22 @@ class Residual(nn.Module):
         self.conv2 = layer(channels, channels, kernel, style)
 
     def forward(self, x: Tensor, turn: int = 0) -> Tensor:
-        """Sum of x and conv2(conv1(x))."""
+        """Return x + conv2(conv1(x))."""
         return self.conv2(self.conv1(x, turn), turn).add_(x)  # type: ignore[no-any-return]
 
 
 def norm_act(channels: int, style: Style) -> Steps | Turns:
-    """Normalisation, if any, and activation."""
+    """Normalisation, if any, followed by activation."""
     if style.turns:
         return Turns(channels, style)
-    # In place only on what the normalisation has made: without one it would be the caller's tensor, or a skip.
+    # In place only on the output of the normalisation; without one, x would be the caller's tensor or a skip.
     act = activation(style.act, inplace=style.norm is not None, **style.act_options)
     norm = {} if style.norm is None else {"norm": normalisation(style.norm, channels, style.group)}
     return Steps({**norm, "act": act})
 
 
 def conv(in_channels: int, out_channels: int, kernel: Triple, style: Style, padding: str = "same") -> nn.Conv3d:
-    """A convolution, drawn from He's normal distribution with the gain of the network's activation."""
+    """A convolution initialised from He's normal distribution with the gain of the network's activation."""
     made = nn.Conv3d(in_channels, out_channels, kernel, padding=pad_size(kernel, padding), bias=style.bias)  # type: ignore[arg-type]
     with torch.no_grad():
         made.weight.normal_(0, gain(style.act, **style.act_options) / made.weight[0].numel() ** 0.5)
@@ -112,14 +113,14 @@ def conv(in_channels: int, out_channels: int, kernel: Triple, style: Style, padd
 
 
 def layer(in_channels: int, out_channels: int, kernel: Triple, style: Style, padding: str = "same") -> Steps:
-    """A layer: norm - act - conv."""
+    """One layer: norm - act - conv."""
     before = norm_act(in_channels, style)
     steps = {style.layout: before} if style.layout else dict(before.named_children())
     return Steps({**steps, "conv": conv(in_channels, out_channels, kernel, style, padding)})
 
 
 def block(in_channels: int, out_channels: int, kernel: Triple, style: Style) -> Steps:
-    """Layer, residual pair, layer."""
+    """One block: layer, residual pair, layer."""
     padding = "valid" if style.valid else "same"
     steps: dict[str, nn.Module] = {
         "pre": layer(in_channels, out_channels, kernel, style, padding),
@@ -132,10 +133,10 @@ def block(in_channels: int, out_channels: int, kernel: Triple, style: Style) -> 
 
 
 class Up(nn.Module):
-    """Upsampling to the channels of the skip, and their sum.
+    """Upsample to the channels of the skip, and add the skip.
 
-    Upsampling treats all channels alike, the 1x1x1 convolution all voxels: they commute. The convolution goes first
-    where it leaves fewer channels, on a quarter of the voxels.
+    Upsampling treats all channels alike and the 1x1x1 convolution treats all voxels alike, so the two commute. If the
+    convolution reduces the channels, it runs first, on a quarter of the voxels.
     """
 
     def __init__(self, in_channels: int, out_channels: int, factor: Triple, style: Style) -> None:
@@ -147,7 +148,7 @@ class Up(nn.Module):
         self.gate = AttentionGate(out_channels, style) if style.gates else None
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        """The coarse map upsampled, plus the centre of the skip."""
+        """Return the upsampled coarse map plus the centre of the skip."""
         upsample, mix = self.up
         x = upsample(mix(x)) if self.mix_first else mix(upsample(x))
         skip = crop3d_center(skip, x)
@@ -155,7 +156,7 @@ class Up(nn.Module):
 
 
 class UpLevel(nn.Module):
-    """Way up to one level: `up`, then the block, as child `conv` or, flat, its layers as own children."""
+    """Way up to one level: `up`, then the block, as child `conv` or with its layers as direct children."""
 
     def __init__(self, up: Up, after: Steps, flat: bool = False) -> None:
         super().__init__()
@@ -164,7 +165,7 @@ class UpLevel(nn.Module):
             self.add_module(name, step)
 
     def forward(self, x: Tensor, skip: Tensor, turn: int = 0) -> Tensor:
-        """Coarse map and skip to the level's map."""
+        """Combine the coarse map and the skip into the map of this level."""
         x = self.up(x, skip)
         for step in list(self.children())[1:]:
             x = step(x, turn)
@@ -172,7 +173,7 @@ class UpLevel(nn.Module):
 
 
 class SqueezeExcitation(nn.Module):
-    """Channels weighted by what the whole patch holds (Hu et al. 2018, arXiv:1709.01507)."""
+    """Squeeze-excitation: weigh channels by the content of the whole patch (Hu et al. 2018, arXiv:1709.01507)."""
 
     def __init__(self, channels: int, style: Style, reduction: int = 4) -> None:
         super().__init__()
@@ -182,13 +183,13 @@ class SqueezeExcitation(nn.Module):
         self.act = activation(style.act, inplace=True, **style.act_options)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Weigh x by a number in (0, 1) per channel."""
+        """Multiply each channel of x by a weight in (0, 1)."""
         weight = self.excite(self.act(self.squeeze(x.mean((2, 3, 4), keepdim=True))))
         return x * torch.sigmoid(weight)
 
 
 class AttentionGate(nn.Module):
-    """A skip weighted, voxel by voxel, by what comes up from below (Oktay et al. 2018, arXiv:1804.03999)."""
+    """Attention gate: weigh each voxel of a skip by the map from below (Oktay et al. 2018, arXiv:1804.03999)."""
 
     def __init__(self, channels: int, style: Style) -> None:
         super().__init__()
@@ -199,5 +200,5 @@ class AttentionGate(nn.Module):
         self.weight = nn.Conv3d(inner, 1, 1)
 
     def forward(self, skip: Tensor, gate: Tensor) -> Tensor:
-        """Skip times a weight in (0, 1) per voxel."""
+        """Multiply each voxel of the skip by a weight in (0, 1)."""
         return skip * torch.sigmoid(self.weight(self.act(self.skip(skip) + self.gate(gate))))

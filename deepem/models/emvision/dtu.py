@@ -17,7 +17,7 @@ FACTORS = ((1, 3, 3), (1, 3, 3), (3, 3, 3))
 
 
 def dtu_shape(levels: int, kszs: Sequence[Triple] = KERNELS, factors: Sequence[Triple] = FACTORS) -> UShape:
-    """Sizes of a network of so many levels: one convolution on either way of the finest one, two on all others."""
+    """Sizes of a network with this many levels: one convolution on each way of the finest level, two on all others."""
     most = min(len(kszs), len(factors) + 1)
     if not 1 <= levels <= most:
         raise InputError("width", f"{levels} levels", f"1 to {most}, a kernel size for each, a pooling between")
@@ -31,11 +31,11 @@ class DTU2(nn.Module):
     Args:
         width: Channels per level, finest first; also those of the input and of the output.
         kszs: Kernel size per level.
-        factors: (z, y, x) pooling factor per level, one less.
+        factors: (z, y, x) pooling factor between levels.
         act: The activation.
 
     Attributes:
-        skip_crops: Voxels cropped at either end of each axis of the skip, finest level first.
+        skip_crops: Voxels cropped at both ends of each axis of the skip, finest level first.
         shape: Which patch sizes fit, and the size of the output.
     """
 
@@ -65,10 +65,10 @@ class DTU2(nn.Module):
             self.uconvs.append(nn.ModuleDict({"upsample": upsample, "convmod": _numbered(up)}))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, width[0], Z, Y, X) -> (N, width[0], Z', Y', X'), smaller by what the convolutions take.
+        """(N, width[0], Z, Y, X) -> (N, width[0], Z', Y', X'), smaller by the voxels that the convolutions remove.
 
         Raises:
-            InputError: a size that the poolings do not fit, or too small a one.
+            InputError: the size cannot be pooled evenly or is too small.
         """
         self.shape.output_size(x.shape[-3:], "network input")
         x = self.iconv(x)

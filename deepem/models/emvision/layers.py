@@ -1,4 +1,4 @@
-"""Upsampling, activations and normalisation: the layers that the networks are told apart by."""
+"""Upsampling, activations and normalisation: the layers in which the networks differ."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from deepem.utils.errors import InputError
 
 
 def _linear_taps(factor: int) -> Tensor:
-    """Weights of linear interpolation by a whole factor, 2 * factor - factor % 2 of them; they sum to `factor`."""
+    """Weights of linear interpolation by a whole factor: 2 * factor - factor % 2 weights that sum to `factor`."""
     taps = 2 * factor - factor % 2
     return 1 - (torch.arange(taps, dtype=torch.float64) - (taps - 1) / 2).abs() / factor
 
 
 class BilinearUp(nn.Module):
-    """Upsampling by fixed linear interpolation, written as a transposed convolution of each channel with itself.
+    """Upsampling by fixed linear interpolation, written as a depthwise transposed convolution.
 
-    Zeros lie beyond the border: a value there keeps 3/4 of its weight per border it touches (factor 2).
+    The border is zero-padded: with factor 2, a voxel at the border keeps 3/4 of its value for each border it touches.
 
     Args:
         in_channels: Channels C.
-        out_channels: The same number: channels are not mixed.
+        out_channels: Must equal `in_channels`, because channels are not mixed.
         factor: Whole upsampling factor per axis, z, y, x.
-        exact: Interpolate along z like along y and x. Without it, the public behaviour: all taps along z are one,
-            which doubles values where the z factor is 2 or more; factors of y and x must be equal. A checkpoint brings
-            its own weights, whatever is chosen here.
+        exact: Interpolate along z as along y and x. Otherwise behave like the public code: all taps along z are one,
+            which doubles values if the z factor is 2 or more, and the factors of y and x must be equal. A checkpoint
+            overrides this choice, because it contains the weights.
 
     Attributes:
         weight: Buffer (C, 1, kz, ky, kx), part of the state dict.
@@ -53,14 +53,14 @@ class BilinearUp(nn.Module):
         self.padding = tuple(math.ceil((f - 1) / 2) for f in self.factor)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, Z, Y, X) -> (N, C, fz*Z, fy*Y, fx*X); fewer channels than C are upsampled alike."""
+        """(N, C, Z, Y, X) -> (N, C, fz*Z, fy*Y, fx*X); also accepts fewer channels than C."""
         channels = x.shape[1]
         weight = self.weight[:channels]
         return F.conv_transpose3d(x, weight, stride=self.factor, padding=self.padding, groups=channels)
 
 
 class Interpolate(nn.Module):
-    """Upsampling by torch's interpolation, 'nearest' or 'trilinear': no weights, borders keep their values."""
+    """Upsampling by torch's interpolation, 'nearest' or 'trilinear': no weights, and borders keep their values."""
 
     def __init__(self, factor: Triple, mode: str) -> None:
         super().__init__()
@@ -79,11 +79,11 @@ UPSAMPLING: dict[str, Callable[[int, Triple], nn.Module]] = {
     "nearest": lambda channels, factor: Interpolate(factor, "nearest"),
     "trilinear": lambda channels, factor: Interpolate(factor, "trilinear"),
 }
-"""How a network upsamples. 'bilinear' is the public one, with its z taps of one; 'exact' corrects them."""
+"""Upsampling layers by name. 'bilinear' is the public one, whose z taps are all one; 'exact' corrects them."""
 
 
 def activation(name: str, *, inplace: bool, **options: float) -> nn.Module:
-    """ReLU, LeakyReLU(negative_slope), PReLU(init) or ELU, by name."""
+    """Create ReLU, LeakyReLU(negative_slope), PReLU(init) or ELU by name."""
     if name == "PReLU":
         return nn.PReLU(**options)  # type: ignore[arg-type]
     kinds: dict[str, type[nn.Module]] = {"ReLU": nn.ReLU, "LeakyReLU": nn.LeakyReLU, "ELU": nn.ELU}
@@ -93,11 +93,11 @@ def activation(name: str, *, inplace: bool, **options: float) -> nn.Module:
 
 
 def gain(name: str, **options: float) -> float:
-    """Factor that keeps the mean square of normal values through the activation: 1 / sqrt(E[f(x)^2]), x ~ N(0, 1).
+    """Gain that preserves the mean square of normal values through the activation: 1 / sqrt(E[f(x)^2]), x ~ N(0, 1).
 
-    For rectifiers with slope a below zero sqrt(2 / (1 + a^2)) (He et al. 2015, arXiv:1502.01852).
+    For rectifiers with slope a below zero it is sqrt(2 / (1 + a^2)) (He et al. 2015, arXiv:1502.01852).
     """
-    if name == "ELU":  # the mean of (e^x - 1)^2 over x < 0, from the normal distribution function
+    if name == "ELU":  # mean of (e^x - 1)^2 over x < 0, by the normal distribution function
         below = 0.5 + math.e**2 * _normal(-2) - 2 * math.e**0.5 * _normal(-1)
         return 1 / math.sqrt(0.5 + options.get("alpha", 1.0) ** 2 * below)
     slope = {"LeakyReLU": options.get("negative_slope", 0.01), "PReLU": options.get("init", 0.25)}.get(name, 0.0)
@@ -109,7 +109,7 @@ def _normal(x: float) -> float:
 
 
 def normalisation(kind: str, channels: int, group: int) -> nn.Module:
-    """Batch norm, instance norm (without weights), or group norm over `group` channels at a time."""
+    """Create batch norm, instance norm (without weights), or group norm with `group` channels per group."""
     if kind == "batch":
         return nn.BatchNorm3d(channels)
     if kind == "instance":

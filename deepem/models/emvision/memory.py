@@ -1,4 +1,4 @@
-"""How many bytes the tensors of a computation hold at most, counted from their shapes: it works on the meta device."""
+"""Peak memory of a computation in bytes, counted from tensor shapes; it works on the meta device."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from torch.utils._pytree import tree_leaves
 
 @contextmanager
 def live_bytes() -> Iterator[list[int]]:
-    """The largest number of bytes that tensors made within hold at a time."""
+    """Measure the largest number of bytes held at one time by tensors that are created in the context."""
     peak = [0]
     with _Live(peak):
         yield peak
 
 
 class _Live(TorchDispatchMode):
-    """Counts the storages that operations make for as long as somebody holds them."""
+    """Count the storages created by operations for as long as they are referenced."""
 
     def __init__(self, peak: list[int]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

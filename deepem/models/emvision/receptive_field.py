@@ -1,4 +1,4 @@
-"""The receptive field of a network, found by running it: exact for its sizes, whatever its weights are."""
+"""The receptive field of a network, found by running it; it is exact for the network's sizes and any weights."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from deepem.utils.geometry import Vec3, vec3
 
 
 def receptive_field(model: nn.Module, shape: UShape) -> Vec3 | None:
-    """Extent (z, y, x) of the input that an output voxel depends on, None if that is the whole patch.
+    """Extent (z, y, x) of the input that an output voxel depends on; None if it is the whole patch.
 
-    It varies with the voxel's place in the grid of poolings; this is the largest.
+    The extent varies with the voxel's position relative to the poolings; this is the largest one.
     """
     extent = [n for axis in range(3) if (n := _extent(model.eval(), shape, axis)) is not None]
     return vec3(extent) if len(extent) == 3 else None
@@ -32,13 +32,13 @@ def _extent(model: nn.Module, shape: UShape, axis: int) -> int | None:
         middle = slice(len(last) // 2, len(last) // 2 + shape.period[axis])
         if first[middle].min() > 0 and last[middle].max() < size[axis] - 1:  # not cut off at the borders
             return int((last - first)[middle].max()) + 1
-        if size[axis] > 4096:  # squeeze-excitation sees all there is
+        if size[axis] > 4096:  # squeeze-excitation sees the whole patch
             return None
         size[axis] = next(n for n in range(2 * size[axis], 10**6) if shape.along(axis, n))
 
 
 def _reach(model: nn.Module, x: Tensor, axis: int) -> Tensor:
-    """The largest value of x that each output voxel depends on, along one axis."""
+    """The largest input coordinate that each output voxel depends on, along one axis."""
     with torch.no_grad(), Reach():
         (y,) = model(x.contiguous()).values()
     largest: Tensor = y.amax([a for a in range(5) if a != axis + 2])
@@ -46,7 +46,7 @@ def _reach(model: nn.Module, x: Tensor, axis: int) -> Tensor:
 
 
 class Reach(TorchFunctionMode):
-    """Networks computed with the maximum in place of every weighted sum: which inputs matter, whatever the weights."""
+    """Run networks with a maximum instead of every weighted sum, which shows the inputs that matter for any weights."""
 
     def __torch_function__(self, func: Any, types: Any, inputs: Any = (), kwargs: Any = None) -> Any:
         name, kwargs = func.__name__.strip("_"), kwargs or {}
@@ -92,7 +92,7 @@ class Reach(TorchFunctionMode):
     def interpolated(
         self, x: Tensor, scale_factor: Any, mode: str = "nearest", align_corners: Any = None, **_: Any
     ) -> Tensor:
-        """Nearest neighbour, or the two around."""
+        """Nearest neighbour, or the two surrounding voxels."""
         for axis in range(3):
             n, f = x.shape[axis + 2], int(scale_factor[axis])
             o = torch.arange(n * f, dtype=torch.float64)
@@ -106,7 +106,7 @@ class Reach(TorchFunctionMode):
 
 
 def _either(x: Tensor, axis: int, low: Tensor, high: Tensor) -> Tensor:
-    """The larger of two neighbours along one axis, indices clamped to it."""
+    """Maximum of two neighbours along one axis; indices are clamped to it."""
     last = x.shape[axis + 2] - 1
     a, b = (x.index_select(axis + 2, i.clamp(0, last)) for i in (low, high))
     return torch.maximum(a, b)

@@ -12,10 +12,10 @@ from torch.utils.checkpoint import checkpoint
 
 
 def recomputed(module: nn.Module, *args: Any) -> Tensor:
-    """module(*args), whose inner maps are not kept for the backward pass but computed again in it."""
+    """Return module(*args), recomputing its activations in the backward pass instead of storing them."""
     if not torch.is_grad_enabled():
         return module(*args)  # type: ignore[no-any-return]
-    if torch.compiler.is_compiling():  # the compiler keeps side effects out of what it computes again
+    if torch.compiler.is_compiling():  # the compiler preserves side effects when it recomputes
         return checkpoint(module, *args, use_reentrant=False)  # type: ignore[no-any-return]
 
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
@@ -26,7 +26,7 @@ def recomputed(module: nn.Module, *args: Any) -> Tensor:
 
 @contextmanager
 def _statistics_held(module: nn.Module) -> Iterator[None]:
-    """Batch norms within leave their running statistics alone: the first forward pass has counted already."""
+    """Batch norms in this context do not update their running statistics, since the first forward pass already did."""
     norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     before = [(m.momentum, None if m.num_batches_tracked is None else m.num_batches_tracked.clone()) for m in norms]
     for m in norms:

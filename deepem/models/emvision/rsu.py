@@ -1,4 +1,4 @@
-"""The residual symmetric U-Net (Lee et al. 2017, arXiv:1706.00120), with everything that its variants choose."""
+"""The residual symmetric U-Net (Lee et al. 2017, arXiv:1706.00120), with the options of all its variants."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def u_shape(
     lost: Triple = 0,
     stem: Vec3 = (1, 1, 1),
 ) -> UShape:
-    """Sizes of a network with so many poolings.
+    """Sizes of a network with this many poolings.
 
     Args:
-        poolings: One less than the number of widths.
+        poolings: Number of poolings, one less than levels.
         zfactor: z pooling factor per level, finest first; y and x are pooled by 2. All 1 by default.
-        factors: Or the whole (z, y, x) factor per level.
-        lost: Voxels that each block takes from each axis.
+        factors: Alternative to zfactor: the (z, y, x) pooling factor per level.
+        lost: Voxels that each block removes from each axis.
         stem: Pooling before the whole network.
     """
     if factors is None:
@@ -43,30 +43,30 @@ def u_shape(
 
 
 class RSUNet(nn.Module):
-    """Residual symmetric U-Net from feature maps of width[0] channels to feature maps of width[0] channels.
+    """Residual symmetric U-Net; input and output feature maps have width[0] channels.
 
     Args:
         width: Channels per level, finest first.
         zfactor: z pooling factor per level; y and x are always pooled by 2. All 1 by default.
-        factors: Or the whole (z, y, x) pooling factor per level.
+        factors: Alternative to zfactor: the (z, y, x) pooling factor per level.
         kernels: Kernel size of each level's convolutions; 3x3x3 by default.
         norm: batch, group (of `group` channels each), instance or None.
         group: Channels per group.
-        act: ReLU, LeakyReLU(negative_slope), PReLU(init) or ELU, with its argument as further keyword.
+        act: ReLU, LeakyReLU(negative_slope), PReLU(init) or ELU, with its argument as a further keyword.
         up: 'bilinear' as in the public code; 'exact' with its weights along z corrected; 'nearest', 'trilinear'.
-        final: End in norm and activation.
-        valid: Convolutions at the ends of each block have no padding: 4 voxels less per block and axis.
+        final: End with norm and activation.
+        valid: The first and last convolution of each block have no padding, which removes 4 voxels per block and axis.
         turns: Batch norms per layer, one per pass of an unrolled network.
-        layout: Name of the children with norm and activation; "" where they lie flat.
-        names: Names of pooling and block in each `dconvs`; without, the block's layers stand there themselves.
+        layout: Name of the child modules with norm and activation; "" if these are next to the convolution.
+        names: Names of pooling and block in each `dconvs`; by default the block's layers are direct children.
         squeeze_excitation: Weigh the channels after each block.
         attention_gates: Weigh the skips.
-        checkpointing: Keep only the maps between blocks for the backward pass, compute the others again.
+        checkpointing: Store only the maps between blocks for the backward pass, and recompute the others.
         act_options: Arguments of the activation.
 
     Attributes:
         shape: Which patch sizes fit, and the size of the output.
-        supervisable: Coarser levels cover the same patch: there may be heads on them.
+        supervisable: Whether coarser levels cover the same patch, so that heads can be put on them.
     """
 
     def __init__(
@@ -119,12 +119,12 @@ class RSUNet(nn.Module):
         """(N, width[0], Z, Y, X) -> the same, or less at the border for a valid network.
 
         Raises:
-            InputError: a size that the poolings do not fit.
+            InputError: the size cannot be pooled evenly.
         """
         return self.maps(x, turn)[0]
 
     def maps(self, x: Tensor, turn: int = 0, coarsest: int = 0) -> list[Tensor]:
-        """The output, then the maps of the way up at levels 1 to `coarsest`, finer ones first."""
+        """Return the output, then the maps of the way up at levels 1 to `coarsest`, finer ones first."""
         self.shape.output_size(x.shape[-3:], "network input")
         run = recomputed if self.checkpointing and self.training else _plain
         x = run(self.iconv, x, turn)

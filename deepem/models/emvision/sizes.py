@@ -1,7 +1,7 @@
-"""Which patch sizes a U-shaped network takes, and what it gives back.
+"""Which patch sizes a U-shaped network accepts, and the output sizes that result.
 
-Every axis stands alone. A convolution with padding leaves the size, one without takes voxels away; a pooling divides,
-its partner multiplies again; a skip is cropped to what comes up from below::
+Axes are independent. A padded convolution keeps the size, a valid one removes voxels. A pooling divides the size, and
+the matching upsampling multiplies it again. A skip is cropped to the size of the map from the level below::
 
     n - down[0] ------------- crop -------------> n * f[0] - up[0]
          | / f[0]                                     ^ * f[0]
@@ -25,13 +25,13 @@ AXES = "zyx"
 
 @dataclass(frozen=True)
 class UShape:
-    """What a U-shaped network does to the size of a patch.
+    """Size arithmetic of a U-shaped network.
 
     Attributes:
         factors: Pooling per level, finest first.
-        down: Voxels that the convolutions on the way down take from each level, both ends together; one more than
-            factors. Empty: none.
-        up: The same for the way up, one per pooling.
+        down: Voxels that the convolutions on the way down remove at each level, both ends together; one number more
+            than factors. Empty if convolutions are padded.
+        up: Voxels that the convolutions on the way up remove, one number per pooling.
         stem: Pooling before, and upsampling after, the whole network.
     """
 
@@ -41,7 +41,7 @@ class UShape:
     stem: Vec3 = (1, 1, 1)
 
     def along(self, axis: int, size: int) -> int | None:
-        """Voxels out for `size` voxels in along one axis, None where the network cannot take them."""
+        """Output voxels for `size` input voxels along one axis; None if the size does not fit."""
         if size < 1 or size % self.stem[axis]:
             return None
         size //= self.stem[axis]
@@ -62,17 +62,17 @@ class UShape:
         return size * self.stem[axis] if size > 0 else None
 
     def nearest(self, axis: int, size: int) -> list[int]:
-        """The closest size below and the closest above that the network takes along one axis."""
+        """The nearest sizes below and above that fit along one axis."""
         reach = range(1, 4 * self.period[axis] + self.least[axis] + 1)
         below = next((size - d for d in reach if self.along(axis, size - d)), None)
         above = next((max(size, 0) + d for d in reach if self.along(axis, max(size, 0) + d)), None)
         return [n for n in (below, above) if n is not None]
 
     def crops(self) -> list[Vec3]:
-        """Voxels to crop from either end of each skip, finest level first: half of what the levels below take.
+        """Voxels to crop from both ends of each skip, finest level first: half of what the levels below remove.
 
         Raises:
-            ValueError: an odd number of voxels, which has no halves.
+            ValueError: the number of voxels is odd and cannot be halved.
         """
         crops: list[Vec3] = []
         levels = len(self.factors)
@@ -101,8 +101,8 @@ class UShape:
         """Size (z, y, x) of the output for an input of `size`.
 
         Raises:
-            InputError: a size that cannot be pooled evenly or is too small; it names each such axis with the nearest
-                sizes that work.
+            InputError: the size cannot be pooled evenly or is too small; the error names each such axis with the
+                nearest sizes that work.
         """
         size = vec3(size)
         out = [self.along(axis, n) for axis, n in enumerate(size)]

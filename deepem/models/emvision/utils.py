@@ -1,4 +1,4 @@
-"""Arithmetic of (z, y, x) triples, and centre crops and pads of feature maps (N, C, Z, Y, X)."""
+"""Arithmetic on (z, y, x) triples, and centre crops and pads of feature maps (N, C, Z, Y, X)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Triple = int | Sequence[int]
 
 
 def triple(value: Triple) -> Vec3:
-    """A number repeated over z, y, x, or three numbers as they are; ValueError for any other count."""
+    """Repeat a number for z, y, x, or return three numbers unchanged; ValueError for any other count."""
     return (value, value, value) if isinstance(value, int) else vec3(value)
 
 
@@ -35,20 +35,20 @@ def div3(a: Triple, b: Triple) -> Vec3:
 
 
 def crop3d(x: Tensor, margin: Triple) -> Tensor:
-    """View without `margin` voxels at either end of each axis."""
+    """View without `margin` voxels at both ends of each axis."""
     z, y, x_ = (slice(m, n - m) for m, n in zip(triple(margin), x.shape[-3:], strict=True))
     return x[..., z, y, x_]
 
 
 def crop3d_center(x: Tensor, ref: Triple | Tensor) -> Tensor:
-    """View of the centre of x, of the size of `ref`: another feature map, or (z, y, x) voxels."""
+    """View of the centre of x with the size of `ref`: another feature map, or (z, y, x) voxels."""
     return centre_crop(x, vec3(ref.shape[-3:]) if isinstance(ref, Tensor) else triple(ref))
 
 
 def pad3d_center(x: Tensor, ref: Triple | Tensor) -> Tensor:
-    """Zeros around x, up to the size of `ref`: a feature map, or (z, y, x) voxels.
+    """Pad x with zeros on all sides to the size of `ref`: a feature map, or (z, y, x) voxels.
 
-    `crop3d_center` undoes it, whatever side an odd voxel lies on.
+    `crop3d_center` is its inverse, also if the number of voxels added is odd.
     """
     target = vec3(ref.shape[-3:]) if isinstance(ref, Tensor) else triple(ref)
     pads: list[int] = []
@@ -61,7 +61,7 @@ def pad3d_center(x: Tensor, ref: Triple | Tensor) -> Tensor:
 
 
 def pad_size(kernel_size: Triple, mode: str) -> Vec3:
-    """Zeros that a convolution adds on each side: none ('valid'), k // 2 ('same', odd kernels), k - 1 ('full')."""
+    """Zeros that a convolution pads on each side: none ('valid'), k // 2 ('same', odd kernels), k - 1 ('full')."""
     kernel = triple(kernel_size)
     if mode == "same" and any(k % 2 == 0 for k in kernel):
         raise ValueError(f"'same' needs odd kernel sizes, not {kernel}")

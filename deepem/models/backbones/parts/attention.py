@@ -1,8 +1,8 @@
-"""Attention of a grid of tokens with decomposed relative positions, whole or in windows, as ViTDet has it.
+"""Attention over a grid of tokens with decomposed relative positions, global or in windows, as in ViTDet.
 
 The score of a query at (z, y, x) and a key at (z', y', x') is q.k / sqrt(C) + q.D[z - z'] + q.H[y - y'] + q.W[x - x'].
-The last three terms are an inner product too: q.D[z - z'] for all z' is put behind the query, and a vector that is 1 at
-z' and 0 elsewhere behind the key. So no matrix of tokens by tokens is ever made.
+The last three terms can be written as an inner product: append q.D[z - z'] for all z' to the query, and the one-hot
+vector of z' to the key; likewise for y and x. Therefore the matrix of tokens by tokens is never built.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from torch.nn import functional as F
 
 from deepem.utils.geometry import Vec3, vec3
 
-AXES = "dhw"  # depth, height, width: what the public networks call z, y, x
+AXES = "dhw"  # depth, height, width: the public networks' names for z, y, x
 
 
 def relative_positions(table: Tensor, size: int) -> Tensor:
-    """Vectors of all pairs along one axis, from a table of differences.
+    """Relative position vectors of all pairs along one axis, from a table of differences.
 
     Args:
-        table: (2 * learned size - 1, C), from the most negative difference; interpolated to another size.
+        table: (2 * learned size - 1, C), starting at the most negative difference; interpolated for other sizes.
         size: Tokens along the axis.
 
     Returns:
-        (query, key, C), the vector of query - key.
+        (query, key, C), the vector for the difference query - key.
     """
     if len(table) != 2 * size - 1:
         table = F.interpolate(table.T[None], size=2 * size - 1, mode="linear")[0].T
@@ -38,7 +38,7 @@ class Attention(nn.Module):
     Args:
         width: Channels.
         heads: Number of heads.
-        grid: Tokens (z, y, x) that relative positions are learned for, or None for none.
+        grid: Tokens (z, y, x) that relative positions are learned for, or None to have no relative positions.
     """
 
     def __init__(self, width: int, heads: int, grid: Vec3 | None = None) -> None:
@@ -65,7 +65,7 @@ class Attention(nn.Module):
         return out
 
     def _with_positions(self, q: Tensor, k: Tensor, v: Tensor, grid: Vec3) -> Tensor:
-        """Attention with the position terms written behind queries and keys."""
+        """Attention with the position terms appended to queries and keys."""
         channels = q.shape[-1]
         spatial = q.unflatten(2, grid)  # (N, heads, z, y, x, C)
         queries, keys = [q * channels**-0.5], [k]
@@ -76,12 +76,12 @@ class Attention(nn.Module):
             place = torch.eye(n, dtype=k.dtype, device=k.device).view([n if a == axis else 1 for a in range(3)] + [n])
             keys.append(place.expand(*grid, n).reshape(1, 1, -1, n).expand(*k.shape[:2], -1, -1))
         wide, behind = torch.cat(queries, -1), torch.cat(keys, -1)
-        values = F.pad(v, (0, wide.shape[-1] - channels))  # the fast kernels want all three of one width
+        values = F.pad(v, (0, wide.shape[-1] - channels))  # the fast kernels need q, k and v of one width
         return F.scaled_dot_product_attention(wide, behind, values, scale=1.0)[..., :channels]
 
 
 def to_windows(x: Tensor, window: Vec3) -> tuple[Tensor, Vec3]:
-    """Tokens in windows, with zeros behind the end of each axis where windows do not fit.
+    """Cut tokens into windows, padding the end of each axis with zeros where windows do not fit.
 
     Args:
         x: (N, z, y, x, C).

@@ -1,7 +1,7 @@
-"""What every backbone says about its feature maps and parameters, and what the backbones share.
+"""Base class and shared layers of backbones.
 
-A backbone takes an image (N, C, Z, Y, X) and gives an OrderedDict of maps, finest first, named p2, p3, ... by their
-place, whatever their stride.
+A backbone takes an image (N, C, Z, Y, X) and returns an OrderedDict of maps, finest first. The names p2, p3, ... count
+the maps, whatever their stride.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ Maps = OrderedDict[str, Tensor]
 
 
 class Backbone(nn.Module):
-    """Image to feature maps.
+    """Base class of networks from an image to feature maps.
 
-    Layers, for layer-wise learning-rate decay (Clark et al. 2020, arXiv:2003.10555), are numbered from 0, the stem, to
-    `num_layers` - 1. With a decay d, a parameter's rate is multiplied by d ** (num_layers - 1 - layer_of(name)).
+    For layer-wise learning-rate decay (Clark et al. 2020, arXiv:2003.10555), layers are numbered from 0, the stem, to
+    `num_layers` - 1. A decay d multiplies a parameter's learning rate by d ** (num_layers - 1 - layer_of(name)).
 
     Attributes:
         out_channels: Channels of each map, finest first.
         strides: Voxels of the image per voxel of each map, (z, y, x).
         multiple: The sides of an image are multiples of this, (z, y, x).
-        num_layers: Number of layers that `layer_of` tells apart.
-        is_pyramid: The maps already hold what coarser ones know, so they need no FPN.
+        num_layers: Number of layers that `layer_of` distinguishes.
+        is_pyramid: Finer maps already contain the information of coarser ones, so no FPN is needed.
     """
 
     out_channels: dict[str, int]
@@ -44,16 +44,16 @@ class Backbone(nn.Module):
     is_pyramid = False
 
     def layer_of(self, name: str) -> int:
-        """The layer that a parameter belongs to, by its name in this module."""
+        """Return the layer that a parameter belongs to, given its name in this module."""
         raise NotImplementedError
 
     def check_size(self, size: tuple[int, ...]) -> None:
-        """InputError, naming the nearest sizes that work, unless the image's sides are multiples of `multiple`."""
+        """Raise InputError, naming the nearest sizes that work, unless all sides are multiples of `multiple`."""
         UShape((), stem=self.multiple).output_size(size, "network input")
 
 
 def through(module: nn.Module, x: Tensor, checkpointing: bool = False) -> Tensor:
-    """module(x); with checkpointing, its inner maps are computed again in the backward pass, to save memory."""
+    """Return module(x); with checkpointing, its activations are recomputed in the backward pass, to save memory."""
     if checkpointing and module.training:
         return recomputed(module, x)
     out: Tensor = module(x)
@@ -61,10 +61,10 @@ def through(module: nn.Module, x: Tensor, checkpointing: bool = False) -> Tensor
 
 
 class DropPath(nn.Module):
-    """Stochastic depth: leaves out a residual branch for a random part of the samples (Huang et al. 2016).
+    """Stochastic depth: skip a residual branch for randomly chosen samples (Huang et al. 2016).
 
-    The samples that keep it have it scaled by 1 / (1 - rate). Only in training; drawn from torch's generator, as
-    dropout is. Source: arXiv:1603.09382.
+    The branch is scaled by 1 / (1 - rate) in the other samples. It acts in training mode only and, like dropout, draws
+    from torch's generator. Source: arXiv:1603.09382.
     """
 
     def __init__(self, rate: float) -> None:
@@ -107,20 +107,20 @@ class ChannelNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        """Mean 0 and variance 1 over C, then scaled and shifted."""
+        """Normalise to mean 0 and variance 1 over C, then scale and shift."""
         normed = F.layer_norm(x.movedim(1, -1), self.weight.shape, self.weight, self.bias, self.eps)
         return normed.movedim(-1, 1)
 
 
 def resize_positions(table: Tensor, old: Vec3, new: Vec3) -> Tensor:
-    """Learned positions of a grid of tokens for another grid.
+    """Interpolate learned positions to another grid of tokens.
 
-    Bicubic in y and x, as the 2-D networks do it, then linear along z.
+    The interpolation is bicubic in y and x, as in 2-D networks, then linear along z.
 
     Args:
         table: (1, old z * y * x, C).
-        old: Tokens along (z, y, x) that the table was made for.
-        new: Tokens along (z, y, x) that are wanted.
+        old: Grid of tokens (z, y, x) of the table.
+        new: Grid of tokens (z, y, x) to interpolate to.
 
     Returns:
         (1, new z * y * x, C).
@@ -137,12 +137,12 @@ def resize_positions(table: Tensor, old: Vec3, new: Vec3) -> Tensor:
 
 
 def grid_of(size: tuple[int, ...], stride: Vec3) -> Vec3:
-    """Tokens along (z, y, x) of an image of this size."""
+    """Grid of tokens (z, y, x) of an image of this size."""
     return vec3(n // s for n, s in zip(size, stride, strict=True))
 
 
 def start_transformer(module: nn.Module, bias: float = 0.0) -> None:
-    """Draw weights from a normal distribution of standard deviation 0.02 and set the biases, also those of norms."""
+    """Draw weights from a normal distribution of standard deviation 0.02, and set all biases, also in norms."""
     for m in module.modules():
         if isinstance(m, nn.Linear | nn.Conv3d):
             nn.init.trunc_normal_(m.weight, std=0.02)
@@ -153,7 +153,7 @@ def start_transformer(module: nn.Module, bias: float = 0.0) -> None:
 
 
 def fixed(create_backbone: Callable[..., Any], **values: object) -> Callable[..., Any]:
-    """The entry function of a family of backbones with some of its flags fixed, which are then no flags any more."""
+    """Entry function of a family of backbones with some flags fixed; fixed flags are no longer offered."""
 
     @wraps(create_backbone)
     def create(**flags: Any) -> Any:
@@ -167,7 +167,7 @@ def fixed(create_backbone: Callable[..., Any], **values: object) -> Callable[...
 
 
 def named(maps: Mapping[str, Tensor] | Tensor, names: Mapping[str, Any]) -> Maps:
-    """What a backbone gave as an OrderedDict, also where it gave a single tensor."""
+    """Output of a backbone as an OrderedDict, even if the backbone returned a single tensor."""
     if isinstance(maps, Tensor):
         (name,) = names
         return OrderedDict([(name, maps)])

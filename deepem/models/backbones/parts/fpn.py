@@ -1,4 +1,4 @@
-"""Feature pyramid network (Lin et al. 2016, arXiv:1612.03144): what coarse maps know, brought to the fine ones.
+"""Feature pyramid network (Lin et al. 2016, arXiv:1612.03144), which passes coarse information to the fine maps.
 
 ::
 
@@ -23,21 +23,21 @@ from deepem.models.emvision.utils import mul3
 
 
 class LastLevelMaxPool(nn.Module):
-    """One more map, `pool`: every second voxel of the coarsest."""
+    """Add one more map, `pool`: every second voxel of the coarsest map."""
 
     def forward(self, maps: Maps) -> Maps:
-        """The maps with `pool` added at the end."""
+        """Return the maps with `pool` appended."""
         coarsest = next(reversed(maps.values()))
         return OrderedDict([*maps.items(), ("pool", F.max_pool3d(coarsest, 1, 2))])
 
 
 class FPN(nn.Module):
-    """Maps of one number of channels from maps of several. Names of parameters are torchvision's.
+    """Pyramid whose maps all have the same number of channels. Parameters have torchvision's names.
 
     Args:
         in_channels_list: Channels of each map, finest first.
-        out_channels: Channels of each map that it gives.
-        extra_blocks: What adds coarser maps, `LastLevelMaxPool()` or None.
+        out_channels: Channels of every output map.
+        extra_blocks: Module that adds coarser maps, `LastLevelMaxPool()` or None.
     """
 
     def __init__(
@@ -69,12 +69,12 @@ class FPN(nn.Module):
 
 
 class WithFPN(Backbone):
-    """A backbone and the FPN on its maps.
+    """A backbone followed by an FPN.
 
     Args:
-        body: Gives a tensor or an OrderedDict; has `out_channels` and `strides`.
+        body: Backbone that returns a tensor or an OrderedDict, and has `out_channels` and `strides`.
         out_channels: Channels of every map.
-        extra_blocks: As of `FPN`.
+        extra_blocks: As in `FPN`.
     """
 
     is_pyramid = True
@@ -97,7 +97,7 @@ class WithFPN(Backbone):
         return maps
 
     def layer_of(self, name: str) -> int:
-        """The backbone's own layers, then one for the FPN."""
+        """The layers of the backbone, then one for the FPN."""
         if name.startswith("body."):
             return self.body.layer_of(name.removeprefix("body.")) if hasattr(self.body, "layer_of") else 0
         return self.num_layers - 1

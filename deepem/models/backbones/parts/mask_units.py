@@ -1,4 +1,4 @@
-"""The blocks of Hiera: attention of unrolled tokens, within mask units or everywhere."""
+"""Blocks of Hiera: attention over unrolled tokens, within mask units or global."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from deepem.utils.geometry import Vec3
 
 
 class MaskUnitAttention(nn.Module):
-    """Attention of unrolled tokens, within mask units or everywhere, with the queries pooled.
+    """Attention over unrolled tokens, within mask units or global, with pooled queries.
 
     Args:
         dim: Channels in.
         dim_out: Channels out.
         heads: Number of heads.
-        q_stride: Tokens that a query is the maximum of.
-        window_size: Tokens that a mask unit has after the pooling.
-        use_mask_unit_attn: Within mask units, else everywhere.
+        q_stride: Number of tokens that are max-pooled into one query.
+        window_size: Tokens of a mask unit after pooling.
+        use_mask_unit_attn: Attend within mask units rather than globally.
     """
 
     def __init__(
@@ -51,17 +51,17 @@ class MaskUnitAttention(nn.Module):
 
 
 class HieraBlock(nn.Module):
-    """Attention and MLP, each with a norm before and the input added after; a pooling where channels change.
+    """Attention and MLP with pre-norm and residual connections; pools where the number of channels changes.
 
     Args:
         dim: Channels in.
         dim_out: Channels out.
         heads: Number of heads.
-        mlp_ratio: Hidden channels of the MLP per channel.
-        drop_path: Rate at which the branches are left out in training.
-        q_stride: Tokens that are pooled into one.
-        window_size: Tokens that a mask unit has after the pooling.
-        use_mask_unit_attn: Within mask units, else everywhere.
+        mlp_ratio: Hidden channels of the MLP, relative to its channels.
+        drop_path: Rate at which training skips the branches.
+        q_stride: Number of tokens that are pooled into one.
+        window_size: Tokens of a mask unit after pooling.
+        use_mask_unit_attn: Attend within mask units rather than globally.
     """
 
     def __init__(
@@ -95,14 +95,14 @@ class HieraBlock(nn.Module):
 
 
 class PatchEmbed(nn.Module):
-    """Overlapping patches to tokens; what is masked is zeroed before, so that no patch sees it."""
+    """Embed overlapping patches as tokens; masked voxels are zeroed first, so that no patch sees them."""
 
     def __init__(self, in_chans: int, embed_dim: int, kernel: Vec3, stride: Vec3, padding: Vec3) -> None:
         super().__init__()
         self.proj = nn.Conv3d(in_chans, embed_dim, kernel, stride, padding)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Image (N, C, Z, Y, X) -> tokens (N, tokens, embed_dim); mask (N, 1, z, y, x) is true where to look."""
+        """Image (N, C, Z, Y, X) -> tokens (N, tokens, embed_dim); mask (N, 1, z, y, x) is true for visible parts."""
         if mask is not None:
             x = x * F.interpolate(mask.float(), size=x.shape[-3:]).to(x.dtype)
         tokens: Tensor = self.proj(x)

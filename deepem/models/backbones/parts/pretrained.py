@@ -1,4 +1,4 @@
-"""Weights of public 2-D networks for 3-D backbones."""
+"""Load weights of public 2-D networks into 3-D backbones."""
 
 from __future__ import annotations
 
@@ -19,32 +19,33 @@ NAMES = (
     (r"^blocks\.(\d+)\.", r"encoder.layer.\1."),
     (r"(^|\.)attn\.", r"\1attention."),
 )
-"""detectron2's and MAE's names of the parts of a vision transformer -> those of `ViTDet`."""
+"""Rules from detectron2's and MAE's names of vision transformer modules to those of `ViTDet`."""
 
 
 def rename(key: str) -> str:
-    """The name that `ViTDet` has for an entry of detectron2's or MAE's state dict; other names are left."""
+    """Rename an entry of detectron2's or MAE's state dict to the name in `ViTDet`; other names stay."""
     for pattern, replacement in NAMES:
         key = re.sub(pattern, replacement, key)
     return key
 
 
 def inflate(state_dict: Mapping[str, Tensor], model: nn.Module, *, grid: Vec3 | None = None) -> dict[str, Tensor]:
-    """A state dict of a 2-D network of the same architecture, made to fit a 3-D one.
+    """Adapt the state dict of a 2-D network to a 3-D network of the same architecture.
 
-    - A kernel (out, in, y, x) becomes the centre tap along z of a kernel (out, in, z, y, x), zero elsewhere: on one
-      section the 3-D network gives what the 2-D one gives.
-    - A kernel for RGB images is summed over its channels, for a grey image, or shared evenly among several channels.
-    - Absolute positions are the same for all z, and interpolated to the model's grid; that of a class token is left
-      out. Relative positions are interpolated. Those along z, which a 2-D network lacks, are left to the model.
+    - A kernel (out, in, y, x) becomes the centre tap along z of a kernel (out, in, z, y, x), zero elsewhere. On a
+        single section the 3-D network therefore gives the output of the 2-D network.
+    - A kernel for RGB images is summed over its channels for a grey image, or split evenly among several channels.
+    - Absolute positions are repeated along z and interpolated to the model's grid; the position of a class token is
+        dropped. Relative positions are interpolated. A 2-D network has none along z, so the model keeps its own there.
 
     Args:
-        state_dict: The 2-D network's; entries that are 3-D already are taken as they are. It is not changed.
-        model: A backbone or a network that holds one.
-        grid: Tokens (z, y, x) that absolute positions were learned for; by default one section of a square.
+        state_dict: State dict of the 2-D network; entries that are already 3-D are used as they are. It is not
+            modified.
+        model: A backbone or a network that contains one.
+        grid: Grid of tokens (z, y, x) of the absolute positions; by default one square section.
 
     Returns:
-        The entries that fit, by the model's names, of the model's shapes. The others are not in it.
+        The entries that fit, with the names and shapes of the model. Other entries are dropped.
     """
     own = model.state_dict()
     grids = _position_grids(model)
@@ -65,7 +66,7 @@ def inflate(state_dict: Mapping[str, Tensor], model: nn.Module, *, grid: Vec3 | 
 
 
 def _position_grids(model: nn.Module) -> dict[str, Vec3]:
-    """The grid (z, y, x) of every table of absolute positions, by its name in the model."""
+    """The grid (z, y, x) of every table of absolute positions in the model, by name."""
     return {
         f"{prefix}.{name}".lstrip("."): grid
         for prefix, module in model.named_modules()
@@ -74,7 +75,7 @@ def _position_grids(model: nn.Module) -> dict[str, Vec3]:
 
 
 def _kernel(value: Tensor, like: Tensor) -> Tensor:
-    """A kernel with the model's taps along z and input channels."""
+    """Expand a kernel to the model's taps along z and its input channels."""
     if value.shape[1] == 3 != like.shape[1]:
         value = value.sum(1, keepdim=True).expand(-1, like.shape[1], *value.shape[2:]) / like.shape[1]
     if value.dim() == 5:
@@ -85,13 +86,13 @@ def _kernel(value: Tensor, like: Tensor) -> Tensor:
 
 
 def _positions(table: Tensor, old: Vec3 | None, new: Vec3) -> Tensor:
-    """A table of absolute positions on the model's grid; as it is if it is none of a known grid."""
+    """Interpolate a table of absolute positions to the model's grid; returned unchanged if its grid is unknown."""
     tokens = table.shape[1]
     if old is None:
         if tokens == new[0] * new[1] * new[2]:
             return table
         if isqrt(tokens) ** 2 != tokens and isqrt(tokens - 1) ** 2 == tokens - 1:
-            table, tokens = table[:, 1:], tokens - 1  # of the class token, which comes first
+            table, tokens = table[:, 1:], tokens - 1  # position of the class token, which comes first
         side = isqrt(tokens)
         old = (1, side, side)
     if tokens == old[0] * old[1] * old[2] + 1:

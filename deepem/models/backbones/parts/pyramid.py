@@ -1,4 +1,4 @@
-"""The simple feature pyramid of ViTDet (Li et al. 2022, arXiv:2203.16527): maps of several resolutions from one."""
+"""The simple feature pyramid of ViTDet (Li et al. 2022, arXiv:2203.16527): several resolutions from one map."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from deepem.utils.geometry import Vec3, vec3
 
 
 class ConvNorm(nn.Conv3d):
-    """A convolution without bias and a norm, its child."""
+    """A convolution without bias, followed by a norm as its child module."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int) -> None:
         super().__init__(in_channels, out_channels, kernel, padding=kernel // 2, bias=False)
@@ -26,12 +26,13 @@ class ConvNorm(nn.Conv3d):
 
 
 class SimpleFeaturePyramid(Backbone):
-    """Maps p2, p3, ... from the last map of a plain backbone.
+    """Build maps p2, p3, ... from the last map of a plain backbone.
 
-    An axis along which a patch has one voxel keeps its resolution in all maps, and none is made finer than the image.
+    An axis along which patches are one voxel long keeps its resolution in all maps. No axis becomes finer than the
+    image.
 
     Args:
-        net: Gives one map, such as `ViTDet`.
+        net: Backbone that returns one map, such as `ViTDet`.
         out_channels: Channels of every map.
         scale_factors: Resolution of each map relative to the last one: 4, 2, 1 or 0.5, finest first.
     """
@@ -65,7 +66,7 @@ class SimpleFeaturePyramid(Backbone):
 
 
 def _rescale(channels: int, stride: Vec3, scale: float) -> tuple[list[nn.Module], int, Vec3]:
-    """Layers that change the resolution by a scale, the channels that they leave, the stride that they reach."""
+    """Layers that change the resolution by a scale, their output channels, and the resulting stride."""
     if scale not in (4, 2, 1, 0.5):
         raise ValueError(f"scale factor: got {scale}, wants 4, 2, 1 or 0.5")
     layers: list[nn.Module] = []

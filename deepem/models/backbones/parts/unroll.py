@@ -1,13 +1,13 @@
-"""The order in which Hiera keeps its tokens, so that pooling and windows need no geometry.
+"""The order in which Hiera stores its tokens, which turns pooling and windows into plain reshapes.
 
 Each step of the schedule moves the offset within a window of `strides` tokens to the front. In 1-D, with 8 tokens and
-two steps of 2, token = 4 a + 2 b + c (a, b, c in {0, 1}) goes to place 4 c + 2 b + a::
+two steps of 2, token = 4 a + 2 b + c (a, b, c in {0, 1}) goes to position 4 c + 2 b + a::
 
     spatial   0 1 2 3 4 5 6 7
     unrolled  0 4 2 6 1 5 3 7        halves {0 4 2 6} {1 5 3 7}: partners 0|1, 4|5, 2|3, 6|7 lie 4 apart
 
-So a max-pool is the maximum over the first half and the second, and the tokens of mask unit m are those at places
-m, m + units, m + 2 units, ... Source: Ryali et al. 2023, arXiv:2306.00989.
+A max-pool is then the maximum over the two halves, and the tokens of mask unit m are at positions m, m + units,
+m + 2 units, ... Source: Ryali et al. 2023, arXiv:2306.00989.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ def pool_first(x: Tensor, stride: int) -> Tensor:
 
 
 class Unroll(nn.Module):
-    """Tokens in spatial order to unrolled order.
+    """Reorder tokens from spatial to unrolled order.
 
     Args:
-        input_size: Voxels of the image (z, y, x) for which no size need be given.
+        input_size: Voxels (z, y, x) of the image that is assumed if no size is given.
         patch_stride: Voxels per token.
         unroll_schedule: Window (z, y, x) of each step.
     """
@@ -42,7 +42,7 @@ class Unroll(nn.Module):
         self.schedule = [vec3(strides) for strides in unroll_schedule]
 
     def forward(self, x: Tensor, size: Vec3 | None = None) -> Tensor:
-        """(N, tokens, C) -> the same, unrolled; `size` is the grid of tokens (z, y, x)."""
+        """(N, tokens, C) -> the same shape, unrolled; `size` is the grid of tokens (z, y, x)."""
         batch, tokens, channels = x.shape
         z, y, x_ = self.size if size is None else size
         x = x.reshape(batch, z, y, x_, channels)
@@ -53,14 +53,14 @@ class Unroll(nn.Module):
 
 
 class Reroll(nn.Module):
-    """Unrolled tokens back to spatial order.
+    """Reorder unrolled tokens to spatial order.
 
     Args:
-        input_size: As of `Unroll`.
-        patch_stride: As of `Unroll`.
-        unroll_schedule: As of `Unroll`.
+        input_size: As in `Unroll`.
+        patch_stride: As in `Unroll`.
+        unroll_schedule: As in `Unroll`.
         stage_ends: Number of the last block of each stage.
-        q_pool: How many of the stages end in a pooling, which uses up a step of the schedule.
+        q_pool: Number of stages that end in a pooling; each pooling uses up one step of the schedule.
     """
 
     def __init__(
@@ -77,23 +77,23 @@ class Reroll(nn.Module):
         self.pools = list(stage_ends[:q_pool])
 
     def forward(self, x: Tensor, block_idx: int, mask: Tensor | None = None, size: Vec3 | None = None) -> Tensor:
-        """Tokens (N, tokens, C) after block `block_idx` in spatial order.
+        """Return the tokens (N, tokens, C) after block `block_idx` in spatial order.
 
         Args:
             x: The tokens.
-            block_idx: Number of the block that gave them.
-            mask: Given where some mask units were left out.
-            size: The grid of tokens (z, y, x) that the network started from.
+            block_idx: Number of the block that produced them.
+            mask: The mask, if some mask units were dropped.
+            size: Grid of tokens (z, y, x) at the input of the first block.
 
         Returns:
-            (N, z, y, x, C), or with a mask (N, units left, z, y, x, C), where z, y, x are those of a mask unit.
+            (N, z, y, x, C), or with a mask (N, units left, z, y, x, C), where z, y, x is the size of a mask unit.
         """
         used = sum(end < block_idx for end in self.pools)
         z, y, x_ = self.size if size is None else size
         for sz, sy, sx in self.steps[:used]:
             z, y, x_ = z // sz, y // sy, x_ // sx
         batch, tokens, channels = x.shape
-        uz = uy = ux = 1  # the windows put together so far
+        uz = uy = ux = 1  # window put together so far
         for sz, sy, sx in self.steps[used:]:
             tokens //= sz * sy * sx
             x = x.reshape(batch, sz, sy, sx, tokens, uz, uy, ux, channels)
@@ -107,5 +107,5 @@ class Reroll(nn.Module):
 
 
 def unit_size(schedule: Sequence[Vec3]) -> Vec3:
-    """Tokens (z, y, x) of the window that all steps together make."""
+    """Tokens (z, y, x) of the window that all steps together form."""
     return vec3(prod(strides[axis] for strides in schedule) for axis in range(3))
