@@ -1,7 +1,7 @@
-"""What must be known of a whole array before a patch of it can be stored: its range, and how instances meet.
+"""Facts about a whole array that are needed before patches can be cut: its range, and how instances touch.
 
-`Held` looks at an array in memory, when it is asked. `Facts` are what one pass over an array on disk has found; see
-`deepem.data.scan`. Both answer the same questions with the same numbers.
+`Held` computes the facts of an array in memory on demand. `Facts` holds the facts that one scan of an array on disk
+found; see `deepem.data.scan`. Both give the same numbers.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 
 BLOCK = 32
-"""Side of the cubes whose marked voxels are counted."""
+"""Side of the cubes in which non-zero voxels are counted."""
 
 
 class Known(Protocol):
-    """What is known of an array (C, Z, Y, X)."""
+    """Protocol: facts about an array (C, Z, Y, X)."""
 
     @property
     def shape(self) -> tuple[int, ...]:
