@@ -47,7 +47,7 @@ def load_data(
     cremi_seg: Literal["seg", "seg_d3_b0"] = "seg",
     cremi_syn: Literal["syn", "partners"] = "syn",
 ) -> Mapping[str, Any]:
-    """Volumes by id: the image, those of the labels that are asked for and there, and the masks of the two phases.
+    """Load volumes by id: the image, the requested labels that exist, and the masks of both phases.
 
     Args:
         data_dir: The folder above ``cremi``.

@@ -27,7 +27,7 @@ def load_data(
     lazy: bool = False,
     files: dict[str, str] | None = None,
 ) -> Mapping[str, Any]:
-    """Volumes by id: the image, those of the labels that are asked for and there, and where they hold.
+    """Load volumes by id: the image, the requested labels that exist, and the masks.
 
     Args:
         data_dir: The folder above ``mitoem``.

@@ -27,7 +27,7 @@ def load_data(
     labels: Sequence[str] = (),
     synth_size: tuple[int, int, int] = (32, 512, 512),
 ) -> Mapping[str, Any]:
-    """Volumes by id: the image and those of the labels that are asked for.
+    """Make volumes by id: the image and the requested labels.
 
     Args:
         data_dir: Not used.

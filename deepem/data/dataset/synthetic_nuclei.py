@@ -30,13 +30,13 @@ def load_data(
     intensity_low: float | None = None,
     intensity_high: float | None = None,
 ) -> Mapping[str, Any]:
-    """Volumes by id: img, and seg where it is asked for.
+    """Return volumes by id: img, and seg if requested.
 
     Args:
         data_dir: Not used.
         data_ids: Ids n1 to n9 and t1 to t9, by default those of `splits`.
         class_keys: Not used.
-        labels: Label keys; there is seg only.
+        labels: Label keys; only seg exists.
         synth_size: size of each synthetic volume, z,y,x voxels
         density: 1 for about 45 nuclei in 100^3 voxels
         contrast: of nuclei against what is around them

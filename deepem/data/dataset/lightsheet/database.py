@@ -46,8 +46,8 @@ def get_items(
         min_objects: Crops with fewer objects are left out; 0 keeps empty ones.
         channels: Channels of the image to use, from 0; all by default.
         each_channel: Make a crop of each channel, in place of one of all.
-        intensity_low: Grey values up to this are black; 0 by default.
-        intensity_high: Grey values from this on are white; by default the greatest of their type.
+        intensity_low: Grey values up to this become black; 0 by default.
+        intensity_high: Grey values from this on become white; by default the maximum of the dtype.
         force_create: Scan the folder again in any case.
     """
     from deepem.data.crop_index import CropIndex, Wanted
