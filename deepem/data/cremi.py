@@ -148,7 +148,7 @@ def labelled(hdf: Path, raw: Any, ids: Any, even: bool = True) -> list[tuple[int
 
 
 def image(raw: Any, box: Sequence[tuple[int, int]], pad: tuple[int, int, int], factor: int = 2) -> NDArray[Any]:
-    """Return the image of a box averaged over factor x factor, padded by `pad` such voxels; mirror at the file's end."""
+    """Return the image of a box, averaged over factor x factor and padded by `pad` voxels; mirror at the file's end."""
     index = []
     for (low, high), reach, whole in zip(box, (pad[0], factor * pad[1], factor * pad[2]), raw.shape, strict=True):
         # The indices of the voxels to read; they run backwards beyond the ends of the file.

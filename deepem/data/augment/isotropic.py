@@ -42,7 +42,7 @@ def get_augmentation(
     """
     return Compose(
         [
-            Rotate(skip=0.5) if is_train and rotate else None,  # the other half stays free of interpolation, as in prediction
+            Rotate(skip=0.5) if is_train and rotate else None,  # the rest is not interpolated, as in prediction
             _elastic() if is_train and elastic else None,
             Grayscale3D() if is_train else None,
             _noise() if is_train and noise else None,  # after all interpolation, which would smooth the noise

@@ -7,9 +7,9 @@ In a file of settings::
       - Blend: {augments: [Flip, FlipRotate, null], props: [1, 1, 2]}
       - Grayscale3D
 
-``Flip`` without arguments flips each axis with probability 1/2. The recipe applies to training only; evaluation samples
-stay unchanged, unless you write ``augment: {train: [...], val: [...]}``. On the command line, choose the recipe `listed`
-and pass the list as JSON in its flag `operations`.
+``Flip`` without arguments flips each axis with probability 1/2. The recipe applies to training only; samples of the
+evaluation stay unchanged, unless you write ``augment: {train: [...], val: [...]}``. On the command line, choose the
+recipe `listed` and pass the list as JSON in its flag `operations`.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Ids `train` and `test`, in ``<data_dir>/isbi2012/<id>``: ``img.h5``, ``bdr.h5``, 1 at membranes, and the masks of the
 two phases. File names vary between copies of the challenge: ``deepem prepare isbi2012 --files img=FILE
-bdr=FILE`` makes of those at hand what this module reads, or ``--files`` names files that lie in these folders as they
-are. The challenge draws membranes black, which ``prepare`` turns round. `test` has no labels.
+bdr=FILE`` converts your copy to what this module reads, or ``--files`` names files that lie in these folders
+unchanged. The challenge draws membranes black; ``prepare`` inverts them. `test` has no labels.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Ids `zebrafish_train`, `zebrafish_val`, `mouse_train` and `mouse_val`, in ``<data_dir>/nucmm/<id>``: ``img.h5`` and
 ``seg.h5``. File names vary between copies of the challenge: ``deepem prepare nucmm --files img=FILE seg=FILE``
-makes of those at hand what this module reads, or ``--files`` names files that lie in these folders as they are.
+converts your copy to what this module reads, or ``--files`` names files that lie in these folders unchanged.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Ids `train` and `test`, in ``<data_dir>/snemi3d/<id>``: ``img.h5``, ``seg.h5``, ``msk_train.h5`` and ``msk_val.h5``
 (the last sections). File names vary between copies of the challenge: ``deepem prepare snemi3d --files img=FILE
-seg=FILE`` makes of those at hand what this module reads, or ``--files`` names files that lie in these folders as they
-are. `test` has no labels.
+seg=FILE`` converts your copy to what this module reads, or ``--files`` names files that lie in these folders
+unchanged. `test` has no labels.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Synthetic volumes, made in memory from their ids: nothing is read, nothing is downloaded, every label is there.
+"""Synthetic volumes, generated in memory from their ids: no files, no downloads, and all labels.
 
-The same id and size give the same voxels anywhere. Instances of `seg` touch without a gap, the lumen of the blood
-vessel is one of them, and 0 is myelin only.
+The same id and size give the same voxels on any machine. Instances of `seg` touch without a gap; the lumen of the blood
+vessel is an instance too, and only myelin is 0.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from deepem.data.synth.fields import Field, Labels, Plane
 from deepem.utils.geometry import Vec3
 
 MARGIN = 60
-"""Voxels of tissue around the volume, so that neurites may wander in and out."""
+"""Voxels of tissue around the volume, so that neurites can enter and leave it."""
 
 COARSE = 4
 """Voxels between the points where the nearest disc is searched; between them only those found are compared."""

@@ -18,7 +18,7 @@ def get_augmentation(
     motion: int = 0,
     misalign_rot: float = 0.0,
 ) -> Augment:
-    """Change grey values; add one defect of four (shift, shift with missing sections, missing, lost), boxes, blur, warp.
+    """Apply grey-value changes, one defect (a shift, one with missing sections, missing, lost), boxes, blur and warp.
 
     Args:
         is_train: training or validation

@@ -61,7 +61,7 @@ def load_data(
         class_keys: Flags of the chosen tasks.
         labels: Label keys. All but seg may be absent.
         lazy: Leave the arrays on disk.
-        cremi_seg: neuron ids that touch (seg), or with eroded borders of id 0 (seg_d3_b0)
+        cremi_seg: use neuron ids that touch (seg), or ids with eroded borders of id 0 (seg_d3_b0)
         glia_mask: mask out the voxels of glia.h5
     """
     row = {**data_info["cremi_b"], "seg": f"{cremi_seg}.h5"}

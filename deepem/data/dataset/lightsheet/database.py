@@ -1,8 +1,8 @@
-"""Crops of light-sheet volumes that stay on disk, by an index of their objects in SQLite or PostgreSQL.
+"""Crops of light-sheet volumes that stay on disk, with an index of their objects in SQLite or PostgreSQL.
 
-The folder is that of `lightsheet.folder`. It is scanned once: which crops hold objects, and which. After that a crop is
-read when its turn comes, so the volumes may be larger than the memory. In Python, `gather_dataset` gives the crops as a
-`torch.utils.data.Dataset`, or as data loaders.
+The folder has the layout of `lightsheet.folder`. One scan finds the objects of each crop. After that, a crop is read
+only when it is drawn, so volumes may be larger than memory. In Python, `gather_dataset` returns the crops as a
+`torch.utils.data.Dataset` or as data loaders.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def get_items(
     intensity_high: float | None = None,
     force_create: bool = False,
 ) -> Any:
-    """The crops of volumes as a Dataset of (image, target) with boxes, labels and masks.
+    """Return the crops of volumes as a Dataset of (image, target) with boxes, labels and masks.
 
     Args:
         data_dir: The folder.
@@ -76,7 +76,7 @@ def gather_dataset(
     world: int = 1,
     **more: Any,
 ) -> Any:
-    """The crops of a folder as a Dataset, split in two where asked for, or as data loaders.
+    """Return the crops of a folder as a Dataset or as data loaders, optionally split in two.
 
     Args:
         data_dir: The folder.

@@ -23,10 +23,10 @@ data_info: Mapping[str, Any] = {}
 
 
 def ids_in(data_dir: Path | str) -> list[str]:
-    """The ids of the volumes in a folder.
+    """Return the ids of the volumes in a folder.
 
     Raises:
-        InputError: there is none.
+        InputError: The folder has no volumes.
     """
     found = [entry.name for entry in entries(data_dir)]
     if not found:
