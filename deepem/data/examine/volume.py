@@ -80,7 +80,7 @@ def volume_findings(arrays: Mapping[str, Any], labels: Sequence[str], ids: Colle
 
 
 CANNOT_BE_LAID = {"wrapped", "nan"}
-"""Whether an image has faults that rule out comparing it with a label."""
+"""Faults of an image that rule out comparing it with a label."""
 
 
 def alignment_findings(image: Array, label: Array) -> list[Finding]:

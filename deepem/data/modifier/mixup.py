@@ -28,7 +28,7 @@ class Modifier:
         """Return the batch with blended images, (N, C, Z, Y, X) in [0, 1]; the given images are not modified.
 
         Raises:
-            InputError: The batch has only one sample.
+            InputError: The batch has only one sample, even if it is not drawn for blending.
         """
         outputs = {name.removesuffix("_mask") for name in batch if name.endswith("_mask")}  # each target has a mask
         images = [name for name in batch if name.removesuffix("_mask") not in outputs]

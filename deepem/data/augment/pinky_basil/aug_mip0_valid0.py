@@ -1,4 +1,4 @@
-"""Like `aug_mip0_v0`, but grey values of missing sections vary, and validation patches stay clean."""
+"""Like `aug_mip0_v0`, with missing sections that differ or are all alike; validation patches stay clean."""
 
 from __future__ import annotations
 
