@@ -159,12 +159,21 @@ def create_network(
         filled_in["cropsz"] = sizes.crop
     if seed is not None:
         torch.manual_seed(seed)
-    made: Any = model.create(**filled_in)
-    if not isinstance(made, torch.nn.Module):
+    return as_module(model.create(**filled_in), model.where)
+
+
+def as_module(made: Any, where: str) -> nn.Module:
+    """Return what a model module's create_model returned, if it is a network.
+
+    Raises:
+        InputError: it is anything else.
+    """
+    from torch import nn
+
+    if not isinstance(made, nn.Module):
         got = "a class" if isinstance(made, type) else "None" if made is None else f"a {type(made).__name__}"
-        raise InputError(model.where, f"{got} from create_model", "a torch.nn.Module")
-    network: nn.Module = made
-    return network
+        raise InputError(where, f"{got} from create_model", "a torch.nn.Module")
+    return made
 
 
 def _comma(size: Sequence[int]) -> str:

@@ -1,4 +1,4 @@
-"""What samplers and augmentations give back, looked at where it arrives."""
+"""Check what samplers and augmentations return."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ AUGMENTATION, SAMPLER = "augment", "sampler"
 
 
 def told(value: object) -> str:
-    """What a value is, in a few words."""
+    """Describe a value in a few words."""
     if isinstance(value, np.ndarray):
         return f"an array of {value.dtype} {value.shape}"
     if isinstance(value, Mapping):
@@ -23,10 +23,10 @@ def told(value: object) -> str:
 
 
 def require_sample(sample: Any, where: str) -> None:
-    """Refuse a sample that is no dict of numeric arrays.
+    """Check that a sample is a dict of numeric arrays.
 
     Raises:
-        InputError: what it is.
+        InputError: It is something else.
     """
     if not isinstance(sample, Mapping) or not sample:
         raise InputError(where, told(sample), "a dict of arrays (C, Z, Y, X) by key")
@@ -36,10 +36,10 @@ def require_sample(sample: Any, where: str) -> None:
 
 
 def require_request(made: Any, spec: Spec) -> tuple[Spec, Apply]:
-    """What an augmentation's `prepare` gave, if it is a request for the same keys and a function.
+    """Check and return the result of an augmentation's `prepare`: a request for the same keys, and a function.
 
     Raises:
-        InputError: it is something else.
+        InputError: It is something else.
     """
     wants = "(spec, apply) from prepare: the request to read, and the function that makes the sample from it"
     if not isinstance(made, tuple) or len(made) != 2 or not isinstance(made[0], Spec) or not callable(made[1]):
@@ -50,10 +50,10 @@ def require_request(made: Any, spec: Spec) -> tuple[Spec, Apply]:
 
 
 def applied(apply: Callable[[Any], Any], sample: Mapping[str, Any], spec: Spec) -> dict[str, Any]:
-    """The sample that an augmentation makes, if every array is there and as large as it was asked for.
+    """Apply an augmentation and check that its sample has every requested array in the requested size.
 
     Raises:
-        InputError: it gives something else.
+        InputError: It does not.
     """
     made = apply(dict(sample))
     require_sample(made, AUGMENTATION)

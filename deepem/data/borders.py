@@ -1,7 +1,7 @@
-"""Borders of instances: widened, or eroded away, within each section.
+"""Erode instances and widen boundaries, within each section.
 
-Sections are often so thick that a membrane between two of them is not seen, so nothing here acts along z. Voxels of id
--1 are not known: they stay -1, and they are no other instance to their neighbours.
+Nothing here acts along z, because sections are often so thick that a membrane between two of them is invisible. Voxels
+of id -1 (unknown) stay -1 and do not count as another instance.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ PAIRS: tuple[Any, ...] = (
     (np.s_[1:, 1:], np.s_[:-1, :-1]),
     (np.s_[1:, :-1], np.s_[:-1, 1:]),
 )
-"""The eight neighbours of every voxel of a section, each pair once."""
+"""Offsets to the eight neighbours of a voxel in its section, one per pair of opposite neighbours."""
 
 
 def eroded(seg: Array, by: int = 1) -> Array:
-    """Ids (..., Y, X) with 0 wherever another id, 0 among them, lies within `by` voxels in the section::
+    """Set ids (..., Y, X) to 0 wherever another id (or 0) lies within `by` voxels in the section::
 
     1 1 1 2 2 2 0 0    by 1:  1 1 0 0 2 0 0 0
     1 1 1 -1 -1 2 2    by 1:  1 1 1 -1 -1 2 2
@@ -38,7 +38,7 @@ def eroded(seg: Array, by: int = 1) -> Array:
 
 
 def dilated(marks: Array, by: int) -> Array:
-    """Marks (..., Y, X) uint8, 0 or 1, widened by some voxels in the section, along diagonals too."""
+    """Dilate marks (..., Y, X), uint8 of 0 or 1, by some voxels in the section, along diagonals too."""
     if by <= 0:
         return marks
     kernel = np.ones((2 * by + 1, 2 * by + 1), np.uint8)
@@ -49,7 +49,7 @@ def dilated(marks: Array, by: int) -> Array:
 
 
 def _borders(section: Array) -> Array:
-    """1 at voxels that have another id beside them."""
+    """Return 1 at voxels next to another id."""
     borders: Array = np.zeros(section.shape, np.uint8)
     for first, second in PAIRS:
         a, b = section[first], section[second]
@@ -60,5 +60,5 @@ def _borders(section: Array) -> Array:
 
 
 def _sections(array: Array) -> Array:
-    """The (Y, X) sections, as views."""
+    """Yield the (Y, X) sections as views."""
     return array[None] if array.ndim == 2 else array.reshape(-1, *array.shape[-2:])

@@ -1,9 +1,9 @@
-"""Chunks that were read before: all of them, shared by all workers, or each worker's latest.
+"""Caches of chunks read from disk: one cache of all chunks, shared by all workers, or one of recent chunks per worker.
 
-`share` decides. Where all arrays together fit into the room, each has memory of its full size that every worker sees
-and fills, chunk by chunk; a patch is then a view of it, as with arrays in memory. Memory that no chunk was written to
-takes no room. Otherwise each worker keeps the chunks that it used last, in its share of the room, and puts patches
-together.
+`share` chooses. If all arrays together fit into the cache, each array gets shared memory of its full size, which the
+workers fill chunk by chunk; a patch is then a view of it, as with arrays in memory. Pages take no memory until a chunk
+is written to them. Otherwise each worker keeps its most recently used chunks, within its part of the cache, and
+assembles patches from them.
 """
 
 from __future__ import annotations
@@ -24,30 +24,30 @@ from deepem.utils.geometry import Box, Vec3, vec3
 Index = tuple[int, ...]
 
 AT_ONCE = 16
-"""Chunks of a store that are asked for at the same time."""
+"""Number of chunks that are requested from a remote store at the same time."""
 
 EVALUATION = 8
-"""One part in so many of the room is for evaluation, whose workers run beside those of training."""
+"""Evaluation, whose workers run beside those of training, gets 1 / this of the cache."""
 
 
 class Cache(Protocol):
-    """Where chunks of one array are kept."""
+    """Protocol: a cache of the chunks of one array."""
 
     def get(self, array: Drawn, box: Box) -> Array:
-        """A box (C, z, y, x); what is not kept is read."""
+        """Return a box (C, z, y, x); read chunks that are not cached."""
 
     def fetch(self, array: Drawn, box: Box) -> None:
-        """Read what a box needs and is not kept."""
+        """Read the chunks of a box that are not cached."""
 
 
 def share(train: Mapping[str, Any], val: Mapping[str, Any], room: int, workers: int) -> None:
-    """Give each array that is read from disk its place in a cache.
+    """Assign a cache to each array that is read from disk.
 
     Args:
-        train: Volumes by id; a superset holds such.
-        val: Likewise.
-        room: Bytes, of all processes together.
-        workers: Processes that read at the same time for each of the two.
+        train: Training volumes by id, possibly nested as supersets.
+        val: Validation volumes, likewise.
+        room: Size of the cache in bytes, for all processes together.
+        workers: Number of worker processes for training, and again for validation.
     """
     phases = [list(_drawn(train)), list(_drawn(val))]
     unique = {array.key: array for array in itertools.chain(*phases)}
@@ -73,9 +73,9 @@ def _drawn(volumes: Mapping[str, Any]) -> Iterator[Drawn]:
 
 
 class Whole:
-    """All chunks of an array that were read, by whichever process.
+    """A cache of all chunks of an array, shared by all processes.
 
-    Two processes may read a chunk at the same time: they write the same bytes.
+    If two processes read the same chunk at the same time, both write the same bytes.
     """
 
     def __init__(self, array: Drawn) -> None:
@@ -84,14 +84,14 @@ class Whole:
         self._there = Shared.zeros(tuple(len(r) for r in grid), np.uint8)
 
     def get(self, array: Drawn, box: Box) -> Array:
-        """A box (C, z, y, x), a view of the shared memory."""
+        """Return a box (C, z, y, x) as a view of the shared memory."""
         self.fetch(array, box)
         z, y, x = box.slices()
         found: Array = self._held.array[:, z, y, x]
         return found
 
     def fetch(self, array: Drawn, box: Box) -> None:
-        """Read what a box needs and is not there."""
+        """Read the chunks of a box that are not there yet."""
         z, y, x = _span(array, box)
         there = self._there.array[z.start : z.stop, y.start : y.stop, x.start : x.stop]
         if there.all():
@@ -101,7 +101,7 @@ class Whole:
         def put(index: Index, chunk: Array) -> None:
             zz, yy, xx = _box_of(array, index).slices()
             self._held.array[:, zz, yy, xx] = chunk
-            with _FENCE:  # no processor may show the mark before the voxels
+            with _FENCE:  # memory barrier: write the voxels before the flag
                 pass
             self._there.array[index] = 1
 
@@ -112,10 +112,10 @@ _FENCE = threading.Lock()
 
 
 class Recent:
-    """The chunks that this process used last, of several arrays.
+    """The most recently used chunks of this process, from several arrays.
 
     Args:
-        limit: Bytes.
+        limit: Maximum size in bytes.
     """
 
     def __init__(self, limit: int) -> None:
@@ -127,7 +127,7 @@ class Recent:
     def each(
         self, array: Drawn, number: int, indices: Iterable[Index], use: Callable[[Index, Array], None] | None
     ) -> None:
-        """Call `use` with each chunk; those that are not there are read, unless another thread is about to."""
+        """Call `use` with each chunk; read missing chunks, unless another thread is reading them already."""
         mine: dict[Index, Future[Array]] = {}
         coming: list[tuple[Index, Future[Array]]] = []
         for index in indices:
@@ -143,7 +143,7 @@ class Recent:
         try:
             _read_each(array, list(mine), keep)
         finally:
-            for index, future in mine.items():  # of what could not be read, whoever waits for it is to read it himself
+            for index, future in mine.items():  # after an error, waiting threads read these themselves
                 if not future.done():
                     self._coming.pop((number, index), None)
                     future.cancel()
@@ -153,7 +153,7 @@ class Recent:
                 use(index, chunk)
 
     def _find(self, key: tuple[int, Index], mine: dict[Index, Future[Array]], coming: list[Any]) -> Array | None:
-        """A chunk that is kept; else it is noted who reads it: this thread, or another one that is about to."""
+        """Return a cached chunk, or record which thread reads it: this one (`mine`) or another (`coming`)."""
         with self._lock:
             held = self._chunks.get(key)
             if held is not None:
@@ -187,13 +187,13 @@ def _failed(future: Future[Array]) -> bool:
 
 
 class Kept:
-    """An array's chunks among the latest of this process."""
+    """The cache of one array within a `Recent`."""
 
     def __init__(self, recent: Recent, number: int) -> None:
         self.recent, self.number = recent, number
 
     def get(self, array: Drawn, box: Box) -> Array:
-        """A box (C, z, y, x), put together of chunks."""
+        """Return a box (C, z, y, x), assembled from chunks."""
         out = np.empty((array.shape[0], *box.size), array.dtype)
 
         def use(index: Index, chunk: Array) -> None:
@@ -208,14 +208,14 @@ class Kept:
         return out
 
     def fetch(self, array: Drawn, box: Box) -> None:
-        """Read what a box needs and is not kept, unless it would fill more than half of the room."""
+        """Read the chunks of a box that are not cached, unless they would fill more than half of the cache."""
         chunks = list(itertools.product(*_span(array, box)))
         if 2 * len(chunks) * array.shape[0] * int(np.prod(array.chunks[0])) * array.dtype.itemsize <= self.recent.limit:
             self.recent.each(array, self.number, chunks, None)
 
 
 def _read_each(array: Drawn, indices: list[Index], use: Callable[[Index, Array], None]) -> None:
-    """Read chunks, those of a store several at a time, and hand each over in this thread."""
+    """Read chunks, several at a time from a remote store, and call `use` with each in the calling thread."""
     boxes = [_box_of(array, index) for index in indices]
     if not array.remote or len(indices) < 2:
         for index, box in zip(indices, boxes, strict=True):
@@ -227,7 +227,7 @@ def _read_each(array: Drawn, indices: list[Index], use: Callable[[Index, Array],
 
 
 def _span(array: Drawn, box: Box) -> tuple[range, range, range]:
-    """The chunks that a box touches, along each axis, counted from the first of the array."""
+    """Return the range of chunks along each axis that a box touches, counted from the array's first chunk."""
     chunks, begin = array.chunks
     z, y, x = (
         range((b + o) // n - o // n, (e + o - 1) // n - o // n + 1)
@@ -237,7 +237,7 @@ def _span(array: Drawn, box: Box) -> tuple[range, range, range]:
 
 
 def _box_of(array: Drawn, index: Index) -> Box:
-    """What the array has of a chunk."""
+    """Return the box of a chunk, cropped to the array."""
     chunks, begin = array.chunks
     first = [(i + o // n) * n - o for i, o, n in zip(index, begin, chunks, strict=True)]
     low: Vec3 = vec3(max(b, 0) for b in first)

@@ -1,4 +1,4 @@
-"""The card of prepared volumes: what they are, where they came from, and what was written."""
+"""The card of prepared volumes: a file that says what they are, where they came from, and what was written."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from deepem.tasks import TASKS
 
 FILE = "card.json"
 IDS = ("seg",)
-"""Labels of which instances are counted; of the others, positive voxels."""
+"""Labels whose instances are counted; for other labels, positive voxels are counted."""
 
 
 @dataclass(frozen=True)
 class Card:
-    """What is known of volumes before they are made.
+    """What is known about volumes before they are made.
 
     Attributes:
-        name: Of the data set.
-        id: Of the volume.
-        voxel_size_nm: (z, y, x), as prepared.
+        name: Name of the data set.
+        id: Id of the volume.
+        voxel_size_nm: (z, y, x) voxel size after preparation.
         source: Where the data come from.
-        licence: Of the data.
-        inputs: The checksum of every file that the volumes are made from, by its name.
-        settings: What else decides them.
+        licence: Licence of the data.
+        inputs: Checksum of every input file, by file name.
+        settings: All other settings that determine the volumes.
     """
 
     name: str
@@ -42,25 +42,25 @@ class Card:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def plain(self) -> dict[str, Any]:
-        """Plain values, as they come back from a file."""
+        """Return plain values, equal to those read back from a file."""
         fields = {**vars(self), "voxel_size_nm": list(self.voxel_size_nm), "axes": "zyx"}
         plain: dict[str, Any] = json.loads(json.dumps(fields))
         return plain
 
     def describes(self, folder: Path) -> bool:
-        """Whether a folder holds volumes made from these files with these settings, whole or not."""
+        """Whether a folder holds volumes (complete or not) made from these files with these settings."""
         found = read(folder)
         return found is not None and all(found.get(key) == self.plain()[key] for key in ("inputs", "settings", "id"))
 
     def written(self, folder: Path, volumes: Mapping[str, NDArray[Any]]) -> str:
-        """The card's text, once the volumes are files in a folder."""
+        """Return the card's text; the volumes must have been written to the folder already."""
         arrays = {key: {**about(key, array), "sha256": digest(folder / f"{key}.h5")} for key, array in volumes.items()}
         there = [task.flag for task in TASKS if any(source in volumes for source in task.sources)]
         return json.dumps({**self.plain(), "tasks": there, "arrays": arrays}, indent=2) + "\n"
 
 
 def about(key: str, array: NDArray[Any]) -> dict[str, Any]:
-    """Shape, type and counts of an array."""
+    """Return the shape, dtype and counts of an array."""
     told: dict[str, Any] = {"shape": list(array.shape), "dtype": str(array.dtype)}
     if key in IDS:
         ids = np.unique(array)
@@ -71,7 +71,7 @@ def about(key: str, array: NDArray[Any]) -> dict[str, Any]:
 
 
 def read(folder: Path) -> dict[str, Any] | None:
-    """The card in a folder, or None where there is none that can be read."""
+    """Read the card in a folder; return None if there is no readable card."""
     try:
         found = json.loads((folder / FILE).read_text())
     except (OSError, ValueError):
@@ -80,7 +80,7 @@ def read(folder: Path) -> dict[str, Any] | None:
 
 
 def lacking(folder: Path) -> list[str]:
-    """The arrays of a folder's card whose files are not there, or are not what was written."""
+    """Return the arrays on a folder's card whose files are missing or have changed since they were written."""
     arrays: Mapping[str, Any] = (read(folder) or {}).get("arrays", {})
     return [key for key, told in arrays.items() if not _is(folder / f"{key}.h5", told["sha256"])]
 
@@ -90,7 +90,7 @@ def _is(file: Path, sha256: str) -> bool:
 
 
 def in_words(folder: Path, keys: Iterable[str] | None = None) -> str:
-    """The card in a line: size, arrays and tasks."""
+    """Summarise the card in one line: size, arrays and tasks."""
     found = read(folder) or {}
     arrays: Mapping[str, Any] = found.get("arrays", {})
     size = "x".join(map(str, arrays["img"]["shape"])) if "img" in arrays else "no"

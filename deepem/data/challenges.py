@@ -1,7 +1,7 @@
-"""Public challenges: the volumes of each, their labels, and what is known of them.
+"""Public challenges: their volumes, labels, voxel sizes and sources.
 
-Which files a challenge hands out, and under which names, differs between mirrors and years, and is not written down
-here. ``deepem prepare NAME`` makes of them the folders that the dataset modules read.
+The names of the files that a challenge distributes differ between mirrors and years, so they are not listed here.
+``deepem prepare NAME`` converts such files into the folders that the dataset modules read.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ class Challenge:
     """A public challenge.
 
     Attributes:
-        title: What it shows.
-        labels: Id -> the labels of that volume, in words; none for a volume to test on. A challenge of one volume has
-            it in its own folder, under its own name.
-        voxel_size_nm: (z, y, x), or None where its volumes differ.
-        source: Where it comes from.
-        inverted: Labels whose files are 0 where the label is.
-        alike: Label -> the label whose file it is too.
+        title: What the images show.
+        labels: Id -> labels of that volume, separated by blanks; empty for a test volume. If a challenge has a single
+            volume, the volume lies in the challenge's own folder, under its name.
+        voxel_size_nm: (z, y, x), or None if the volumes differ.
+        source: Where to get the data.
+        inverted: Labels whose files are 0 at the label and non-zero elsewhere.
+        alike: Label -> another label whose file it shares.
     """
 
     title: str
@@ -37,7 +37,7 @@ class Challenge:
     alike: Mapping[str, str] | None = None
 
     def table(self, name: str) -> dict[str, Row]:
-        """Its rows: a folder for each volume, with a file for each label and the masks of the two phases."""
+        """Return the table of files: one folder per volume, with one file per label and the masks of both phases."""
         folders = {id: name if id == name else f"{name}/{id}" for id in self.labels}
         return {id: self._row(folders[id], words.split()) for id, words in self.labels.items()}
 
@@ -91,21 +91,21 @@ CHALLENGES: dict[str, Challenge] = {
 
 
 def named(table: Mapping[str, Row], files: Mapping[str, str] | None) -> dict[str, Row]:
-    """The rows with other names of files: ``{"img": "input.tif"}``."""
+    """Return the rows with other file names, such as ``{"img": "input.tif"}``."""
     return {
         id: {**row, **{key: name for key, name in (files or {}).items() if key in row}} for id, row in table.items()
     }
 
 
 def remedy(name: str) -> str:
-    """What a user who lacks the files of a challenge is told."""
+    """Return the advice for users who lack a challenge's files."""
     return f"that folder filled by 'deepem prepare {name}', or the names that its files have, as the flag files"
 
 
 def load(
     name: str, data_dir: Any, data_ids: Any, labels: Any, files: Mapping[str, str] | None, lazy: bool = False
 ) -> dict[str, Any]:
-    """The volumes of a challenge; masks may be absent."""
+    """Load the volumes of a challenge; masks may be missing."""
     from deepem.data.emio import load_files
 
     table = named(CHALLENGES[name].table(name), files)

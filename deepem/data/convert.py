@@ -1,4 +1,4 @@
-"""Volumes of any format as prepared volumes: read, checked, padded, with masks and eroded borders."""
+"""Convert volumes of any format to prepared volumes: read, check and pad them, and add masks and eroded borders."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ Array = NDArray[Any]
 Size = tuple[int, int, int]
 
 PICTURES = (".png", ".tif", ".tiff", ".jpg", ".bmp")
-"""Sections as pictures, one file each."""
+"""Suffixes of picture files that hold one section each."""
 
 
 def read(path: Path) -> tuple[Array, VoxelSize | None]:
-    """A volume (Z, Y, X) and its voxel size where the file says it: any format of `deepem.io`, or a folder of pictures.
+    """Read a volume (Z, Y, X) and its voxel size, if known, in any format of `deepem.io` or from a folder of pictures.
 
     Raises:
-        InputError: it is none of these, or has channels.
+        InputError: The format is unknown, or the volume has channels.
     """
     file = Path(str(path).partition(":")[0]) if not path.exists() else path
     if file.is_dir() and not file.suffix:
@@ -42,10 +42,10 @@ def read(path: Path) -> tuple[Array, VoxelSize | None]:
 
 
 def sections(folder: Path) -> Array:
-    """The pictures of a folder as a volume (Z, Y, X), in the order of the numbers in their names.
+    """Read a folder of pictures as a volume (Z, Y, X), ordered by the numbers in the file names.
 
     Raises:
-        InputError: no pictures, of several sizes or types, or in colours.
+        InputError: There are no pictures, or they differ in size or dtype, or they are in colour.
     """
     import cv2
 
@@ -72,18 +72,18 @@ def _by_number(file: Path) -> tuple[list[int], str]:
 
 
 def finished(arrays: Mapping[str, Array], pad: Size = (0, 0, 0), share: float = 0.8) -> dict[str, Array]:
-    """The volumes to write from an image and its labels of one size, (Z, Y, X).
+    """Return the volumes to write, from an image and labels of the same size (Z, Y, X).
 
     Args:
-        arrays: By key: img, labels, and perhaps msk, where labels hold.
-        pad: Voxels on each side: of the image mirrored, of labels 0. Nothing is trained on there.
-        share: Of the sections, how many are trained on; on the rest is evaluated.
+        arrays: Arrays by key: img, labels, and optionally msk, the mask of the labelled voxels.
+        pad: Voxels to add on each side: the image is mirrored, labels are 0. Padding is masked out in training.
+        share: Fraction of the sections to train on; the rest are for evaluation.
 
     Returns:
-        All of them, seg_d3_b0 (ids with eroded borders), msk_train and msk_val where there are labels.
+        The given arrays and, if there are labels, seg_d3_b0 (ids with eroded borders), msk_train and msk_val.
 
     Raises:
-        InputError: labels of another size than the image.
+        InputError: The labels and the image differ in size.
     """
     shape = arrays["img"].shape
     for key, array in arrays.items():
@@ -103,7 +103,7 @@ def finished(arrays: Mapping[str, Array], pad: Size = (0, 0, 0), share: float = 
 
 
 def smallest(label: Array) -> Array:
-    """A label of whole numbers in the smallest type that holds them."""
+    """Convert a label of whole numbers to the smallest dtype that holds them."""
     if label.dtype.kind not in "ui" or not label.size or label.min() < 0:
         return label
     return label.astype(np.min_scalar_type(int(label.max())), copy=False)

@@ -1,8 +1,8 @@
-"""CREMI's files as volumes: sample B at 8 nm in plane, as `flyem.cremi_b` reads it, or any sample as it is.
+"""Convert CREMI's files: sample B at 8 nm in plane, as `flyem.cremi_b` reads it, or any sample at full resolution.
 
-A file has ``volumes/raw``. Unless it is a test sample, it also has ``volumes/labels/neuron_ids`` and ``clefts``, whose
-attribute ``offset`` says in nanometres where they begin in the image, and the pre- and postsynaptic sites of synapses
-as points under ``annotations``, in nanometres from its own ``offset``.
+A file has ``volumes/raw``. Training samples also have ``volumes/labels/neuron_ids`` and ``clefts``, whose attribute
+``offset`` is the position in nanometres where the labels begin in the image. The pre- and postsynaptic sites of
+synapses are points under ``annotations``, in nanometres from the ``offset`` of that group.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ PAD = (16, 256, 256)
 """Unlabelled voxels (z, y, x) on each side, at 8 nm in plane."""
 
 RADIUS_NM = 60.0
-"""Of the balls that are drawn around synaptic sites."""
+"""Radius of the balls drawn around synaptic sites."""
 
 SITES = {"presynaptic_site": 1, "postsynaptic_site": 2}
 
 NOTHING = np.uint64(2**64 - 1)
-"""What CREMI writes where there is no cleft, or no neuron."""
+"""The value that CREMI uses for "no cleft" and "no neuron"."""
 
 
 def convert(hdf: Path, pad: tuple[int, int, int] = PAD, glia_ids: Sequence[int] = ()) -> dict[str, NDArray[Any]]:
-    """The volumes of the folder, (Z, Y, X), from a CREMI file.
+    """Make the volumes (Z, Y, X) of the folder that `flyem.cremi_b` reads, from a CREMI file.
 
     Raises:
-        InputError: the file cannot be read, or is none of CREMI's with labels.
+        InputError: The file cannot be read, or is not a CREMI file with labels.
     """
     try:
         with h5py.File(hdf, "r") as top:
@@ -56,13 +56,13 @@ def convert(hdf: Path, pad: tuple[int, int, int] = PAD, glia_ids: Sequence[int] 
 
 
 def convert_whole(hdf: Path, pad: tuple[int, int, int] = (0, 0, 0), radius_nm: float = RADIUS_NM) -> dict[str, Any]:
-    """A sample as it is, at 4 nm in plane, (Z, Y, X): img, and of one with labels also these.
+    """Make the volumes (Z, Y, X) of a sample at full resolution, 4 nm in plane: img and, if it has labels, more.
 
-    seg and seg_d3_b0; syn, 1 in clefts; partners, 1 within a radius of presynaptic and 2 of postsynaptic sites; and
-    msk_train and msk_val. What lies around the labels in CREMI's padded files fills `pad`, as far as it goes.
+    These are seg and seg_d3_b0; syn, 1 in clefts; partners, 1 near presynaptic and 2 near postsynaptic sites; and
+    msk_train and msk_val. The image around the labels in CREMI's padded files fills `pad`, as far as it reaches.
 
     Raises:
-        InputError: the file cannot be read, or is none of CREMI's.
+        InputError: The file cannot be read, or is not a CREMI file.
     """
     try:
         with h5py.File(hdf, "r") as top:
@@ -92,14 +92,14 @@ def _masks(shape: tuple[int, ...], pad: tuple[int, int, int]) -> dict[str, NDArr
 def sites(
     annotations: Any, shape: tuple[int, ...], begin: Sequence[int], nm: NDArray[np.float64], radius_nm: float
 ) -> NDArray[np.uint8]:
-    """Balls around synaptic sites, (Z, Y, X): 1 presynaptic, 2 postsynaptic, the nearer site where both reach.
+    """Draw balls around synaptic sites, (Z, Y, X): 1 presynaptic, 2 postsynaptic; where balls overlap, the nearer wins.
 
     Args:
-        annotations: CREMI's group: ``ids``, ``types`` and ``locations`` in nanometres.
-        shape: Of the result.
-        begin: Where it begins, in voxels of the image.
-        nm: Of a voxel.
-        radius_nm: Of the balls.
+        annotations: CREMI's group with ``ids``, ``types`` and ``locations`` in nanometres.
+        shape: Shape of the result.
+        begin: Begin of the result, in voxels of the image.
+        nm: Voxel size.
+        radius_nm: Radius of the balls.
     """
     out, nearest = np.zeros(shape, np.uint8), np.full(shape, np.inf, np.float32)
     offset = np.asarray(annotations.attrs.get("offset", (0, 0, 0)), float)
@@ -122,7 +122,7 @@ def sites(
 
 
 def dataset(top: Any, hdf: Path, name: str) -> Any:
-    """A 3-D dataset of a CREMI file."""
+    """Return a 3-D dataset of a CREMI file."""
     if name not in top or getattr(top[name], "ndim", 0) != 3:
         raise InputError(hdf, f"no volume {name}", "a CREMI sample with labels, such as sample_B_padded_20160501.hdf")
     found = top[name]
@@ -154,7 +154,7 @@ def triple(of: Any, name: str, default: tuple[int, int, int], hdf: Path) -> NDAr
 
 
 def resolution(raw: Any, hdf: Path) -> NDArray[np.float64]:
-    """(z, y, x) nanometres of a voxel."""
+    """Return the voxel size (z, y, x) in nanometres."""
     found = triple(raw, "resolution", (40, 4, 4), hdf)
     if (found <= 0).any():
         raise InputError(hdf, f"resolution {found.tolist()}", "nanometres above 0")
@@ -162,9 +162,9 @@ def resolution(raw: Any, hdf: Path) -> NDArray[np.float64]:
 
 
 def labelled(hdf: Path, raw: Any, ids: Any, even: bool = True) -> list[tuple[int, int]]:
-    """The labelled box in voxels of the image, (begin, end) along z, y, x, with `even` sides in y and x.
+    """Return the labelled box in voxels of the image, (begin, end) along z, y, x, with `even` sides in y and x.
 
-    CREMI says where it begins in nanometres, as the attribute `offset`.
+    The attribute `offset` gives the box's begin in nanometres.
     """
     begin = np.rint(triple(ids, "offset", (0, 0, 0), hdf) / resolution(raw, hdf)).astype(int).tolist()
     box = [(b, b + n) for b, n in zip(begin, ids.shape, strict=True)]
@@ -176,10 +176,10 @@ def labelled(hdf: Path, raw: Any, ids: Any, even: bool = True) -> list[tuple[int
 
 
 def image(raw: Any, box: Sequence[tuple[int, int]], pad: tuple[int, int, int], factor: int = 2) -> NDArray[Any]:
-    """The image of a box, averaged over factor x factor, and `pad` such voxels around; mirrored where the file ends."""
+    """Return the image of a box, averaged over factor x factor and padded by `pad` voxels; mirror at the file's end."""
     index = []
     for (low, high), reach, whole in zip(box, (pad[0], factor * pad[1], factor * pad[2]), raw.shape, strict=True):
-        # Which voxels of the file: beyond its ends the order runs backwards.
+        # The indices of the voxels to read; they run backwards beyond the ends of the file.
         wanted = np.arange(low - reach, high + reach) % (2 * whole)
         index.append(np.minimum(wanted, 2 * whole - 1 - wanted))
     sections = []
@@ -195,7 +195,7 @@ def image(raw: Any, box: Sequence[tuple[int, int]], pad: tuple[int, int, int], f
 
 
 def labels(ids: Any, pad: tuple[int, int, int], factor: int = 2) -> NDArray[Any]:
-    """Labels with zeros around: of each 2x2 voxels the most frequent id, of equals the first; or all, by `factor` 1."""
+    """Pad labels with zeros; with `factor` 2, first reduce 2x2 voxels to the most frequent id (ties: the first)."""
     if factor == 1:
         whole = ids[()].astype(np.uint64)
         return np.pad(np.where(whole == NOTHING, np.uint64(0), whole), [(p, p) for p in pad])

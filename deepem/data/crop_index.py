@@ -1,9 +1,9 @@
-"""The crop index: a table of the crops of a folder of volumes and of the objects in each, in SQLite or PostgreSQL.
+"""The crop index: a table of all crops of a folder of volumes, and of the objects in each, in SQLite or PostgreSQL.
 
-Scanned once; scanned again when a file or what was asked for has changed. One file, or one database, holds the indexes
-of several folders and crop sizes::
+The folder is scanned once, and again if a file or a setting has changed. One file or database can hold the indexes of
+several folders and crop sizes::
 
-    indexes(id, key, stamp)                              what was asked for, and the files as they were
+    indexes(id, key, stamp)                              the settings, and the state of the files when scanned
     crops(id, index, place, volume, z, y, x, channel, objects)
     objects(crop, object, label, z1, y1, x1, z2, y2, x2, voxels)      boxes in voxels of the crop
 """
@@ -34,21 +34,21 @@ Array = NDArray[Any]
 
 BOX = ("z1", "y1", "x1", "z2", "y2", "x2")
 LOCK = 0x6465_6570
-"""Number of the lock that whoever builds an index in PostgreSQL holds."""
+"""Number of the PostgreSQL advisory lock held while an index is built."""
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What an index is of.
+    """The settings of an index.
 
     Attributes:
         folder: The folder of volumes.
-        names: The volumes, by name.
+        names: Names of the volumes.
         crop: Size of a crop, (z, y, x).
-        stride: Between neighbouring crops; the last ones end with the volume.
-        min_voxels: Objects that show fewer voxels in a crop do not count there.
+        stride: Distance between neighbouring crops; the last crops end with the volume.
+        min_voxels: Objects with fewer voxels in a crop are left out of that crop.
         min_objects: Crops with fewer objects are left out.
-        each_channel: A crop of each channel in place of one of all.
+        each_channel: Make a separate crop of each channel instead of one crop of all channels.
     """
 
     folder: str
@@ -61,12 +61,12 @@ class Wanted:
 
     @property
     def key(self) -> str:
-        """Names the index."""
+        """The key of the index in the database."""
         return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()
 
     @property
     def stamp(self) -> str:
-        """The files as they are: another size or time means that they have changed."""
+        """The state of the files; a different size or time means that a file has changed."""
         return hashlib.sha256(json.dumps([_stamp(file) for file in self._files()]).encode()).hexdigest()
 
     def _files(self) -> Iterator[Path]:
@@ -78,7 +78,7 @@ class Wanted:
 
 
 def _stamp(file: Path) -> list[Any]:
-    """Size and time of a file; of a folder, as zarr has them, of all files in it; nothing if it is not there."""
+    """Return the size and time of a file, or of all files in a folder such as a zarr; empty if it does not exist."""
     files = sorted(file.rglob("*")) if file.is_dir() else [file] if file.exists() else []
     return [[str(one.relative_to(file.parent)), one.stat().st_size, one.stat().st_mtime_ns] for one in files]
 
@@ -86,15 +86,15 @@ def _stamp(file: Path) -> list[Any]:
 class CropIndex:
     """An index, opened for reading.
 
-    A process has one connection, made when it first asks: an index may be handed to workers, forked or spawned.
+    Each process opens its own connection at its first query, so an index can be passed to forked or spawned workers.
 
     Args:
-        url: A file for SQLite, or the URL of a PostgreSQL.
-        wanted: What it is of.
-        force_create: Scan again in any case.
+        url: A file for SQLite, or the URL of a PostgreSQL database.
+        wanted: The settings of the index.
+        force_create: Always scan again.
 
     Raises:
-        InputError: the database cannot be used, or a volume cannot be read.
+        InputError: The database cannot be used, or a volume cannot be read.
     """
 
     def __init__(self, url: str, wanted: Wanted, force_create: bool = False) -> None:
@@ -108,7 +108,7 @@ class CropIndex:
         return self._length
 
     def crop(self, place: int) -> tuple[Any, list[Any]]:
-        """A row of the table of crops by its place, from 0, and the rows of its objects by rising id."""
+        """Return the crop at a place (from 0) in the table of crops, and the rows of its objects by ascending id."""
         sql, tables = _sql(), _tables()
         crops, objects = tables.crops, tables.objects
         with _told(self.url):
@@ -119,7 +119,7 @@ class CropIndex:
             return row, list(connection.execute(chosen))
 
     def volumes(self) -> list[str]:
-        """The volume of each crop, by place."""
+        """Return the volume of each crop, ordered by place."""
         sql, crops = _sql(), _tables().crops
         chosen = sql.select(crops.c.volume).where(crops.c.index == self.number).order_by(crops.c.place)
         with _told(self.url):
@@ -132,7 +132,7 @@ class CropIndex:
         return self._connections[os.getpid()]
 
     def __getstate__(self) -> dict[str, Any]:
-        """Connections stay in their process."""
+        """Leave out the connection, which belongs to one process."""
         return {**self.__dict__, "_connections": {}}
 
 
@@ -143,7 +143,7 @@ def _close(connections: Mapping[int, Any]) -> None:
 
 
 def crops_of(entry: Entry, wanted: Wanted) -> Iterator[tuple[Box, list[tuple[int, ...]]]]:
-    """The crops of a volume that have objects enough, each with (id, class, box, voxels) of its objects."""
+    """Yield a volume's crops with enough objects, each with (id, class, box, voxels) of its objects."""
     classes = entry.classes()
     with opened(entry.need(LABEL), sparse=True) as stored:
         for begin in np.ndindex(*(len(b) for b in _begins(stored.size, wanted))):
@@ -155,7 +155,7 @@ def crops_of(entry: Entry, wanted: Wanted) -> Iterator[tuple[Box, list[tuple[int
 
 
 def _begins(size: Vec3, wanted: Wanted) -> list[list[int]]:
-    """Where crops begin along each axis."""
+    """Return the positions at which crops begin along each axis."""
     axes = []
     for length, crop, stride in zip(size, wanted.crop, wanted.stride, strict=True):
         last = max(length - crop, 0)
@@ -164,7 +164,7 @@ def _begins(size: Vec3, wanted: Wanted) -> list[list[int]]:
 
 
 def objects_of(ids: Array, classes: Mapping[int, int] | None, min_voxels: int) -> list[tuple[int, ...]]:
-    """(id, class, z1, y1, x1, z2, y2, x2, voxels) of the objects of a volume of ids; those of no class are left out."""
+    """Return (id, class, z1, y1, x1, z2, y2, x2, voxels) of each object of a volume; skip objects without a class."""
     names, voxels = np.unique(ids, return_counts=True)
     real = names != 0
     rows = zip(names[real].tolist(), boxes_of(ids).tolist(), voxels[real].tolist(), strict=True)
@@ -173,7 +173,7 @@ def objects_of(ids: Array, classes: Mapping[int, int] | None, min_voxels: int) -
 
 
 def _built(connection: Any, wanted: Wanted, force: bool) -> int:
-    """The number of the index, made where it is not there or not of the files as they are."""
+    """Return the number of the index; build it if it does not exist or the files have changed."""
     sql, tables = _sql(), _tables()
     indexes, stamp = tables.indexes, wanted.stamp
     tables.meta.create_all(connection)
@@ -264,7 +264,7 @@ def _engine(url: str) -> Any:
 
 @contextmanager
 def _writing(url: str) -> Iterator[Any]:
-    """A connection in one transaction, which takes its turn: the index appears whole or not at all."""
+    """Open a connection with one exclusive transaction, so that an index appears whole or not at all."""
     with _engine(url).connect() as connection:
         if connection.dialect.name == "sqlite":
             connection.exec_driver_sql("PRAGMA busy_timeout = 600000")
@@ -277,7 +277,7 @@ def _writing(url: str) -> Iterator[Any]:
 
 @contextmanager
 def _told(url: str) -> Iterator[None]:
-    """Turn what a database raises into one line that names it, without its password."""
+    """Turn a database's errors into one line that names the database, without its password."""
     errors = importlib.import_module("sqlalchemy.exc") if _sql() else None
     assert errors is not None
     try:
@@ -289,9 +289,9 @@ def _told(url: str) -> Iterator[None]:
 
 
 def split_by_group(groups: Sequence[str], share: float, seed: int) -> tuple[list[int], list[int]]:
-    """Places of items in two parts, no group in both: about `share` of the groups, drawn at random, in the second.
+    """Split items into two parts by group: about `share` of the groups, drawn at random, go into the second part.
 
-    With several groups neither part is empty.
+    No group is in both parts. If there are several groups, neither part is empty.
     """
     names = sorted(set(groups))
     order = np.random.default_rng(seed).permutation(len(names))

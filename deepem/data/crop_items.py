@@ -1,4 +1,4 @@
-"""Crops of an index as items of a torch Dataset: an image, and the boxes, classes and masks of its objects."""
+"""A torch Dataset of an index's crops: images with the boxes, classes and masks of their objects."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ Item = tuple[Tensor, dict[str, Tensor]]
 
 
 class CropItems(torch.utils.data.Dataset[Item]):
-    """The crops of an index, each read when it is asked for.
+    """The crops of an index; each is read on access.
 
     An item is ``image`` (C, Z, Y, X) float32 in [0, 1] and ``target``: ``boxes`` (N, 6) float32, half-open, ``labels``
     (N,) int64, ``masks`` (N, Z, Y, X) uint8, and ``ids`` (N,) int64.
 
     Args:
-        index: Which crops there are.
+        index: The index of crops.
         channels: Channels of the image to use; all by default.
-        low: Grey value that becomes 0; see `deepem.data.labelled_folder.image_of`.
-        high: Grey value that becomes 1.
-        transforms: Called with (image, target), gives what the item is to be.
+        low: Grey value that maps to 0; see `deepem.data.labelled_folder.image_of`.
+        high: Grey value that maps to 1.
+        transforms: Called with (image, target); its result becomes the item.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class CropItems(torch.utils.data.Dataset[Item]):
         return made if self.transforms is None else self.transforms(*made)
 
     def _stored(self, path: Path) -> Any:
-        """A volume, opened once in each process."""
+        """Open a volume, once in each process."""
         if os.getpid() not in self._open:
             self._open = {os.getpid(): (ExitStack(), {})}
             weakref.finalize(self, self._open[os.getpid()][0].close)
@@ -77,12 +77,12 @@ class CropItems(torch.utils.data.Dataset[Item]):
         return held[path]
 
     def __getstate__(self) -> dict[str, Any]:
-        """Open files stay in their process."""
+        """Leave out open files, which belong to one process."""
         return {**self.__dict__, "_open": {}}
 
 
 def target_of(ids: Any, objects: Sequence[Any]) -> dict[str, Tensor]:
-    """Boxes, classes, masks and ids of the objects of a crop, from its ids (Z, Y, X) and the rows of the index."""
+    """Return boxes, classes, masks and ids of a crop's objects, from its ids (Z, Y, X) and the rows of the index."""
     names = np.array([row.object for row in objects], np.int64)
     masks = np.zeros((len(objects), *ids.shape), np.uint8)
     for mask, row in zip(masks, objects, strict=True):

@@ -1,10 +1,10 @@
-"""Arrays of a volume that are drawn from where they lie on disk, checked and stored as those in memory are.
+"""`Drawn`: an array that stays on disk, from which patches are read as they are drawn.
 
-A `Drawn` stands where an array would. It knows what a scan found (`deepem.data.scan`), so that labels are checked and
-typed as if they were in memory; a patch of it is read, converted, and kept in a cache (`deepem.data.cache`)::
+A `Drawn` takes the place of an array in memory. One scan of the file (`deepem.data.scan`) finds what is needed to check
+it and to choose its dtype. To cut a patch, chunks are read, converted, and kept in a cache (`deepem.data.cache`)::
 
-    Lazy (file), scanned once: Facts, by which it is checked: Storing (type, conversion)
-    patch: chunks that the cache lacks are read and converted: cache: patch (C, z, y, x)
+    once:   Lazy (file) --scan--> Facts --check--> Storing (dtype, conversion)
+    patch:  missing chunks read, convert--> cache --cut--> patch (C, z, y, x)
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 
 TOP_CLASS = 255
-"""Classes above this one are stored as this one, in one byte: no output has that many channels."""
+"""Classes are clipped to this value so that they fit in uint8: no output has that many channels."""
 
 
 @dataclass(frozen=True)
 class Storing:
-    """How values are converted for training.
+    """How stored values are converted for training.
 
     Attributes:
-        how: ``cast`` to the type; ``bytes``, taken as they are; ``clip`` to TOP_CLASS; ``positive``, 1 above 0;
-            ``grey``, floats from 0 to 1, refused where they are not; ``share``, bytes over 255; ``known``, 0 at -1
-            and 1 elsewhere.
-        dtype: What they become.
+        how: ``cast`` converts to the dtype; ``bytes`` reinterprets bytes unchanged; ``clip`` clips to TOP_CLASS;
+            ``positive`` is 1 where values are above 0; ``grey`` accepts only floats from 0 to 1; ``share`` divides
+            bytes by 255; ``known`` is 0 where values are -1, and 1 elsewhere.
+        dtype: Dtype of the result.
     """
 
     how: Literal["cast", "bytes", "clip", "positive", "grey", "share", "known"]
     dtype: np.dtype[Any]
 
     def __call__(self, array: Array) -> Array:
-        """The values (C, Z, Y, X) as stored, C-ordered; the array itself where it is so already."""
+        """Convert values (C, Z, Y, X) to a C-ordered array; return the array itself if nothing changes."""
         if self.how == "bytes":
             return np.ascontiguousarray(array).view(np.uint8)
         if self.how in ("cast", "grey"):
@@ -58,25 +58,25 @@ class Storing:
             there: Array = (array != -1).astype(self.dtype)
             return there
         out = np.empty(array.shape, self.dtype)
-        for index in np.ndindex(array.shape[:2]):  # section by section: temporaries stay small
+        for index in np.ndindex(array.shape[:2]):  # section by section, to keep temporaries small
             part = array[index]
             out[index] = np.minimum(part, TOP_CLASS) if self.how == "clip" else part > 0
         return out
 
 
 class Drawn:
-    """An array (C, Z, Y, X) that is read in boxes.
+    """An array (C, Z, Y, X) on disk that is read box by box.
 
     Args:
-        lazy: Where it lies.
-        storing: How its values are stored.
+        lazy: The array in its file.
+        storing: How its values are converted for training.
 
     Attributes:
-        name: What an error names.
-        cache: Where its chunks are kept; None: nowhere.
+        name: Name of the array in errors.
+        cache: The cache of its chunks; None for no cache.
     """
 
-    __array_ufunc__ = None  # an array times this one is this one times the array
+    __array_ufunc__ = None  # so that `array * drawn` calls Drawn.__rmul__
 
     def __init__(self, lazy: Lazy, storing: Storing) -> None:
         self.lazy, self.storing = lazy, storing
@@ -87,34 +87,34 @@ class Drawn:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """As it is stored for training."""
+        """Dtype of the values after conversion."""
         return self.storing.dtype if self._factor is None else np.result_type(self.storing.dtype, self._factor.dtype)
 
     @property
     def nbytes(self) -> int:
-        """What it would take in memory."""
+        """Number of bytes that the whole array would need in memory."""
         return int(np.prod(self.shape)) * self.dtype.itemsize
 
     @property
     def remote(self) -> bool:
-        """Whether to read takes long however small the box is."""
+        """Whether the array is in a remote store, where every read is slow, even of a small box."""
         return self.lazy.remote
 
     @property
     def key(self) -> object:
-        """Equal for arrays of equal values."""
+        """A key that is the same for arrays with the same values."""
         factor = self._factor
         inner = factor.key if isinstance(factor, Drawn) else None if factor is None else id(factor)
         return self.lazy.path, self.lazy.window, self.storing, inner
 
     @property
     def chunks(self) -> tuple[Vec3, Vec3]:
-        """The size of a chunk, and where this array begins in the grid of chunks, (z, y, x)."""
+        """The size of a chunk, and the begin of this array in the grid of chunks, both (z, y, x) voxels."""
         return self.lazy.chunks, self.lazy.window.begin
 
     @property
     def facts(self) -> Facts:
-        """What a scan found; it is made when they are first asked for."""
+        """The facts found by a scan, which runs at the first access."""
         found: Facts | None = self.lazy.known
         if found is None:
             found = self.lazy.known = facts_of(self.lazy)
@@ -131,7 +131,7 @@ class Drawn:
     __rmul__ = __mul__
 
     def read(self, box: Box) -> Array:
-        """A box (C, z, y, x) as it is stored for training, from disk."""
+        """Read a box (C, z, y, x) from disk and convert it for training."""
         raw = self.lazy.read(box)
         if self.storing.how == "grey":
             raw = floats(self.name, box, raw)
@@ -144,31 +144,31 @@ class Drawn:
         return product
 
     def cut(self, box: Box) -> Array:
-        """A box (C, z, y, x), read-only, from the cache as far as it has it."""
+        """Return a box (C, z, y, x), read-only, from the cache where possible."""
         patch = self.read(box) if self.cache is None else self.cache.get(self, box)
         patch.flags.writeable = False
         return patch
 
     def fetch(self, box: Box) -> None:
-        """See to it that the cache has what the box needs."""
+        """Load the chunks of the box into the cache."""
         if self.cache is not None:
             self.cache.fetch(self, box)
 
     def block_counts(self) -> NDArray[np.int64]:
-        """The voxels that are not 0 in each cube, as `deepem.data.facts.block_counts` counts them."""
+        """Return the number of non-zero voxels in each cube; see `deepem.data.facts.block_counts`."""
         assert self._factor is None, "no location is drawn from a product"
         return self.facts.blocks
 
     def blocks(self) -> Iterator[Array]:
-        """All of it, in blocks (C, z, y, x) of whole chunks, from disk."""
+        """Read the whole array from disk, in blocks (C, z, y, x) of whole chunks."""
         return (self.storing(piece) for _, piece in pieces_of(self.lazy))
 
     def min(self) -> Any:
-        """The least value that is stored in the file."""
+        """Return the smallest value in the file."""
         return self.facts.low
 
     def max(self) -> Any:
-        """The greatest value."""
+        """Return the largest value in the file."""
         high = self.facts.high
         return min(high, TOP_CLASS) if self.storing.how in ("clip", "bytes") else high
 
@@ -183,10 +183,10 @@ def _rebuilt(lazy: Lazy, storing: Storing, factor: Any, cache: Any) -> Drawn:
 
 
 def seen(where: str, given: Any) -> Array | Drawn:
-    """What a dataset module gave as (C, Z, Y, X): a `Drawn` if it lies on disk and is to stay there.
+    """Return a dataset module's array as (C, Z, Y, X), or as a `Drawn` if it stays on disk.
 
     Raises:
-        InputError: it has other axes, or no voxel.
+        InputError: The array has other axes or no voxels.
     """
     if isinstance(given, Drawn):
         return given
@@ -201,7 +201,7 @@ def seen(where: str, given: Any) -> Array | Drawn:
 
 
 def _as_array(where: str, given: Any) -> Array:
-    """What was given as an array of numbers."""
+    """Convert the given object to an array of numbers."""
     try:
         array: Array = np.asarray(given)
     except (ValueError, TypeError) as error:
@@ -212,7 +212,7 @@ def _as_array(where: str, given: Any) -> Array:
 
 
 def known_of(array: Array | Drawn) -> Known:
-    """What is known of all of an array; of one on disk after a scan, which says how many chunks are absent."""
+    """Return facts about the whole array; an array on disk is scanned first, with a warning if chunks are absent."""
     if not isinstance(array, Drawn):
         return Held(array)
     facts = array.facts
@@ -224,12 +224,12 @@ def known_of(array: Array | Drawn) -> Known:
 
 
 def stored(array: Array | Drawn, storing: Storing) -> Array | Drawn:
-    """The array, converted now or as it is read."""
+    """Convert an array in memory now, or a `Drawn` later, as it is read."""
     return Drawn(array.lazy, storing) if isinstance(array, Drawn) else storing(array)
 
 
 def counts_of(mask: Array | Drawn) -> NDArray[np.int64]:
-    """The voxels that are not 0 in each cube of the first channel of a mask (C, Z, Y, X)."""
+    """Count the non-zero voxels in each cube of the first channel of a mask (C, Z, Y, X)."""
     return mask.block_counts() if isinstance(mask, Drawn) else block_counts(mask[0])
 
 
@@ -239,7 +239,7 @@ def size_of(mask: Array | Drawn) -> Vec3:
 
 
 def pieces(first: Array | Drawn, second: Array | Drawn) -> Iterator[tuple[Array, Array]]:
-    """All voxels of the first channels of two arrays, (z, y, x) each, in parts that fit into memory."""
+    """Yield the first channels of two arrays, (z, y, x) each, in blocks that fit into memory."""
     thick = first.lazy.chunks[0] if isinstance(first, Drawn) else 1
     size = size_of(first)
     step = vec3((thick, max(2**22 // (thick * size[2]), 1), size[2]))

@@ -1,9 +1,9 @@
-"""Volumes on disk as dataset modules read and write them: HDF5, TIFF, zarr, numpy, precomputed.
+"""Read and write volumes in dataset modules: HDF5, TIFF, zarr, numpy, precomputed.
 
 The suffix or protocol of a path names the format. A path may name a dataset inside an HDF5 or zarr file after a
 colon: ``sample_B.hdf:volumes/raw``. Arrays are returned as stored, (Z, Y, X) or (C, Z, Y, X); nothing is transposed.
-`lazily` opens a volume in place of reading it; a dataset module may hand out what it gives for a volume larger than
-memory. The formats themselves are in `deepem.io`.
+`lazily` opens a volume without reading it; a dataset module may return the result for a volume larger than memory. The
+formats themselves are in `deepem.io`.
 """
 
 from __future__ import annotations
@@ -34,25 +34,25 @@ def load_files(
     remedy: str = "",
     lazy: bool = False,
 ) -> dict[str, dict[str, Any]]:
-    """Volumes by id, read as a table of files says: what the `load_data` of most dataset modules comes to.
+    """Read volumes by id as a table of files describes; most dataset modules' `load_data` is one call of this.
 
     Args:
-        table: Id -> row. A row gives the file of each array, under the key that `load_data` gives it (``img``,
-            labels, ``msk`` or ``msk_train`` and ``msk_val``, ``<label>_msk``), and ``loc``. Files are relative to the
-            row's ``dir`` (of several, the first that is there), and that to `data_dir`; a row without it lies in
-            `data_dir` itself. In place of a file may stand what `deepem.data.table` has for files whose numbers mean
-            something else. ``soft`` names the labels that are targets in [0, 1]. A row ``{"members": table}`` is a
-            superset of the members whose folders exist. ``label_factor`` is (z, y, x) voxels of the labels per voxel of
-            the image.
+        table: Id -> row. A row gives the file of each array, by the array's key (``img``, labels, ``msk`` or
+            ``msk_train`` and ``msk_val``, ``<label>_msk``), and ``loc``. File names are relative to the row's ``dir``
+            (if it lists several, the first that exists), which is relative to `data_dir`; a row without ``dir`` uses
+            `data_dir` itself. Instead of a file name, a row may use the classes of `deepem.data.table`, for files
+            whose numbers need to be converted. ``soft`` names the labels that are targets in [0, 1]. A row
+            ``{"members": table}`` is a superset of the members whose folders exist. ``label_factor`` is (z, y, x)
+            voxels of the labels per voxel of the image.
         data_dir: The folder of the datasets.
         data_ids: The ids to read, by default all.
-        labels: The labels that are wanted: of the others and their masks nothing is read.
-        optional: Keys whose file may be absent: the volume then comes without. Every other one must be there.
-        remedy: What a user who lacks files is told to do.
-        lazy: Leave the arrays on disk, to be read box by box (`deepem.io.lazy.Lazy`), for volumes larger than memory.
+        labels: The labels to read; other labels and their masks are skipped.
+        optional: Keys whose file may be missing; the volume then lacks that array. All other files must exist.
+        remedy: Advice in the error for users who lack files.
+        lazy: Leave the arrays on disk and read them box by box (`deepem.io.lazy.Lazy`), for large volumes.
 
     Raises:
-        InputError: files that must be there are not; all of them are named.
+        InputError: Required files are missing; the error names all of them.
     """
     labels, optional = set(labels), set(optional)
     volumes: dict[str, dict[str, Any]] = {}

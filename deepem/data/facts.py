@@ -1,7 +1,7 @@
-"""What must be known of a whole array before a patch of it can be stored: its range, and how instances meet.
+"""Facts about a whole array that are needed before patches can be cut: its range, and how instances touch.
 
-`Held` looks at an array in memory, when it is asked. `Facts` are what one pass over an array on disk has found; see
-`deepem.data.scan`. Both answer the same questions with the same numbers.
+`Held` computes the facts of an array in memory on demand. `Facts` holds the facts that one scan of an array on disk
+found; see `deepem.data.scan`. Both give the same numbers.
 """
 
 from __future__ import annotations
@@ -17,98 +17,98 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 
 BLOCK = 32
-"""Side of the cubes whose marked voxels are counted."""
+"""Side of the cubes in which non-zero voxels are counted."""
 
 
 class Known(Protocol):
-    """What is known of an array (C, Z, Y, X)."""
+    """Protocol: facts about an array (C, Z, Y, X)."""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(C, Z, Y, X)."""
+        """Shape (C, Z, Y, X) of the array."""
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """As it is given."""
+        """Dtype of the array."""
 
     @property
     def low(self) -> Any:
-        """The least value; NaN if there is one."""
+        """Smallest value; NaN if the array has a NaN."""
 
     @property
     def high(self) -> Any:
-        """The greatest value; NaN if there is one."""
+        """Largest value; NaN if the array has a NaN."""
 
     @property
     def whole(self) -> bool:
-        """No value has a fraction."""
+        """Whether all values are whole numbers."""
 
     @property
     def two_valued(self) -> bool:
-        """No value but 0 and the greatest."""
+        """Whether 0 and the largest value are the only values."""
 
     @property
     def near_top(self) -> bool:
-        """The value one below the greatest of an integer type is there."""
+        """Whether the value one below the maximum of an integer dtype occurs."""
 
 
 @dataclass(frozen=True)
 class Held:
-    """An array in memory, looked at when something is asked."""
+    """Facts about an array in memory, computed on demand."""
 
     array: Array
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(C, Z, Y, X)."""
+        """Shape (C, Z, Y, X) of the array."""
         return self.array.shape
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """As it is given."""
+        """Dtype of the array."""
         return self.array.dtype
 
     @cached_property
     def low(self) -> Any:
-        """The least value."""
+        """Smallest value."""
         return self.array.min()
 
     @cached_property
     def high(self) -> Any:
-        """The greatest value."""
+        """Largest value."""
         return self.array.max()
 
     @cached_property
     def whole(self) -> bool:
-        """No value has a fraction."""
+        """Whether all values are whole numbers."""
         return all(bool((part == np.trunc(part)).all()) for part in self._sections())
 
     @cached_property
     def two_valued(self) -> bool:
-        """No value but 0 and the greatest."""
+        """Whether 0 and the largest value are the only values."""
         return all(bool(((part == 0) | (part == self.high)).all()) for part in self._sections())
 
     @cached_property
     def near_top(self) -> bool:
-        """The value one below the greatest of its type is there."""
+        """Whether the value one below the maximum of the dtype occurs."""
         return any(bool((part == np.iinfo(self.dtype).max - 1).any()) for part in self._sections())
 
     def _sections(self) -> Iterable[Array]:
-        """The (Y, X) sections one by one: temporaries of a check stay small."""
+        """Yield the (Y, X) sections one by one, to keep temporaries small."""
         return (section for channel in self.array for section in channel)
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What a pass over an array has found; see `Known`.
+    """The facts that a scan of an array found; see `Known`.
 
     Attributes:
-        marked: Voxels of the first channel that are not 0.
-        touch: Neighbours in x of different ids, neither of them 0.
-        gap: Neighbours in x of which one is 0.
-        absent: Chunks that are not there.
-        lacking: One of them.
-        blocks: Marked voxels in each cube of BLOCK voxels, (z, y, x), of the first channel.
+        marked: Number of non-zero voxels of the first channel.
+        touch: Number of neighbours in x with different ids, neither of them 0.
+        gap: Number of neighbours in x with different ids, one of them 0.
+        absent: Number of chunks missing in the file.
+        lacking: Name of one missing chunk.
+        blocks: Non-zero voxels of the first channel in each cube of BLOCK voxels, (z, y, x).
     """
 
     shape: tuple[int, ...]
@@ -127,7 +127,7 @@ class Facts:
 
 
 def block_counts(mask: Array) -> NDArray[np.int64]:
-    """The voxels that are not 0 in each cube of BLOCK, of a mask (Z, Y, X)."""
+    """Count the non-zero voxels of a mask (Z, Y, X) in each cube of side BLOCK."""
     grid = [-(-n // BLOCK) for n in mask.shape]
     counts = np.zeros(grid, np.int64)
     for z, layer in enumerate(counts):
@@ -136,7 +136,7 @@ def block_counts(mask: Array) -> NDArray[np.int64]:
 
 
 def add_blocks(counts: NDArray[np.int64], mask: Array, begin: tuple[int, ...]) -> None:
-    """Add the voxels of a box of a mask that are not 0 to the counts of the cubes that they lie in."""
+    """Add the non-zero voxels of a box of a mask to the counts of their cubes."""
     found: Array = (mask != 0).astype(np.int32)
     for axis in (2, 1, 0):
         first, length = begin[axis], found.shape[axis]

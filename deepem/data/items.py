@@ -1,7 +1,7 @@
-"""Samples from a torch Dataset of (image, target) items, as instance networks have them, for the trainer.
+"""Train on a torch Dataset of (image, target) items, as instance segmentation networks use them.
 
-``image`` is (C, Z, Y, X), float in [0, 1] or uint8; ``target`` holds ``labels`` (N,) and ``masks`` (N, Z, Y, X), and
-``boxes``, which are made of the masks again after augmentation.
+``image`` is (C, Z, Y, X), float in [0, 1] or uint8. ``target`` holds ``labels`` (N,), ``masks`` (N, Z, Y, X) and
+``boxes``; boxes are recomputed from the masks after augmentation.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ Volumes = Mapping[str, Mapping[str, Any]]
 
 
 class ItemSampler:
-    """Draws items at random, and from each a patch as a sampler of volumes does.
+    """Draw random items, and from each a patch in the way of a sampler of volumes.
 
     Args:
-        items: A torch Dataset, or anything with a length and items.
-        make: Makes a sampler of a volume by id: the sampler module's, with all that it was given.
-        where: Names the module in errors.
-        classes: Classes of objects.
-        least: Items are padded to this size (z, y, x); what is padded does not count.
+        items: A torch Dataset, or any sequence of items.
+        make: Makes a sampler from volumes by id: the sampler module's function with its arguments bound.
+        where: Name of the module in errors.
+        classes: Number of classes of objects.
+        least: Items are padded to at least this size (z, y, x); the padding is masked out.
     """
 
     def __init__(
@@ -39,17 +39,17 @@ class ItemSampler:
         self.items, self.make, self.where, self.classes, self.least = items, make, where, classes, least
 
     def __call__(self, rng: np.random.Generator) -> dict[str, Array]:
-        """One sample."""
+        """Make one sample."""
         place = int(rng.integers(len(self.items)))
         return dict(self.make({f"item {place}": self.volume(place)})(rng))
 
     @property
     def channels(self) -> int:
-        """Channels of the images."""
+        """Number of channels of the images."""
         return len(self.volume(0)["img"])
 
     def volume(self, place: int) -> Mapping[str, Any]:
-        """An item as a volume: img, seg with a channel of ids for each class, and seg_msk."""
+        """Convert an item to a volume: img, seg with one channel of ids per class, and seg_msk."""
         where = f"{self.where}: item {place}"
         try:
             image, target = self.items[place]
@@ -68,13 +68,13 @@ class ItemSampler:
         ids = ids_of(where, masks, classes, self.classes, vec3(grey.shape[-3:]))
         volume = {"img": grey, "seg": ids, "seg_msk": np.ones((1, *grey.shape[-3:]), np.uint8)}
         made = {key: np.ascontiguousarray(padded(array, self.least)) for key, array in volume.items()}
-        return Volume(**made, loc=False)  # checked here: no warning for each item without an object
+        return Volume(**made, loc=False)  # check here, to avoid a warning for each item without an object
 
 
 def ids_of(where: str, masks: Array, labels: Array, classes: int, size: Vec3) -> Array:
-    """Masks (N, Z, Y, X) as ids 1..N in a channel for each class; of two that overlap, the later one is seen.
+    """Convert masks (N, Z, Y, X) to ids 1..N, with one channel per class; where masks overlap, the later one wins.
 
-    With one class all objects are of it.
+    With a single class, all objects belong to it.
     """
     ids = np.zeros((classes, *size), np.int32)
     for number, (mask, label) in enumerate(zip(masks, labels, strict=True), 1):
@@ -85,6 +85,6 @@ def ids_of(where: str, masks: Array, labels: Array, classes: int, size: Vec3) ->
 
 
 def padded(array: Array, least: Vec3) -> Array:
-    """An array (C, Z, Y, X) with zeros behind it where it is smaller than `least`."""
+    """Pad an array (C, Z, Y, X) with zeros at the end of each axis to the size `least`."""
     more = [max(m - n, 0) for m, n in zip(least, array.shape[-3:], strict=True)]
     return np.pad(array, [(0, 0), *((0, n) for n in more)]) if any(more) else array

@@ -1,13 +1,13 @@
-"""What the kinds of tasks mean for data: how a label is stored, and how the target is made from it.
+"""For each kind of task: how its labels are stored, and how targets are made from them.
 
-KINDS has one entry per kind of `deepem.tasks`. An entry says all of this; nothing has a default::
+KINDS has one entry per kind of `deepem.tasks`. An entry sets all of these fields; none has a default::
 
-    ids        the target is instance ids, of the type of the ids in the volumes; else it is bytes
-    by_class   the label may have a channel of ids for each class
-    store      (where, label as a dataset gives it) -> (C, Z, Y, X), checked and small
-    channels   channels of the output -> channels of the target
-    check      refuses a stored label that the target cannot be made from
-    make       (label (C, Z, Y, X) of a patch, Making, out) -> target, written into `out` if it is given
+    ids        True if the target is instance ids, in the dtype of the volumes' ids; otherwise it is uint8
+    by_class   True if the label may have one channel of ids per class
+    store      (where, label from the dataset) -> (C, Z, Y, X), checked and in a compact dtype
+    channels   number of output channels -> number of target channels
+    check      raises InputError if the target cannot be made from a stored label
+    make       (label (C, Z, Y, X) of a patch, Making, out) -> target, written into `out` if given
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Change:
-    """What is done to the labels of a patch, the same for all volumes.
+    """Changes to the labels of every patch, the same for all volumes.
 
     Attributes:
-        erosion: Instances lose so many voxels at their borders within each section; see `deepem.data.borders`.
-        dilation: Boundaries gain so many voxels on either side.
-        components: Every connected piece of an instance, within the patch and its mask, becomes one of its own.
+        erosion: Erode instances by this many voxels within each section; see `deepem.data.borders`.
+        dilation: Widen boundaries by this many voxels on either side.
+        components: Give every connected piece of an instance, within the patch and its mask, its own id.
     """
 
     erosion: int = 0
@@ -47,16 +47,16 @@ class Change:
 
 @dataclass(frozen=True)
 class Making:
-    """How the target of one output of one volume is made.
+    """How to make the target of one output for one volume.
 
     Attributes:
-        task: The output's row.
-        label: The label of the volume that it is made from, one of the row's sources.
-        channels: Channels of the target.
-        dtype: Type of the target.
+        task: The output's row in the task table.
+        label: The volume's label from which the target is made, one of the row's sources.
+        channels: Number of channels of the target.
+        dtype: Dtype of the target.
         touching: The label is a segmentation whose instances touch without a gap.
-        partly: The label has ids of -1: voxels of which nothing is known.
-        change: What is done to labels before a target is made from them.
+        partly: The label has voxels of id -1, whose instance is unknown.
+        change: Changes to the label before the target is made.
     """
 
     task: Task
@@ -69,7 +69,7 @@ class Making:
 
     @property
     def derived(self) -> bool:
-        """Whether the label is the segmentation that the row falls back on."""
+        """Whether the label is the segmentation that the row uses when its own label is missing."""
         return self.label == self.task.fallback
 
 
@@ -78,7 +78,7 @@ Check = Callable[[str, Making, Array | Drawn, Array | Drawn | None], None]
 
 @dataclass(frozen=True)
 class Kind:
-    """An entry; see the module."""
+    """An entry of KINDS; the module's docstring explains the fields."""
 
     ids: bool
     by_class: bool
@@ -109,7 +109,7 @@ def _check_ids_by_class(where: str, how: Making, label: Array | Drawn, mask: Arr
 
 
 def _anything(where: str, how: Making, label: Array | Drawn, mask: Array | Drawn | None) -> None:
-    """Ids that could be stored can be trained on."""
+    """Accept every label: all ids that can be stored can be trained on."""
 
 
 def _binary(label: Array, how: Making, out: Array | None) -> Array:
@@ -138,7 +138,7 @@ def _semantic(label: Array, how: Making, out: Array | None) -> Array:
 
 def _check_semantic(where: str, how: Making, label: Array | Drawn, mask: Array | Drawn | None) -> None:
     target.check_channels(where, how.task, 1, label)
-    if how.task.channels:  # else the row was not told of how many classes there are
+    if how.task.channels:  # else the number of classes was not set
         target.check_classes(where, how.task, how.task.channels - 1, label, mask)
 
 
@@ -157,16 +157,16 @@ KINDS: dict[str, Kind] = {
 
 
 def id_labels(rows: Iterable[Task]) -> frozenset[str]:
-    """The labels whose numbers are instance ids: those of kinds that say so, and those that rows fall back on."""
+    """Return the labels that hold instance ids: labels of kinds with `ids`, and the rows' fallback segmentations."""
     rows = tuple(rows)
     own = {row.source for row in rows if KINDS[row.kind].ids}
     return frozenset(own | {row.fallback for row in rows if row.fallback is not None})
 
 
 def storage(label: str, rows: Iterable[Task]) -> Callable[[str, Any], Array | Drawn]:
-    """How a label of the rows is stored: as ids if any of them needs ids, else as its first row's kind says.
+    """Return how to store a label: as ids if any row needs ids, else as the kind of its first row stores it.
 
-    Ids may have a channel for each class where a row has several classes; other rows take the ids of all channels.
+    If a row has several classes, the ids may have one channel per class; rows with one class merge the channels.
     """
     rows = tuple(rows)
     users = [KINDS[row.kind] for row in rows if row.source == label]
@@ -179,12 +179,12 @@ def storage(label: str, rows: Iterable[Task]) -> Callable[[str, Any], Array | Dr
 
 
 def making(row: Task, label: str, channels: int, dtype: Any, array: Array | Drawn, change: Change) -> Making:
-    """How the target of a row is made from a stored label, whose instances are looked at once, for all patches."""
+    """Return how to make a row's target from a stored label; facts about the whole label are computed once, here."""
     derived = label == row.fallback
     partly = derived and bool(array.min() < 0)
     return Making(row, label, channels, dtype, derived and target.instances_touch(array), partly, change)
 
 
 def target_type(row: Task, ids: Any, soft: Collection[str] = ()) -> Any:
-    """The type of a row's target, where instance ids have the type `ids` and some labels are soft."""
+    """Return the dtype of a row's target, given the dtype of instance ids and the set of soft labels."""
     return ids if KINDS[row.kind].ids else np.dtype(np.float32 if row.source in soft else np.uint8)

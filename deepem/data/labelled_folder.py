@@ -1,4 +1,4 @@
-"""Folders of images and label volumes as light-sheet labs keep them: which ids there are, and what each holds.
+"""Folders of images and label volumes, as light-sheet labs keep them: list their ids and read their files.
 
 Two layouts, in any format that `deepem.io` reads::
 
@@ -34,7 +34,7 @@ class Entry:
     """A volume of a folder.
 
     Attributes:
-        folder: The folder that was asked for.
+        folder: The folder.
         name: The volume's id.
     """
 
@@ -42,16 +42,16 @@ class Entry:
     name: str
 
     def file(self, key: str) -> Path | None:
-        """The file of an image or a label volume; None if it is not there."""
+        """Return the file of an image or a label volume; None if it does not exist."""
         stems = (self.folder / self.name / key, self.folder / key / self.name)
         there = (stem.with_name(stem.name + suffix) for stem in stems for suffix in SUFFIXES)
         return next((path for path in there if path.exists()), None)
 
     def need(self, key: str) -> Path:
-        """The same, where it must be there.
+        """Return the file of an image or a label volume, which must exist.
 
         Raises:
-            InputError: it is not.
+            InputError: It does not exist.
         """
         found = self.file(key)
         if found is None:
@@ -60,10 +60,10 @@ class Entry:
         return found
 
     def classes(self) -> dict[int, int] | None:
-        """The table id -> class beside the label volume; None if there is none.
+        """Read the table id -> class beside the label volume; return None if there is none.
 
         Raises:
-            InputError: it is no such table.
+            InputError: The file is not such a table.
         """
         stems = (self.folder / self.name / LABEL, self.folder / LABEL / self.name)
         path = next((p for p in (s.with_name(f"{s.name}.classes.json") for s in stems) if p.is_file()), None)
@@ -75,10 +75,10 @@ class Entry:
             raise InputError(path, error, 'a JSON table id -> class such as {"7": 1, "8": 2}') from error
 
     def voxel_size_nm(self) -> VoxelSize | None:
-        """(z, y, x) as image and labels say.
+        """Return the voxel size (z, y, x) given in the files of image and labels.
 
         Raises:
-            InputError: they say different things.
+            InputError: The files disagree.
         """
         sizes = {}
         for path in filter(None, (self.file(IMAGE), self.file(LABEL))):
@@ -93,7 +93,7 @@ class Entry:
 
 
 def entries(folder: str | Path) -> Iterator[Entry]:
-    """The volumes of a folder that have an image, by name."""
+    """Return the volumes of a folder that have an image, by name."""
     folder = Path(folder)
     try:
         names = {path.name for path in folder.iterdir() if path.is_dir() and path.name not in (IMAGE, LABEL)}
@@ -111,23 +111,23 @@ def _stem(path: Path) -> str:
 
 
 def image_of(entry: Entry, channels: Sequence[int] | None, low: float | None, high: float | None) -> Array:
-    """An image (C, Z, Y, X): uint8 as it is, all else as float32 of which `low` is 0 and `high` is 1.
+    """Read an image (C, Z, Y, X): uint8 unchanged, other dtypes as float32 with `low` mapped to 0 and `high` to 1.
 
     Args:
         entry: The volume.
-        channels: Those to use, in this order; by default all.
-        low: Grey values up to this are 0; not given: 0.
-        high: Grey values from this on are 1; not given: the greatest value of the type.
+        channels: The channels to use, in this order; by default all.
+        low: Grey values up to this become 0; the default is 0.
+        high: Grey values from this on become 1; the default is the maximum of the dtype.
 
     Raises:
-        InputError: a channel that is not there, or floats without `high`.
+        InputError: A channel does not exist, or the image is float and `high` is missing.
     """
     path = entry.need(IMAGE)
     return scaled(path, chosen_channels(path, imread(path), channels), low, high)
 
 
 def chosen_channels(where: Path, array: Array, channels: Sequence[int] | None) -> Array:
-    """Channels of an image (Z, Y, X) or (C, Z, Y, X), as (C, Z, Y, X)."""
+    """Select channels of an image (Z, Y, X) or (C, Z, Y, X); return (C, Z, Y, X)."""
     array = array[None] if array.ndim == 3 else array
     if wrong := [c for c in channels or () if not 0 <= c < len(array)]:
         raise InputError(where, f"no channel {wrong[0]}", f"one of 0 to {len(array) - 1}")
@@ -135,7 +135,7 @@ def chosen_channels(where: Path, array: Array, channels: Sequence[int] | None) -
 
 
 def scaled(where: Path, array: Array, low: float | None, high: float | None) -> Array:
-    """Grey values from `low` to `high` as floats from 0 to 1; uint8 as it is where neither is given."""
+    """Map grey values from `low` to `high` to floats from 0 to 1; uint8 is unchanged if neither is given."""
     if low is None and high is None and array.dtype == np.uint8:
         return array
     if array.dtype.kind not in "uif":
@@ -144,22 +144,22 @@ def scaled(where: Path, array: Array, low: float | None, high: float | None) -> 
     top = high if high is not None else 1.0 if array.dtype.kind == "f" else float(np.iinfo(array.dtype).max)
     if not top > bottom:
         raise InputError("intensity_low, intensity_high", f"{bottom:g} and {top:g}", "the lower one first")
-    found = array.astype(np.float32)  # a copy, in which even 65535 is itself
+    found = array.astype(np.float32)  # a copy; float32 holds even 65535 exactly
     found -= np.float32(bottom)
     found /= np.float32(top - bottom)
     return found.clip(0, 1, out=found)
 
 
 def labels_of(entry: Entry, names: Sequence[str] | None, classes: int) -> dict[str, Array]:
-    """The labels of a volume: `seg`, with a channel of ids for each class, and `seg_msk` where not all are known.
+    """Read the labels of a volume: `seg`, with one channel of ids per class, and `seg_msk` if some classes are unknown.
 
     Args:
         entry: The volume.
-        names: A label volume for each class; by default `seg`, with the table beside it.
-        classes: Number of classes; with one, all objects are of it.
+        names: One label volume per class; by default `seg`, with the table beside it.
+        classes: Number of classes; with one class, all objects belong to it.
 
     Raises:
-        InputError: a file that is not there, or a class above the last one.
+        InputError: A file is missing, or the table has a class above the last one.
     """
     if names is not None:
         if len(names) != classes:
@@ -182,7 +182,7 @@ def _one(path: Path) -> Array:
 
 
 def stacked(volumes: Sequence[Array]) -> Array:
-    """Label volumes as the channels of one, (C, Z, Y, X) int64; ids that two of them share are told apart."""
+    """Stack label volumes as channels, (C, Z, Y, X) int64; renumber ids that occur in two of them."""
     found = np.zeros((len(volumes), *volumes[0].shape), np.int64)
     first = 0
     for into, volume in zip(found, volumes, strict=True):
@@ -195,7 +195,7 @@ def stacked(volumes: Sequence[Array]) -> Array:
 
 
 def by_class(where: Path, ids: Array, table: Mapping[int, int], classes: int) -> dict[str, Array]:
-    """Ids (Z, Y, X) with a channel for each class; objects of no known class are masked."""
+    """Split ids (Z, Y, X) into one channel per class; objects without a known class are masked out."""
     names, number = np.unique(ids, return_inverse=True)
     of_name = np.array([table.get(int(name), 0) if name else -1 for name in names])
     if (most := int(of_name.max())) > classes:

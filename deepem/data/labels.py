@@ -1,4 +1,4 @@
-"""Labels and masks as they are kept: checked, and no larger than their content needs."""
+"""Check labels and masks, and store them in the smallest dtype that holds their values."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from deepem.data.facts import Known
 from deepem.utils.errors import InputError, warn
 
 UNKNOWN = -1
-"""The id of voxels of which nothing is known."""
+"""The id of voxels whose instance is unknown."""
 
 TOPS = (2**64 - 1, 2**32 - 1, 2**16 - 1)
-"""The greatest values of unsigned types. Many files mark voxels without a label by them."""
+"""Maximum values of unsigned dtypes, which many files use to mark unlabelled voxels."""
 
 
 def as_ids(where: str, given: Any) -> Array | Drawn:
-    """Instance ids, (1, Z, Y, X) int32, or int64 where they do not fit. Ids that are 0 throughout are warned about.
+    """Return instance ids, (1, Z, Y, X) int32, or int64 if they do not fit; warn if all are 0.
 
-    -1 stands for what is not known; see `known`.
+    -1 marks voxels whose instance is unknown; see `known`.
 
     Raises:
-        InputError: no ids, or the greatest value of a type of 32 bits or more, which stands for no label.
+        InputError: The values are not ids, or include the maximum of a dtype of 32 bits or more, which usually marks
+            unlabelled voxels.
     """
     array = seen(where, given)
     if array.shape[0] != 1:
@@ -32,10 +33,10 @@ def as_ids(where: str, given: Any) -> Array | Drawn:
 
 
 def as_ids_by_class(where: str, given: Any) -> Array | Drawn:
-    """Instance ids, a channel for each class of objects, (C, Z, Y, X) int32 or int64; see `as_ids`.
+    """Return instance ids with one channel per class of objects, (C, Z, Y, X) int32 or int64; see `as_ids`.
 
     Raises:
-        InputError: as `as_ids`, but for the number of channels.
+        InputError: As in `as_ids`, except that any number of channels is allowed.
     """
     array = seen(where, given)
     wants = "instance ids: whole numbers from 0 (background), or -1 where nothing is known"
@@ -59,11 +60,11 @@ def as_ids_by_class(where: str, given: Any) -> Array | Drawn:
 
 
 def known(ids: Array | Drawn, mask: Array | Drawn | None) -> Array | Drawn | None:
-    """The mask of instance ids of which some are not known, (1, Z, Y, X): a mask less those voxels, or None if all are.
+    """Return the mask (1, Z, Y, X) with voxels of unknown id (-1) set to 0; None if all ids are known.
 
     Args:
-        ids: As stored.
-        mask: Their mask, if there is one.
+        ids: The ids, as stored.
+        mask: The mask of these ids, or None.
     """
     if ids.min() >= 0:
         return None
@@ -79,12 +80,12 @@ def known(ids: Array | Drawn, mask: Array | Drawn | None) -> Array | Drawn | Non
 
 
 def as_soft(where: str, given: Any) -> Array | Drawn:
-    """A target between 0 and 1, such as another network's probabilities, (C, Z, Y, X) float32.
+    """Return a target between 0 and 1, such as another network's probabilities, (C, Z, Y, X) float32.
 
-    Bytes above 1 are probabilities times 255.
+    A uint8 array with values above 1 is divided by 255.
 
     Raises:
-        InputError: values outside 0 to 1.
+        InputError: Values lie outside 0 to 1.
     """
     array = seen(where, given)
     if array.dtype.kind not in "biuf":
@@ -99,13 +100,14 @@ def as_soft(where: str, given: Any) -> Array | Drawn:
 
 
 def as_classes(where: str, given: Any) -> Array | Drawn:
-    """Classes, (C, Z, Y, X) uint8.
+    """Return class labels, (C, Z, Y, X) uint8.
 
-    255 in a byte volume of two values is how many programs save a yes. Beside other values it may mark voxels without
-    a label, which is warned about.
+    In a uint8 volume of two values, 255 means "yes", as many programs save it. Beside several other values, 255 may
+    mark unlabelled voxels, so warn about it.
 
     Raises:
-        InputError: no classes, or the greatest value of a type of 16 bits or more, which stands for no label.
+        InputError: The values are not classes, or include the maximum of a dtype of 16 bits or more, which usually
+            marks unlabelled voxels.
     """
     array = seen(where, given)
     wants = "class labels: whole numbers from 0 (background)"
@@ -113,7 +115,7 @@ def as_classes(where: str, given: Any) -> Array | Drawn:
         raise InputError(where, f"{array.dtype} labels", wants)
     looked_at = known_of(array)
     low, high = looked_at.low, looked_at.high
-    if not low >= 0:  # NaN is not
+    if not low >= 0:  # also refuses NaN
         raise InputError(where, f"the label {low:g}", wants)
     if array.dtype.kind == "f":
         if not np.isfinite(high):
@@ -130,12 +132,12 @@ def as_classes(where: str, given: Any) -> Array | Drawn:
 
 
 def as_mask(where: str, given: Any) -> Array | Drawn:
-    """A mask (1, Z, Y, X): uint8 if it holds only 0 and 1, else float32 weights.
+    """Return a mask (1, Z, Y, X): uint8 if it holds only 0 and 1, else float32 weights.
 
-    A mask of 0 and 255 (or 65535), as image programs write it, is read as 0 and 1, with one line that says so.
+    A mask of 0 and 255 (or 65535), as image programs write it, is read as 0 and 1, with a warning.
 
     Raises:
-        InputError: several channels, or values that are no weights.
+        InputError: The mask has several channels, or values that are not valid weights.
     """
     array = seen(where, given)
     if array.shape[0] != 1:
@@ -163,14 +165,14 @@ def _top_value(where: str, value: int) -> InputError:
 
 
 def _tops_of(dtype: np.dtype[Any]) -> tuple[int, ...]:
-    """The values that mark voxels without a label in a type; 65535 in a wider one may be a plain number."""
+    """Return the values that mark unlabelled voxels in a dtype; 65535 is an ordinary value in wider integer dtypes."""
     if dtype.kind == "f":
         return (*TOPS, *(int(np.float32(top)) for top in TOPS))
     return TOPS if dtype == np.uint16 else TOPS[:2]
 
 
 def _lone_top(known: Known) -> bool:
-    """Whether the greatest value of an unsigned type stands far from the others, of which there are several."""
+    """Whether the maximum of an unsigned dtype occurs, far from the other values, of which there are several."""
     if known.dtype.kind != "u" or int(known.high) != np.iinfo(known.dtype).max:
         return False
     return not known.near_top and not known.two_valued

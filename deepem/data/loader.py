@@ -1,18 +1,18 @@
-"""Batches in their order, made ahead of time by worker processes.
+"""Load batches: worker processes make them ahead of time, and the loader yields them in order.
 
-Batch i holds the samples i * batch_size, ..., each a pure function of (seed, phase, index). So the stream is the same
-for any number of workers, and it can go on from any batch.
+Batch i holds the samples i * batch_size, ..., and each sample is a pure function of (seed, phase, index). The stream
+is therefore the same for any number of workers, and training can resume from any batch.
 
 Why not torch's DataLoader? It copies each sample several times and allocates new memory for it. With two workers this
-loader gave 11x its samples per second without augmentation, 8x with flips, 3.2x with grayscale and warp, 2.7x with all
-of mip1; ``python scripts/benchmark/sampling.py loader`` measures it.
+loader made 11x as many samples per second without augmentation, 8x with flips, 3.2x with grayscale and warp, and 2.7x
+with all of mip1. ``python scripts/benchmark/sampling.py loader`` measures this.
 
-Each worker has a pipe and its own shared memory, divided into slots. It writes a batch into a slot, and the tensors of
-the batch are views of that slot, not copies. The slot becomes free when those tensors are gone::
+Each worker has a pipe and its own shared memory, divided into slots. The worker writes a batch into a slot, and the
+tensors of the batch are views of that slot, not copies. The slot becomes free once those tensors are deleted::
 
-    loader  --Order(batch 7)-->  worker: makes its samples in slot 0, and marks that it is in use
+    loader  --Order(batch 7)-->  worker: makes the batch in slot 0 and marks the slot as in use
             <--Done(slot 0)----
-            (its tensors are gone: marks that slot 0 is free)
+            (the batch's tensors are deleted: the loader marks slot 0 as free)
 """
 
 from __future__ import annotations
@@ -44,27 +44,27 @@ from deepem.utils.errors import InputError
 __all__ = ["GivenUpError", "WorkerError", "batches", "generator"]
 
 AHEAD = 3
-"""Batches under way or waiting, per worker."""
+"""Batches that each worker may have ordered or finished before the caller takes them."""
 
 PATIENCE_S = 5.0
-"""How long a batch is still waited for when the caller wants to wait no longer."""
+"""How many more seconds to wait for a batch once `give_up` returns True."""
 
 STARTUP_S = 300.0
-"""How long a worker may take to start: a spawned one imports everything first."""
+"""Seconds that a worker may take to start: a spawned worker first imports everything."""
 
 Batch = dict[str, Tensor]
 
 
 class WorkerError(RuntimeError):
-    """A worker process died or hangs."""
+    """A worker process died or hung."""
 
 
 class GivenUpError(RuntimeError):
-    """The caller wanted to wait no longer for a batch."""
+    """The caller stopped waiting for a batch (see `give_up`)."""
 
 
 class _Trace(Exception):
-    """A traceback from another process, as text: printed as the cause of an error, never raised."""
+    """The text of a worker's traceback; never raised itself, only printed as the cause of another error."""
 
     def __str__(self) -> str:
         return f"\n{self.args[0]}"
@@ -86,33 +86,33 @@ def batches(
     worker_timeout: float = 60.0,
     give_up: Callable[[], bool] = lambda: False,
 ) -> Iterator[Batch]:
-    """The batches start, ..., stop - 1: tensors (N, C, Z, Y, X) by key.
+    """Yield the batches start, ..., stop - 1, each a dict of tensors (N, C, Z, Y, X).
 
-    Grey values that are bytes in the volumes stay bytes here; `deepem.train.transfer.DeviceBatches` makes them float32.
+    Images stored as uint8 stay uint8 here; `deepem.train.transfer.DeviceBatches` converts them to float32.
 
     Args:
-        sampler: Makes a sample from a generator.
-        seed: Of the run.
+        sampler: Makes one sample from a random generator.
+        seed: Random seed of the run.
         phase: One of `deepem.data.worker.PHASES`.
-        start: The first batch.
-        stop: One past the last batch.
-        batch_size: Samples of a batch over all ranks: rank r has the samples r, r + world, ... of each batch.
-        num_workers: Worker processes; with 0 batches are made in this process.
-        rank: This process among those that train together.
-        world: How many those are.
+        start: Index of the first batch.
+        stop: One past the index of the last batch.
+        batch_size: Samples per batch, summed over all ranks. Rank r gets the samples r, r + world, ... of each batch.
+        num_workers: Number of worker processes; 0 makes the batches in this process.
+        rank: Rank of this process.
+        world: Number of ranks.
         pin_memory: Copy each batch into page-locked memory.
-        context: How workers start, fork or spawn; fork where the system has it (Linux).
-        worker_timeout: Seconds after which a worker that has not begun another sample counts as hanging.
-        give_up: Asked while a batch is waited for: whether to end that after PATIENCE_S.
+        context: How workers start, ``fork`` or ``spawn``; by default fork on Linux and spawn elsewhere.
+        worker_timeout: A worker that does not begin another sample for this many seconds counts as hung.
+        give_up: Polled while waiting for a batch. Once it returns True, waiting ends after PATIENCE_S.
 
-    An array that is one value throughout (a mask of ones) is a tensor whose strides are all 0, the same in all batches:
-    read it, do not write.
+    An array that holds one value throughout (a mask of ones) becomes a tensor whose strides are all 0. All batches
+    share this tensor, so do not write to it.
 
     Raises:
-        InputError: batch_size is not a multiple of world. Also any error of a sample, as it was raised, with the
-            sample's name, when its batch is due.
-        WorkerError: a worker died (at once) or hangs.
-        GivenUpError: see `give_up`.
+        InputError: batch_size is not a multiple of world.
+        WorkerError: A worker died (raised at once) or hung.
+        GivenUpError: Waiting ended; see `give_up`.
+        Exception: Any error of a sample, with the sample's name added. It is raised when the caller reaches its batch.
     """
     if batch_size < 1 or batch_size % world:
         raise InputError("batch_size", batch_size, f"a positive multiple of the number of processes, {world}")
@@ -147,17 +147,17 @@ def _tensor(part: Part, memory: Array) -> Tensor:
 
 @lru_cache
 def _constant(part: Part) -> Tensor:
-    # not expand, which leaves an axis of length one its stride
+    # expand would not do: an axis of length one keeps its stride
     return torch.from_numpy(np.full(1, part.value, part.dtype)).as_strided(part.shape, (0,) * len(part.shape))
 
 
 def _pinned(batch: Batch) -> Batch:
-    """The batch in page-locked memory; constants stay one value, which torch refuses to lock expanded."""
+    """Copy the batch into page-locked memory, except constants: torch cannot pin a tensor whose strides are 0."""
     return {key: tensor.pin_memory() if any(tensor.stride()) else tensor for key, tensor in batch.items()}
 
 
 class _Worker:
-    """A worker process as its loader sees it."""
+    """The loader's handle on one worker process."""
 
     def __init__(self, stream: Stream, beats: Shared, rank: int, context: BaseContext) -> None:
         self.rank = rank
@@ -174,12 +174,12 @@ class _Worker:
         self._parts: dict[str, Part] = {}
 
     def order(self, number: int, indices: range) -> None:
-        """Ask for a batch."""
+        """Ask the worker for a batch."""
         self.pending += 1
         self.pipe.send(Order(number, indices))
 
     def receive(self) -> tuple[int, Batch | Failed]:
-        """An answer that is waiting in the pipe; EOFError or OSError if the worker went away."""
+        """Return the next answer from the pipe; raise EOFError or OSError if the worker is gone."""
         answer: Done | Failed = self.pipe.recv()
         self.pending -= 1
         if isinstance(answer, Failed):
@@ -191,19 +191,19 @@ class _Worker:
         if answer.parts is not None:
             self._parts = answer.parts
         slot = self._slots[answer.slot]
-        memory = np.frombuffer(slot.data, np.uint8)  # the base of this batch's tensors, only
+        memory = np.frombuffer(slot.data, np.uint8)  # a base of its own, freed with this batch's tensors
         weakref.finalize(memory, _free, slot, os.getpid()).atexit = False
         return answer.number, _tensors(self._parts, memory)
 
 
 def _free(slot: Array, owner: int) -> None:
-    """Tell the worker that a slot is free, unless it is only a fork of the owner that lets go of it."""
+    """Tell the worker that a slot is free. Ignore finalisers that run in forked children."""
     if os.getpid() == owner:
         slot[IN_USE] = 0
 
 
 class _Pool:
-    """Worker processes, and the batches that they have made before their turn."""
+    """The worker processes, and the finished batches whose turn has not come yet."""
 
     def __init__(
         self, stream: Stream, size: int, context: str | None, timeout: float, give_up: Callable[[], bool]
@@ -223,19 +223,19 @@ class _Pool:
         self.ready: dict[int, Batch | Failed] = {}
 
     def run(self, orders: Iterator[tuple[int, range]]) -> Iterator[Batch]:
-        """Batches in the order of their orders. The workers stop when this ends, for whatever reason."""
+        """Yield the batches in the order in which they were ordered, and stop the workers at the end or on error."""
         try:
             due = [number for _ in range(AHEAD * len(self.workers)) for number in self._order(orders)]
             while due:
                 batch = self._wait_for(due.pop(0))
                 due += self._order(orders)
                 yield batch
-                del batch  # its slot is free as soon as the caller's tensors are gone
+                del batch  # keep no reference, so that the slot becomes free with the caller's tensors
         finally:
             self.close()
 
     def _order(self, orders: Iterator[tuple[int, range]]) -> list[int]:
-        """Hand the next order to the worker with least to do; its number, unless there is none left."""
+        """Give the next order to the least busy worker; return [batch number], or [] if no orders are left."""
         for number, indices in orders:
             worker = min(self.workers, key=lambda w: w.pending)
             try:
@@ -258,9 +258,9 @@ class _Pool:
         return batch
 
     def _receive(self) -> None:
-        """Take what has arrived; after POLL_S without anything, see who has stopped."""
+        """Store the answers that have arrived; if none arrives within POLL_S, check the workers' heartbeats."""
         arrived = [key.data for key, _ in self.selector.select(POLL_S)]
-        for worker, ended in sorted(arrived, key=lambda data: data[1]):  # what was sent before the end comes first
+        for worker, ended in sorted(arrived, key=lambda data: data[1]):  # answers sent before a worker died come first
             if ended:
                 raise self._died(worker)
             try:
@@ -272,9 +272,10 @@ class _Pool:
             self._listen()
 
     def _listen(self) -> None:
-        """Count the seconds since each busy worker's heart last beat.
+        """Add up the seconds since each busy worker's last heartbeat, and raise WorkerError for a hung worker.
 
-        Counted while waiting here, not read from a clock: when all processes are suspended, no time passes.
+        Add up the waiting time instead of reading a clock, so that time in which the whole job is suspended does not
+        count.
         """
         for worker in self.workers:
             beat, index = (int(n) for n in self.beats.array[worker.rank])
@@ -300,13 +301,13 @@ class _Pool:
 
 
 def _show_stack(pid: int) -> None:
-    """Have a worker print where it is, on stderr; it does so even inside a call that never returns."""
+    """Make a worker print its stack on stderr. This works even inside a call that never returns."""
     os.kill(pid, signal.SIGUSR2)
     time.sleep(0.5)
 
 
 def _stop(workers: list[_Worker]) -> None:
-    """End the workers: asked first, killed if they do not answer."""
+    """Ask the workers to end, and kill those that do not."""
     for worker in workers:
         with suppress(OSError):
             worker.pipe.send(None)

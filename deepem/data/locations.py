@@ -1,4 +1,4 @@
-"""Places in a mask, drawn without a list of them."""
+"""Draw locations uniformly from a mask, without a list of its voxels."""
 
 from __future__ import annotations
 
@@ -14,13 +14,12 @@ from deepem.utils.geometry import Box, Vec3, vec3
 
 
 class Locations:
-    """The non-zero voxels of a mask, drawn uniformly from any box of it, without a list of them.
+    """Draw non-zero voxels of a mask uniformly from any box, without a list of all voxels.
 
-    The mask is cut into cubes, and their non-zero voxels are counted once. Then the voxels have numbers, cube by cube:
-    a number drawn uniformly names a cube, by the sums of the counts, and one of its voxels, for which that cube alone
-    is read, and not even that where it is full. One that lies outside the box is drawn again. When a handful of tries
-    all miss, the voxels in the box are counted exactly, cube by cube, so a draw ends, and fails only where the box
-    holds no voxel.
+    The mask is divided into cubes, whose non-zero voxels are counted once. This numbers the voxels cube by cube. A
+    number drawn uniformly selects a cube, by the cumulative counts, and a voxel in it. Only that cube is read, and a
+    full cube need not be read at all. A voxel outside the box is drawn again. If several tries miss the box, the voxels
+    in the box are counted exactly, cube by cube. So every draw ends, and it fails only if the box holds no voxel.
     """
 
     TRIES = 32
@@ -33,7 +32,7 @@ class Locations:
         self._ends = Shared(np.cumsum(counts.ravel()))
 
     def draw(self, box: Box, rng: np.random.Generator) -> Vec3 | None:
-        """One of the mask's voxels in the box, or None."""
+        """Draw one of the mask's voxels in the box; return None if there is none."""
         if self.count == 0:
             return None
         for number in rng.integers(self.count, size=self.TRIES):
@@ -47,7 +46,7 @@ class Locations:
         return self._search(box, rng)
 
     def _search(self, box: Box, rng: np.random.Generator) -> Vec3 | None:
-        """A voxel drawn from those of the mask in the box, after all of them have been counted."""
+        """Count the mask's voxels in the box exactly, and draw one of them."""
         parts: list[tuple[Box, int]] = []
         for cube in self._cubes(box):
             whole = self._box(cube)
@@ -64,12 +63,12 @@ class Locations:
         return self._voxel(part, number - int(ends[at]) + count, count)
 
     def _voxel(self, part: Box, number: int, count: int) -> Vec3:
-        """The n-th non-zero voxel of a part of the mask that holds so many."""
+        """Return the n-th non-zero voxel of a part of the mask."""
         flat = number if count == part.voxels else np.flatnonzero(self._cut(part))[number]
         return vec3(i + b for i, b in zip(np.unravel_index(flat, part.size), part.begin, strict=True))
 
     def _cut(self, box: Box) -> Array:
-        """The mask in a box (z, y, x)."""
+        """Return the mask in a box (z, y, x)."""
         if isinstance(self._mask, Drawn):
             found: Array = self._mask.cut(box)[0]
             return found
@@ -82,14 +81,14 @@ class Locations:
         return Box(first, vec3(min(b + BLOCK, n) for b, n in zip(first, self.size, strict=True)))
 
     def _before(self, cube: int) -> int:
-        """The voxels of all cubes before one."""
+        """Return the number of non-zero voxels in all cubes before one."""
         return int(self._ends.array[cube - 1]) if cube else 0
 
     def _in(self, cube: int) -> int:
         return int(self._ends.array[cube]) - self._before(cube)
 
     def _cubes(self, box: Box) -> Iterator[int]:
-        """The cubes that a box touches."""
+        """Return the cubes that a box touches."""
         spans = [range(b // BLOCK, -(-e // BLOCK)) for b, e in zip(*box, strict=True)]
         _, ys, xs = self._grid
         return ((z * ys + y) * xs + x for z, y, x in itertools.product(*spans))

@@ -1,4 +1,4 @@
-"""What a worker is asked for, and what it reads ahead because of it."""
+"""A worker's queue of ordered batches, and the thread that reads ahead for them."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from multiprocessing.connection import Connection
 POLL_S = 1.0
 
 AHEAD = 2
-"""Samples whose chunks are read ahead, in each worker."""
+"""Number of samples for which each worker reads ahead."""
 
 
 @dataclass(frozen=True)
 class Order:
-    """What the loader asks of a worker: a batch."""
+    """An order of one batch, which the loader sends to a worker."""
 
     number: int
     indices: range
 
 
 class Orders:
-    """What the loader asks for, in order; what lies in the pipe already can be seen ahead."""
+    """The orders from the loader, in sequence; orders already in the pipe can be inspected early."""
 
     def __init__(self, loader: Connection, parent: int) -> None:
         self._loader, self._parent = loader, parent
         self._waiting: deque[Order | None] = deque()
 
     def next(self) -> Order | None:
-        """The next order; None when there will be no more, or the loader is gone."""
+        """Wait for the next order; return None if no more will come or the loader's process is gone."""
         while not self._waiting and not self._loader.poll(POLL_S):
             if os.getppid() != self._parent:
                 return None
@@ -40,7 +40,7 @@ class Orders:
         return self._waiting.popleft()
 
     def upcoming(self) -> list[int]:
-        """The samples of the orders behind."""
+        """Return the sample indices of the orders after the current one."""
         return [index for order in self._waiting if order is not None for index in order.indices]
 
     def _receive(self) -> None:
@@ -54,12 +54,12 @@ class Orders:
 
 
 class Ahead:
-    """Reads what the samples after this one need while this one is made, in a thread.
+    """A thread that reads the data of the next samples while the current one is made.
 
-    Where a patch lies follows from its sample's index alone, so that it is known before the sample is made.
+    The location of a patch depends only on the sample's index, so it is known before the sample is made.
 
     Args:
-        fetch: Reads what a sample needs, by its index.
+        fetch: Reads the data of the sample with a given index.
     """
 
     def __init__(self, fetch: Callable[[int], None]) -> None:
@@ -70,7 +70,7 @@ class Ahead:
         threading.Thread(target=self._run, daemon=True, name="deepem-ahead").start()
 
     def expect(self, indices: Sequence[int]) -> None:
-        """Read what these samples need; the first is being made now."""
+        """Read ahead for these samples; the first one is being made already."""
         self._indices = deque([index for index in indices[1 : 1 + AHEAD] if index > self._last])
         self._more.set()
 

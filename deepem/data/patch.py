@@ -1,4 +1,4 @@
-"""The arrays of one volume, where patches fit in them, and the patches themselves."""
+"""`Dataset`: the arrays of one volume, the positions at which patches fit, and the patches themselves."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Sizes = Mapping[str, Sequence[int]]
 
 
 def sizes_of(spec: Sizes) -> dict[str, Vec3]:
-    """Patch sizes (z, y, x) by key."""
+    """Return the patch sizes as (z, y, x) by key."""
     return {key: vec3(size[-3:]) for key, size in spec.items()}
 
 
@@ -26,8 +26,8 @@ class Dataset:
     """The arrays of one volume, and the patches that can be cut from them.
 
     Args:
-        spec: Patch size by key; a key without one is never read.
-        tag: Its name, in errors and logs.
+        spec: Patch size by key. Arrays whose key is missing here are never read.
+        tag: Name of the dataset in errors and logs.
     """
 
     def __init__(self, spec: Sizes | None = None, tag: str = "") -> None:
@@ -51,10 +51,11 @@ class Dataset:
         """Add an array (Z, Y, X) or (C, Z, Y, X) whose first voxel is at `offset` (z, y, x).
 
         Args:
-            key: Its name.
+            key: Name of the array.
             data: The array.
-            offset: In voxels of its own.
-            factor: Its voxels per voxel that positions count. Some array must have the factor 1.
+            offset: Position of its first voxel, in voxels of this array.
+            factor: (z, y, x) voxels of this array per voxel of the grid that positions refer to (the image's grid).
+                At least one array must have the factor 1.
         """
         shared = data if isinstance(data, Shared | Drawn) else Shared(_read_only(data))
         self._arrays[key] = shared, vec3(offset)
@@ -76,31 +77,31 @@ class Dataset:
             self._location_factor = factor
 
     def set_change(self, key: str, change: Callable[[Array], Array]) -> None:
-        """Set what every patch (C, z, y, x) of an array goes through."""
+        """Set a function that is applied to every patch (C, z, y, x) of an array."""
         self._changes[key] = change
 
     def as_stored(self, key: str) -> bool:
-        """Whether patches of an array are its voxels as they are."""
+        """Whether patches of an array are unchanged voxels of the volume."""
         return key not in self._changes
 
     def has(self, key: str) -> bool:
-        """Whether there is such an array."""
+        """Whether the dataset has an array of this name."""
         return key in self._arrays
 
     def array(self, key: str) -> Array | Drawn:
-        """A whole array (C, Z, Y, X), read-only; what is read from disk as it is drawn has a shape and a type too."""
+        """Return a whole array (C, Z, Y, X), read-only; a `Drawn` (with shape and dtype) if its voxels are on disk."""
         held = self._arrays[key][0]
         return held if isinstance(held, Drawn) else held.array
 
     @property
     def num_samples(self) -> int:
-        """Its weight among datasets without given ones: mask voxels if they are the locations, else its volume."""
+        """Weight of this dataset where no weights are given: non-zero mask voxels if `loc`, else voxels."""
         if self._locations is not None:
             return self._locations[0].count
         return min(int(np.prod(self.array(key).shape[-3:])) for key in self._arrays)
 
     def valid_range(self, spec: Sizes | None = None) -> Box | None:
-        """The positions at which every patch lies in its array; None where there are none.
+        """Return the positions at which all patches lie within their arrays, or None if there is no such position.
 
         A patch starts at pos - size // 2::
 
@@ -108,7 +109,7 @@ class Dataset:
             patch   |--o-|             |--o-|        from b + 2 to e - 2, included
             pos        b + size//2 ... e - (size - size//2 - 1), excluded
 
-        Of a finer array, with f voxels for each one of pos, pos is rounded up at the begin and down at the end.
+        For an array with a factor f, the bounds are divided by f: rounded up at the begin, down at the end.
         """
         sizes = self.own_spec() if spec is None else sizes_of(spec)
         begin, end = [-np.inf] * 3, [np.inf] * 3
@@ -125,17 +126,17 @@ class Dataset:
         return Box(vec3(begin), vec3(end))  # type: ignore[arg-type]
 
     def position(self, key: str, pos: Sequence[int], spec: Sizes) -> Vec3:
-        """A position in the voxels of an array: that of a finer one is where the patches have their common centre.
+        """Convert a position to the voxels of an array, such that patches of finer arrays share the same centre.
 
-        The finer patch of `f` voxels for each of a patch of `n`, `f n` voxels, begins where that patch does::
+        A patch of `n` voxels of the image and the patch of `f n` voxels of a finer array begin at the same place::
 
             patch        |   .   |   o   |   .   |       n = 3, centre voxel o at pos, n // 2 from its begin
             finer patch  | . | . | . | o | . | . |       f = 2, centre voxel o at 2 pos + 1, 6 // 2 from its begin
 
         Args:
-            key: Of the array.
-            pos: The centre voxel of the patches.
-            spec: The patches; the first without a factor tells how the others lie.
+            key: Name of the array.
+            pos: Centre voxel of the patches, in voxels of the image.
+            spec: Patch sizes; the first array without a factor gives `n`.
         """
         factor = self._factors.get(key)
         if factor is None:
@@ -144,7 +145,10 @@ class Dataset:
         return vec3(p * f + (f // 2 if n % 2 else 0) for p, f, n in zip(pos, factor, coarse, strict=True))
 
     def random_location(self, spec: Sizes | None, rng: np.random.Generator) -> Vec3 | None:
-        """A position at which the patches fit, uniform over the mask's voxels or over the valid range; or None."""
+        """Draw a position at which the patches fit, uniformly from the mask's voxels (`loc`) or the valid range.
+
+        Return None if the patches fit nowhere.
+        """
         box = self.valid_range(spec)
         if box is None:
             return None
@@ -160,12 +164,12 @@ class Dataset:
         return vec3((n + o) // f for n, o, f in zip(found, offset, factor, strict=True))
 
     def get_patch(self, key: str, pos: Sequence[int], dim: Sequence[int]) -> Array:
-        """A copy (C, z, y, x) of the voxels around a position; IndexError where they leave the array."""
+        """Return a copy (C, z, y, x) of the voxels around a position; raise IndexError if they leave the array."""
         patch: Array = self.view(key, pos, dim).copy()
         return patch
 
     def view(self, key: str, pos: Sequence[int], dim: Sequence[int]) -> Array:
-        """The voxels of `get_patch`, read-only, where they lie in the volume or its cache unless they are changed."""
+        """Return the patch as a read-only view of the volume or cache; if `set_change` applies, it is a new array."""
         held, box = self._arrays[key][0], self._box(key, pos, dim)
         if isinstance(held, Drawn):
             patch = held.cut(box)
@@ -178,14 +182,14 @@ class Dataset:
         return patch
 
     def fetch(self, key: str, pos: Sequence[int], dim: Sequence[int]) -> None:
-        """Read ahead what `view` will need."""
+        """Read ahead from disk what `view` will need."""
         held = self._arrays[key][0]
         if isinstance(held, Drawn):
             held.fetch(self._box(key, pos, dim))
 
     @property
     def reads(self) -> bool:
-        """Whether any of its arrays is read as it is drawn from."""
+        """Whether any of the arrays is read from disk as patches are drawn."""
         return any(isinstance(held, Drawn) for held, _ in self._arrays.values())
 
     def _box(self, key: str, pos: Sequence[int], dim: Sequence[int]) -> Box:
@@ -195,19 +199,19 @@ class Dataset:
         return box
 
     def get_sample(self, pos: Sequence[int], spec: Sizes | None = None) -> Sample:
-        """The patches of all keys around a position."""
+        """Return the patches of all keys around a position."""
         sizes = self.own_spec() if spec is None else sizes_of(spec)
         return {key: self.get_patch(key, self.position(key, pos, sizes), size) for key, size in sizes.items()}
 
     def random_sample(self, rng: np.random.Generator, spec: Sizes | None = None) -> Sample:
-        """The patches around a location drawn at random."""
+        """Return the patches of all keys around a random position."""
         self.check(spec)
         pos = self.random_location(spec, rng)
         assert pos is not None
         return self.get_sample(pos, spec)
 
     def check(self, spec: Sizes | None = None) -> None:
-        """Refuse patches that fit nowhere in the volume, and keys that it lacks."""
+        """Raise InputError if an array is missing or the patches fit nowhere in the volume."""
         sizes = self.own_spec() if spec is None else sizes_of(spec)
         where = f"dataset {self.tag}" if self.tag else "dataset"
         for key, size in sizes.items():
@@ -222,26 +226,26 @@ class Dataset:
 
     @property
     def factor(self) -> Vec3:
-        """Voxels of the labels per voxel of the images; that of any array that has one."""
+        """(z, y, x) voxels of the labels per voxel of the images, the same for all finer arrays."""
         return next(iter(self._factors.values()), (1, 1, 1))
 
     def leaves(self) -> list[Dataset]:
-        """Itself."""
+        """Return this dataset in a list, as `DataSuperset.leaves` does for all of its datasets."""
         return [self]
 
     def pick(self, rng: np.random.Generator) -> tuple[str, Dataset]:
-        """Its tag and itself; no draw."""
+        """Return the tag and this dataset without drawing; see `DataSuperset.pick`."""
         return self.tag, self
 
     def own_spec(self) -> dict[str, Vec3]:
-        """The patch size of each key to read."""
+        """Return the patch size of each key to read."""
         if self.spec is None:
             raise ValueError(f"dataset {self.tag} has no spec yet")
         return self.spec
 
 
 def _read_only(data: Array) -> Array:
-    """A view (C, Z, Y, X) of an array that is not to be written through."""
+    """Return a read-only view (C, Z, Y, X) of an array."""
     view = data[None] if data.ndim == 3 else data.view()
     if view.ndim != 4:
         raise ValueError(f"shape {data.shape} is neither (Z, Y, X) nor (C, Z, Y, X)")

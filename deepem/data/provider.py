@@ -1,8 +1,9 @@
-"""Patches drawn at random from volumes: which volume, where in it, and how much of it the augmentation needs.
+"""Draw random patches: choose a volume, ask the augmentation how large a patch it needs, and choose a location.
 
-A sample is a pure function of the generator's state. The draws come in this order, so that the first ones can be
-replayed without reading a voxel: the dataset (for supersets, one inside the other), then for up to REDRAWS times
-the augmentation's request and a location at which it fits.
+A sample is a pure function of the generator's state. The draws happen in a fixed order, so that the choices can be
+replayed without reading a voxel: first the dataset (for nested supersets, from the outside in), then the
+augmentation's request and a location at which it fits. If the request fits nowhere, it is drawn again, REDRAWS times
+at most.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ from deepem.utils.geometry import Vec3
 __all__ = ["DataProvider", "DataSuperset", "Dataset"]
 
 REDRAWS = 100
-"""How often a request that does not fit its volume is drawn again before it counts as bad input."""
+"""Raise InputError after this many requests in a row that do not fit the volume."""
 
 
 class DataSuperset:
-    """Datasets of which one is drawn at a time, by given weights or else by their number of samples."""
+    """A set of datasets; each draw picks one, by the given weights or else by `num_samples`."""
 
     def __init__(self, tag: str = "") -> None:
         self.tag = tag
@@ -35,15 +36,15 @@ class DataSuperset:
         self._bounds: NDArray[np.float64] | None = None
 
     def add_dataset(self, dataset: Dataset | DataSuperset) -> None:
-        """Add one more, a superset too."""
+        """Add a dataset or another superset."""
         self.datasets.append(dataset)
         self._bounds = None
 
     def set_sampling_weights(self, p: Iterable[float] | None = None) -> None:
-        """Set the weight of each dataset, in the order they were added; None for their numbers of samples.
+        """Set the weight of each dataset, in the order in which they were added; None uses their `num_samples`.
 
         Raises:
-            InputError: one that is not positive and finite, or another count than datasets.
+            InputError: A weight is not positive and finite, or the number of weights is not the number of datasets.
         """
         self._given = self._bounds = None
         if p is None:
@@ -58,21 +59,21 @@ class DataSuperset:
 
     @property
     def num_samples(self) -> int:
-        """The sum over its datasets."""
+        """Sum of `num_samples` over the datasets."""
         return sum(dataset.num_samples for dataset in self.datasets)
 
     @property
     def probabilities(self) -> dict[str, float]:
-        """The chance of each of its datasets, by tag."""
+        """The probability of each direct member, by tag."""
         bounds = np.concatenate([[0.0], self._cumulative()])
         return {dataset.tag: float(p) for dataset, p in zip(self.datasets, np.diff(bounds), strict=True)}
 
     def leaves(self) -> list[Dataset]:
-        """All datasets in it, those of its supersets too."""
+        """Return all datasets, including those of nested supersets."""
         return [leaf for dataset in self.datasets for leaf in dataset.leaves()]
 
     def pick(self, rng: np.random.Generator) -> tuple[str, Dataset]:
-        """Draw a dataset: the tag of its member, and the dataset itself, which lies deeper where that is a superset."""
+        """Draw a dataset; return the tag of the direct member and the dataset (drawn from it if it is a superset)."""
         bounds = self._cumulative()
         chosen = self.datasets[min(int(np.searchsorted(bounds, rng.random(), side="right")), len(bounds) - 1)]
         return chosen.tag, chosen.pick(rng)[1]
@@ -90,7 +91,7 @@ class DataProvider(DataSuperset):
     """Draws augmented samples from datasets.
 
     Args:
-        spec: Patch size by key, for the datasets that have no spec of their own.
+        spec: Patch size by key, for datasets without a spec of their own.
     """
 
     def __init__(self, spec: Sizes) -> None:
@@ -104,7 +105,7 @@ class DataProvider(DataSuperset):
         """Add a dataset.
 
         Raises:
-            InputError: its volume lacks a key, or is smaller than the patch.
+            InputError: The volume lacks a key of the spec or is smaller than the patch.
         """
         for leaf in dataset.leaves():
             if leaf.spec is None:
@@ -113,7 +114,7 @@ class DataProvider(DataSuperset):
         super().add_dataset(dataset)
 
     def set_augment(self, augment: Augment | None) -> None:
-        """Set what is done to every sample; None for nothing."""
+        """Set the augmentation of all samples; None turns augmentation off."""
         self._augment = augment
 
     def set_imgs(self, imgs: Iterable[str]) -> None:
@@ -125,25 +126,25 @@ class DataProvider(DataSuperset):
         self._segs = tuple(segs)
 
     def which(self, rng: np.random.Generator) -> str:
-        """The tag of the dataset that `random_sample` would draw from this generator."""
+        """Return the tag of the dataset from which `random_sample` would draw with this generator."""
         return self.pick(rng)[0]
 
     def locate(self, rng: np.random.Generator) -> tuple[str, Vec3]:
-        """The dataset and the (z, y, x) around which `random_sample` would cut, from this generator."""
+        """Return the dataset's tag and the centre (z, y, x) that `random_sample` would draw with this generator."""
         dataset, _, _, pos = self._draw(rng)
         return dataset.tag, pos
 
     def random_sample(self, rng: np.random.Generator) -> Sample:
-        """One augmented sample: arrays (C, Z, Y, X) by key."""
+        """Return one augmented sample: arrays (C, Z, Y, X) by key."""
         return {key: owned(array) for key, array in self.draw(rng)[1].items()}
 
     __call__ = random_sample
 
     def draw(self, rng: np.random.Generator) -> tuple[Dataset, Sample]:
-        """One augmented sample, whose arrays may be read-only views of the volume, and the dataset it is from.
+        """Return the dataset of a sample and the augmented sample, whose arrays may be read-only views of the volume.
 
         Raises:
-            InputError: REDRAWS requests of the augmentation fitted nowhere in the drawn dataset.
+            InputError: REDRAWS requests of the augmentation did not fit in the drawn dataset.
         """
         dataset, request, apply, pos = self._draw(rng)
         sizes = request.size
@@ -152,11 +153,11 @@ class DataProvider(DataSuperset):
 
     @property
     def reads(self) -> bool:
-        """Whether samples are read from disk as they are drawn."""
+        """Whether any dataset is read from disk as samples are drawn."""
         return any(leaf.reads for leaf in self.leaves())
 
     def fetch(self, rng: np.random.Generator) -> None:
-        """Read ahead what `draw` will need for this generator."""
+        """Read ahead from disk what `draw` will need for this generator."""
         dataset, request, _, pos = self._draw(rng)
         for key, size in request.size.items():
             dataset.fetch(key, dataset.position(key, pos, request.size), size)

@@ -1,7 +1,7 @@
-"""One pass over an array on disk, which finds its `Facts`, and the file that keeps them for the next run.
+"""Scan an array on disk once to find its `Facts`, and save them to a file for the next run.
 
-The file lies beside the data, ``.<name>.<digest>.facts.npz``, or in the user's cache folder where that cannot be
-written to or the data are in a store. It holds what identifies the data. Data that have changed are scanned again.
+The file lies beside the data as ``.<name>.<digest>.facts.npz``. If that folder is not writable, or the data are in a
+remote store, it lies in the user's cache folder. The file also identifies the data, so changed data are scanned again.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ from deepem.utils.files import replacing
 from deepem.utils.geometry import Box, Vec3, vec3
 
 PIECE_BYTES = 2**25
-"""What is read at a time, about."""
+"""Approximate size of the pieces that are read."""
 
 READERS = 4
 QUIET_S = 3.0
-"""A scan that takes no longer shows no progress."""
+"""Scans shorter than this show no progress bar."""
 
 VERSION = 1
 
 
 def facts_of(lazy: Lazy) -> Facts:
-    """What a pass over the array finds, or found before.
+    """Return the facts of an array, from an earlier scan's file or from a new scan.
 
     Raises:
-        InputError: it cannot be read somewhere.
+        InputError: Part of the array cannot be read.
     """
     known, places = identity(lazy.path), list(_places(lazy))
     for place in places:
         if (found := _kept(place, known)) is not None:
             return found
-    lazy.told = True  # that chunks are absent: their number is known at the end
+    lazy.told = True  # no warning of absent chunks during the scan: their number is known at the end
     facts = scan(lazy)
     for place in places:
         with suppress(OSError):
@@ -57,17 +57,17 @@ def facts_of(lazy: Lazy) -> Facts:
 
 
 def scan(lazy: Lazy) -> Facts:
-    """Read all of an array once, piece by piece.
+    """Read a whole array once, piece by piece, and return its facts.
 
     Raises:
-        InputError: it cannot be read somewhere.
+        InputError: Part of the array cannot be read.
     """
     size = vec3(lazy.shape[-3:])
     found = Facts(
         (lazy.channels, *size), lazy.dtype, None, None, whole=True, two_valued=True, near_top=False, marked=0,
         touch=0, gap=0, absent=0, lacking="", blocks=np.zeros([-(-n // BLOCK) for n in size], np.int64),
     )  # fmt: skip
-    least: Any = None  # above 0
+    least: Any = None  # smallest value above 0
     last: Array | None = None
     with tqdm(total=int(np.prod(size)), desc=f"scanning {lazy.name}", unit="voxel", unit_scale=True, delay=QUIET_S,
               leave=False) as bar:  # fmt: skip
@@ -86,9 +86,9 @@ def scan(lazy: Lazy) -> Facts:
 
 
 def meetings(ids: Array) -> tuple[int, int]:
-    """How often neighbours in x have different ids (Z, Y, X): neither of them 0, and one of them 0.
+    """Count neighbours in x with different ids (Z, Y, X): pairs without a 0, and pairs with a 0.
 
-    -1, of which nothing is known, meets nothing.
+    Pairs with -1 (unknown) do not count.
     """
     a, b = ids[..., :-1], ids[..., 1:]
     differ = a != b
@@ -99,7 +99,7 @@ def meetings(ids: Array) -> tuple[int, int]:
 
 
 def _seen(found: Facts, least: Any, piece: Array) -> tuple[Facts, Any]:
-    """The facts with those of one more piece, and the least value above 0."""
+    """Update the facts, and the smallest value above 0, with one more piece."""
     low, high = piece.min(), piece.max()
     above = piece[piece > 0]
     if above.size:
@@ -116,12 +116,12 @@ def _seen(found: Facts, least: Any, piece: Array) -> tuple[Facts, Any]:
 
 
 def pieces_of(lazy: Lazy) -> Iterator[tuple[Box, Array]]:
-    """The array in boxes of whole chunks, x fastest, a few read ahead."""
+    """Yield the array in boxes of whole chunks, x fastest, and read a few boxes ahead."""
     size, begin = vec3(lazy.shape[-3:]), lazy.window.begin
     step = _step(lazy, size)
     cuts = [
         [0, *range(n - b % n, whole, n)] for n, b, whole in zip(step, begin, size, strict=True)
-    ]  # whole chunks of the stored array
+    ]  # at chunk borders of the stored array
     boxes = (
         Box((z, y, x), (to_z, to_y, to_x))
         for z, to_z in _spans(cuts[0], size[0])
@@ -143,7 +143,7 @@ def _spans(cuts: list[int], end: int) -> list[tuple[int, int]]:
 
 
 def _step(lazy: Lazy, size: Vec3) -> Vec3:
-    """Some chunks in a row: first along x, then y, then z."""
+    """Return the size of a piece: several chunks, extended first along x, then y, then z."""
     room = PIECE_BYTES // max(lazy.dtype.itemsize * lazy.channels, 1)
     step = list(lazy.chunks)
     for axis in (2, 1, 0):
@@ -154,7 +154,7 @@ def _step(lazy: Lazy, size: Vec3) -> Vec3:
 
 
 def _places(lazy: Lazy) -> Iterator[Path]:
-    """Where facts may be kept, the best place first."""
+    """Yield the paths at which the facts may be saved, in order of preference."""
     file, key = split_path(lazy.path)
     told = json.dumps([key, [*lazy.window], VERSION])
     if not lazy.remote:
@@ -167,7 +167,7 @@ def _places(lazy: Lazy) -> Iterator[Path]:
 
 
 def _kept(place: Path, known: str) -> Facts | None:
-    """The facts in a file, if they are of the data that are there now."""
+    """Load the facts from a file if they belong to the current data, else return None."""
     with suppress(OSError, ValueError, KeyError, EOFError, TypeError, BadZipFile):
         with np.load(place, allow_pickle=False) as held:
             told, blocks = json.loads(str(held["facts"])), held["blocks"]

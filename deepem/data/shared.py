@@ -1,4 +1,4 @@
-"""Arrays whose memory several processes share."""
+"""Arrays in memory that several processes share."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Array = NDArray[Any]
 
 
 class Shared:
-    """An array whose memory workers share: forked ones by inheritance, spawned ones through a file in memory.
+    """An array that workers share: forked workers inherit its memory, spawned workers map a file in memory.
 
-    The move into that file happens when the first worker is spawned, one array at a time. It needs no room under
-    /dev/shm. `array` is the array to read, before and after; keep no other reference, or its old memory stays too.
+    The array moves into that file when the first worker is spawned, one array at a time. The file needs no space
+    under /dev/shm. Always read the array through `array`: another reference would keep the old memory alive.
     """
 
     def __init__(self, array: Array) -> None:
@@ -28,7 +28,7 @@ class Shared:
 
     @classmethod
     def zeros(cls, shape: tuple[int, ...], dtype: Any) -> Shared:
-        """Memory that this process and its workers, of either kind, all see and can write; unwritten pages are free."""
+        """Allocate zeros that this process and its workers can read and write; pages cost nothing until written."""
         file = memory_file(int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize)
         shared = cls(map_file(file.fileno(), shape, dtype))
         shared._file = file
@@ -44,7 +44,7 @@ class Shared:
         return self._file
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """To a spawned worker goes the file; a plain pickle carries the array."""
+        """Pass the file when a worker is spawned; any other pickle contains the array itself."""
         if get_spawning_popen() is None:
             return Shared, (self.array,)
         handle = DupFd(self._move().fileno())
@@ -52,14 +52,14 @@ class Shared:
 
 
 def map_file(fd: int, shape: tuple[int, ...], dtype: Any) -> Array:
-    """A writable array over the bytes of an open file, shared with every process that maps it."""
+    """Map an open file as a writable array, shared with every process that maps it."""
     count = int(np.prod(shape, dtype=np.int64))
     memory = mmap.mmap(fd, max(1, count * np.dtype(dtype).itemsize))
     return np.frombuffer(memory, dtype, count).reshape(shape)
 
 
 def memory_file(size: int) -> IO[bytes]:
-    """An anonymous file that lives in memory where the system has such files, else on disk."""
+    """Create an anonymous file, in memory if the system supports this, else on disk."""
     file: IO[bytes]
     if hasattr(os, "memfd_create"):
         file = os.fdopen(os.memfd_create("deepem"), "r+b")

@@ -1,4 +1,4 @@
-"""The memory of a worker that its batches are written into."""
+"""Shared memory into which a worker writes its batches."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import numpy as np
 from deepem.data.shared import Array, map_file, memory_file
 
 IN_USE = -1
-"""The byte of a slot that is 1 from when its batch is made until the loader's process no longer has any of it."""
+"""Index of the byte in a slot that is 1 while the slot's batch is being made or the loader's process still uses it."""
 
 
 class Slots:
-    """Shared memory that batches are written into, and again when the loader's process is done with it.
+    """The slots of one worker: shared memory for batches, reused once the loader's process has released it.
 
-    Made when it is needed, so that nobody has to know the size of a batch, and there is always room.
+    A slot is allocated when one is needed. The size of a batch need not be known in advance, and space never runs out.
     """
 
     def __init__(self) -> None:
@@ -25,11 +25,11 @@ class Slots:
 
     @property
     def last(self) -> int:
-        """The slot that was taken last."""
+        """The slot that `take` returned last."""
         return self.recent[-1]
 
     def take(self, size: int) -> Array:
-        """A slot of at least so many bytes that is not in use; of those the last one, which is in the caches."""
+        """Return a free slot of at least `size` bytes; prefer the last one, which is still in the CPU caches."""
         free = (slot for slot in reversed(self.recent) if not self.memory[slot][IN_USE])
         slot = next((slot for slot in free if len(self.memory[slot]) > size), len(self.memory))
         if slot < len(self.memory):

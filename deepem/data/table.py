@@ -1,6 +1,6 @@
-"""Tables of ground truth: which file of a volume holds what, and what its numbers mean.
+"""Tables of ground truth: the file of each array of a volume, and how to interpret its numbers.
 
-A dataset module is such a table and one call of `deepem.data.emio.load_files`. A row gives the file of each array::
+A dataset module consists of such a table and one call of `deepem.data.emio.load_files`. A row lists the files::
 
     {"dir": "vol1", "img": "img.h5", "seg": "seg.h5", "mit": NOTHING, "msk": "msk.h5", "loc": True}
 """
@@ -25,19 +25,19 @@ Row = Mapping[str, Any]
 Read = Callable[..., Any]
 
 ALWAYS = ("img", "msk", "msk_train", "msk_val")
-"""Keys of a volume that are read whatever the labels wanted."""
+"""Keys of a volume that are always read, whichever labels are wanted."""
 
 SAID = ("dir", "loc", "soft", "label_factor")
-"""Keys of a row that are no files."""
+"""Keys of a row that are not files."""
 
 
 @dataclass(frozen=True)
 class Objects:
-    """Some objects of a file.
+    """A selection of the objects in a file.
 
     Attributes:
         file: The file.
-        ids: Their ids; without any, all voxels that are not 0.
+        ids: Ids of the objects; if empty, all non-zero voxels.
     """
 
     file: str
@@ -46,13 +46,13 @@ class Objects:
 
 @dataclass(frozen=True)
 class Made:
-    """An array made from a file whose numbers mean something else.
+    """An array converted from the numbers of a file.
 
     Attributes:
         file: The file.
-        keep: The classes that count: 1 there and 0 elsewhere. Without any, all numbers stay as they are.
-        without: Voxels of these objects become 0, in labels and masks alike.
-        inverted: 1 where the file is 0, and 0 elsewhere: the boundary in a file of ids, or of a picture of membranes.
+        keep: Set these classes to 1 and all others to 0; if empty, keep all numbers unchanged.
+        without: Set voxels of these objects to 0, in labels and in masks.
+        inverted: Set 1 where the file is 0, and 0 elsewhere, as for boundaries in a file of ids or dark membranes.
     """
 
     file: str
@@ -61,13 +61,13 @@ class Made:
     inverted: bool = False
 
     def files(self) -> list[str]:
-        """All files that it is made from."""
+        """All files from which the array is made."""
         return list(dict.fromkeys([self.file, *(objects.file for objects in self.without)]))
 
     def array(self, read: Callable[[str], Any]) -> Any:
-        """The array, from a function that reads a file."""
+        """Make the array, with a function that reads a file."""
         array = read(self.file)
-        if self.inverted or self.keep or self.without:  # then it is made in memory, even where it could stay on disk
+        if self.inverted or self.keep or self.without:  # converting needs the array in memory
             array = np.asarray(array)
         if self.inverted:
             array = (array == 0).astype(np.uint8)
@@ -81,23 +81,23 @@ class Made:
 
 
 NOTHING = Made("")
-"""Stands for a label of which a volume has nothing: it was looked for and is not there, so all of it is 0."""
+"""A label that is 0 throughout, because annotators looked for it in the volume and found none."""
 
 
 def rows(
     base: str, volumes: Mapping[str, str], inside: str = "", *, negative: Iterable[str] = (), **more: Any
 ) -> dict[str, Row]:
-    """Rows of a table in words: ``{"vol001": "seg psd msk=msk.d128.h5"}``.
+    """Make the rows of a table from words, such as ``{"vol001": "seg psd msk=msk.d128.h5"}``.
 
     Args:
-        base: The folder that holds a folder for each volume, named by its id. A letter ``a`` behind the id's number is
-            dropped: ``vol001a`` is the volume ``vol001`` with another mask.
-        volumes: Id -> the arrays that it has beside ``img`` and ``msk``: ``seg`` is in ``seg.h5``, ``msk=msk.d128.h5``
-            names another file. One with ``msk_train`` and ``msk_val`` has no ``msk``.
-        inside: The folder of the files inside that of the volume.
-        negative: Labels of which a volume that does not name them has nothing. Those that are not among these mask
-            their task where they are not named.
-        **more: What every row has beside.
+        base: The folder with one folder per volume, named by id. A letter ``a`` after the number is dropped:
+            ``vol001a`` is the volume ``vol001`` with another mask.
+        volumes: Id -> the volume's arrays in addition to ``img`` and ``msk``. ``seg`` is in ``seg.h5``;
+            ``msk=msk.d128.h5`` names another file. A volume with ``msk_train`` and ``msk_val`` has no ``msk``.
+        inside: Subfolder of the volume's folder that holds the files.
+        negative: Labels that are 0 throughout in volumes that do not list them. For all other labels that a volume
+            does not list, its task is masked out.
+        **more: Further entries of every row.
     """
     table: dict[str, Row] = {}
     for id, words in volumes.items():
@@ -118,7 +118,7 @@ def rows(
 
 
 def plus(volumes: Mapping[str, str], words: str, but: Iterable[str] = ()) -> dict[str, str]:
-    """The volumes of `rows` with further words for all of them but some."""
+    """Add words to the `volumes` of `rows`, except to some volumes."""
     spared = set(but)
     return {id: old if id in spared else f"{old} {words}" for id, old in volumes.items()}
 
@@ -126,18 +126,18 @@ def plus(volumes: Mapping[str, str], words: str, but: Iterable[str] = ()) -> dic
 def load_row(
     row: Row, data_dir: str | os.PathLike[str], labels: set[str], optional: set[str], remedy: str, read: Read
 ) -> dict[str, Any]:
-    """The arrays of one row; see `deepem.data.emio.load_files`.
+    """Load the arrays of one row; see `deepem.data.emio.load_files`.
 
     Args:
         row: The row.
-        data_dir: The folder that its ``dir`` lies in.
-        labels: The labels that are wanted.
-        optional: Keys whose file may be absent.
-        remedy: What a user who lacks files is told to do.
-        read: Reads a file; told by ``sparse`` that absent chunks are to be expected, as in masks.
+        data_dir: The folder that contains the row's ``dir``.
+        labels: The labels to read.
+        optional: Keys whose file may be missing.
+        remedy: Advice in the error for users who lack files.
+        read: Reads a file; its argument ``sparse`` says that missing chunks are expected, as in masks.
 
     Raises:
-        InputError: files that must be there are not.
+        InputError: Required files are missing.
     """
     folder = folder_of(row, data_dir)
     wanted = {k: v for k, v in row.items() if k not in SAID and (k in ALWAYS or k.removesuffix("_msk") in labels)}
@@ -159,14 +159,14 @@ def load_row(
 
 
 def folder_of(row: Row, data_dir: str | os.PathLike[str]) -> Path:
-    """Where the files of a row lie: its ``dir``, or of several the first that is there."""
+    """Return the folder of a row's files: its ``dir`` or, if it lists several, the first that exists."""
     named = row.get("dir", "")
     folders = [Path(data_dir, name) for name in ([named] if isinstance(named, str) else named)]
     return next((folder for folder in folders if folder.is_dir()), folders[0])
 
 
 def present(members: Mapping[str, Row], data_dir: str | os.PathLike[str]) -> dict[str, Row]:
-    """The rows whose folder is there."""
+    """Return the rows whose folder exists."""
     return {id: row for id, row in members.items() if folder_of(row, data_dir).is_dir()}
 
 

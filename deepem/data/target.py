@@ -1,4 +1,4 @@
-"""From the label of a patch to the target of an output. Which kind of task has which stands in `deepem.data.kinds`."""
+"""Functions that turn the label of a patch into a target; `deepem.data.kinds` assigns them to the kinds of tasks."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from deepem.utils.errors import InputError
 Array = NDArray[Any]
 
 TOUCHING = 4
-"""A segmentation has no gap where instances meet each other this many times as often as they meet 0."""
+"""Instances touch without a gap if they border each other more than this many times as often as they border 0."""
 
 
 def check_channels(where: str, task: Task, channels: int, label: Array | Drawn) -> None:
-    """Refuse a label that has neither one volume nor one for each channel.
+    """Check that a label has one channel, or as many channels as the output.
 
     Raises:
-        InputError: another number of volumes.
+        InputError: It has another number of channels.
     """
     if label.shape[0] not in (1, channels):
         wants = "1" if channels == 1 else f"1 or {channels}, one per channel"
@@ -32,10 +32,10 @@ def check_channels(where: str, task: Task, channels: int, label: Array | Drawn) 
 
 
 def check_classes(where: str, task: Task, most: int, label: Array | Drawn, mask: Array | Drawn | None) -> None:
-    """Refuse classes above the last one where the mask counts; without a mask every voxel does.
+    """Check that every class within the mask has a channel; without a mask, check all voxels.
 
     Raises:
-        InputError: a class that has no channel.
+        InputError: The output has no channel for a class.
     """
     found = int(label.max())
     if found > most and mask is not None:
@@ -46,19 +46,19 @@ def check_classes(where: str, task: Task, most: int, label: Array | Drawn, mask:
 
 
 def ids(label: Array, dtype: Any, out: Array | None = None) -> Array:
-    """The numbers of the label themselves, (1, Z, Y, X) of a type that holds them. Written into `out` if given."""
+    """Return the label's numbers unchanged, (1, Z, Y, X), in a dtype that holds them; written into `out` if given."""
     if out is None and label.dtype != dtype:
         out = np.empty(label.shape, dtype)
     return owned(contiguous(label, out))
 
 
 def of_one_channel(label: Array) -> Array:
-    """Ids that have a channel for each class (C, Z, Y, X) as ids of all, (1, Z, Y, X): the greatest at each voxel."""
+    """Merge ids with one channel per class (C, Z, Y, X) into one channel (1, Z, Y, X), by the maximum per voxel."""
     return label if len(label) == 1 else label.max(0, keepdims=True)
 
 
 def soft(label: Array, channels: int, out: Array | None = None) -> Array:
-    """A target in [0, 1], (channels, Z, Y, X) float32: a label that is one, or 0 and 1 as `binary` makes them."""
+    """Return a target in [0, 1], (channels, Z, Y, X) float32: a soft label as it is, other labels as in `binary`."""
     if label.dtype == np.float32:
         return owned(contiguous(label, out))
     out = np.empty((channels, *label.shape[1:]), np.float32) if out is None else out
@@ -67,10 +67,10 @@ def soft(label: Array, channels: int, out: Array | None = None) -> Array:
 
 
 def binary(label: Array, channels: int, out: Array | None = None) -> Array:
-    """0 or 1 at every voxel, (channels, Z, Y, X) uint8, from class labels (1 or channels, Z, Y, X).
+    """Return 0 or 1 per voxel, (channels, Z, Y, X) uint8, from class labels (1 or channels, Z, Y, X).
 
-    One channel is label > 0. Of several, channel i is label == i + 1, or, where the label has as many volumes, the
-    i-th of them > 0. Written into `out` if given.
+    A single channel is label > 0. Of several channels, channel i is label == i + 1; if the label has one channel per
+    class, it is label[i] > 0. Written into `out` if given.
     """
     out = np.empty((channels, *label.shape[1:]), np.uint8) if out is None else out
     label, flags = contiguous(label) if turned(label) else label, out.view(np.bool_)
@@ -83,16 +83,18 @@ def binary(label: Array, channels: int, out: Array | None = None) -> Array:
 
 
 def boundary(seg: Array, touching: bool, out: Array | None = None, partly: bool = False) -> Array:
-    """1 at boundaries between cells, (1, Z, Y, X) uint8, from instance ids (1, Z, Y, X).
+    """Return 1 at boundaries between cells, (1, Z, Y, X) uint8, from instance ids (1, Z, Y, X).
 
-    These are the voxels of the gap, seg == 0. Where instances touch without one (`touching`), also both voxels of
-    every pair of neighbours in y or x with different ids, which makes the boundary two voxels wide::
+    Boundaries are the voxels of the gap between instances, seg == 0. If instances touch without a gap (`touching`),
+    boundaries also include both voxels of every pair of neighbours in y or x with different ids. Such a boundary is
+    two voxels wide::
 
         ids        1 1 1 2 2 2 0 0 3
         boundary   0 0 1 1 0 1 1 1 1
 
-    Not in z: in thick sections a neurite that moves between two of them has no membrane there. Neighbours outside the
-    patch do not count, nor, in a segmentation that is known `partly`, those of id -1. Written into `out` if given.
+    Neighbours in z do not count: a neurite that shifts between two thick sections has no membrane there. Neighbours
+    outside the patch do not count either, nor, with `partly`, neighbours of id -1 (unknown). Written into `out` if
+    given.
     """
     out = np.empty(seg.shape, np.uint8) if out is None else out
     seg, edge = contiguous(seg), out.view(np.bool_)
@@ -111,16 +113,17 @@ def boundary(seg: Array, touching: bool, out: Array | None = None, partly: bool 
 
 
 def instances_touch(seg: Array | Drawn) -> bool:
-    """Whether a segmentation (1, Z, Y, X) has no gap between its instances, counted over neighbours in x.
+    """Whether instances (1, Z, Y, X) touch without a gap of 0 between them, judged by all neighbours in x.
 
-    Some voxels or a rim without label are no gap: in one, instances meet 0 and hardly ever each other. Nor is id -1.
+    With a gap, instances border 0 and hardly ever each other. A few unlabelled voxels, an unlabelled rim, or voxels of
+    id -1 do not count as a gap.
     """
     touch, gap = contacts(seg)
     return touch > TOUCHING * gap
 
 
 def contacts(seg: Array | Drawn) -> tuple[int, int]:
-    """How often instances (1, Z, Y, X) meet each other, and how often 0, over neighbours in x."""
+    """Count the neighbours in x at which instances (1, Z, Y, X) border each other, and those at which they border 0."""
     if isinstance(seg, Drawn):
         return seg.facts.touch, seg.facts.gap
     touch, gap = (sum(counts) for counts in zip(*map(meetings, seg[0]), strict=True))

@@ -1,4 +1,4 @@
-"""The folder of a ground-truth volume in the layout of `deepem.data.dataset.flyem.cremi_b`, written whole."""
+"""Write the folder of a ground-truth volume in the layout of `deepem.data.dataset.flyem.cremi_b`."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from deepem.data.emio import imsave
 from deepem.utils.errors import InputError
 
 MARK = "SYNTHETIC.txt"
-"""Lies in folders of synthetic volumes, which may be written again; real ones are never overwritten."""
+"""File that marks folders of synthetic volumes, which may be overwritten; real volumes are never overwritten."""
 
 
 def masks(shape: tuple[int, ...], labelled: tuple[slice, slice, slice], share: float = 0.8) -> dict[str, NDArray[Any]]:
-    """Disjoint masks msk_train and msk_val, (Z, Y, X) uint8: the first sections of the labelled box, and the rest."""
+    """Return disjoint masks msk_train (first sections of the labelled box) and msk_val (the rest), (Z, Y, X) uint8."""
     first, last, _ = labelled[0].indices(shape[0])
     split = min(max(first + round(share * (last - first)), first + 1), last - 1)
     made = {}
@@ -33,19 +33,19 @@ def masks(shape: tuple[int, ...], labelled: tuple[slice, slice, slice], share: f
 
 
 def write_folder(folder: Path, volumes: Mapping[str, NDArray[Any]], note: str = "", card: Card | None = None) -> None:
-    """Write key.h5 for every volume, all of them or none; `note` marks the folder as synthetic.
+    """Write each volume to KEY.h5, all of them or none; `note` marks the folder as synthetic.
 
-    Files of other names in the folder stay. Where the folder holds real volumes nothing is written, but what its card
-    says was made from the same files with the same settings is made whole again.
+    Other files in the folder stay. Real volumes are never overwritten, with one exception: if the folder's card says
+    that they were made from the same files with the same settings, missing or damaged files are written again.
 
     Args:
-        folder: Where they go.
+        folder: The folder to write to.
         volumes: Arrays by key.
-        note: What is said of a synthetic volume.
-        card: What is said of a real one.
+        note: Description of a synthetic volume.
+        card: Description of real volumes.
 
     Raises:
-        InputError: other real volumes of these names are there already.
+        InputError: The folder already holds other real volumes with these names.
     """
     there = [f"{key}.h5" for key in volumes if (folder / f"{key}.h5").exists()]
     synthetic, same = note and (folder / MARK).exists(), card is not None and card.describes(folder)
@@ -62,7 +62,7 @@ def write_folder(folder: Path, volumes: Mapping[str, NDArray[Any]], note: str = 
         if card is not None:
             (beside / CARD).write_text(card.written(beside, volumes))
         folder.mkdir(exist_ok=True)
-        # The image comes last: a module that finds it finds everything else.
+        # Write the image last: if a module finds it, everything else is there.
         for file in sorted(beside.iterdir(), key=lambda file: (file.name == CARD, file.name == "img.h5")):
             file.replace(folder / file.name)
     finally:

@@ -1,4 +1,4 @@
-"""Volumes in memory: checked, as small as their content allows, and shared between workers."""
+"""Check volumes, store them in the smallest dtypes that hold them, and share their memory between workers."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ __all__ = ["Array", "Shared", "Volume", "compact", "map_file", "memory_file"]
 
 
 class GreyValueError(InputError):
-    """An image whose grey values are neither bytes nor floats in [0, 1], and without a range that becomes 0 to 1."""
+    """An image that is neither uint8 nor float in [0, 1], given without the range that maps to 0 to 1."""
 
 
 class Volume(dict[str, Any]):
-    """What `compact` gave, which it need not look at again."""
+    """A volume that `compact` has already checked."""
 
 
 def compact(
@@ -33,29 +33,32 @@ def compact(
     phase: str,
     rows: Iterable[Task] = TASKS,
 ) -> dict[str, Any]:
-    """Check what a dataset module gave for one id, and keep what is needed of it, as small as it goes.
+    """Check what a dataset module returned for one id, drop what is not needed, and store the rest compactly.
 
     Args:
-        where: Names the volume in errors, such as ``cremi_b``'s module and id.
+        where: Name of the volume in errors, such as the module and the id.
         arrays: `img`, labels, `msk` (or `msk_train`, `msk_val`), `<label>_msk`, each (Z, Y, X) or (C, Z, Y, X);
             `soft`, `intensity` and `loc`; `label_factor`, (z, y, x) voxels of labels and masks per voxel of the image.
             A mapping of such mappings is a superset.
-        labels: The labels that the chosen tasks could use; others are dropped.
-        phase: ``train`` or ``val``, which decides between `msk_train` and `msk_val`.
-        rows: The table that says how a label is stored: its rows' kinds do.
+        labels: The labels that the chosen tasks could use; all others are dropped.
+        phase: ``train`` or ``val``, which selects `msk_train` or `msk_val`.
+        rows: The task rows, whose kinds decide how each label is stored.
 
     Returns:
-        `img` uint8 or float32 in [0, 1], or, with an `intensity`, of the type that it had; id labels int32, or int64
-        where they do not fit, masked where they are -1; class labels uint8; those that `soft` names float32; masks
-        uint8 if they hold only 0 and 1, else float32; all (C, Z, Y, X) and C-ordered, the array itself where it is so
-        already. An array that lies on disk (`deepem.io.lazy.Lazy`) becomes a `Drawn`, the same without being read; what
-        is asked of all its voxels a scan finds, once. `loc`: whether patches are centred on voxels of `msk`. Absent
-        masks stay absent; that of a label holds within `msk_train` or `msk_val`, where there is one. `label_factor`,
-        unless it is 1. A superset gives a mapping of such mappings. What this function gave before is given back as it
-        is.
+        A dict of arrays (C, Z, Y, X), C-ordered, copied only where necessary:
+
+        - `img`: uint8 or float32 in [0, 1]; with an `intensity`, the dtype is unchanged.
+        - Instance ids: int32, or int64 if they do not fit; voxels of id -1 are masked out.
+        - Class labels: uint8. Labels that `soft` names: float32.
+        - Masks: uint8 if they hold only 0 and 1, else float32. Missing masks stay missing. The mask of a label is
+          multiplied by `msk_train` or `msk_val`, if there is one.
+        - `loc`: whether patches are centred on voxels of `msk`. `label_factor`: only if it is not 1.
+
+        An array on disk (`deepem.io.lazy.Lazy`) becomes a `Drawn` and stays on disk; facts about all of its voxels come
+        from one scan. A superset returns a mapping of such dicts. A result of this function is returned unchanged.
 
     Raises:
-        InputError: an array that is none of this, or of another size than the image.
+        InputError: An array has an unsuitable dtype, shape or values, or its size differs from the image's.
     """
     if isinstance(arrays, Volume):
         return arrays
@@ -82,7 +85,7 @@ def compact(
             times = "" if factor == (1, 1, 1) else f", times label_factor {factor}"
             wants = f"{whole}: the image's{times}" if times else f"the image's, {whole}"
             raise InputError(f"{where} {name}", f"shape {array.shape[1:]}", wants)
-    if key == f"msk_{phase}":  # no label is trained on in the other phase's part, whatever a mask of its own says
+    if key == f"msk_{phase}":  # a label's own mask must not reach into the other phase's part
         out |= {name: out[name] * out["msk"] for name in out if name.endswith("_msk")}
     finer = {} if factor == (1, 1, 1) else {"label_factor": factor}
     said = {"intensity": arrays["intensity"]} if "intensity" in arrays else {}
@@ -90,14 +93,14 @@ def compact(
 
 
 def _masks_of_unknown(arrays: Mapping[str, Any], rows: Iterable[Task]) -> dict[str, Any]:
-    """The masks of instance ids of which some are not known."""
+    """Return a mask for each label of instance ids that has unknown voxels (id -1)."""
     labels = id_labels(rows) & arrays.keys()
     found = {f"{label}_msk": known(arrays[label], arrays.get(f"{label}_msk", arrays.get("msk"))) for label in labels}
     return {key: mask for key, mask in found.items() if mask is not None}
 
 
 def _label_factor(where: str, given: Any) -> Vec3:
-    """(z, y, x) voxels of the labels per voxel of the image."""
+    """Return the (z, y, x) voxels of the labels per voxel of the image, checked."""
     try:
         factor = vec3(given)
     except (TypeError, ValueError):
@@ -108,7 +111,7 @@ def _label_factor(where: str, given: Any) -> Vec3:
 
 
 def _mask_key(where: str, arrays: Mapping[str, Any], phase: str) -> str | None:
-    """The mask of a phase. One that has a mask for the other phase only must not be used unmasked in this one."""
+    """Return the key of the phase's mask, or None; refuse a volume that has a mask for the other phase only."""
     if phase not in ("train", "val"):
         raise ValueError(f"no such phase: {phase}")
     for key in (f"msk_{phase}", "msk"):

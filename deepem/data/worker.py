@@ -1,6 +1,6 @@
-"""The half of the loader that makes batches: in worker processes, or, without any, where it is called.
+"""Make batches for the loader, in worker processes or, with `num_workers=0`, in the loader's own process.
 
-It needs no torch, so that spawned workers start quickly and stay small.
+This module does not import torch, so spawned workers start quickly and stay small.
 """
 
 from __future__ import annotations
@@ -32,26 +32,26 @@ from deepem.utils.allocator import keep_memory
 from deepem.utils.errors import InputError, unreadable
 
 PHASES = {"train": 0, "val": 1, "modifier": 2, "calibrate": 3, "calibrate modifier": 4}
-"""The number by which each stream of random numbers is seeded."""
+"""The number of each phase, which is part of the seed of its samples."""
 
 ALIGNMENT = 64
 
 
 def generator(seed: int, phase: str, index: int) -> np.random.Generator:
-    """The random numbers of one sample: a pure function of the run's seed, the phase and the sample's index."""
+    """Return the random generator of one sample, a pure function of the run's seed, the phase and the index."""
     return np.random.default_rng([seed, PHASES[phase], index])
 
 
 Layout = Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]
-"""The shape and the type of each array of a sample."""
+"""Shape and dtype of each array of a sample, by key."""
 
 
 @dataclass
 class Stream:
-    """An endless sequence of samples, each of which can be made alone.
+    """An endless sequence of samples, each of which can be made on its own.
 
     Attributes:
-        exact: Grey values do not stay bytes on their way, whatever the sampler's layout: an augmentation makes floats.
+        exact: Ignore the sampler's layout, because an augmentation turns uint8 images into floats.
     """
 
     sampler: Callable[..., Mapping[str, Array]]
@@ -60,27 +60,27 @@ class Stream:
     exact: bool = False
 
     def name(self, index: int) -> str:
-        """How a sample is called in errors: with this it can be made again."""
+        """Return a sample's name for error messages; it has all that is needed to make the sample again."""
         return f"{self.phase} sample {index} of seed {self.seed}"
 
     def fetch(self, index: int) -> None:
-        """Read ahead what a sample needs. Whatever is wrong with it is told when it is made."""
+        """Read ahead what a sample needs. Ignore errors here: they are raised when the sample is made."""
         if (fetch := getattr(self.sampler, "fetch", None)) is not None:
             with suppress(Exception):
                 fetch(generator(self.seed, self.phase, index))
 
     @property
     def layout(self) -> Layout | None:
-        """The layout of a sampler that writes its samples where it is told to."""
+        """The sampler's layout if the sampler can write into given arrays, else None."""
         return None if self.exact else self._layout
 
     @cached_property
     def _layout(self) -> Layout | None:
-        writes = "out" in inspect.signature(self.sampler).parameters  # a subclass may have a call of its own without it
+        writes = "out" in inspect.signature(self.sampler).parameters  # a subclass may override __call__ without `out`
         return getattr(self.sampler, "layout", None) if writes else None
 
     def sample(self, index: int, *out: Mapping[str, Array]) -> Mapping[str, Array]:
-        """One sample, in `out` if the sampler takes it; errors name it."""
+        """Make one sample, written into `out` if given; add the sample's name to any error."""
         try:
             sample = self.sampler(generator(self.seed, self.phase, index), *out)
             require_sample(sample, SAMPLER)
@@ -98,7 +98,7 @@ class Stream:
 
 
 def _note(error: Exception, text: str) -> None:
-    """Add a line to what an error prints."""
+    """Add a line to an error's printed message."""
     if hasattr(error, "add_note"):
         error.add_note(text)
     elif error.__cause__ is None:  # Python 3.10
@@ -107,7 +107,7 @@ def _note(error: Exception, text: str) -> None:
 
 @dataclass(frozen=True)
 class Part:
-    """Where one array of a batch lies: at an offset of the batch's memory, or nowhere if it is one value throughout."""
+    """Where one array of a batch is stored: at `offset` in the batch's memory, or, if constant, only as `value`."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
@@ -121,16 +121,16 @@ def make(
     allocate: Callable[[int], Array],
     begin: Callable[[int], None] = lambda index: None,
 ) -> dict[str, Part]:
-    """Make samples as one batch, (N, C, Z, Y, X) by key, in one piece of memory, and say where its arrays lie.
+    """Make one batch (N, C, Z, Y, X) in one piece of memory, and return where each of its arrays is stored.
 
-    A sampler with a `layout` writes its samples there itself; those of any other are copied there, and so are all from
-    the first one on whose arrays turn out to be of other types. An array that is one value in all samples, of strides
-    0, is not written.
+    A sampler with a `layout` writes its samples straight into this memory; samples of other samplers are copied into
+    it. If a sample's dtypes differ from the layout, this batch and all later ones are copied. An array with the same
+    value in all samples (strides of 0) is not written.
 
     Args:
-        stream: Whose samples.
-        indices: Which samples. They have equal keys and shapes; integers of several sizes become the largest.
-        allocate: Gives an array of at least so many bytes.
+        stream: Makes the samples.
+        indices: Indices of the samples. All samples have the same keys and shapes; mixed dtypes are promoted to one.
+        allocate: Returns an array of at least the given number of bytes.
         begin: Called with each index before its sample is made.
     """
     layout = stream.layout
@@ -173,7 +173,7 @@ def _layout_of(samples: list[Mapping[str, Array]]) -> Layout:
 
 
 def _place(layout: Layout, count: int, allocate: Callable[[int], Array]) -> tuple[dict[str, Part], Array]:
-    """Where each array of a batch lies, one behind the other, and the memory for them."""
+    """Lay the arrays of a batch out one after another; return their places and the memory for them."""
     parts, end = {}, 0
     for key, (shape, dtype) in layout.items():
         parts[key] = Part((count, *shape), dtype, end)
@@ -182,24 +182,24 @@ def _place(layout: Layout, count: int, allocate: Callable[[int], Array]) -> tupl
 
 
 def _one_value(arrays: Iterable[Array]) -> Any:
-    """The value that constant arrays share, or None."""
+    """Return the value that all arrays hold throughout, or None if they do not hold a single value."""
     values = {array.flat[0].item() if array.size and not any(array.strides) else None for array in arrays}
     return values.pop() if len(values) == 1 else None
 
 
 def view(memory: Array, part: Part) -> Array:
-    """One array of a batch, in the batch's memory."""
+    """Return a view of one array of a batch in the batch's memory."""
     size = math.prod(part.shape) * part.dtype.itemsize
     return memory[part.offset : part.offset + size].view(part.dtype).reshape(part.shape)
 
 
 @dataclass(frozen=True)
 class Done:
-    """A batch in a slot.
+    """A worker's message: a batch is ready in a slot.
 
     Attributes:
-        parts: Where its arrays lie; None if as in this worker's batch before.
-        fresh: The size of a slot that is new: its file follows.
+        parts: Where the batch's arrays are stored; None if the same as in this worker's previous batch.
+        fresh: Size of the slot if it is new (the slot's file descriptor follows this message), else None.
     """
 
     number: int
@@ -210,7 +210,7 @@ class Done:
 
 @dataclass(frozen=True)
 class Failed:
-    """What a worker sends in place of a batch."""
+    """A worker's message: making a batch raised an error."""
 
     number: int
     error: Exception
@@ -218,9 +218,9 @@ class Failed:
 
 
 def work(stream: Stream, loader: Connection, beats: Shared, rank: int) -> None:
-    """Make the batches that the loader asks for until it stops asking or is gone.
+    """Make the batches that the loader orders, until it sends None or its process is gone.
 
-    Before each sample its index is written down, beside a count that thereby changes: the heartbeat.
+    Before each sample, the worker writes a heartbeat into shared memory: a growing counter and the sample's index.
     """
     _settle()
     parent = os.getppid()
@@ -259,7 +259,7 @@ def _make(stream: Stream, order: Order, slots: Slots, beat: Array) -> Done | Fai
 
 
 def _portable(error: Exception) -> Exception:
-    """The error if it survives the way to another process, else its last line."""
+    """Return the error if it can be pickled, else a RuntimeError with its last line."""
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:  # noqa: BLE001 - whatever an exception's own pickling raises
@@ -268,7 +268,7 @@ def _portable(error: Exception) -> Exception:
 
 
 def _settle() -> None:
-    """Set up a worker process: one thread, memory kept, signals left to the loader's process, which stops it."""
+    """Set up a worker process: use one thread, keep freed memory, and ignore signals (the loader stops workers)."""
     os.environ["OMP_NUM_THREADS"] = "1"
     cv2.setNumThreads(0)
     if "torch" in sys.modules:
@@ -276,5 +276,5 @@ def _settle() -> None:
     keep_memory()
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(ignored, signal.SIG_IGN)
-    if sys.__stderr__ is not None:  # sys.stderr may be a notebook's, without a file
+    if sys.__stderr__ is not None:  # in a notebook, sys.stderr has no file descriptor
         faulthandler.register(signal.SIGUSR2, sys.__stderr__, all_threads=True)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from deepem.build.network import as_module
 from deepem.cli.plugins import PlugIn
 from deepem.models.cnnectome.sizes import Sizes
 from deepem.models.emvision.memory import live_bytes
@@ -31,8 +32,7 @@ def summary(
 
     def build(plug_in: PlugIn = plug_in) -> nn.Module:
         spec = {"in_spec": {"input": (in_channels, *fov)}, "out_spec": {"output": (channels, *fov)}}
-        model: nn.Module = plug_in.create(**spec)
-        return model
+        return as_module(plug_in.create(**spec), plug_in.where)
 
     def flops(plug_in: PlugIn, patch: Vec3) -> int:
         with torch.device("meta"):

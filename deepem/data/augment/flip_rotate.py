@@ -1,4 +1,4 @@
-"""Mirrored axes and exchanged y and x."""
+"""Flip axes and swap y and x."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from deepem.data.transform import Augment, Compose, FlipRotate, Label
 
 
 def get_augmentation(is_train: bool, *, recompute: bool = False) -> Augment:
-    """The 16 poses of an anisotropic patch.
+    """Draw one of the 16 orientations of an anisotropic patch.
 
     Args:
         is_train: training or validation
-        recompute: give pieces of an instance that the patch cuts apart ids of their own
+        recompute: relabel the pieces of instances that the patch cuts apart
     """
     return Compose([Label() if recompute else None, FlipRotate()])

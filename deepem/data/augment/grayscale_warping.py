@@ -1,4 +1,4 @@
-"""Grey values per section and smooth warps, each behind its flag; mirrored axes and exchanged y and x."""
+"""Grey-value changes per section and smooth warps, each switched on by a flag; flips and swaps of y and x."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from deepem.data.transform import Augment, Compose, FlipRotate, Label, recipe
 def get_augmentation(
     is_train: bool, *, recompute: bool = False, grayscale: bool = False, warping: bool = False
 ) -> Augment:
-    """Poses, and in training what the flags ask for.
+    """Draw an orientation and, in training, apply what the flags switch on.
 
     Args:
         is_train: training or validation
-        recompute: give pieces of an instance that the patch cuts apart ids of their own
+        recompute: relabel the pieces of instances that the patch cuts apart
         grayscale: vary contrast, brightness and gamma per section
         warping: rotate, shear, scale and stretch sections
     """

@@ -1,4 +1,4 @@
-"""Isotropic volumes, as FIB-SEM records them: tissue that looks alike from all sides, no sections lost or shifted."""
+"""A recipe for isotropic volumes (FIB-SEM): tissue looks alike from all sides, and no sections are lost or shifted."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ def get_augmentation(
     noise: bool = False,
     box: Literal["noise", "fill"] | None = None,
 ) -> Augment:
-    """All 48 poses; in training also grey values of the whole patch, and what the flags ask for.
+    """Draw one of 48 orientations; in training, also change grey values and apply what the flags switch on.
 
     Args:
         is_train: training or validation
-        recompute: give pieces of an instance that the patch cuts apart ids of their own
-        rotate: half of the patches at any angle in space; wants a volume as wide as the patch's diagonal
+        recompute: relabel the pieces of instances that the patch cuts apart
+        rotate: rotate half of the patches by any angle in space; the volume must be as wide as the patch's diagonal
         elastic: displace the tissue smoothly by a few voxels
-        noise: grain of the recording, or sharper than it was
-        box: boxes of noise, or of one grey value
+        noise: add acquisition noise, or sharpen
+        box: fill boxes with noise or with one grey value
     """
     return Compose(
         [
-            Rotate(skip=0.5) if is_train and rotate else None,  # the other half is not interpolated, as in prediction
+            Rotate(skip=0.5) if is_train and rotate else None,  # the rest is not interpolated, as in prediction
             _elastic() if is_train and elastic else None,
             Grayscale3D() if is_train else None,
-            _noise() if is_train and noise else None,  # behind what interpolates: grain is finer than that
+            _noise() if is_train and noise else None,  # after all interpolation, which would smooth the noise
             FlipRotate(isotropic=True),
             _boxes(box) if is_train else None,
             Label() if recompute else None,
@@ -54,7 +54,7 @@ def get_augmentation(
 
 
 def _noise() -> Augment:
-    """One of three for the whole patch, or none: a FIB-SEM's settings do not change from section to section."""
+    """Apply one of three changes or none to the whole patch: FIB-SEM settings do not vary between sections."""
     return Blend(
         [
             GaussianNoise(0.05, individual=False),
@@ -66,7 +66,7 @@ def _noise() -> Augment:
 
 
 def _boxes(kind: str | None) -> Augment | None:
-    """Cubes of noise or of one grey value, or none."""
+    """Fill cubes with noise or with one grey value, or leave the sample unchanged."""
     if kind is None:
         return None
     if kind == "noise":
@@ -75,7 +75,7 @@ def _boxes(kind: str | None) -> Augment | None:
 
 
 def _elastic() -> Augment:
-    """Displacement in the plane of the sections, which the poses then turn into any of the three."""
+    """Displace the tissue within sections; the random orientation then turns this into any of the three planes."""
     return Warp(
         skip=0.3, rot_max=0, shear_max=0, scale_max=1, stretch_max=0, do_twist=False, elastic_max=5, elastic_grid=40
     )

@@ -1,4 +1,4 @@
-"""The recipe that is listed in its flag: operations of `deepem.data.transform` by their names, with their arguments.
+"""A recipe given as a list of operations of `deepem.data.transform`, by name with their arguments.
 
 In a file of settings::
 
@@ -7,9 +7,9 @@ In a file of settings::
       - Blend: {augments: [Flip, FlipRotate, null], props: [1, 1, 2]}
       - Grayscale3D
 
-``Flip`` alone flips each axis half of the time. The recipe holds in training. Samples of the evaluation stay as they
-are, unless ``augment: {train: [...], val: [...]}`` says otherwise. On the command line it is the recipe
-`listed` and its flag `operations`, as JSON.
+``Flip`` without arguments flips each axis with probability 1/2. The recipe applies to training only; samples of the
+evaluation stay unchanged, unless you write ``augment: {train: [...], val: [...]}``. On the command line, choose the
+recipe `listed` and pass the list as JSON in its flag `operations`.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ OPERATIONS: dict[str, type[Augment]] = {
     and issubclass(operation, Augment)
     and not inspect.isabstract(operation)
 }
-"""Operations by name. The general ones, which take a function, are not for a list."""
+"""Operations by name, without the general ones that need a function as argument."""
 for _general in ("Section", "PartialSection", "MixedSection"):
     OPERATIONS.pop(_general, None)
 
 
 def get_augmentation(is_train: bool, *, operations: str = "[]") -> Augment:
-    """The operations, one after the other.
+    """Return the operations, applied in sequence.
 
     Args:
-        is_train: Whether for training.
+        is_train: training or validation
         operations: JSON list of operations of the recipe listed
     """
     try:
@@ -64,7 +64,7 @@ def _each(given: Any, where: str) -> list[Augment | None]:
 
 
 def _operation(given: Any, where: str) -> Augment | None:
-    """One operation: its name, or {name: arguments}, or nothing."""
+    """Make one operation from its name, from {name: arguments}, or from null (no operation)."""
     if given is None:
         return None
     name: Any = given
@@ -102,7 +102,7 @@ def _listed() -> str:
 
 
 def parameters(operation: type[Augment]) -> dict[str, tuple[Any, Any]]:
-    """The arguments of an operation with type and default, those that it hands on to its base classes included."""
+    """Return an operation's arguments with type and default, including arguments passed on to its base classes."""
     found: dict[str, tuple[Any, Any]] = {}
     for base in operation.__mro__:
         if "__init__" not in vars(base) or base is object:
@@ -146,7 +146,7 @@ def _checked(operation: type[Augment], arguments: Mapping[str, Any], where: str)
 
 
 def _fitting(kind: Any, value: Any) -> Iterator[Any]:
-    """The value as the type has it, if it fits: 1 is a float too, a list a tuple."""
+    """Convert a value to the type if it fits; an int may become a float, a list a tuple."""
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if origin is typing.Literal:
         yield from [value] if value in inner else []

@@ -1,4 +1,4 @@
-"""No augmentation in training; validation sees flipped and rotated patches."""
+"""No augmentation in training; validation patches are flipped and rotated."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from deepem.data.transform import Augment, Compose, FlipRotate, Label
 
 
 def get_augmentation(is_train: bool, *, recompute: bool = False) -> Augment:
-    """Patches as they are.
+    """Return no augmentation for training, flips and rotations for validation.
 
     Args:
         is_train: training or validation
-        recompute: give pieces of an instance that the patch cuts apart ids of their own
+        recompute: relabel the pieces of instances that the patch cuts apart
     """
     return Compose([Label() if recompute else None, None if is_train else FlipRotate()])

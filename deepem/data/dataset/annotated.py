@@ -1,4 +1,4 @@
-"""Cut-outs that `deepem suggest` chose and somebody has annotated since: round by round, or all.
+"""Cut-outs that `deepem suggest` chose and that have been annotated since, by round or all together.
 
 ``<data_dir>/round<N>.json`` names the cut-outs of a round, and each has a folder beside it::
 
@@ -8,8 +8,8 @@
            mit.h5          the annotation, of the image's size; only the box counts
            msk.h5          optional: 0 where the annotator did not decide
 
-A label whose file is not there is not annotated: its task does not count there. Ids are ``all``; ``train`` and ``val``,
-all but every fifth cut-out and every fifth; and ``round1`` to ``round99``, which --train_prob can weigh.
+If a label's file is missing, the label is not annotated, and its task is masked out. The ids are ``all``; ``val``,
+every fifth cut-out; ``train``, the rest; and ``round1`` to ``round99``, which --train_prob can weigh.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ def load_data(
     class_keys: Sequence[str] = (),
     labels: Sequence[str] = (),
 ) -> Mapping[str, Any]:
-    """Cut-outs by id: image, labels, and the mask of the box that was annotated.
+    """Load cut-outs by id: the image, labels, and the mask of the annotated box.
 
     Args:
         data_dir: Folder of the rounds.
-        data_ids: Which of them.
+        data_ids: The ids to load.
         class_keys: Not used.
         labels: Label keys, such as seg and mit.
     """
@@ -75,16 +75,16 @@ def _part(made: dict[str, Any], word: str) -> dict[str, Any]:
 
 
 def rounds(folder: Path) -> list[int]:
-    """The numbers of the rounds in a folder."""
+    """Return the numbers of the rounds in a folder."""
     numbers = [path.stem.removeprefix("round") for path in folder.glob("round*.json")]
     return sorted(int(number) for number in numbers if number.isdigit())
 
 
 def rows_of(folder: Path, number: int) -> list[dict[str, Any]]:
-    """The cut-outs of a round, as its manifest has them.
+    """Return the cut-outs listed in a round's manifest.
 
     Raises:
-        InputError: it is no manifest.
+        InputError: The file is not a manifest.
     """
     path = folder / f"round{number}.json"
     try:
@@ -97,7 +97,7 @@ def rows_of(folder: Path, number: int) -> list[dict[str, Any]]:
 
 
 def cut_out(folder: Path, row: Mapping[str, Any], labels: Sequence[str]) -> dict[str, Any] | None:
-    """One cut-out, or None if none of the labels is annotated."""
+    """Load one cut-out; return None if none of the labels is annotated."""
     place = folder / row["id"]
     files = {label: place / f"{label}.h5" for label in labels}
     there = {label: file for label, file in files.items() if file.is_file()}

@@ -1,8 +1,8 @@
-"""CREMI: three samples of the fly brain at 40x4x4 nm and three to test on (https://cremi.org).
+"""CREMI: three samples of the fly brain at 40x4x4 nm, and three test samples (https://cremi.org).
 
 Ids A, B and C, with neuron ids, synaptic clefts and the pre- and postsynaptic sites of synapses, and A+, B+ and C+,
 images alone; each in ``<data_dir>/cremi/<id>``, where ``deepem prepare cremi --samples A B C`` writes them.
-Mitochondria and other labels that CREMI does not have may lie beside them, as ``mit.h5`` and so on.
+You may add mitochondria and other labels that CREMI lacks, as ``mit.h5`` and so on.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def load_data(
     cremi_seg: Literal["seg", "seg_d3_b0"] = "seg",
     cremi_syn: Literal["syn", "partners"] = "syn",
 ) -> Mapping[str, Any]:
-    """Volumes by id: the image, those of the labels that are asked for and there, and the masks of the two phases.
+    """Load volumes by id: the image, the requested labels that exist, and the masks of both phases.
 
     Args:
         data_dir: The folder above ``cremi``.
@@ -55,8 +55,8 @@ def load_data(
         class_keys: Not used.
         labels: Label keys.
         lazy: Leave the arrays on disk.
-        cremi_seg: neuron ids that touch (seg), or with eroded borders of id 0 (seg_d3_b0)
-        cremi_syn: synapses are clefts (syn), or presynaptic and postsynaptic sites (partners; --syn_num_channels 2)
+        cremi_seg: use neuron ids that touch (seg), or ids with eroded borders of id 0 (seg_d3_b0)
+        cremi_syn: use clefts as synapses (syn), or pre- and postsynaptic sites (partners; --syn_num_channels 2)
     """
     chosen = {"seg": f"{cremi_seg}.h5", "syn": f"{cremi_syn}.h5"}
     table = {id: {**row, **{key: file for key, file in chosen.items() if key in row}} for id, row in data_info.items()}

@@ -30,13 +30,13 @@ def load_data(
     labels: Sequence[str] = (),
     lazy: bool = False,
 ) -> Mapping[str, Any]:
-    """Volumes by id: img, and seg where it is asked for; `all` holds the voxels of `train` and `val`.
+    """Return volumes by id: img, and seg if requested; `all` holds the voxels of `train` and `val`.
 
     Args:
         data_dir: The folder that holds ``fib25``.
         data_ids: Of all, train and val; by default all three.
         class_keys: Not used.
-        labels: Label keys; there is seg only.
+        labels: Label keys; only seg exists.
         lazy: Leave the arrays on disk.
     """
     volume = load_files(FILES, data_dir, None, labels, remedy=REMEDY, lazy=lazy)["fib25"]

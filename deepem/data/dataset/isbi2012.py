@@ -1,9 +1,9 @@
 """ISBI 2012: ventral nerve cord of a fly larva at 50x4x4 nm, membranes (Arganda-Carreras et al. 2015).
 
 Ids `train` and `test`, in ``<data_dir>/isbi2012/<id>``: ``img.h5``, ``bdr.h5``, 1 at membranes, and the masks of the
-two phases. Which files the challenge hands out is not told here: ``deepem prepare isbi2012 --files img=FILE
-bdr=FILE`` makes of those at hand what this module reads, or ``--files`` names files that lie in these folders as they
-are. The challenge draws membranes black, which ``prepare`` turns round. `test` has no labels.
+two phases. File names vary between copies of the challenge: ``deepem prepare isbi2012 --files img=FILE
+bdr=FILE`` converts your copy to what this module reads, or ``--files`` names files that lie in these folders
+unchanged. The challenge draws membranes black; ``prepare`` inverts them. `test` has no labels.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def load_data(
     lazy: bool = False,
     files: dict[str, str] | None = None,
 ) -> Mapping[str, Any]:
-    """Volumes by id: the image, those of the labels that are asked for and there, and where they hold.
+    """Load volumes by id: the image, the requested labels that exist, and the masks.
 
     Args:
         data_dir: The folder above ``isbi2012``.

@@ -1,8 +1,8 @@
 """Lucchi et al. 2012: hippocampus at 5 nm (FIB-SEM), mitochondria.
 
 Ids `train` and `test`, in ``<data_dir>/lucchi/<id>``: ``img.h5``, ``mit.h5`` and the masks of the two phases. Which
-files the challenge hands out is not told here: ``deepem prepare lucchi --files img=FILE mit=FILE`` makes of those at
-hand what this module reads, or ``--files`` names files that lie in these folders as they are.
+files the challenge hands out is not told here: ``deepem prepare lucchi --files img=FILE mit=FILE`` converts your
+copy to what this module reads, or ``--files`` names files that lie in these folders unchanged.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def load_data(
     lazy: bool = False,
     files: dict[str, str] | None = None,
 ) -> Mapping[str, Any]:
-    """Volumes by id: the image, those of the labels that are asked for and there, and where they hold.
+    """Load volumes by id: the image, the requested labels that exist, and the masks.
 
     Args:
         data_dir: The folder above ``lucchi``.

@@ -1,9 +1,9 @@
 """MitoEM: cortex of human and rat at 30x8x8 nm, instances of mitochondria (Wei et al. 2020).
 
 Ids `human_train`, `human_val`, `rat_train` and `rat_val`, in ``<data_dir>/mitoem/<id>``: ``img.h5`` and ``mit.h5``,
-ids of mitochondria, which are also what `seg` means here, for tasks of instances. Which files the challenge hands out
-is not told here: ``deepem prepare mitoem --files img=FILE mit=FILE`` makes of those at hand what this module reads,
-or ``--files`` names files that lie in these folders as they are.
+ids of mitochondria, which also serve as `seg` for instance tasks. File names vary between copies of the challenge:
+``deepem prepare mitoem --files img=FILE mit=FILE`` converts your copy to what this module reads, or ``--files`` names
+files that lie in these folders unchanged.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def load_data(
     lazy: bool = False,
     files: dict[str, str] | None = None,
 ) -> Mapping[str, Any]:
-    """Volumes by id: the image, those of the labels that are asked for and there, and where they hold.
+    """Load volumes by id: the image, the requested labels that exist, and the masks.
 
     Args:
         data_dir: The folder above ``mitoem``.

@@ -1,8 +1,8 @@
 """NucMM: brains of a zebrafish (EM) and a mouse (micro-CT), instances of nuclei as `seg` (Lin et al. 2021).
 
 Ids `zebrafish_train`, `zebrafish_val`, `mouse_train` and `mouse_val`, in ``<data_dir>/nucmm/<id>``: ``img.h5`` and
-``seg.h5``. Which files the challenge hands out is not told here: ``deepem prepare nucmm --files img=FILE seg=FILE``
-makes of those at hand what this module reads, or ``--files`` names files that lie in these folders as they are.
+``seg.h5``. File names vary between copies of the challenge: ``deepem prepare nucmm --files img=FILE seg=FILE``
+converts your copy to what this module reads, or ``--files`` names files that lie in these folders unchanged.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def load_data(
     lazy: bool = False,
     files: dict[str, str] | None = None,
 ) -> Mapping[str, Any]:
-    """Volumes by id: the image, those of the labels that are asked for and there, and where they hold.
+    """Load volumes by id: the image, the requested labels that exist, and the masks.
 
     Args:
         data_dir: The folder above ``nucmm``.

@@ -1,9 +1,9 @@
 """SNEMI3D: mouse cortex at 30x6x6 nm, neuron ids (the challenge of ISBI 2013; Kasthuri et al. 2015).
 
 Ids `train` and `test`, in ``<data_dir>/snemi3d/<id>``: ``img.h5``, ``seg.h5``, ``msk_train.h5`` and ``msk_val.h5``
-(the last sections). Which files the challenge hands out is not told here: ``deepem prepare snemi3d --files img=FILE
-seg=FILE`` makes of those at hand what this module reads, or ``--files`` names files that lie in these folders as they
-are. `test` has no labels.
+(the last sections). File names vary between copies of the challenge: ``deepem prepare snemi3d --files img=FILE
+seg=FILE`` converts your copy to what this module reads, or ``--files`` names files that lie in these folders
+unchanged. `test` has no labels.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def load_data(
     lazy: bool = False,
     files: dict[str, str] | None = None,
 ) -> Mapping[str, Any]:
-    """Volumes by id: the image, those of the labels that are asked for and there, and where they hold.
+    """Load volumes by id: the image, the requested labels that exist, and the masks.
 
     Args:
         data_dir: The folder above ``snemi3d``.

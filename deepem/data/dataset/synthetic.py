@@ -1,7 +1,7 @@
-"""Synthetic volumes, made in memory from their ids: nothing is read, nothing is downloaded, every label is there.
+"""Synthetic volumes, generated in memory from their ids: no files, no downloads, and all labels.
 
-The same id and size give the same voxels anywhere. Instances of `seg` touch without a gap, the lumen of the blood
-vessel is one of them, and 0 is myelin only.
+The same id and size give the same voxels on any machine. Instances of `seg` touch without a gap; the lumen of the blood
+vessel is an instance too, and only myelin is 0.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def load_data(
     labels: Sequence[str] = (),
     synth_size: tuple[int, int, int] = (32, 512, 512),
 ) -> Mapping[str, Any]:
-    """Volumes by id: the image and those of the labels that are asked for.
+    """Make volumes by id: the image and the requested labels.
 
     Args:
         data_dir: Not used.

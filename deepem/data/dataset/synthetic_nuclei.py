@@ -1,4 +1,4 @@
-"""Synthetic nuclei, made in memory from their ids: nothing is read. Ellipsoids that touch, blurred, with noise.
+"""Synthetic nuclei, generated in memory from their ids without files: touching ellipsoids with blur and noise.
 
 The same id and size give the same voxels anywhere. Sizes, density, contrast and noise are near those of fluorescence
 volumes of 284x127x127 nm; shapes are simpler.
@@ -30,18 +30,18 @@ def load_data(
     intensity_low: float | None = None,
     intensity_high: float | None = None,
 ) -> Mapping[str, Any]:
-    """Volumes by id: img, and seg where it is asked for.
+    """Return volumes by id: img, and seg if requested.
 
     Args:
         data_dir: Not used.
         data_ids: Ids n1 to n9 and t1 to t9, by default those of `splits`.
         class_keys: Not used.
-        labels: Label keys; there is seg only.
+        labels: Label keys; only seg exists.
         synth_size: size of each synthetic volume, z,y,x voxels
         density: 1 for about 45 nuclei in 100^3 voxels
-        contrast: of nuclei against what is around them
-        intensity_low: camera counts up to this are black (default: those of the dark camera)
-        intensity_high: camera counts from this on are white (default: 1100)
+        contrast: contrast of nuclei against their surroundings
+        intensity_low: camera counts up to this become black (default: counts without light)
+        intensity_high: camera counts from this on become white (default: 1100)
     """
     if min(synth_size) < 1:
         raise InputError("synth_size", ",".join(map(str, synth_size)), "z,y,x of one voxel or more each")

@@ -1,8 +1,8 @@
-"""Whether a label lies on its image as it is given, or would fit better turned, mirrored, moved or scaled.
+"""Check whether a label is aligned with its image, or would fit better transposed, mirrored, shifted or scaled.
 
-Where instances or classes meet, an image changes: it is darker or brighter there (a membrane), or steeper (a rim). How
-well a label lies on an image is how much of the image's variation its edges explain. A label that is right explains
-more as it is than in any other way of laying it down.
+At edges between instances or classes, an image is darker or brighter (a membrane) or steeper (a rim). The fit of a
+label is the share of the image's variation that its edges explain. A correct label fits better as it is than after any
+transformation.
 """
 
 from __future__ import annotations
@@ -20,32 +20,32 @@ Array = NDArray[Any]
 Floats = NDArray[np.float32]
 
 SIDE = 64
-"""Of the cube in the middle of a volume that is looked at."""
+"""Side of the central cube of a volume that is examined."""
 
 LONG = 192
-"""Of the box in which a label is moved, along y and x."""
+"""Side in y and x of the box in which a label is shifted."""
 
 CLEAR = 1.35
-"""Another way of laying the label down must explain so many times as much."""
+"""A transformed label must explain this many times as much as the label as it is."""
 
 ALONE = 3.0
-"""And so many times as much as any further way: what explains a little by chance does so in many ways."""
+"""It must also explain this many times as much as any other transformation, which excludes fits by chance."""
 
 LEAST = 0.005
-"""And at least this share of the image's variation."""
+"""It must also explain at least this share of the image's variation."""
 
 AXES = "zyx"
 
 
 @dataclass(frozen=True)
 class Misfit:
-    """A way of laying the label down that explains the image better.
+    """A transformation of the label that explains the image better.
 
     Attributes:
         fault: ``axes``, ``mirrored``, ``shifted`` or ``scaled``.
-        what: In words.
-        given: What the label explains as it is.
-        better: What it would explain.
+        what: The transformation in words.
+        given: Share of the variation that the label explains as it is.
+        better: Share that the transformed label explains.
     """
 
     fault: str
@@ -55,7 +55,7 @@ class Misfit:
 
 
 def edges_of(label: Array) -> Floats:
-    """1 where a voxel's label differs from that of a neighbour in y or x, and in gaps of one voxel between labels."""
+    """Return 1 where a voxel's label differs from a neighbour's in y or x, and in one-voxel gaps between labels."""
     edge = np.zeros(label.shape, np.float32)
     for axis in (1, 2):
         low: Any = tuple(slice(None, -1) if a == axis else slice(None) for a in range(3))
@@ -67,7 +67,7 @@ def edges_of(label: Array) -> Floats:
 
 
 def features_of(image: Array) -> list[Floats]:
-    """What an image shows at edges: its grey values less their surroundings, and how steep they are."""
+    """Return the image features that edges affect: grey values minus their local mean, and the gradient's magnitude."""
     smooth = ndimage.gaussian_filter(image.astype(np.float32), (0, 1, 1))
     wide = ndimage.gaussian_filter(smooth, (0, 6, 6))
     steep = np.hypot(ndimage.sobel(smooth, 1), ndimage.sobel(smooth, 2))
@@ -75,13 +75,13 @@ def features_of(image: Array) -> list[Floats]:
 
 
 def fit(features: list[Floats], edge: Floats) -> float:
-    """The share of the variation of an image's features that edges explain, both of one shape."""
+    """Return the share of the variation of an image's features that edges (of the same shape) explain."""
     normal = _normal(edge)
     return float(sum(np.mean(feature * normal, dtype=np.float64) ** 2 for feature in features))
 
 
 def misfits(image: Array, label: Array) -> list[Misfit]:
-    """Ways of laying a label (Z, Y, X) down that explain the image (Z, Y, X) clearly better; the best of each kind."""
+    """Return transformations of a label (Z, Y, X) that explain the image clearly better, the best of each kind."""
     side, square = min(SIDE, *image.shape), min(LONG, *image.shape[1:])
     found = _best(_turned(image, label, (side, side, side), keeps_z=False), ALONE)
     found += _best(_turned(image, label, (min(SIDE, image.shape[0]), square, square), keeps_z=True), ALONE)
@@ -90,14 +90,14 @@ def misfits(image: Array, label: Array) -> list[Misfit]:
 
 
 def _best(ways: Iterable[Misfit], alone: float) -> list[Misfit]:
-    """The best way if it is clearly better than the label as it is, and than the next best: chance favours several."""
+    """Return the best transformation if it is clearly better than the label as it is, and than the second best."""
     first, *others = sorted(ways, key=lambda way: -way.better) or [Misfit("", "", 0, 0)]
     clear = first.better > CLEAR * first.given and first.better - first.given > LEAST
     return [first] if clear and all(first.better > alone * other.better for other in others[:1]) else []
 
 
 def _turned(image: Array, label: Array, size: tuple[int, ...], keeps_z: bool) -> Iterator[Misfit]:
-    """The label with axes exchanged or mirrored, within a box in the middle."""
+    """Try the label with axes swapped or mirrored, within a central box."""
     if min(size) < 8:
         return
     features, middle = features_of(_middle(image, size)), _middle(label, size)
@@ -118,7 +118,7 @@ def _words(axes: tuple[int, ...], flips: tuple[int, ...]) -> str:
 
 
 def _moved(image: Array, label: Array) -> Iterator[Misfit]:
-    """The label moved by up to a quarter of the box, found from the correlation at all shifts at once."""
+    """Try the label shifted by up to a quarter of the box; a correlation tests all shifts at once."""
     size = tuple(min(n, m) for n, m in zip(image.shape, (SIDE, LONG, LONG), strict=True))
     features, edge = features_of(_middle(image, size)), _normal(edges_of(_middle(label, size)))
     spectrum = np.conj(np.fft.rfftn(edge))
@@ -132,7 +132,7 @@ def _moved(image: Array, label: Array) -> Iterator[Misfit]:
     near = np.abs(at).max(0) <= 1
     far = (np.abs(at) > np.reshape(reach, (3, 1, 1, 1))).any(0)
     explained = np.where(near | far, 0, explained)
-    for _ in range(2):  # the best place, and the best of those that lie apart from it
+    for _ in range(2):  # the best shift, and the best shift away from it
         best = np.unravel_index(int(np.argmax(explained)), edge.shape)
         shift = tuple(int(a[best]) for a in at)
         yield Misfit("shifted", f"moved by {shift} (z, y, x) voxels", given, float(explained[best]))
@@ -143,7 +143,7 @@ def _moved(image: Array, label: Array) -> Iterator[Misfit]:
 
 
 def _scaled(image: Array, label: Array) -> Iterator[Misfit]:
-    """The label of another resolution, cut or padded to the size of the image: laid down from the first voxel."""
+    """Try the label at another resolution, from the first voxel on, cropped or padded to the size of the image."""
     limits = (SIDE, LONG, LONG)
     for factor in ((1, 2, 2), (2, 2, 2)):
         steps: Any = tuple(slice(None, f * m, f) for f, m in zip(factor, limits, strict=True))
@@ -165,7 +165,7 @@ def _middle(array: Array, size: tuple[int, ...]) -> Array:
 
 
 def _normal(array: Floats) -> Floats:
-    """Mean 0, deviation 1; 0 throughout where there is none."""
+    """Normalise to mean 0 and standard deviation 1; a constant array becomes 0."""
     out = array - array.mean(dtype=np.float64)
     spread = float(out.std(dtype=np.float64))
     return np.asarray(out / spread if spread > 1e-12 else out * 0, np.float32)

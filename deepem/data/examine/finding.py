@@ -1,4 +1,4 @@
-"""What is wrong with a volume, and what to do about it."""
+"""`Finding`: a fault of a volume, and what to do about it."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Finding:
     where: str = ""
 
     def at(self, where: str) -> Finding:
-        """The same of an array that is named."""
+        """Return this finding with the name of the array."""
         return Finding(self.code, self.what, self.remedy, where)
 
     def plain(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """Return the finding as a dict for JSON."""
         return asdict(self)

@@ -1,4 +1,4 @@
-"""What is wrong with an image: sections, wrapped integers, values that are no numbers, the axis of the sections."""
+"""Find faults of an image: bad sections, wrapped integers, NaN, and a wrong section axis."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from deepem.data.examine.finding import Finding
 Array = NDArray[Any]
 
 TILE = 384
-"""Of each section, the square in the middle of this side is looked at."""
+"""Side of the central square of each section that is examined."""
 
 UNRELATED = 0.15
-"""Neighbours whose correlation is lower than this are noise."""
+"""If neighbouring sections correlate less than this, the image is noise."""
 
 SWAPPED = 0.08
-"""Sections in another order must fit each other so much better."""
+"""Sections in another order must correlate this much better to count as out of order."""
 
 COARSE = 2.0
-"""An axis whose neighbours differ so many times as much as those of the others is the coarse one."""
+"""An axis is the coarse one if its neighbours differ this many times as much as neighbours on the other axes."""
 
 
 def tiles_of(image: Array) -> Array:
-    """The middle of each section (Z, Y, X)."""
+    """Return the central square of each section (Z, Y, X)."""
     y, x = (max((n - TILE) // 2, 0) for n in image.shape[1:])
     return image[:, y : y + TILE, x : x + TILE]
 
 
 def image_findings(image: Array, voxel_size_nm: Sequence[float] | None) -> list[Finding]:
-    """What is wrong with an image (Z, Y, X)."""
+    """Return the faults of an image (Z, Y, X)."""
     found: list[Finding] = []
     if image.dtype.kind == "f" and not np.isfinite(image).all():
         bad = np.argwhere(~np.isfinite(image))
@@ -40,13 +40,13 @@ def image_findings(image: Array, voxel_size_nm: Sequence[float] | None) -> list[
                         "write the image again, with a number at every voxel")]  # fmt: skip
     tiles = tiles_of(image).astype(np.float32)
     found += wrapped(image, tiles)
-    if not found:  # sections of noise resemble each other in nothing
+    if not found:  # sections of noise do not correlate at all
         found += sections(image, tiles) + axis_of_sections(tiles, voxel_size_nm)
     return found
 
 
 def wrapped(image: Array, tiles: Array) -> list[Finding]:
-    """Integers that ran over: neighbours that are far apart, at both ends of the range."""
+    """Find integers that wrapped around: neighbours at opposite ends of the range."""
     inside = tiles[tiles.std((1, 2)) > 0]
     if not len(inside):
         return []
@@ -66,7 +66,7 @@ def wrapped(image: Array, tiles: Array) -> list[Finding]:
 
 
 def sections(image: Array, tiles: Array) -> list[Finding]:
-    """Sections that are empty, constant, repeated or out of order."""
+    """Find sections that are empty, constant, repeated or out of order."""
     found: list[Finding] = []
     flat = [z for z, section in enumerate(image) if section.min() == section.max()]
     if flat:
@@ -84,7 +84,7 @@ def sections(image: Array, tiles: Array) -> list[Finding]:
 
 
 def _order(tiles: Array, numbers: Sequence[int]) -> list[Finding]:
-    """Neighbouring sections that fit better when they are exchanged, and one that would fit elsewhere."""
+    """Find neighbouring sections that fit better when swapped, and single sections that fit better elsewhere."""
     count = len(tiles)
     if count < 4:
         return []
@@ -113,7 +113,7 @@ def _order(tiles: Array, numbers: Sequence[int]) -> list[Finding]:
 
 
 def axis_of_sections(tiles: Array, voxel_size_nm: Sequence[float] | None) -> list[Finding]:
-    """Along which axis the image changes most from voxel to voxel, against what the voxel size says."""
+    """Compare the axis along which the image changes most per voxel with the coarse axis of the voxel size."""
     if min(tiles.shape) < 8:
         return []
     z, y, x = differences(tiles)
@@ -137,7 +137,7 @@ def axis_of_sections(tiles: Array, voxel_size_nm: Sequence[float] | None) -> lis
 
 
 def differences(tiles: Array) -> tuple[float, float, float]:
-    """The median difference of neighbours along z, y and x, in deviations of the image."""
+    """Return the median difference of neighbours along z, y and x, in standard deviations of the image."""
     spread = float(tiles.std()) or 1.0
     z, y, x = (float(np.mean(np.abs(np.diff(tiles, axis=axis)))) / spread for axis in range(3))
     return z, y, x

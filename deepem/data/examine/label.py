@@ -1,4 +1,4 @@
-"""What is wrong with a label: its type, its values, and ids that are split or shared."""
+"""Find faults of a label: wrong dtype or values, and ids that are split or shared."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from deepem.data.examine.finding import Finding
 Array = NDArray[Any]
 
 SPLIT = 0.05
-"""Labels of which fewer voxels have their id in the next section too are numbered anew in each section."""
+"""If a smaller share of voxels keeps its id in the next section, each section was numbered separately."""
 
 PIECES = 1.75
-"""Ids that lie in so many separate bodies each, on average, are shared by several."""
+"""If ids have this many separate bodies on average, several objects share an id."""
 
 SMALL = 30
-"""Bodies of fewer voxels are not counted."""
+"""Bodies with fewer voxels are ignored."""
 
 
 def type_findings(label: Array, ids: bool) -> list[Finding]:
-    """What is wrong with the values of a label (Z, Y, X) as such."""
+    """Return the faults in the values of a label (Z, Y, X), without its image."""
     if label.dtype.kind == "f":
         whole = bool((label == np.trunc(label)).all()) if np.isfinite(label).all() else False
         if ids or not whole:
@@ -51,7 +51,7 @@ def type_findings(label: Array, ids: bool) -> list[Finding]:
 
 
 def id_findings(label: Array) -> list[Finding]:
-    """Whether instance ids (Z, Y, X) go on from section to section, and whether one stands for several bodies."""
+    """Check that instance ids (Z, Y, X) continue across sections, and that each id is one body."""
     found: list[Finding] = []
     label = np.ascontiguousarray(label)
     inside = label[:-1] > 0
@@ -69,7 +69,7 @@ def id_findings(label: Array) -> list[Finding]:
 
 
 def bodies(label: Array) -> tuple[float, int]:
-    """How many separate bodies an id has on average, small ones left out, and the number of ids."""
+    """Return the mean number of separate bodies per id, ignoring small bodies, and the number of ids."""
     import cc3d
 
     parts = np.asarray(cc3d.connected_components(label.astype(np.uint64, copy=False), connectivity=26))

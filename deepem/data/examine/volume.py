@@ -1,4 +1,4 @@
-"""What is wrong with a volume as a whole: its image, its labels and masks, and how they lie on each other."""
+"""Find faults of a whole volume: image, labels, masks, and how well they are aligned."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from deepem.utils.geometry import Box, vec3
 Array = NDArray[Any]
 
 MOST = (256, 640, 640)
-"""Of a volume on disk, the box in the middle of this size is looked at."""
+"""Size of the central box that is examined in a volume on disk."""
 
 DARK, APART = 2.0, 2.5
-"""Mean grey values that differ by so many deviations, and deviations by such a factor, are a jump."""
+"""Volumes differ in contrast if means differ by this many standard deviations, or deviations by this factor."""
 
 SEEN = 0.03
-"""An image whose grey values go with the edges of its label less than this has no sign."""
+"""If grey values correlate less than this with label edges, the image has no clear polarity."""
 
 
 def part_of(array: Any) -> Array:
-    """The first channel (Z, Y, X) of an array; of one on disk the box in the middle."""
+    """Return the first channel (Z, Y, X) of an array, or its central box if the array is on disk."""
     lazy = as_lazy(array)
     if lazy is None:
         held: Array = np.asarray(array)
@@ -41,7 +41,7 @@ def part_of(array: Any) -> Array:
 
 
 def voxel_size_of(array: Any) -> tuple[float, ...] | None:
-    """(z, y, x) nanometres, where the file says so."""
+    """Return the voxel size (z, y, x) in nanometres, if the file has it."""
     attributes = array.attributes if isinstance(array, Lazy) else {}
     told = attributes.get("voxel_size_nm", attributes.get("resolution"))
     sizes = () if told is None else tuple(float(n) for n in np.ravel(told))
@@ -49,12 +49,12 @@ def voxel_size_of(array: Any) -> tuple[float, ...] | None:
 
 
 def volume_findings(arrays: Mapping[str, Any], labels: Sequence[str], ids: Collection[str]) -> list[Finding]:
-    """What is wrong with the arrays of one volume, by the keys that a dataset module gives them.
+    """Return the faults of one volume's arrays, whose keys are those of a dataset module.
 
     Args:
         arrays: The image, labels and masks.
         labels: The labels that are trained on.
-        ids: Those of all labels that are instance ids.
+        ids: The labels that hold instance ids.
     """
     image = arrays["img"]
     seen = part_of(image)
@@ -80,11 +80,11 @@ def volume_findings(arrays: Mapping[str, Any], labels: Sequence[str], ids: Colle
 
 
 CANNOT_BE_LAID = {"wrapped", "nan"}
-"""Faults of an image on which no label can be laid."""
+"""Faults of an image that rule out comparing it with a label."""
 
 
 def alignment_findings(image: Array, label: Array) -> list[Finding]:
-    """Whether the label would lie better on the image in another way: the clearest one."""
+    """Check whether a transformed label would fit the image better; report the clearest case."""
     remedies = {
         "axes": "store the label with the axes of the image",
         "mirrored": "reverse the label, or the image",
@@ -103,7 +103,7 @@ def _as_words(way: alignment.Misfit) -> str:
 
 
 def shape_findings(image: Any, label: Any) -> list[Finding]:
-    """A label of another shape: of other axes, or another resolution."""
+    """Explain a label of another shape: transposed axes or another resolution."""
     mine, other = tuple(image.shape[-3:]), tuple(label.shape[-3:])
     if mine == other:
         return []
@@ -119,7 +119,7 @@ def shape_findings(image: Any, label: Any) -> list[Finding]:
 
 
 def mask_findings(image: Any, mask: Any) -> list[Finding]:
-    """A mask that covers nothing, or has another shape."""
+    """Find masks that cover nothing or have another shape."""
     found = shape_findings(image, mask)
     part = part_of(mask)
     covered = as_lazy(mask)
@@ -136,7 +136,7 @@ def _marked(lazy: Lazy) -> int:
 
 
 def absent(array: Any) -> list[Finding]:
-    """Chunks that are not there, in an array on disk: all of it is looked at, once."""
+    """Find missing chunks in an array on disk, by one scan of the whole array."""
     if not isinstance(array, Lazy) or array.sparse:
         return []
     _marked(array)
@@ -147,7 +147,7 @@ def absent(array: Any) -> list[Finding]:
 
 
 def overlap_findings(arrays: Mapping[str, Any]) -> list[Finding]:
-    """Masks of training and evaluation that share voxels."""
+    """Find training and evaluation masks that overlap."""
     both = [arrays.get("msk_train"), arrays.get("msk_val")]
     if any(mask is None for mask in both):
         return []
@@ -159,7 +159,7 @@ def overlap_findings(arrays: Mapping[str, Any]) -> list[Finding]:
 
 
 def overlapping(one: Any, other: Any) -> bool:
-    """Whether two images hold the same voxels: of one file, in one memory, or equal."""
+    """Whether two images hold the same voxels: same file, same memory, or equal values."""
     a, b = as_lazy(one), as_lazy(other)
     if a is not None and b is not None:
         return a.path == b.path and a.window.intersect(b.window) is not None
@@ -170,7 +170,7 @@ def overlapping(one: Any, other: Any) -> bool:
 
 
 def between(volumes: Mapping[str, tuple[Array, Array | None]]) -> list[Finding]:
-    """What tells volumes of one run from each other: by name, image and label of ids, if there is one."""
+    """Find differences between the volumes of a run; each has a name, an image and, optionally, a label of ids."""
     found = []
     stats = {name: (float(image.mean()), float(image.std())) for name, (image, _) in volumes.items()}
     if len({image.dtype for image, _ in volumes.values()}) > 1:
@@ -193,7 +193,7 @@ def between(volumes: Mapping[str, tuple[Array, Array | None]]) -> list[Finding]:
 
 
 def sign_of(image: Array, label: Array | None) -> int:
-    """Whether an image is brighter (1) or darker (-1) where labels meet; 0 where neither is clear."""
+    """Return 1 if the image is brighter where labels meet, -1 if it is darker, and 0 if neither is clear."""
     if label is None or label.shape != image.shape or label.dtype.kind not in "biu":
         return 0
     size = tuple(min(n, m) for n, m in zip(image.shape, (16, 256, 256), strict=True))

@@ -1,1 +1,1 @@
-"""Plug-ins: each file changes whole batches on the device (`Modifier`)."""
+"""Plug-ins that change whole batches on the device; each file defines a `Modifier`."""

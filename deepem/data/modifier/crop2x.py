@@ -1,4 +1,4 @@
-"""Half of the batches are cropped to the centre half of their sections."""
+"""Crop half of the batches to the centre of their sections."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ PROBABILITY = 0.5
 
 
 class Modifier:
-    """With a chance of one half, crops every array of a batch to the centre half in y and x: views, no copies.
+    """With probability 1/2, crop every array of a batch to the centre half in y and x (views, no copies).
 
-    Mixes a large field of view with a quarter of its work per iteration.
+    This mixes batches with a large field of view and batches that cost a quarter as much.
     """
 
     def __call__(self, batch: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-        """The batch (N, C, Z, Y, X), or its centre."""
+        """Return the batch (N, C, Z, Y, X), or its centre."""
         if rng.random() >= PROBABILITY:
             return batch
         return {key: _centre(array) for key, array in batch.items()}

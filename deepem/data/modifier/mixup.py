@@ -1,4 +1,4 @@
-"""Samples of a batch shine faintly through each other, as a photograph that was exposed twice; labels stay."""
+"""Blend images of a batch faintly into each other, like a double exposure; labels stay unchanged."""
 
 from __future__ import annotations
 
@@ -9,27 +9,26 @@ import numpy as np
 from deepem.utils.errors import InputError
 
 MOST = 0.4
-"""The largest share of another sample in an image: less than half, so that it is clear which labels hold."""
+"""The largest share of another image in the blend; below one half, so that it is clear whose labels apply."""
 
 PROBABILITY = 0.5
 
 
 class Modifier:
-    """With a chance of one half, mixes each image of a batch with that of the sample before it in the batch::
+    """With probability 1/2, blend each image of a batch with the image of the previous sample in the batch::
 
         image = (1 - share) image + share other,    share drawn from [0, MOST) for each sample
 
-    Targets and masks stay those of the stronger image. The Mixup of classifiers (H. Zhang et al., ICLR 2018) mixes
-    targets too; but affinities come from instance ids, which have no mean, and the loss may tell classes apart by their
-    value (margins, class balancing). So this one asks the network to see through a faint second image, the same for all
-    tasks, and does not smooth its targets.
+    Targets and masks remain those of the stronger image. The original Mixup (H. Zhang et al., ICLR 2018) mixes targets
+    too. Here this is impossible: affinities come from instance ids, which cannot be averaged, and losses may depend on
+    exact class values (margins, class balancing). So the network learns to ignore a faint second image.
     """
 
     def __call__(self, batch: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-        """The batch with other images, (N, C, Z, Y, X) in [0, 1]; the given ones are not written into.
+        """Return the batch with blended images, (N, C, Z, Y, X) in [0, 1]; the given images are not modified.
 
         Raises:
-            InputError: a batch of one sample, drawn for mixing or not.
+            InputError: The batch has only one sample, even if it is not drawn for blending.
         """
         outputs = {name.removesuffix("_mask") for name in batch if name.endswith("_mask")}  # each target has a mask
         images = [name for name in batch if name.removesuffix("_mask") not in outputs]

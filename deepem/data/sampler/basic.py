@@ -1,4 +1,4 @@
-"""Samples for every combination of tasks."""
+"""The sampler: makes training samples for any combination of tasks."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ WHITE = np.float32(255)
 def get_spec(
     in_spec: Mapping[str, Sequence[int]], out_spec: Mapping[str, Sequence[int]], *, tasks: Sequence[Task] = TASKS
 ) -> dict[str, Shape4]:
-    """The shape of everything that a sample holds: the inputs, and per output its target and its mask.
+    """Return the shape of every array of a sample: each input, and for each output its target and its mask.
 
-    An affinity's target is the instance ids, one channel: affinities are computed from them on the device. That of
-    classes that exclude each other is their numbers.
+    The target of affinities is one channel of instance ids, from which the device computes the affinities. The target
+    of mutually exclusive classes is one channel of class numbers.
 
     Args:
         in_spec: The network's inputs.
         out_spec: The network's outputs.
-        tasks: The rows among which those of the outputs are.
+        tasks: The rows in which to look up the outputs.
 
     Raises:
-        InputError: an output that is no task's.
+        InputError: An output belongs to no task.
     """
     spec = {name: _shape(shape) for name, shape in in_spec.items()}
     rows = by_output(out_spec, rows=tasks)
@@ -59,7 +59,7 @@ def _shape(shape: Sequence[int]) -> Shape4:
 
 @dataclass(frozen=True)
 class _Output:
-    """How one output of one volume is made, and which mask holds, where the volume has a label and a mask for it."""
+    """How to make one output of one volume, and its mask; None where the volume lacks the label or the mask."""
 
     name: str
     how: Making | None
@@ -67,32 +67,33 @@ class _Output:
 
     @property
     def label(self) -> str | None:
-        """The label that it is made from."""
+        """The label from which the output is made."""
         return None if self.how is None else self.how.label
 
 
 class Sampler:
-    """Draws samples for any set of tasks. Each array of a volume is read and augmented once, whoever uses it.
+    """Draw samples for any set of tasks; an array that several tasks use is read and augmented only once.
 
-    Called with a generator, it gives the arrays of `get_spec`: images and masks float32, classes uint8 (0 or 1: a byte
-    is a quarter of the way to a GPU), instance ids int32, or int64 where those of any volume need it. A task whose
-    label a volume lacks gets zeros and a zero mask; a volume without mask counts everywhere.
+    Call it with a random generator to get the arrays of `get_spec`. Images and masks are float32. Classes are uint8
+    (0 or 1), which needs a quarter of float32's bandwidth to the GPU. Instance ids are int32, or int64 if any volume
+    needs it. If a volume lacks the label of a task, the target and the mask are 0; a volume without a mask counts
+    everywhere.
 
     Args:
-        data: Volumes by id, as a dataset module gives them or from `deepem.data.volume.compact`, which they go through.
-        spec: From `get_spec`.
-        is_train: Whether `msk_train` or `msk_val` holds, where a volume has those.
+        data: Volumes by id, as a dataset module returns them or already passed through `deepem.data.volume.compact`.
+        spec: The result of `get_spec`.
+        is_train: Use `msk_train` if True, else `msk_val`, where a volume has these masks.
         aug: The augmentation, or None.
-        prob: The chance of each id, by id or in their order; by number of locations if None.
-        tasks: The rows among which those of the outputs are.
-        label_erosion: take so many voxels off the borders of instances, within each section
-        border_dilation: widen boundaries by so many voxels to either side, within each section
-        label_components: give every connected piece of an instance in a patch an id of its own
+        prob: Sampling probability of each id, by id or in the order of `data`; None weighs by number of locations.
+        tasks: The rows in which to look up the outputs.
+        label_erosion: erode instances by this many voxels, within each section
+        border_dilation: widen boundaries by this many voxels on either side, within each section
+        label_components: give every connected piece of an instance in a patch its own id
 
     Attributes:
-        layout: The shape of each array of a sample, and its type on the way to the device: that of the sample, but
-            grey values that are uint8 in the volumes stay so, and are divided by 255 there. (Where an augmentation
-            makes floats of them, arrays of the sample are float32 all the same.)
+        layout: Shape of each array of a sample, and its dtype during the transfer to the device. Images stored as
+            uint8 stay uint8 and are divided by 255 on the device; all other arrays have the dtype of the sample. (If
+            an augmentation turns images into floats, the sample's images are float32 nevertheless.)
     """
 
     def __init__(
@@ -145,30 +146,30 @@ class Sampler:
 
     @property
     def probabilities(self) -> dict[str, float]:
-        """The chance of each id."""
+        """The sampling probability of each id."""
         return self.provider.probabilities
 
     def which(self, rng: np.random.Generator) -> str:
-        """The id that the sample of this generator is drawn from."""
+        """Return the id from which the sample of this generator is drawn."""
         return self.provider.which(rng)
 
     def member(self, rng: np.random.Generator) -> str:
-        """The volume that the sample of this generator is drawn from: ``id``, or ``id/name`` in a superset."""
+        """Return the volume from which the sample of this generator is drawn: ``id``, or ``id/name`` in a superset."""
         return self.provider.pick(rng)[1].tag
 
     def locate(self, rng: np.random.Generator) -> tuple[str, Vec3]:
-        """The volume (``id``, or ``id/name`` in a superset) and the (z, y, x) that the sample is cut around."""
+        """Return the volume (``id``, or ``id/name`` in a superset) and the centre (z, y, x) of the sample."""
         return self.provider.locate(rng)
 
     @property
     def fetch(self) -> Callable[[np.random.Generator], None] | None:
-        """Reads ahead what the sample of a generator needs; None where all volumes are in memory."""
+        """A function that reads ahead what a generator's sample needs; None if all volumes are in memory."""
         return self.provider.fetch if self.provider.reads else None
 
     def __call__(self, rng: np.random.Generator, out: Mapping[str, Array] | None = None) -> dict[str, Array]:
-        """One sample, its arrays written into those of `out` where they are given and not one value throughout.
+        """Make one sample; write its arrays into `out` where given, except arrays that hold one value throughout.
 
-        An array of `out` may have the type of the sample or that of `layout`, and the sample's then has it too.
+        An array of `out` may have the sample's usual dtype or the dtype of `layout`; the sample then has this dtype.
         """
         dataset, patch = self.provider.draw(rng)
         out = out or {}
@@ -187,7 +188,7 @@ class Sampler:
         if output.how is None:
             return _constant(0, shape, dtype)
         label = centre_crop(patch[output.how.label], self._size(output.name))
-        if self._change.components and output.mask is not None:  # what meets only where nothing counts is apart
+        if self._change.components and output.mask is not None:  # pieces that meet only outside the mask are separate
             label = np.where(mask > 0, label, label.dtype.type(0))
         return KINDS[output.how.task.kind].make(label, output.how, out)
 
@@ -199,7 +200,7 @@ class Sampler:
         return contiguous(mask, np.empty(shape, dtype) if out is None else out)
 
     def _dataset(self, tag: str, volume: Mapping[str, Any]) -> Dataset | DataSuperset:
-        """One volume's arrays, those that its outputs need; or a superset of volumes."""
+        """Make a Dataset of the arrays that the outputs of one volume need, or a DataSuperset of several volumes."""
         if "img" not in volume:
             superset = DataSuperset(tag)
             for name, part in volume.items():
@@ -226,7 +227,7 @@ class Sampler:
         return dataset
 
     def _present(self, volume: Mapping[str, Any]) -> dict[str, Task]:
-        """The row of each output, by the labels that a volume has."""
+        """Return the task row of each output, given the labels that the volume has."""
         return by_output(self.spec, volume, self._rows)
 
     def _output(self, tag: str, name: str, row: Task, volume: Mapping[str, Any]) -> _Output:
@@ -241,12 +242,12 @@ class Sampler:
 
 
 def _require_suited(aug: Augment | None, dataset: Dataset) -> None:
-    """Refuse an augmentation that cannot turn labels that are finer than the image together with it.
+    """Check that the augmentation supports labels that are finer than the image.
 
     Raises:
-        InputError: the operations that cannot are named.
+        InputError: It does not; the error names the operations that do not.
     """
-    unsuited = getattr(aug, "unsuited", lambda factor: ())(dataset.factor)  # one of the user's own may not know
+    unsuited = getattr(aug, "unsuited", lambda factor: ())(dataset.factor)  # a user's own augmentation may lack it
     if unsuited:
         names = ", ".join(dict.fromkeys(type(part).__name__ for part in unsuited))
         got = f"{names} for {dataset.tag}, whose labels are finer than its image (label_factor {dataset.factor})"
@@ -255,29 +256,29 @@ def _require_suited(aug: Augment | None, dataset: Dataset) -> None:
 
 
 def _leaves(volume: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The volumes of a superset, or the one volume itself."""
+    """Return the volumes of a superset, or the single volume in a list."""
     return [volume] if "img" in volume else [leaf for part in volume.values() for leaf in _leaves(part)]
 
 
 def _bytes(dataset: Dataset) -> bool:
-    """Whether patches of the image are bytes, where there is an image."""
+    """Whether patches of the image are uint8; True if there is no image."""
     return not dataset.has("img") or (dataset.as_stored("img") and dataset.array("img").dtype == np.uint8)
 
 
 def _grow(sizes: dict[str, Vec3], key: str, size: Vec3) -> None:
-    """Enlarge what is read of a key to hold one more patch."""
+    """Enlarge the size read for a key so that a further patch fits."""
     old = sizes.get(key, size)
     sizes[key] = vec3(max(a, b) for a, b in zip(old, size, strict=True))
 
 
 def _grey(image: Array, out: Array | None) -> Array:
-    """Grey values as float32 in [0, 1], uint8 divided by 255; or as they are, if they are uint8 and `out` is too.
+    """Return grey values as float32 in [0, 1], dividing uint8 by 255; uint8 stays uint8 if `out` is uint8.
 
-    Floats that an augmentation made of uint8 are not written into an `out` of uint8.
+    If an augmentation turned uint8 into floats, an `out` of uint8 is not used.
     """
     if image.dtype != np.uint8:
         out = None if out is None or out.dtype == np.uint8 else out
-        if out is None and image.dtype != np.float32:  # an augmentation may have computed in others
+        if out is None and image.dtype != np.float32:  # an augmentation may have changed the dtype
             out = np.empty(image.shape, np.float32)
         return owned(contiguous(image, out))
     if out is not None and out.dtype == np.uint8:
@@ -292,6 +293,6 @@ def _grey(image: Array, out: Array | None) -> Array:
 
 @lru_cache
 def _constant(value: int, shape: tuple[int, ...], dtype: Any) -> Array:
-    """An array of one value, read-only, which takes no memory."""
+    """Return a read-only array of one value with strides of 0, which takes no memory."""
     constant: Array = np.broadcast_to(np.asarray(value, dtype), shape)
     return constant

@@ -1,1 +1,1 @@
-"""Procedural electron microscopy: tissue with every label, made from a name."""
+"""Procedural electron microscopy: generates tissue with all labels from a name."""

@@ -1,4 +1,4 @@
-"""The anatomy of a volume: which voxel belongs to which cell, vessel, sheath or mitochondrion."""
+"""Generate the anatomy of a volume: the cell, vessel, sheath or mitochondrion to which each voxel belongs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CRUMB = 400
 
 @dataclass(frozen=True)
 class Anatomy:
-    """Labels (Z, Y, X) of everything but synapses, and what drawing them takes.
+    """Labels (Z, Y, X) of everything but synapses, and the data needed to draw the image.
 
     Attributes:
         neurites: The course of every neurite.
@@ -52,7 +52,7 @@ class Anatomy:
 
 
 def build(name: str, size: Vec3) -> Anatomy:
-    """The anatomy of the volume of a name."""
+    """Generate the anatomy of a volume from its name."""
     neurites = grow(stream(name, "neurites"), size)
     wall = neurites.count + 1
     rng = stream(name, "kinds")
@@ -128,7 +128,7 @@ class _Sections:
         return sheath
 
     def _bent(self, z: int) -> tuple[Plane, Plane]:
-        """Where the voxels of a section look up the tissue, before the vessel pushes it aside."""
+        """Return the tissue positions that a section's voxels show, before the vessel pushes the tissue aside."""
         at = self.grid + self.jitter[z].astype(np.float32)[:, None, None]
         for axis, by, field in self.warps:
             at[axis] += by * field.section(z)

@@ -1,4 +1,4 @@
-"""Random streams, smooth random fields and distances that the synthetic tissue is made of."""
+"""Random generators, smooth random fields and distances: the building blocks of synthetic tissue."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Labels = NDArray[np.int32]
 
 
 def stream(name: str, part: str) -> np.random.Generator:
-    """The random numbers of one part of one volume: the same on every machine, whatever the other parts draw."""
+    """Return the random generator of one part of a volume, independent of the machine and of the other parts."""
     digest = hashlib.sha256(f"{name}/{part}".encode()).digest()
     return np.random.default_rng(np.frombuffer(digest, dtype="<u4"))
 

@@ -19,10 +19,10 @@ from deepem.data.synth.fields import Field, Labels, Plane
 from deepem.utils.geometry import Vec3
 
 MARGIN = 60
-"""Voxels of tissue around the volume, so that neurites may wander in and out."""
+"""Voxels of tissue around the volume, so that neurites can enter and leave it."""
 
 COARSE = 4
-"""Voxels between the points where the nearest disc is searched; between them only those found are compared."""
+"""Spacing in voxels of the points at which the nearest discs are searched; between them, only these are compared."""
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,11 @@ class Neurites:
 
     @property
     def count(self) -> int:
-        """Number of neurites, those that never enter the volume included."""
+        """Number of neurites, including those that never enter the volume."""
         return int(self.centre.shape[1])
 
     def discs(self, z: int) -> Discs:
-        """The discs of section z, a neurite's chain of them where it runs within the section."""
+        """Return the discs of section z; a neurite that runs within the section has a chain of discs."""
         centre, radius = self.centre[z], self.radius[z]
         before = self.centre[max(z - 1, 0)]
         after = self.centre[min(z + 1, len(self.centre) - 1)]
@@ -90,7 +90,7 @@ def grow(rng: np.random.Generator, size: Vec3, calibre: float = 17.0) -> Neurite
 
 
 def _radii(rng: np.random.Generator, area: float, calibre: float) -> NDArray[np.float64]:
-    """Log-normal radii, largest first, whose discs cover the area."""
+    """Draw log-normal radii, largest first, until their discs cover the area."""
     count = int(area / (np.pi * calibre**2)) + 8
     radius = np.exp(rng.normal(np.log(calibre), 0.6, count)).clip(0.35 * calibre, 3.6 * calibre)
     enough = int(np.searchsorted(np.cumsum(np.pi * radius**2), area)) + 1
@@ -125,7 +125,7 @@ def _apart(
 
 
 def cells(discs: Discs, y: Plane, x: Plane) -> Labels:
-    """The cell of least power distance at each position of a section.
+    """Return the cell with the smallest power distance at each position of a section.
 
     Args:
         discs: The discs of the section.

@@ -1,6 +1,6 @@
-"""Synthetic nuclei as a light-sheet or confocal microscope shows them, made from nothing but a name and a size.
+"""Generate synthetic nuclei, as a light-sheet or confocal microscope shows them, from a name and a size.
 
-Ellipsoids that touch, each with a brightness and a texture of its own, blurred as by a lens, counted as by a camera.
+Nuclei are touching ellipsoids, each with its own brightness and texture, with the blur of a lens and camera noise.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ RADII = (8.0, 14.0, 14.0)
 """Mean half axes of a nucleus, (z, y, x) voxels of 284x127x127 nm."""
 
 DARK = 100
-"""What the camera counts without light."""
+"""Camera counts without light."""
 
 LENS = (1.0, 1.2, 1.2)
 """Standard deviation of the blur, (z, y, x) voxels."""
 
 TRIES = 400
-"""Places tried for each nucleus."""
+"""Number of places tried for each nucleus."""
 
 
 def make_nuclei(name: str, size: Vec3, *, density: float = 1.0, contrast: float = 1.0) -> dict[str, NDArray[Any]]:
-    """The image (Z, Y, X) uint16 and the ids of its nuclei `seg` (Z, Y, X) int32: the same for a name and a size.
+    """Return the image (Z, Y, X) uint16 and nucleus ids `seg` (Z, Y, X) int32; name and size determine all voxels.
 
     Args:
         name: Decides everything.
         size: (z, y, x) voxels.
         density: 1 for about 45 nuclei in 100^3 voxels, where many of them touch.
-        contrast: Of nuclei against what is around them; 1 for about twice as bright.
+        contrast: Contrast of nuclei against their surroundings; at 1 they are about twice as bright.
     """
     seg = _placed(stream(name, "nuclei"), size, density)
     return {"img": _seen(stream(name, "camera"), seg, contrast), "seg": seg}
@@ -52,7 +52,7 @@ def _placed(rng: np.random.Generator, size: Vec3, density: float) -> NDArray[np.
         centre = rng.uniform(-0.5 * half, np.array(size) + 0.5 * half)
         inside = tuple(np.clip(np.floor(centre), 0, np.array(size) - 1).astype(int))
         if seg[inside] and near[inside] < 0.8:
-            continue  # its middle is deep in another one
+            continue  # its centre lies deep in another nucleus
         if (box := _around(centre, half, size)) is None:
             continue
         distance = _distance(rng, box, centre, half)
@@ -84,7 +84,7 @@ def _distance(rng: np.random.Generator, box: Box, centre: NDArray[Any], half: ND
 
 
 def _seen(rng: np.random.Generator, seg: NDArray[np.int32], contrast: float) -> NDArray[np.uint16]:
-    """What a camera counts: light of nuclei and of what is around them, blurred; Poisson noise and that of reading."""
+    """Return camera counts: blurred light of nuclei and surroundings, with Poisson noise and readout noise."""
     bright = rng.lognormal(0, 0.25, int(seg.max()) + 1).astype(np.float32)
     bright[0] = 0
     texture = ndimage.gaussian_filter(rng.standard_normal(seg.shape, np.float32), (0.8, 1.5, 1.5))

@@ -1,4 +1,4 @@
-"""What lies inside and between neurites: a blood vessel, mitochondria, microtubules, vesicles."""
+"""Structures inside and between neurites: a blood vessel, mitochondria, microtubules, vesicles."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from deepem.utils.geometry import Vec3
 class Vessel:
     """A blood vessel that runs along z: centre (Z, 2) and outer radius (Z,) in voxels, and its wall.
 
-    It pushes the tissue aside, area kept: what would lie at distance r from its axis lies at sqrt(r^2 + radius^2).
+    It pushes the tissue aside and preserves area: tissue at distance r from the axis moves to sqrt(r^2 + radius^2).
     """
 
     centre: NDArray[np.float32]
@@ -26,7 +26,7 @@ class Vessel:
 
     @classmethod
     def draw(cls, rng: np.random.Generator, size: Vec3) -> Vessel:
-        """A vessel somewhere in the outer part of the volume."""
+        """Draw a vessel in the outer part of the volume."""
         side = min(size[1:])
         radius = min(0.13 * side, 75.0)
         start = np.array(size[1:]) * np.where(
@@ -72,7 +72,7 @@ class Mitochondria:
 
     @classmethod
     def draw(cls, rng: np.random.Generator, neurites: Neurites, size: Vec3) -> Mitochondria:
-        """Mitochondria in the neurites that are wide enough, one after another along each."""
+        """Place mitochondria one after another along each neurite that is wide enough."""
         typical = neurites.radius.mean(axis=0)
         cell, middle, reach = [], [], []
         for n in np.flatnonzero(typical > 12):
@@ -100,7 +100,7 @@ class Mitochondria:
     def paint(
         self, rng: np.random.Generator, z: int, neurites: Neurites, seg: Labels, at: tuple[Plane, Plane]
     ) -> Plane:
-        """Grey values of the mitochondria of section z, 0 where there is none, (Y, X)."""
+        """Return the grey values of the mitochondria in section z, (Y, X), 0 elsewhere."""
         grey = np.zeros(seg.shape, np.float32)
         deep = depth(seg)
         boxes = ndimage.find_objects(seg, max_label=neurites.count)

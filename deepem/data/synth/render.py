@@ -1,4 +1,4 @@
-"""From anatomy to grey values: cytoplasm, membranes, organelles, and what the microscope adds to them."""
+"""Render grey values from anatomy: cytoplasm, membranes, organelles, and the artefacts of the microscope."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Renderer:
         return np.asarray(image, np.float32)
 
     def _shade(self, seg: Labels) -> Plane:
-        """How much what is dark darkens each cell: less where the cell is dark itself."""
+        """Return how much dark structures darken each cell; dark cells darken less."""
         return ((self.grey - 58) / 90).clip(0.3, 1.1)[seg]
 
     def _organelles(self, z: int, seg: Labels, deep: Plane, image: Plane) -> Plane:

@@ -23,12 +23,12 @@ from deepem.data.synth.fields import Labels, Plane, window
 SIDE = 9.0
 DENSITY = 6.0
 SPARSE = 300_000
-"""Voxels of tissue to one synapse."""
+"""Voxels of tissue per synapse."""
 
 
 @dataclass
 class Synapses:
-    """The synapses of a volume: labels (Z, Y, X), and per section what is drawn.
+    """The synapses of a volume: labels (Z, Y, X), and what to draw in each section.
 
     Attributes:
         syn: 0, 1 on the presynaptic and 2 on the postsynaptic side.
@@ -44,7 +44,7 @@ class Synapses:
 
     @classmethod
     def place(cls, rng: np.random.Generator, seg: Labels, able: NDArray[np.bool_]) -> Synapses:
-        """Put synapses on contacts of a segmentation, between cells whose id is `able`; at least one if any touch."""
+        """Place synapses on contacts between cells that are `able`, at least one if any such cells touch."""
         made = cls(np.zeros(seg.shape, np.uint8), np.zeros(seg.shape, np.uint8))
         wanted = max(1, round(seg.size / SPARSE))
         taken: list[NDArray[np.int64]] = []
@@ -80,7 +80,7 @@ class Synapses:
         pair: tuple[int, int],
         reach: float,
     ) -> NDArray[np.float64] | None:
-        """Draw one section near a position; the middle of the contact there, or None if the two do not touch."""
+        """Draw one section near a position; return the centre of the contact, or None if the cells do not touch."""
         where = window(centre, reach + 30, seg.shape)
         if where is None:
             return None
@@ -108,12 +108,12 @@ class Synapses:
 
 
 def _distance(mask: NDArray[np.bool_]) -> Plane:
-    """Voxels to the nearest one of the mask."""
+    """Return the distance in voxels to the nearest voxel of the mask."""
     return np.asarray(cv2.distanceTransform(1 - mask.astype(np.uint8), cv2.DIST_L2, 5), np.float32)
 
 
 def _contacts(rng: np.random.Generator, seg: Labels, able: NDArray[np.bool_], count: int) -> NDArray[np.int64]:
-    """Random voxels (n, 3) whose right neighbour belongs to another cell, both able to have a synapse."""
+    """Draw voxels (n, 3) whose right neighbour belongs to another cell; both cells are able to have a synapse."""
     low = np.array([0, 2, 2])
     high = np.maximum(np.array(seg.shape) - [0, 3, 3], low + 1)
     at = rng.integers(low, high, (count * 40, 3)).clip(max=np.array(seg.shape) - [1, 1, 2])

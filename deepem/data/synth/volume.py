@@ -1,4 +1,4 @@
-"""A synthetic volume of brain tissue as electron microscopy shows it, made from nothing but a name and a size."""
+"""Generate a synthetic EM volume of brain tissue from a name and a size."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from deepem.utils.geometry import Vec3
 
 
 def make_volume(name: str, size: Vec3) -> dict[str, NDArray[Any]]:
-    """The image (Z, Y, X) uint8 and every label of the volume of a name: the same name and size, the same voxels.
+    """Return the image (Z, Y, X) uint8 and all labels; the same name and size always give the same voxels.
 
-    `seg` is int32 and holds instances that touch without a gap, the lumen of the vessel among them; 0 is myelin
-    only. The others are uint8: `psd`, `mit`, `mye`, `fld`, `glia` 0 and 1; `syn` 1 before and 2 behind the cleft;
-    `blv` 1 in the lumen of the blood vessel and 2 in its wall. A part of a large volume is not a smaller volume.
+    `seg` is int32 and holds instances that touch without a gap, including the lumen of the vessel; only myelin is 0.
+    The other labels are uint8: `psd`, `mit`, `mye`, `fld`, `glia` are 0 and 1; `syn` is 1 on the presynaptic and 2 on
+    the postsynaptic side; `blv` is 1 in the blood vessel's lumen and 2 in its wall. A smaller size gives a different
+    volume, not a part of the larger one.
     """
     tissue = build(name, size)
     able = np.zeros(max(int(tissue.seg.max()), tissue.wall + 1) + 1, bool)

@@ -1,4 +1,4 @@
-"""Augmentations of samples: what is read, and how it becomes what the network asked for."""
+"""Augmentations: how large a sample to read, and how to transform it into the patch that the network needs."""
 
 from deepem.data.transform.base import Apply, Augment, Sample, Spec, keep, owned
 from deepem.data.transform.blurry import (

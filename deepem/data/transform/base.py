@@ -1,16 +1,16 @@
-"""The base class of every augmentation, and the request that it may enlarge.
+"""`Augment`, the base class of all augmentations, and `Spec`, the request that an augmentation may enlarge.
 
-An augmentation is asked two questions per sample. `prepare`: what must be read so that you can deliver this request?
-The answer is a larger request and the function that turns the larger sample into the smaller one. The random numbers
-of a sample are drawn from the generator that is handed in, in `prepare` or in the function, never elsewhere; nothing
-is kept on the augmentation between the two halves, so one instance serves any number of samples at a time::
+An augmentation works in two steps. `prepare` gets a request (the arrays and sizes to deliver) and returns a larger
+request (the arrays and sizes to read) with a function that turns the larger sample into the smaller one. Random
+numbers come only from the given generator, either in `prepare` or in that function. The augmentation itself keeps no
+state between the two steps, so one instance can work on many samples at the same time::
 
     network's request --prepare--> larger request --prepare--> ... --> one crop from the volume
     sample            <--apply---  larger sample  <--apply---  ... <--
 
-Positions are given relative to the centre voxel (size // 2), which all arrays of a sample share, whatever their sizes:
-that is what keeps an image of 20x160x160 and a label of 17x128x129 together. Arrays that grow by an even number of
-voxels keep the same margin on both sides, whether their sizes are odd or even.
+Positions are relative to the centre voxel (size // 2), which all arrays of a sample share whatever their sizes. This
+keeps an image of 20x160x160 and a label of 17x128x129 aligned. An array that grows by an even number of voxels gets
+the same margin on both sides, whether its size is odd or even.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ Sample = dict[str, Array]
 masks any integer or float type."""
 
 Apply = Callable[[Sample], Sample]
-"""Turns the larger sample into the requested one. Arrays come as the sample's own copies or as read-only views of a
-volume: whoever changes voxels in place takes `owned(array)` first. What is returned may be views too, with any strides,
-so that voxels which only move are copied once, at the end, by whoever needs contiguous arrays of their own."""
+"""Turns the larger sample into the requested one. The arrays passed in may be read-only views of a volume: call
+`owned(array)` before changing voxels in place. The arrays returned may be views with any strides. Code that needs
+contiguous arrays copies them at the end, so that voxels which only move are copied once."""
 
 
 @dataclass(frozen=True)
 class Spec:
-    """A request: which arrays, how large, and what they hold.
+    """A request: which arrays to deliver, their sizes, and what they hold.
 
     All arrays of a sample share their centre voxel, size // 2.
 
     Attributes:
         size: (z, y, x) per key.
-        images: Keys of grey-value images: interpolated, and the only ones that intensity operations touch.
-        segs: Keys of instance ids; neither image nor seg are binary labels and masks. Only images are interpolated.
-        factor: Voxels of all that is no image per voxel of the images, (z, y, x). Where it is not 1, an array of `n`
-            voxels begins `(f m) // 2 - n // 2` of its voxels after an image of `m`.
+        images: Keys of grey-value images. Only images are interpolated, and only they change in intensity.
+        segs: Keys of instance ids. Keys in neither `images` nor `segs` are other labels and masks.
+        factor: (z, y, x) voxels of labels and masks per voxel of the images. If it is not 1, an array of `n` voxels
+            begins `(f m) // 2 - n // 2` of its own voxels after an image of `m` voxels.
     """
 
     size: Mapping[str, Vec3]
@@ -57,56 +57,56 @@ class Spec:
     factor: Vec3 = (1, 1, 1)
 
     def resized(self, size: Mapping[str, Vec3]) -> Spec:
-        """The same keys at other sizes."""
+        """Return this request with other sizes."""
         return replace(self, size=dict(size))
 
     def grown(self, by: Vec3) -> Spec:
-        """Every array larger by the same number of voxels per axis."""
+        """Return this request with every array enlarged by the same number of voxels per axis."""
         return self.resized({k: (z + by[0], y + by[1], x + by[2]) for k, (z, y, x) in self.size.items()})
 
     def of(self, key: str) -> Vec3:
-        """The size of an array of the sample; one that an operation has added, `seg_split`, is as large as `seg`."""
+        """Return the size of an array; `seg_split`, which `Label` adds, has the size of `seg`."""
         return self.size[key] if key in self.size else self.size[key.removesuffix(SPLIT)]
 
     def frame(self, keys: Iterable[str] | None = None) -> Vec3:
-        """The smallest size that every array (or those of some keys) fits into: what is drawn once for all of them."""
+        """Return the smallest size into which all arrays (or those of `keys`) fit, for draws that they share."""
         sizes = [self.size[k] for k in (self.size if keys is None else keys)]
         return vec3(max(axis) for axis in zip(*sizes, strict=True)) if sizes else (0, 0, 0)
 
 
 SPLIT = "_split"
-"""What `Label(vec=True)` appends to the key of a segmentation for its connected components."""
+"""Suffix of the key under which `Label(vec=True)` stores the connected components of a segmentation."""
 
 ALWAYS_NAMED = ("prob", "skip", "value")
-"""Arguments that a repr names even where they are 0."""
+"""Arguments that a repr shows even if they are 0."""
 
 
 class Augment(ABC):
-    """An augmentation: stateless, random only through the generator it is given. Its repr is a tree of its parts."""
+    """Base class of augmentations: stateless, with random numbers only from the given generator; its repr is a tree."""
 
     @abstractmethod
     def prepare(self, spec: Spec, rng: np.random.Generator) -> tuple[Spec, Apply]:
-        """The request to read for `spec`, and the function that makes the sample `spec` asks for from it."""
+        """Return the request to read in order to deliver `spec`, and the function that makes `spec` from it."""
 
     def check(self, spec: Spec) -> None:  # noqa: B027
-        """Refuse a request that cannot be served, whatever is drawn, so that a run stops before it starts.
+        """Refuse a request that no draw could serve, so that a run stops before it starts.
 
         Raises:
-            InputError: what does not fit.
+            InputError: The request does not fit; the error says what is wrong.
         """
 
     def suits(self, factor: Vec3) -> bool:
-        """Whether it works where labels are finer than images by a factor. Most do not, and need not say so."""
+        """Whether labels may be finer than the images by this factor; by default only a factor of 1 is supported."""
         return factor == (1, 1, 1)
 
     def unsuited(self, factor: Vec3) -> list[Augment]:
-        """Itself, or those of its parts, that do not work where labels are finer than images by a factor."""
+        """Return the operations (itself, or those it combines) that do not support this factor; see `suits`."""
         return [] if self.suits(factor) else [self]
 
     def lines(self) -> list[str]:
-        """The lines of the repr: the name with its arguments, and below it the parts, if it is made of others.
+        """Return the lines of the repr: the name with its arguments, and below it the augmentations it is composed of.
 
-        Options that are off by default are named where they are on.
+        Options that are off by default appear only when they are on.
         """
         off = {k: f.default for k, f in getattr(self, "__dataclass_fields__", {}).items()}
         named = {k: v for k, v in vars(self).items() if v or k in ALWAYS_NAMED or k not in off or v != off[k]}
@@ -117,16 +117,16 @@ class Augment(ABC):
 
 
 def keep(sample: Sample) -> Sample:
-    """The Apply that does nothing."""
+    """Return the sample unchanged: the Apply that does nothing."""
     return sample
 
 
 def owned(array: Array) -> Array:
-    """The array itself if it may be written into, else a copy, in the order of C."""
+    """Return the array itself if it is writeable, else a C-ordered copy."""
     return array if array.flags.writeable else array.copy()
 
 
 def probability(name: str, value: float) -> None:
-    """ValueError unless the value is a probability."""
+    """Raise ValueError unless the value is a probability."""
     if not 0 <= value <= 1:
         raise ValueError(f"{name}: got {value}, wants a probability in [0, 1]")

@@ -1,4 +1,4 @@
-"""Boxes in which the image is filled, blurred, made coarser or replaced by noise. Labels and masks stay."""
+"""Fill, blur, coarsen or replace by noise random boxes of the image; labels and masks stay unchanged."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from deepem.utils.geometry import Vec3
 
 
 class Box(Augment):
-    """Perturb random boxes of the images; labels stay. All images of a sample are changed alike.
+    """Perturb random boxes of the images; labels stay unchanged, and all images of a sample change alike.
 
-    Boxes are added, wherever they may lie, until together they have more than density * U[0, 1) of the image's voxels,
-    at least one. A box may reach beyond the image.
+    Boxes are added at random places, at least one, until together they have more than density * U[0, 1) of the image's
+    voxels. A box may extend beyond the image.
 
     Args:
-        perturb: What happens in a box, made with `params`.
-        dims: Range of its sides in y and x, in voxels, both ends included; each is drawn on its own.
-        aniso: In z it is shorter by this factor, one section at least.
-        density: The largest share of the image in boxes, counted with overlaps.
-        margin: (z, y, x) voxels that the centre of a box keeps from the image's border.
-        individual: Each box draws its own parameters; otherwise all share one draw.
-        skip: How often nothing happens.
+        perturb: Class of the perturbation applied in each box, constructed with `params`.
+        dims: Range of the box's sides in y and x, in voxels, both ends included; each side is drawn separately.
+        aniso: The box is shorter in z by this factor, but at least one section.
+        density: Largest fraction of the image's voxels in boxes; overlaps count twice.
+        margin: Minimum distance (z, y, x) in voxels between the centre of a box and the image's border.
+        individual: Draw parameters for each box; otherwise all boxes share one draw.
+        skip: Probability of leaving the sample unchanged.
     """
 
     def __init__(
@@ -55,11 +55,11 @@ class Box(Augment):
         self.individual, self.skip = individual, skip
 
     def suits(self, factor: Vec3) -> bool:
-        """Always: labels stay."""
+        """Always True: labels do not change."""
         return True
 
     def prepare(self, spec: Spec, rng: np.random.Generator) -> tuple[Spec, Apply]:
-        """Draw whether; the request stays as it is. Boxes are drawn when they are painted."""
+        """Draw whether to act, and return the request unchanged; the boxes are drawn when they are painted."""
         if not spec.images or rng.random() < self.skip:
             return spec, keep
         frame = spec.frame(spec.images)
@@ -81,7 +81,7 @@ class Box(Augment):
         return spec, apply
 
     def boxes(self, frame: Vec3, rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Begins and ends of the boxes in an image, (N, 3), relative to its centre voxel."""
+        """Draw the begins and ends of the boxes in an image, (N, 3) each, relative to its centre voxel."""
         size = np.array(frame)
         goal = self.density * rng.random() * size.prod()
         sides = np.zeros((0, 3), np.int64)
@@ -95,28 +95,28 @@ class Box(Augment):
         return begin, begin + sides
 
     def lines(self) -> list[str]:
-        """All arguments."""
+        """Return all arguments, for the repr."""
         given = {f.name: getattr(self.perturb, f.name) for f in fields(self.perturb) if f.repr}  # type: ignore[arg-type]
         given |= {k: v for k, v in vars(self).items() if k != "perturb"}
         return [f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in given.items())})"]
 
 
 class FillBox(Box):
-    """Boxes of one grey value: `value`, or with `random` drawn from [0, 1); arguments of `Box`."""
+    """Fill boxes with the grey value `value`, or with `random` one drawn from [0, 1). Other arguments: see `Box`."""
 
     def __init__(self, dims: tuple[int, int] = (10, 30), value: float = 0, random: bool = True, **box: Any) -> None:
         super().__init__(Fill, dims, value=value, random=random, **box)
 
 
 class BlurBox(Box):
-    """Boxes blurred by a Gaussian of `sigma` voxels, or with `random` drawn from [0, sigma); arguments of `Box`."""
+    """Blur boxes with a Gaussian of `sigma` voxels (`random`: drawn from [0, sigma)). Other arguments: see `Box`."""
 
     def __init__(self, dims: tuple[int, int] = (10, 30), sigma: float = 5.0, random: bool = True, **box: Any) -> None:
         super().__init__(SmallBlur, dims, sigma=sigma, random=random, **box)
 
 
 class CutBlur(Box):
-    """Boxes at lower resolution, by a factor from a range in y and x, `isotropic`: in z too; arguments of `Box`.
+    """Lower the resolution in boxes by a factor drawn from a range, in y and x (`isotropic`: also z); see `Box`.
 
     J. Yoo, N. Ahn and K.-A. Sohn, Rethinking data augmentation for image super-resolution, CVPR 2020.
     """
@@ -132,11 +132,11 @@ class CutBlur(Box):
 
 
 class NoiseBox(Box):
-    """Boxes of blurred normal noise, as coarse as cells or as fine as texture; arguments of `Box`.
+    """Replace boxes with blurred normal noise, as coarse as cells or as fine as texture; arguments of `Box`.
 
-    The noise of a section has mean 0.5 and standard deviation 0.25, clipped to [0, 1], blurred by a Gaussian whose
-    width is drawn from the range `sigma`, in voxels. Windows of a few noise images, made anew for each sample, serve
-    all of its boxes: of widths that part the range evenly, at random places.
+    The noise of a section has mean 0.5 and standard deviation 0.25, clipped to [0, 1], and is blurred by a Gaussian
+    whose width is drawn from the range `sigma`, in voxels. To save time, each sample makes a few noise images, with
+    widths spaced evenly over the range, and every box shows a random window of one of them.
     """
 
     def __init__(self, dims: tuple[int, int] = (10, 30), sigma: tuple[float, float] = (2, 5), **box: Any) -> None:

@@ -1,4 +1,4 @@
-"""A lower resolution in place of the image's own."""
+"""Lower the resolution of an image."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from deepem.data.transform.perturb import Change, Perturb, planes
 
 @dataclass(frozen=True)
 class Coarse(Perturb):
-    """Means over squares of voxels (`isotropic`: cubes), and back to size by linear interpolation.
+    """Average over squares of voxels (`isotropic`: cubes), then resize by linear interpolation to the original size.
 
-    `factor` is the range that the side of a square is drawn from, in voxels.
+    `factor` is the range from which the side of a square is drawn, in voxels.
     """
 
     factor: tuple[float, float] = (2.0, 4.0)
@@ -40,7 +40,7 @@ class Coarse(Perturb):
 
 
 def _there_and_back(plane: Array, rows: float, cols: float) -> Array:
-    """A section with fewer rows and columns by these factors, at least one of each, and as many as before again."""
+    """Shrink a section by these factors, to one row and column at least, and enlarge it to its original size."""
     y, x = plane.shape
     small = cv2.resize(plane, (max(round(x / cols), 1), max(round(y / rows), 1)), interpolation=cv2.INTER_AREA)
     back: Array = cv2.resize(small, (x, y), interpolation=cv2.INTER_LINEAR)

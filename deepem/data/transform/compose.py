@@ -1,4 +1,4 @@
-"""Augmentations made of others: one after the other, or one of several."""
+"""Combine augmentations: apply several in sequence, or draw one of several."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from deepem.utils.geometry import Vec3
 
 
 class Compose(Augment):
-    """One augmentation after the other; without any, nothing happens.
+    """Apply augmentations in sequence; an empty list changes nothing.
 
-    The last one sees the network's request, each earlier one the request as enlarged by those after it.
+    The last augmentation gets the network's request. Each earlier one gets the request as enlarged by those after it.
     """
 
     def __init__(self, augments: Sequence[Augment | None]) -> None:
         self.augments = tuple(a for a in augments if a is not None)
 
     def prepare(self, spec: Spec, rng: np.random.Generator) -> tuple[Spec, Apply]:
-        """Ask in reverse order, to be applied in order."""
+        """Prepare the augmentations from last to first; they are applied from first to last."""
         steps = []
         for augment in reversed(self.augments):
             spec, step = augment.prepare(spec, rng)
@@ -36,25 +36,25 @@ class Compose(Augment):
         return spec, apply
 
     def check(self, spec: Spec) -> None:
-        """Refuse what one of its parts refuses."""
+        """Refuse a request that any of the augmentations refuses."""
         for augment in self.augments:
             augment.check(spec)
 
     def unsuited(self, factor: Vec3) -> list[Augment]:
-        """Those of its parts."""
+        """Return the unsuited operations of all augmentations."""
         return [part for augment in self.augments for part in augment.unsuited(factor)]
 
     def lines(self) -> list[str]:
-        """Its parts from first to last."""
+        """Return the repr's lines, with the augmentations from first to last."""
         return ["Compose", *_branches([a.lines() for a in self.augments])]
 
 
 class Blend(Augment):
-    """One of several augmentations per sample, drawn by weight.
+    """Apply one of several augmentations to each sample, drawn by weight.
 
     Args:
-        augments: The choices; None is the choice to do nothing.
-        props: Their weights, of any sum; equal by default.
+        augments: The choices; None means no augmentation.
+        props: Weights of the choices, with any sum; equal by default.
     """
 
     def __init__(self, augments: Sequence[Augment | None], props: Sequence[float] | None = None) -> None:
@@ -67,23 +67,23 @@ class Blend(Augment):
         self.props: tuple[float, ...] = tuple((weights / weights.sum()).tolist())
 
     def prepare(self, spec: Spec, rng: np.random.Generator) -> tuple[Spec, Apply]:
-        """Draw one and let it answer; a choice that could not is refused, drawn or not."""
+        """Draw a choice and prepare it; raise InputError if any choice, drawn or not, cannot serve the request."""
         self.check(spec)
         chosen = self.augments[rng.choice(len(self.augments), p=self.props)]
         return (spec, keep) if chosen is None else chosen.prepare(spec, rng)
 
     def check(self, spec: Spec) -> None:
-        """Refuse what one of its choices refuses."""
+        """Refuse a request that any of the choices refuses."""
         for augment in self.augments:
             if augment is not None:
                 augment.check(spec)
 
     def unsuited(self, factor: Vec3) -> list[Augment]:
-        """Those of its choices."""
+        """Return the unsuited operations of all choices."""
         return [part for augment in self.augments if augment for part in augment.unsuited(factor)]
 
     def lines(self) -> list[str]:
-        """Its choices with their probabilities."""
+        """Return the repr's lines, with the choices and their probabilities."""
         parts = [["nothing"] if a is None else a.lines() for a in self.augments]
         return [
             "Blend",
@@ -92,7 +92,7 @@ class Blend(Augment):
 
 
 def _branches(parts: list[list[str]]) -> list[str]:
-    """The lines of several subtrees, drawn as branches of one stem."""
+    """Return the lines of several subtrees, drawn as branches of one tree."""
     drawn = []
     for i, (first, *rest) in enumerate(parts):
         last = i == len(parts) - 1

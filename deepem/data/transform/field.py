@@ -1,7 +1,7 @@
-"""Reading sections at given positions: images bilinearly, labels and masks at the nearest voxel.
+"""Resample sections at given positions: images bilinearly, labels and masks at the nearest voxel.
 
-A field holds, for each voxel of a section to be made, where it is read from, as offsets from the centre voxel. One
-field serves every array of a sample, whatever their sizes: smaller ones use its centre::
+A field holds, for each voxel of the resulting section, the position to read from, as an offset from the centre voxel.
+One field serves all arrays of a sample; arrays smaller than the field use its centre::
 
     voxel (v, u) relative to the centre of the result  --field-->  (y, x) relative to the centre of what was read
 """
@@ -21,34 +21,34 @@ F32 = NDArray[np.float32]
 
 
 def offsets(n: int) -> F32:
-    """Positions of the voxels of an axis of size n relative to its centre voxel n // 2."""
+    """Return the positions of an axis's n voxels relative to its centre voxel n // 2."""
     return np.arange(-(n // 2), n - n // 2, dtype=np.float32)
 
 
 @dataclass(frozen=True)
 class Field:
-    """Where the voxels of a section are read from, relative to the centre voxel: y and x, each (Y, X) float32."""
+    """Positions to read a section's voxels from, relative to the centre voxel: y and x, each (Y, X) float32."""
 
     y: F32
     x: F32
 
     def centre(self, size: tuple[int, int]) -> Field:
-        """The part of the field for a smaller section with the same centre voxel."""
+        """Return the part of the field for a smaller section with the same centre voxel."""
         _, y, x = centre_slices((1, *self.y.shape), (1, *size))
         return Field(self.y[y, x], self.x[y, x])
 
     def reach(self) -> tuple[int, int]:
-        """The smallest even size (y, x) whose sections hold every voxel that is read."""
+        """Return the smallest even size (y, x) of a section that contains every voxel to be read."""
         y, x = (2 * max(-int(np.floor(f.min())), int(np.ceil(f.max())) + 1) for f in (self.y, self.x))
         return y, x
 
 
 class Reader:
-    """A field made ready for sections of one size: it is converted to positions in the array once.
+    """A field prepared for reading sections of one size: offsets are converted to array positions once.
 
     Args:
-        field: One per size of result.
-        size: (y, x) of the sections to be read; they must hold `field.reach()`.
+        field: The field, of the size of the result.
+        size: (y, x) of the sections to be read, at least `field.reach()`.
     """
 
     def __init__(self, field: Field, size: tuple[int, int]) -> None:
@@ -57,21 +57,21 @@ class Reader:
         self._nearest: Array | None = None
 
     def linear(self, plane: Array, out: Array) -> None:
-        """Bilinear reading of a section (Y, X), uint8 or float32, into `out`. Rows must lie forwards in memory."""
+        """Resample a section (Y, X), uint8 or float32, bilinearly into `out`; rows must not have negative strides."""
         if self._maps is None:
             y, x = self._field.y + np.float32(self._centre[0]), self._field.x + np.float32(self._centre[1])
             self._maps = cv2.convertMaps(x, y, cv2.CV_16SC2)
         cv2.remap(plane, *self._maps, cv2.INTER_LINEAR, dst=out, borderMode=cv2.BORDER_REPLICATE)
 
     def nearest(self, plane: Array, out: Array) -> None:
-        """The nearest voxels of a section (Y, X) of any type, into `out`."""
+        """Resample a section (Y, X) of any dtype into `out`, at the nearest voxels."""
         if self._nearest is None:
-            # offsets are rounded, not positions: those of two arrays differ by their centres, and ties would part them
+            # round offsets, not positions: positions include the array's centre, so arrays would break ties differently
             index = np.rint(self._field.y).astype(np.intp)
             index *= self._size[1]
             index += np.rint(self._field.x).astype(np.intp)
             index += self._centre[0] * self._size[1] + self._centre[1]
             self._nearest = index
-        # a section that is part of a larger one is copied: reading it once in order is cheaper than all over the place;
-        # "clip" only because it writes into `out` directly: the index is inside by construction
+        # copy a strided section first: one sequential read is cheaper than many scattered ones.
+        # mode "clip" makes `take` write into `out` directly; the index is always in range
         np.take(np.ascontiguousarray(plane).reshape(-1), self._nearest, out=out, mode="clip")

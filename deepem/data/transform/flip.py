@@ -1,4 +1,4 @@
-"""Mirroring and exchanging axes: views, copied by whoever needs them in order (`deepem.utils.contiguous`)."""
+"""Mirror and transpose axes. The results are views; `deepem.utils.contiguous` copies them where needed."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ from deepem.utils.geometry import Vec3, vec3
 
 
 def _spatial(axis: int) -> int:
-    """0, 1, 2 for z, y, x from an axis of (C, Z, Y, X): -3, -2, -1 or 1, 2, 3."""
+    """Convert an axis of (C, Z, Y, X), -3, -2, -1 or 1, 2, 3, to 0, 1, 2 for z, y, x."""
     if axis not in (-3, -2, -1, 1, 2, 3):
         raise ValueError(f"axis: got {axis}, wants an axis of (C, Z, Y, X) other than C: -3, -2, -1 or 1, 2, 3")
     return axis + 3 if axis < 0 else axis - 1
 
 
 def _oriented(spec: Spec, flips: tuple[bool, bool, bool], order: Vec3) -> tuple[Spec, Apply]:
-    """Mirror axes, then put them into another order.
+    """Mirror axes, then reorder them.
 
-    Two arrays of even size mirror about the same plane, and so do two of odd size, but an even and an odd one do not::
+    All arrays of even size mirror about the same plane, and so do all arrays of odd size. An even and an odd array
+    do not::
 
         even  0 1 2 3      mirrored  3 2 1 0      the centre voxel, 2, was at index 2 of both: now they are
         odd   0 1 2 3 4              4 3 2 1 0    one voxel apart
 
-    So where parities differ along a mirrored axis, even ones are read with an odd number of voxels. Of labels that are
-    finer, those are read with one voxel more whose parity is not that of the image in their voxels.
+    So if parities differ along a mirrored axis, even arrays are read with one voxel more. If labels are finer than the
+    image, a label is read with one voxel more when its parity differs from the parity of the image in label voxels.
     """
     inverse = vec3(np.argsort(order))
     sizes = {k: vec3(size[i] for i in inverse) for k, size in spec.size.items()}
@@ -49,7 +50,7 @@ def _oriented(spec: Spec, flips: tuple[bool, bool, bool], order: Vec3) -> tuple[
 
 
 def _parity(spec: Spec, sizes: dict[str, Vec3], axis: int) -> int:
-    """The parity that every array is read with along a mirrored axis, images aside where labels are finer."""
+    """Return the parity with which arrays are read along a mirrored axis (excluding images if labels are finer)."""
     images = [sizes[k][axis] for k in sizes if k in spec.images]
     if spec.factor[axis] > 1 and images:
         return images[0] * spec.factor[axis] % 2
@@ -62,7 +63,7 @@ class Flip(Augment):
 
     Attributes:
         axis: Axis of (C, Z, Y, X), as -3, -2, -1 or 1, 2, 3.
-        prob: How often.
+        prob: Probability of mirroring.
     """
 
     axis: int
@@ -73,11 +74,11 @@ class Flip(Augment):
         probability("prob", self.prob)
 
     def suits(self, factor: Vec3) -> bool:
-        """Always."""
+        """Always True: axes are mirrored in the same way at any factor."""
         return True
 
     def prepare(self, spec: Spec, rng: np.random.Generator) -> tuple[Spec, Apply]:
-        """Draw whether; the request grows only where odd and even sizes meet."""
+        """Draw whether to mirror; the request grows only if odd and even sizes meet."""
         if rng.random() >= self.prob:
             return spec, keep
         z, y, x = (a == _spatial(self.axis) for a in range(3))
@@ -86,12 +87,11 @@ class Flip(Augment):
 
 @dataclass(frozen=True, repr=False)
 class Transpose(Augment):
-    """Exchange axes of every array.
+    """Transpose axes of every array.
 
     Attributes:
-        axes: The order of (C, Z, Y, X) afterwards, C first, as in numpy: (0, 1, 3, 2) exchanges y and x. By default
-            z, y, x are reversed.
-        prob: How often.
+        axes: New order of (C, Z, Y, X), as in numpy, C first: (0, 1, 3, 2) swaps y and x. The default reverses z, y, x.
+        prob: Probability of transposing.
     """
 
     axes: Sequence[int] | None = None
@@ -105,12 +105,12 @@ class Transpose(Augment):
         object.__setattr__(self, "axes", tuple(axes))
 
     def suits(self, factor: Vec3) -> bool:
-        """Where the axes that it exchanges have the same factor."""
+        """Whether the axes to be swapped have the same factor."""
         assert self.axes is not None
         return factor == tuple(factor[axis - 1] for axis in self.axes[1:])
 
     def prepare(self, spec: Spec, rng: np.random.Generator) -> tuple[Spec, Apply]:
-        """Draw whether; the request has its axes exchanged."""
+        """Draw whether to transpose; the axes of the request are transposed too."""
         assert self.axes is not None
         if rng.random() >= self.prob:
             return spec, keep
@@ -119,20 +119,20 @@ class Transpose(Augment):
 
 @dataclass(frozen=True, repr=False)
 class FlipRotate(Augment):
-    """Mirror x, y and z and exchange y and x, each half of the time: the 16 poses of an anisotropic volume.
+    """Mirror x, y and z and swap y and x, each with probability 1/2: the 16 orientations of an anisotropic volume.
 
     Attributes:
-        isotropic: Put all three axes into any order: the 48 poses of a volume whose voxels are cubes.
+        isotropic: Reorder all three axes: the 48 orientations of a volume with cubic voxels.
     """
 
     isotropic: bool = False
 
     def suits(self, factor: Vec3) -> bool:
-        """Where the axes that it exchanges have the same factor."""
+        """Whether the axes to be swapped have the same factor."""
         return len(set(factor if self.isotropic else factor[1:])) == 1
 
     def prepare(self, spec: Spec, rng: np.random.Generator) -> tuple[Spec, Apply]:
-        """Draw a pose."""
+        """Draw an orientation."""
         z, y, x, exchange = (bool(c) for c in rng.random(4) < 0.5)
         order = (0, 2, 1) if exchange else (0, 1, 2)
         return _oriented(spec, (z, y, x), vec3(rng.permutation(3)) if self.isotropic else order)

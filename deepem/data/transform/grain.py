@@ -1,4 +1,4 @@
-"""Grain of the recording, section by section: Gaussian noise, shot noise, dead and hot pixels. Labels stay."""
+"""Acquisition noise, section by section: Gaussian noise, shot noise, dead and hot pixels. Labels stay unchanged."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from deepem.data.transform.section import Section
 
 @dataclass(frozen=True)
 class Gaussian(Perturb):
-    """v + s n, n standard normal, clipped to [0, 1]; the deviation s is drawn from [0, sigma)."""
+    """Add Gaussian noise: v + s n, clipped to [0, 1], with n standard normal and s drawn from [0, sigma)."""
 
     sigma: float = 0.1
 
@@ -24,17 +24,17 @@ class Gaussian(Perturb):
             raise ValueError(f"sigma: got {self.sigma}, wants a grey value that is not negative")
 
     def draw(self, rng: np.random.Generator) -> Change:
-        """Draw the deviation; the noise is drawn for each block."""
+        """Draw the standard deviation; the noise itself is drawn for each block."""
         sigma = np.float32(self.sigma * rng.random())
         return _add(rng, lambda _: sigma)
 
 
 @dataclass(frozen=True)
 class Shot(Perturb):
-    """v + sqrt(v / d) n, n standard normal, clipped to [0, 1]: Poisson noise of d electrons in a white voxel.
+    """Add shot noise: v + sqrt(v / d) n, clipped to [0, 1], with n standard normal and d electrons in a white voxel.
 
-    The dose d is drawn from the range `dose`, evenly in its logarithm. From some ten electrons on, the normal
-    distribution is as good as Poisson's, and several times as fast.
+    The dose d is drawn log-uniformly from the range `dose`. Above about ten electrons, the normal distribution is a
+    good approximation of Poisson's, and several times as fast.
     """
 
     dose: tuple[float, float] = (20, 1000)
@@ -44,14 +44,14 @@ class Shot(Perturb):
             raise ValueError(f"dose: got {self.dose}, wants a range of positive numbers of electrons")
 
     def draw(self, rng: np.random.Generator) -> Change:
-        """Draw the dose; the noise is drawn for each block."""
+        """Draw the dose; the noise itself is drawn for each block."""
         dose = np.float32(np.exp(rng.uniform(*np.log(self.dose))))
         return _add(rng, lambda values: np.sqrt(values / dose))
 
 
 @dataclass(frozen=True)
 class Salt(Perturb):
-    """Each voxel is black or white, half and half, with a probability that is drawn from [0, share)."""
+    """Set random voxels to black or white, half of them each; their fraction is drawn from [0, share)."""
 
     share: float = 0.02
 
@@ -59,7 +59,7 @@ class Salt(Perturb):
         probability("share", self.share)
 
     def draw(self, rng: np.random.Generator) -> Change:
-        """Draw the probability; the voxels are drawn for each block."""
+        """Draw the fraction; the voxels are drawn for each block."""
         share = self.share * rng.random()
 
         def change(block: Array) -> None:
@@ -75,7 +75,7 @@ def _white(block: Array) -> int:
 
 
 def _add(rng: np.random.Generator, deviation: Any) -> Change:
-    """Add normal noise whose deviation is a function of grey values in [0, 1]."""
+    """Add normal noise whose standard deviation is a function of the grey value in [0, 1]."""
 
     def change(block: Array) -> None:
         white = np.float32(_white(block))
@@ -90,21 +90,21 @@ def _add(rng: np.random.Generator, deviation: Any) -> Change:
 
 
 class GaussianNoise(Section):
-    """Normal noise in every section, its deviation drawn from [0, sigma) in grey values; arguments of `Section`."""
+    """Add Gaussian noise to sections, its standard deviation drawn from [0, sigma); arguments of `Section`."""
 
     def __init__(self, sigma: float = 0.1, prob: float | None = 1, **section: Any) -> None:
         super().__init__(Gaussian, sigma=sigma, prob=None if section.get("maxsec") else prob, **section)
 
 
 class PoissonNoise(Section):
-    """Shot noise in every section, its dose in electrons drawn from a range; arguments of `Section`."""
+    """Add shot noise to sections, its dose in electrons drawn from a range; arguments of `Section`."""
 
     def __init__(self, dose: tuple[float, float] = (20, 1000), prob: float | None = 1, **section: Any) -> None:
         super().__init__(Shot, dose=dose, prob=None if section.get("maxsec") else prob, **section)
 
 
 class SaltNoise(Section):
-    """Black and white voxels in every section, their share drawn from [0, share); arguments of `Section`."""
+    """Set voxels of sections to black or white, their fraction drawn from [0, share); arguments of `Section`."""
 
     def __init__(self, share: float = 0.02, prob: float | None = 1, **section: Any) -> None:
         super().__init__(Salt, share=share, prob=None if section.get("maxsec") else prob, **section)

@@ -1,4 +1,4 @@
-"""Contrast, brightness and gamma of images, drawn for the whole patch or for each section."""
+"""Change contrast, brightness and gamma of images, for the whole patch or for each section."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from deepem.utils.geometry import Vec3
 
 @dataclass(frozen=True, repr=False)
 class Grayscale3D(Augment):
-    """One draw of contrast, brightness and gamma for all of the images (see `perturb.Grayscale`); labels stay.
+    """Change contrast, brightness and gamma of all images with one draw (see `perturb.Grayscale`); labels stay.
 
     Attributes:
-        contrast_factor: Contrast varies by this factor at most half up and half down.
-        brightness_factor: Brightness likewise, of a range of 1.
-        skip: How often nothing happens.
+        contrast_factor: Contrast is multiplied by 1 + contrast_factor * U[-0.5, 0.5).
+        brightness_factor: Brightness changes by brightness_factor * U[-0.5, 0.5), for grey values in [0, 1].
+        skip: Probability of leaving the sample unchanged.
     """
 
     contrast_factor: float = 0.3
@@ -35,7 +35,7 @@ class Grayscale3D(Augment):
         return True
 
     def prepare(self, spec: Spec, rng: np.random.Generator) -> tuple[Spec, Apply]:
-        """Draw the curve; the request stays as it is."""
+        """Draw the curve of grey values, and return the request unchanged."""
         if rng.random() < self.skip:
             return spec, keep
         change = Grayscale(self.contrast_factor, self.brightness_factor).draw(rng)
@@ -50,7 +50,7 @@ class Grayscale3D(Augment):
 
 
 class Grayscale2D(Section):
-    """Contrast, brightness and gamma drawn for each section; arguments of `Section`, every section by default."""
+    """Change contrast, brightness and gamma of each section separately (by default of all sections); see `Section`."""
 
     def __init__(
         self, contrast_factor: float = 0.3, brightness_factor: float = 0.3, prob: float | None = 1, **section: Any
@@ -62,14 +62,14 @@ class Grayscale2D(Section):
 
 
 class PartialGrayscale2D(PartialSection):
-    """Contrast, brightness and gamma of quadrants of sections; arguments of `Section`."""
+    """Change contrast, brightness and gamma of quadrants of sections; arguments of `Section`."""
 
     def __init__(self, contrast_factor: float = 0.3, brightness_factor: float = 0.3, **section: Any) -> None:
         super().__init__(Grayscale, contrast_factor=contrast_factor, brightness_factor=brightness_factor, **section)
 
 
 class MixedGrayscale2D(MixedSection):
-    """Contrast, brightness and gamma of sections or quadrants of them; arguments of `Section`."""
+    """Change contrast, brightness and gamma of sections or quadrants of them; arguments of `Section`."""
 
     def __init__(self, contrast_factor: float = 0.3, brightness_factor: float = 0.3, **section: Any) -> None:
         super().__init__(Grayscale, contrast_factor=contrast_factor, brightness_factor=brightness_factor, **section)
@@ -77,12 +77,12 @@ class MixedGrayscale2D(MixedSection):
 
 @dataclass(frozen=True, repr=False)
 class GrayscaleMixed(Augment):
-    """`Grayscale3D` or `Grayscale2D` of every section, half of the time each.
+    """Apply `Grayscale3D` or, to every section, `Grayscale2D`, each with probability 1/2.
 
     Attributes:
-        contrast_factor: As for both.
-        brightness_factor: As for both.
-        skip: How often nothing happens.
+        contrast_factor: See `Grayscale3D`.
+        brightness_factor: See `Grayscale3D`.
+        skip: Probability of leaving the sample unchanged.
     """
 
     contrast_factor: float = 0.3
@@ -94,6 +94,6 @@ class GrayscaleMixed(Augment):
         return True
 
     def prepare(self, spec: Spec, rng: np.random.Generator) -> tuple[Spec, Apply]:
-        """Draw one of the two and let it answer."""
+        """Draw one of the two and prepare it."""
         kind = Grayscale3D if rng.random() < 0.5 else Grayscale2D
         return kind(self.contrast_factor, self.brightness_factor, skip=self.skip).prepare(spec, rng)

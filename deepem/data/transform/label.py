@@ -1,4 +1,4 @@
-"""Connected components of instance ids, after a patch has cut instances apart."""
+"""Relabel the connected components of instances that a patch has cut apart."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from deepem.utils.geometry import Vec3
 
 @dataclass(frozen=True, repr=False)
 class Label(Augment):
-    """Give every connected piece of an instance an id of its own, 1, 2, ...; 0 stays 0. Images and masks stay.
+    """Give every connected piece of an instance its own id, 1, 2, ...; 0 stays 0, and images and masks stay unchanged.
 
-    Two branches of one neuron that meet only outside the patch become two instances. Voxels are connected to their 26
-    neighbours. The type of the ids is kept.
+    Two branches of a neuron that meet only outside the patch become two instances. Voxels are connected to their 26
+    neighbours. The dtype of the ids stays the same.
 
     Attributes:
-        vec: Keep the ids as they are and add the pieces as `<key>_split`, for losses that want both.
+        vec: Keep the original ids and add the new ones as `<key>_split`, for losses that need both.
     """
 
     vec: bool = False
 
     def suits(self, factor: Vec3) -> bool:
-        """Always: the image has no part in it."""
+        """Always True: only labels change."""
         return True
 
     def prepare(self, spec: Spec, rng: np.random.Generator) -> tuple[Spec, Apply]:
-        """Nothing is drawn; the request stays as it is."""
+        """Return the request unchanged; there is nothing to draw."""
 
         def apply(sample: Sample) -> Sample:
             for key in spec.segs:
@@ -40,7 +40,7 @@ class Label(Augment):
 
 
 def components(ids: Array) -> Array:
-    """Connected components (26 neighbours) of equal non-zero ids, per channel of (C, Z, Y, X), in the same type."""
+    """Label the connected components (26 neighbours) of equal non-zero ids per channel of (C, Z, Y, X), same dtype."""
     import cc3d
 
     pieces = [cc3d.connected_components(np.ascontiguousarray(owned(channel)), connectivity=26) for channel in ids]

@@ -1,4 +1,4 @@
-"""Sections that were lost: gone from every array, and what was apart lies side by side."""
+"""Lost sections: remove sections from all arrays, so that the sections before and after become neighbours."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from deepem.data.transform.slide import lose
 
 @dataclass(frozen=True, repr=False)
 class LostSection(Augment):
-    """Cut some neighbouring sections out of every array, at a random place.
+    """Remove consecutive sections from every array, at a random place.
 
     Attributes:
-        nsec: How many.
-        skip: How often nothing happens.
+        nsec: Number of sections to remove.
+        skip: Probability of leaving the sample unchanged.
     """
 
     nsec: int
@@ -30,7 +30,7 @@ class LostSection(Augment):
             raise ValueError(f"nsec: got {self.nsec}, wants at least one section")
 
     def prepare(self, spec: Spec, rng: np.random.Generator) -> tuple[Spec, Apply]:
-        """Draw the place; the request is longer by the sections that are lost."""
+        """Draw the place; the request grows by the sections to remove."""
         depth = min(z for z, _, _ in spec.size.values())
         if rng.random() < self.skip or depth < 2:
             return spec, keep
@@ -39,12 +39,12 @@ class LostSection(Augment):
 
 @dataclass(frozen=True, repr=False)
 class LostPlusMissing(Augment):
-    """Two sections are lost, and the first one behind them is missing in the images.
+    """Remove two sections from every array, and blank the next section in the images.
 
     Attributes:
-        skip: How often nothing happens.
-        value: Grey value of the missing section, in [0, 1].
-        random: It is drawn from [0, 1) instead.
+        skip: Probability of leaving the sample unchanged.
+        value: Grey value of the blank section, in [0, 1].
+        random: Draw this grey value from [0, 1) instead.
     """
 
     skip: float = 0
@@ -56,7 +56,7 @@ class LostPlusMissing(Augment):
         Fill(self.value)
 
     def prepare(self, spec: Spec, rng: np.random.Generator) -> tuple[Spec, Apply]:
-        """Draw the place and the grey value; the request is two sections longer."""
+        """Draw the place and the grey value; the request grows by two sections."""
         depth = min(z for z, _, _ in spec.size.values())
         if rng.random() < self.skip or depth < 2:
             return spec, keep

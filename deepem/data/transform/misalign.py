@@ -1,4 +1,4 @@
-"""Misaligned sections. All arrays move together, so that labels stay true to the image; a slip may spare them."""
+"""Misalign sections. Labels move with the image, except that a slip can move the image alone."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ Range = tuple[int, int]
 
 @dataclass(frozen=True, repr=False)
 class Misalign(Augment):
-    """From a random section on, everything is shifted in y and x, and turned.
+    """Shift all arrays in y and x from a random section on, and optionally rotate them.
 
     Attributes:
-        disp: The displacement in voxels, drawn from lo..hi-1 for y and for x, either sign; lo alone where hi == lo.
-        margin: The shift begins margin + 1 sections from the lower end of the shortest array, or later, and at least
-            that many stay behind it. A patch too short for that stays as it is.
-        rot: The shifted part is turned too, by an angle in degrees from [-rot, rot).
+        disp: Range (lo, hi) of the displacement in voxels. It is drawn from lo..hi-1 for y and for x, with random sign;
+            if hi == lo, it is lo.
+        margin: At least margin + 1 sections of the shortest array lie before the shift, and as many after it. A patch
+            too short for that stays unchanged.
+        rot: Also rotate the shifted part, by an angle in degrees from [-rot, rot).
     """
 
     disp: Range
@@ -46,13 +47,13 @@ class Misalign(Augment):
 
 @dataclass(frozen=True, repr=False)
 class SlipMisalign(Augment):
-    """One random section is shifted in y and x, and turned.
+    """Shift one random section in y and x, and optionally rotate it.
 
     Attributes:
-        disp: As for `Misalign`.
-        margin: As for `Misalign`.
-        interp: Only the image slips, and the labels stay: the network is asked to see through it.
-        rot: As for `Misalign`.
+        disp: See `Misalign`.
+        margin: See `Misalign`.
+        interp: Shift only the image and not the labels, so that the network learns to interpolate across the slip.
+        rot: See `Misalign`.
     """
 
     disp: Range
@@ -76,15 +77,15 @@ class SlipMisalign(Augment):
 
 @dataclass(frozen=True, repr=False)
 class MisalignPlusMissing(Augment):
-    """A misalignment whose first section, or the first two, half of the time each, are missing in the images.
+    """Misalign, and blank the first one or two shifted sections of the images (each with probability 1/2).
 
-    The labels of the missing sections lie between: at half of the displacement, or at a third and two thirds of it.
+    The labels of the blank sections are shifted part of the way: by half of the displacement, or by one and two thirds.
 
     Attributes:
-        disp: As for `Misalign`.
-        margin: As for `Misalign`.
-        value: Grey value of the missing sections, in [0, 1].
-        random: It is drawn from [0, 1) instead, for each of them.
+        disp: See `Misalign`.
+        margin: See `Misalign`.
+        value: Grey value of the blank sections, in [0, 1].
+        random: Draw this grey value from [0, 1) instead, for each blank section.
     """
 
     disp: Range
@@ -103,14 +104,14 @@ class MisalignPlusMissing(Augment):
 
 @dataclass(frozen=True, repr=False)
 class MisalignTrackMissing(Augment):
-    """`MisalignPlusMissing` with a track painted on the sections before and behind the missing ones.
+    """`MisalignPlusMissing`, with a track painted on the sections before and after the blank ones.
 
     Attributes:
-        track: The track; where it is skipped, there is none.
-        disp: As for `MisalignPlusMissing`, like all others.
-        margin: As there.
-        value: As there.
-        random: As there.
+        track: The track; its `skip` is the probability that no track is painted.
+        disp: See `MisalignPlusMissing`.
+        margin: See `MisalignPlusMissing`.
+        value: See `MisalignPlusMissing`.
+        random: See `MisalignPlusMissing`.
     """
 
     track: Track
@@ -124,14 +125,14 @@ class MisalignTrackMissing(Augment):
         Fill(self.value)
 
     def prepare(self, spec: Spec, rng: np.random.Generator) -> tuple[Spec, Apply]:
-        """Draw whether there is a track, and the rest; the request grows by the displacement."""
+        """Draw the misalignment and whether to paint a track; the request grows by the displacement."""
         return _with_missing(spec, rng, self, self.track if rng.random() >= self.track.skip else None)
 
 
 def _with_missing(
     spec: Spec, rng: np.random.Generator, of: MisalignPlusMissing | MisalignTrackMissing, track: Track | None
 ) -> tuple[Spec, Apply]:
-    """A misalignment with missing sections in it, and a track before and behind them."""
+    """Prepare a misalignment with blank sections, and optionally a track before and after them."""
     missing = 1 + int(rng.random() < 0.5)
     at = _section(spec, of.margin, rng, missing)
     start, end = _poses(of.disp, 0, rng)
@@ -160,9 +161,9 @@ def _check(disp: Range, margin: int) -> None:
 
 
 def _section(spec: Spec, margin: int, rng: np.random.Generator, length: int = 1) -> int | None:
-    """The first of some sections among margin + 1 ... depth - margin - 1 of the shortest array; or None.
+    """Draw the first of some sections from margin + 1 ... depth - margin - 1 of the shortest array, or return None.
 
-    It is given relative to the centre voxel.
+    The section number is relative to the centre voxel.
     """
     depth = min(z for z, _, _ in spec.size.values())
     end = depth - margin - length + 1
@@ -170,7 +171,7 @@ def _section(spec: Spec, margin: int, rng: np.random.Generator, length: int = 1)
 
 
 def _poses(disp: Range, rot: float, rng: np.random.Generator) -> tuple[Pose, Pose]:
-    """Poses before and behind a random displacement, as far to either side of the centre as they can be alike."""
+    """Draw a displacement and return the poses before and after it, split as evenly as possible about the centre."""
     lo, hi = disp
     start, end = [], []
     for _ in range(2):
@@ -183,7 +184,7 @@ def _poses(disp: Range, rot: float, rng: np.random.Generator) -> tuple[Pose, Pos
 
 
 def change_sections(sample: Sample, spec: Spec, changes: dict[int, Change]) -> Sample:
-    """Change sections of the images, given relative to the centre voxel, in place."""
+    """Change sections of the images in place; section numbers are relative to the centre voxel."""
     (_, y0, x0), (_, y1, x1) = extent(spec.frame(spec.images))
     for key in spec.images:
         image = sample[key] = in_rows(owned(sample[key]))

@@ -1,4 +1,4 @@
-"""Sections that were not recorded: one grey value in place of the image. Labels and masks stay."""
+"""Missing sections: replace the image by one grey value; labels and masks stay unchanged."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from deepem.data.transform.section import MixedSection, PartialSection, Section
 
 
 class MissingSection(Section):
-    """Fill sections with `value`, or with `random` by a value drawn from [0, 1); arguments of `Section`."""
+    """Fill sections with `value`, or with `random` a value drawn from [0, 1). Other arguments: see `Section`."""
 
     def __init__(self, maxsec: int = 0, value: float = 0, random: bool = True, **section: Any) -> None:
         super().__init__(Fill, maxsec=maxsec, value=value, random=random, **section)
 
 
 class PartialMissingSection(PartialSection):
-    """Fill quadrants of sections, as `MissingSection`."""
+    """Fill quadrants of sections in the way of `MissingSection`."""
 
     def __init__(self, maxsec: int = 0, value: float = 0, random: bool = True, **section: Any) -> None:
         super().__init__(Fill, maxsec=maxsec, value=value, random=random, **section)
 
 
 class MixedMissingSection(MixedSection):
-    """Fill sections or quadrants of them, as `MissingSection`."""
+    """Fill whole sections or quadrants of them in the way of `MissingSection`."""
 
     def __init__(self, maxsec: int = 0, value: float = 0, random: bool = True, **section: Any) -> None:
         super().__init__(Fill, maxsec=maxsec, value=value, random=random, **section)

@@ -1,4 +1,4 @@
-"""Noise in place of an image: normal, blurred."""
+"""Replace an image by blurred normal noise."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from deepem.data.transform.field import F32
 from deepem.data.transform.perturb import Change, Perturb, round_to
 
 WIDTHS = 8
-"""How many widths of the blur there are noise images of."""
+"""Number of noise images, each with another width of the blur."""
 
 ROOM = 3
-"""The side of a noise image over that of the largest block."""
+"""Side of a noise image divided by the side of the largest block."""
 
 
 @dataclass(frozen=True)
 class Noise(Perturb):
-    """Blurred normal noise, mean 0.5 and standard deviation 0.25, clipped to [0, 1].
+    """Replace a block by blurred normal noise of mean 0.5 and standard deviation 0.25, clipped to [0, 1].
 
-    `sigma` is the range, in voxels, of the width of the blur, `side` the longest side of a block.
+    `sigma` is the range of the blur's width in voxels; `side` is the longest side of a block.
     """
 
     sigma: tuple[float, float] = (2, 5)
@@ -34,12 +34,12 @@ class Noise(Perturb):
             raise ValueError(f"sigma: got {self.sigma}, wants a range of positive numbers of voxels")
 
     def draw(self, rng: np.random.Generator) -> Change:
-        """Draw noise images and a window of them."""
+        """Draw noise images, and a window of one of them."""
         change = self.draw_many(1, rng)
         return lambda block: change(0, block)
 
     def draw_many(self, n: int, rng: np.random.Generator) -> Callable[[int, Array], None]:
-        """Draw noise images, and for each of n blocks which of them it shows, and where."""
+        """Draw noise images, and for each of n blocks a window of one of them."""
         images = self._images(min(n, WIDTHS), rng)
         as_bytes = round_to(images * 255, np.dtype(np.uint8))
         which, side = rng.integers(len(images), size=n).tolist(), self.side
@@ -52,17 +52,17 @@ class Noise(Perturb):
             _, depth, rows, cols = block.shape
             for z in range(depth):
                 block[:, z] = image[top : top + rows, left : left + cols]
-                top = (top + side) % places  # each section of the block shows another part
+                top = (top + side) % places  # each section of the block shows a different part
 
         return change
 
     def _images(self, n: int, rng: np.random.Generator) -> F32:
-        """Noise images (n, Y, X) in [0, 1], each of another width."""
+        """Draw noise images (n, Y, X) in [0, 1], each with another width of the blur."""
         low, high = self.sigma
         widths = low + (high - low) * (np.arange(n) + rng.random(n)) / n
         noise = rng.standard_normal((n, ROOM * self.side, ROOM * self.side), np.float32)
         for image, sigma in zip(noise, widths.tolist(), strict=True):
             cv2.GaussianBlur(image, (0, 0), sigma, dst=image)
-            image *= 0.25 * 2 * np.pi**0.5 * sigma  # white noise is left with a deviation of 1 / (2 sqrt(pi) sigma)
+            image *= 0.25 * 2 * np.pi**0.5 * sigma  # the blur leaves a deviation of 1 / (2 sqrt(pi) sigma)
         noise += 0.5
         return noise.clip(0, 1, out=noise)

@@ -1,4 +1,4 @@
-"""More instances than the tissue had: copies of those that a patch holds, elsewhere in it."""
+"""Copy instances of a patch to other places in the same patch."""
 
 from __future__ import annotations
 
@@ -19,35 +19,35 @@ from deepem.utils.geometry import Vec3, vec3
 Mask = NDArray[np.bool_]
 
 DRAWS = 256
-"""Voxels that are drawn to find an instance that can be copied."""
+"""Number of random voxels tried in the search for an instance that can be copied."""
 
 
 @dataclass(frozen=True, repr=False)
 class CopyPaste(Augment):
-    """Copy instances of the patch to other places in it, with their membranes: moved, mirrored, y and x exchanged.
+    """Copy instances with their membranes to other places in the patch: moved, mirrored, with y and x swapped.
 
-    Only within their sections, and only those that touch no side of the patch in y or x, so that no cut face shows
-    without a membrane; a process that runs through all sections can be copied. What is copied::
+    An instance stays within its sections. It can be copied if it touches no side of the patch in y or x, so that no cut
+    face shows up without a membrane; it may run through all sections. This is copied::
 
-        image             the instance, and about it a rim that fades out: its membrane
-        classes, masks    the instance and the half of the rim that shows more of it than of what was there
-        ids               the instance: a new id
-                          the rim: what was there, as the outer half of a membrane belongs to the neighbour; but 0 where
-                          the source has 0, for segmentations with a gap between instances
+        image             the instance and a rim around it (its membrane), which fades out
+        classes, masks    the instance and the inner half of the rim, where the copy dominates
+        ids               the instance, under a new id
+                          the rim keeps the old ids, since the outer half of a membrane belongs to the neighbour;
+                          but it becomes 0 where the source is 0, for segmentations with a gap between instances
 
-    So the ids stay true to the image: inside is new, outside is as before, and the membrane lies between. What is not
-    true to nature is that a copy lies across its new neighbours, or within one, which may be left in pieces (`Label`
-    behind it tells them apart), and that it may be brighter or darker than they are. It is a regulariser for dense
-    segmentations and shows rare classes more often. Where arrays differ in size, only what all of them hold is copied.
+    The ids therefore match the image: new inside, unchanged outside, with the membrane between. Two things are
+    unrealistic. A copy may cut through its new neighbours and leave them in pieces (apply `Label` afterwards to relabel
+    the pieces), and it may be brighter or darker than its surroundings. The augmentation regularises dense
+    segmentations and shows rare classes more often. If arrays differ in size, only the region that they share changes.
 
     Attributes:
-        number: At most so many copies, their number uniform in 1..number; fewer where few instances are whole.
-        rim: Voxels in y and x by which a copy is wider than its instance to either side.
-        aniso: A voxel is so many times as long in z as in y and x: in z, the rim is as much narrower.
-        radius: Voxels: a disk as large fits into half of an instance's sections or more. Spares the splinters of a
-            segmentation, which show no tissue of their own.
-        largest: The share of the patch that an instance has at most.
-        skip: How often nothing happens.
+        number: The number of copies is uniform in 1..number; fewer if there are not enough whole instances.
+        rim: Width of the rim in y and x, in voxels.
+        aniso: Ratio of a voxel's length in z to its length in y and x; the rim is thinner in z by this factor.
+        radius: Copy only instances in which a disk of this radius, in voxels, fits in at least half of the sections.
+            This excludes splinters of a segmentation.
+        largest: Copy only instances that fill at most this fraction of the patch.
+        skip: Probability of leaving the sample unchanged.
     """
 
     number: int = 2
@@ -66,7 +66,7 @@ class CopyPaste(Augment):
             raise ValueError(f"rim, aniso: got {self.rim}, {self.aniso}, wants no negative voxels, a positive factor")
 
     def prepare(self, spec: Spec, rng: np.random.Generator) -> tuple[Spec, Apply]:
-        """Draw whether; the request stays as it is. Instances are drawn when they are seen."""
+        """Draw whether to act, and return the request unchanged; instances are drawn from the sample later."""
         if not spec.segs or rng.random() < self.skip:
             return spec, keep
         number = int(rng.integers(1, self.number + 1))
@@ -85,7 +85,7 @@ class CopyPaste(Augment):
         return spec, apply
 
     def _find(self, ids: Array, rng: np.random.Generator) -> tuple[Mask, Vec3] | None:
-        """Draw an instance that can be copied, in proportion to its size: its box, rim included, and where that is."""
+        """Draw an instance that can be copied, weighted by size; return its box with the rim, and its place."""
         near = self.rim + 1
         sides = [ids[:, :near], ids[:, -near:], ids[:, :, :near], ids[:, :, -near:]]
         cut = {0}.union(*(np.unique(side).tolist() for side in sides))
@@ -103,7 +103,7 @@ class CopyPaste(Augment):
         return None
 
     def _boxed(self, inside: Mask) -> tuple[Mask, Vec3]:
-        """The box around an instance and its rim, as far as sections reach, and where it begins."""
+        """Return the box around an instance and its rim, cropped to the patch in z, and where the box begins."""
         begin, end = [], []
         rims = (int(self.rim / self.aniso), self.rim, self.rim)
         for axis, (rim, n) in enumerate(zip(rims, inside.shape, strict=True)):
@@ -113,7 +113,7 @@ class CopyPaste(Augment):
         return inside[begin[0] : end[0], begin[1] : end[1], begin[2] : end[2]], vec3(begin)
 
     def _paste(self, sample: Sample, spec: Spec, inside: Mask, begin: Vec3, rng: np.random.Generator) -> None:
-        """Copy what is in a box, and in it the instance and its rim, to a random place; all arrays are of one size."""
+        """Copy the instance and its rim in a box to a random place; all arrays have the same size."""
         pose = rng.random(3) < 0.5
         _, tall, wide = sample[spec.segs[0]].shape[1:]
         depth, rows, cols = inside.shape
@@ -139,14 +139,14 @@ class CopyPaste(Augment):
             there[:, more] = block[:, more]
 
     def _weight(self, inside: Mask) -> F32:
-        """How much of the copy shows: 1 in the instance and the inner half of its rim, then fading to 0 behind it."""
+        """Return the opacity of the copy: 1 in the instance and the inner half of its rim, fading to 0 beyond."""
         away = distance_transform_edt(~inside, sampling=(self.aniso, 1, 1))
         weight: F32 = ((self.rim + 1 - away) / (self.rim / 2 + 1)).clip(0, 1).astype(np.float32)
         return weight
 
 
 def _unused(ids: Array) -> Any:
-    """An id that an array does not hold: the next one, or, if there is no higher one, the lowest."""
+    """Return an unused id: the maximum plus one or, if the dtype has no higher value, the lowest unused id."""
     top = int(ids.max())
     if top < np.iinfo(ids.dtype).max:
         return ids.dtype.type(top + 1)

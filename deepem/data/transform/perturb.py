@@ -1,7 +1,7 @@
-"""What can happen to the grey values of a block of an image: a section, a quadrant of one, a box, or all of it.
+"""Perturbations: changes of the grey values of a block of an image (a section, a quadrant, a box or a whole patch).
 
-A perturbation draws its numbers once and gives the function that changes a block (C, Z, Y, X) in place, uint8 or
-float32 in [0, 1]. The same function changes every block it is given in the same way.
+A perturbation draws its parameters once and returns a function that changes a block (C, Z, Y, X) in place, uint8 or
+float32 in [0, 1]. This function changes every block in the same way.
 """
 
 from __future__ import annotations
@@ -18,53 +18,53 @@ from scipy.ndimage import gaussian_filter1d
 
 from deepem.data.transform.base import Array, probability
 
-cv2.setNumThreads(0)  # samples are made side by side, one per worker; a thread pool would not survive a fork either
+cv2.setNumThreads(0)  # workers already run in parallel, and OpenCV's thread pool would not survive a fork
 
 Change = Callable[[Array], None]
 
 MIN_SIGMA = 0.1
-"""A Gaussian narrower than this, in voxels, leaves an image as it is."""
+"""A Gaussian narrower than this, in voxels, does not change an image."""
 
 
 class Perturb(ABC):
-    """A change of grey values with random parameters."""
+    """Base class: a change of grey values with random parameters."""
 
     @abstractmethod
     def draw(self, rng: np.random.Generator) -> Change:
-        """Draw the parameters; the result changes a block (C, Z, Y, X) in place."""
+        """Draw the parameters; return a function that changes a block (C, Z, Y, X) in place."""
 
     def draw_many(self, n: int, rng: np.random.Generator) -> Callable[[int, Array], None]:
-        """Draw the parameters for each of n blocks; the result changes block i in place."""
+        """Draw parameters for each of n blocks; return a function that changes block i in place."""
         changes = [self.draw(rng) for _ in range(n)]
         return lambda i, block: changes[i](block)
 
 
 def in_rows(image: Array) -> Array:
-    """The array itself if its rows lie forwards in memory, as OpenCV needs them, else a copy of which that is true."""
+    """Return the array itself if OpenCV can read it (rows without negative strides), else a copy."""
     _, y, x = image.strides[-3:]
     return image if x == image.itemsize and y >= x * image.shape[-1] else np.ascontiguousarray(image)
 
 
 def planes(block: Array) -> Iterator[Array]:
-    """The sections (Y, X) of a block, channel by channel, as views."""
+    """Yield the sections (Y, X) of a block as views, channel by channel."""
     for channel in block:
         yield from channel
 
 
 def grey(value: float, dtype: np.dtype[np.generic]) -> int | float:
-    """A grey value in [0, 1] as an image of this type holds it."""
+    """Convert a grey value in [0, 1] to the image's dtype."""
     return round(value * 255) if dtype == np.uint8 else value
 
 
 def replace(plane: Array, new: Array) -> None:
-    """Write a result into a section, unless the operation already did."""
+    """Write a result into a section, unless the operation already wrote it there."""
     if new is not plane:
         plane[...] = new
 
 
 @dataclass(frozen=True)
 class Grayscale(Perturb):
-    """Contrast, brightness, clipping to [0, 1], then gamma: clip(c v + b, 0, 1) ** g.
+    """Change contrast and brightness, clip to [0, 1], then apply gamma: clip(c v + b, 0, 1) ** g.
 
     c = 1 + contrast_factor * U[-0.5, 0.5), b = brightness_factor * U[-0.5, 0.5), g = 2 ** U[-1, 1).
     """
@@ -73,7 +73,7 @@ class Grayscale(Perturb):
     brightness_factor: float = 0.3
 
     def draw(self, rng: np.random.Generator) -> Change:
-        """Draw contrast, brightness and gamma; uint8 goes through a table of its 256 values."""
+        """Draw contrast, brightness and gamma; uint8 images use a lookup table of 256 values."""
         u, v, w = rng.random(3)
         contrast = 1 + (u - 0.5) * self.contrast_factor
         brightness = (v - 0.5) * self.brightness_factor
@@ -89,9 +89,9 @@ class Grayscale(Perturb):
 
 
 def through_table(curve: Callable[[NDArray[np.floating]], None]) -> Change:
-    """The change of a block by a curve that maps grey values in [0, 1], given as floats, in place.
+    """Return a function that maps the grey values of a block; `curve` maps floats in [0, 1] in place.
 
-    Each of the 256 values of a uint8 image is mapped once.
+    For uint8 images, the curve is evaluated once, for the 256 possible values.
     """
     values = np.arange(256) / 255
     curve(values)
@@ -109,7 +109,7 @@ def through_table(curve: Callable[[NDArray[np.floating]], None]) -> Change:
 
 @dataclass(frozen=True)
 class Fill(Perturb):
-    """One grey value everywhere, in [0, 1]: `value`, or with `random` drawn uniformly from [0, 1)."""
+    """Fill a block with one grey value in [0, 1]: `value`, or with `random` one drawn uniformly from [0, 1)."""
 
     value: float = 0
     random: bool = True
@@ -118,7 +118,7 @@ class Fill(Perturb):
         probability("value", self.value)
 
     def draw(self, rng: np.random.Generator) -> Change:
-        """Draw the value if it is random."""
+        """Draw the value if `random`."""
         value = float(rng.random()) if self.random else self.value
 
         def change(block: Array) -> None:
@@ -127,7 +127,7 @@ class Fill(Perturb):
         return change
 
     def draw_many(self, n: int, rng: np.random.Generator) -> Callable[[int, Array], None]:
-        """Draw all values at once: there may be a thousand."""
+        """Draw all values at once, since there may be a thousand blocks."""
         values = rng.random(n).tolist() if self.random else [self.value] * n
 
         def change(i: int, block: Array) -> None:
@@ -138,9 +138,9 @@ class Fill(Perturb):
 
 @dataclass(frozen=True)
 class Blur(Perturb):
-    """Gaussian blur along every spatial axis, mirrored at the borders of the block.
+    """Blur a block with a Gaussian along every spatial axis, mirrored at the block's borders.
 
-    `sigma` in voxels, or with `random` drawn uniformly from [0, sigma).
+    The width is `sigma` voxels, or with `random` drawn uniformly from [0, sigma).
     """
 
     sigma: float = 5.0
@@ -151,7 +151,7 @@ class Blur(Perturb):
             raise ValueError(f"sigma: got {self.sigma}, wants a positive number of voxels")
 
     def draw(self, rng: np.random.Generator) -> Change:
-        """Draw the width if it is random."""
+        """Draw the width if `random`."""
         sigma = self.sigma * float(rng.random()) if self.random else self.sigma
 
         def change(block: Array) -> None:
@@ -167,9 +167,9 @@ class Blur(Perturb):
 
 @dataclass(frozen=True)
 class Motion(Perturb):
-    """The section moved while it was recorded: the mean along a straight line through each voxel.
+    """Motion blur: average along a straight line through each voxel.
 
-    `length` is the range, in voxels, that the length of the line is drawn from; its angle is uniform.
+    The length of the line is drawn from the range `length`, in voxels; its angle is uniform.
     """
 
     length: tuple[float, float] = (3.0, 15.0)
@@ -179,7 +179,7 @@ class Motion(Perturb):
             raise ValueError(f"length: got {self.length}, wants a range of voxels from 1 up")
 
     def draw(self, rng: np.random.Generator) -> Change:
-        """Draw length and angle."""
+        """Draw the line's length and angle."""
         line = segment(float(rng.uniform(*self.length)), float(rng.uniform(0, np.pi)))
 
         def change(block: Array) -> None:
@@ -190,7 +190,7 @@ class Motion(Perturb):
 
 
 def segment(length: float, angle: float) -> NDArray[np.float32]:
-    """A line of some length through the middle of a square kernel: weights that sum to 1, shared by nearby voxels."""
+    """Return a square kernel with an antialiased line of some length through its centre; the weights sum to 1."""
     half = int(np.ceil(length / 2))
     kernel = np.zeros((2 * half + 2, 2 * half + 2), np.float32)
     t = (np.arange(8 * half) + 0.5) / (8 * half) - 0.5
@@ -205,5 +205,5 @@ def segment(length: float, angle: float) -> NDArray[np.float32]:
 
 
 def round_to(values: NDArray[np.floating], dtype: np.dtype[Any]) -> Array:
-    """Values of an image, computed as floats, in its own type."""
+    """Convert grey values computed as floats to the image's dtype."""
     return np.rint(values).astype(dtype) if dtype == np.uint8 else values.astype(dtype, copy=False)

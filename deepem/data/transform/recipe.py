@@ -1,4 +1,4 @@
-"""Parts that augmentation recipes share, with the numbers they share."""
+"""Augmentations and constants that several recipes share."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from deepem.data.transform.warp import Warp
 from deepem.utils.geometry import Vec3
 
 DISPLACEMENTS = (5, 15, 25)
-"""A patch is misaligned three times: up to but not by so many voxels."""
+"""Exclusive upper bounds, in voxels, of the three misalignments of a patch."""
 
 
 def variant(recipe: Callable[..., Augment], **numbers: Any) -> Callable[..., Augment]:
-    """The entry function of another recipe, with its flags, that differs from it in some numbers."""
+    """Return a recipe's `get_augmentation` with the flags of another recipe and some constants changed."""
 
     @wraps(recipe)
     def get_augmentation(is_train: bool, **flags: Any) -> Augment:
@@ -34,19 +34,19 @@ def variant(recipe: Callable[..., Augment], **numbers: Any) -> Callable[..., Aug
 
 
 def grey() -> Augment:
-    """Contrast, brightness and gamma of sections or quadrants of them."""
+    """Change contrast, brightness and gamma of sections or quadrants of them."""
     return MixedGrayscale2D(0.5, 0.5, prob=1, skip=0.3)
 
 
 def warp(scale_max: float = 1.1) -> Augment:
-    """Rotation up to 45 degrees, shear, scale and stretch, the same in all sections."""
+    """Rotate by up to 45 degrees, shear, scale and stretch all sections alike."""
     return Warp(skip=0.3, do_twist=False, rot_max=45.0, scale_max=scale_max)
 
 
 def boxes(
     kind: str | None, dims: tuple[int, int] = (5, 25), margin: Vec3 = (1, 5, 5), aniso: float = 10
 ) -> Augment | None:
-    """Boxes of noise or of one grey value, or none."""
+    """Fill boxes with noise or with one grey value, or leave the sample unchanged."""
     if kind is None:
         return None
     if kind == "noise":
@@ -55,17 +55,17 @@ def boxes(
 
 
 def blurry(maxsec: int) -> Augment | None:
-    """Up to `maxsec` sections or quadrants of them out of focus; 0 for none."""
+    """Blur up to `maxsec` sections or quadrants of them out of focus; 0 for none."""
     return MixedBlurrySection(maxsec) if maxsec > 0 else None
 
 
 def moved(maxsec: int) -> Augment | None:
-    """Up to `maxsec` sections or quadrants of them that moved while they were recorded; 0 for none."""
+    """Apply motion blur to up to `maxsec` sections or quadrants of them; 0 for none."""
     return MixedMotionBlur(maxsec) if maxsec > 0 else None
 
 
 def shifts_or_slips(factor: int = 1, rot: float = 0) -> Augment:
-    """Three misalignments (70 %), or three slips that spare the labels; turned by up to `rot` degrees too."""
+    """Apply three misalignments (70 %) or three slips of the image alone, rotated by up to `rot` degrees too."""
     disps = [(0, factor * d) for d in DISPLACEMENTS]
     return Blend(
         [
@@ -77,7 +77,7 @@ def shifts_or_slips(factor: int = 1, rot: float = 0) -> Augment:
 
 
 def shift_or_slip_thrice(interp: bool, factor: int = 1) -> Augment:
-    """Three times a misalignment (70 %) or a slip."""
+    """Apply three times a misalignment (70 %) or a slip."""
     return Compose(
         [
             Blend([Misalign((0, factor * d), margin=1), SlipMisalign((0, factor * d), interp=interp)], [0.7, 0.3])
@@ -87,14 +87,14 @@ def shift_or_slip_thrice(interp: bool, factor: int = 1) -> Augment:
 
 
 def shift_with_missing(random: bool, value: float = 0, factor: int = 1) -> Augment:
-    """A misalignment about missing sections: of a fixed grey value, half of the time as `random` says."""
+    """Misalign around missing sections: half of the time with a fixed grey value, half of the time as `random` says."""
     disp = (3, 15) if factor == 1 else (5, 15 * factor)
     fixed = MisalignPlusMissing(disp, value=value)
     return Blend([fixed, MisalignPlusMissing(disp, value=value, random=True)]) if random else fixed
 
 
 def missing_three_ways(maxsec: int, random: bool, value: float = 0) -> Augment:
-    """Missing sections: each on its own with a fixed grey value, or as `random` says, or whole ones alike."""
+    """Blank sections: each separately with a fixed grey value, or as `random` says, or whole sections alike."""
     return Blend(
         [
             MixedMissingSection(maxsec, value, random=False, individual=True),
@@ -105,7 +105,7 @@ def missing_three_ways(maxsec: int, random: bool, value: float = 0) -> Augment:
 
 
 def missing_mixed(maxsec: int, value: float = 0) -> Augment:
-    """Missing sections: each on its own with any grey value, all alike with one, or all alike with a fixed one."""
+    """Blank sections with random grey values, with one random grey value for all, or with one fixed grey value."""
     return Blend(
         [
             MixedMissingSection(maxsec, value, random=True, individual=True),
@@ -116,14 +116,14 @@ def missing_mixed(maxsec: int, value: float = 0) -> Augment:
 
 
 def lost_three_ways(random: bool, value: float = 0) -> Augment:
-    """A lost section, or two lost with one missing: as `random` says, or of a fixed grey value."""
+    """Remove one section, or two with a blank one after them: as `random` says, or of a fixed grey value."""
     return Blend(
         [LostSection(1), LostPlusMissing(value=value, random=random), LostPlusMissing(value=value, random=False)]
     )
 
 
 def lost_twice(random: bool) -> Augment:
-    """A section lost at two places, or two lost with one missing."""
+    """Remove one section at each of two places, or two sections with a blank one after them."""
     return Blend([Compose([LostSection(1), LostSection(1)]), LostPlusMissing(random=random)])
 
 
@@ -138,9 +138,10 @@ def defects(
     value: float = 0,
     factor: int = 1,
 ) -> Augment:
-    """One of up to four defects: `shift`, a shift with missing sections, missing sections, lost sections.
+    """Apply one of up to four defects: `shift`, a shift with missing sections, missing sections, lost sections.
 
-    Missing sections come three ways, or as `absent` says; in validation they have a fixed grey value and none are lost.
+    There are three variants of missing sections, or those of `absent`. In validation, missing sections have a fixed
+    grey value, and no sections are lost.
     """
     choices = [shift, shift_with_missing(random and is_train, value, factor)]
     if missing > 0:
@@ -154,14 +155,14 @@ def defects(
 
 
 def early_defects(interp: bool, absent: Augment | None, random: bool) -> Augment:
-    """One of four defects as in the first recipes: missing sections have any grey value if `random`."""
+    """Apply one of four defects as in the first recipes; with `random`, missing sections have any grey value."""
     shift = shift_or_slip_thrice(interp)
     plus = MisalignPlusMissing((3, 15), random=random)
     return Blend([a for a in (shift, plus, absent, lost_twice(random)) if a is not None])
 
 
 def pinky(is_train: bool, box: Augment | None, defect: Augment, blur: int, motion: int = 0) -> Augment:
-    """Boxes (in training), grey values, a defect, blur, motion, warp (in training), poses."""
+    """Combine boxes (training only), grey values, a defect, blur, motion blur, warp (training only) and flips."""
     return Compose(
         [
             box if is_train else None,
@@ -187,7 +188,7 @@ def pinky_v2(
     value: float = 1,
     factor: int = 1,
 ) -> Augment:
-    """The second Pinky recipe: displacements and boxes `factor` times as large, missing sections of grey `value`."""
+    """The second Pinky recipe, with displacements and boxes scaled by `factor` and missing sections of grey `value`."""
     shift = shift_or_slip_thrice(interp, factor)
     defect = defects(is_train, shift, missing=missing, lost=lost, random=random, value=value, factor=factor)
     dims, margin = (5 * factor, 25 * factor), (1, 5 * factor, 5 * factor)
@@ -211,8 +212,9 @@ def kasthuri(
     in_validation: bool = False,
     interp: bool = True,
 ) -> Augment:
-    """Grey values, a shift or missing sections, boxes, blur, motion, warp: those asked for. Only poses in validation,
-    or, with `in_validation`, all but boxes and warp.
+    """Combine the requested ones of grey values, a shift or missing sections, boxes, blur, motion blur and warp.
+
+    Validation has only flips or, with `in_validation`, everything but boxes and warp.
     """
     acts = is_train or in_validation
     choices: list[Augment] = []

@@ -1,4 +1,4 @@
-"""Rotation by any angle about any axis, in the space that the voxels fill rather than in their grid."""
+"""Rotate by any angle about any axis, in physical space rather than in the voxel grid."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from deepem.utils.geometry import Vec3, vec3
 F64 = NDArray[np.float64]
 
 BLOCK = 8192
-"""Voxels that are computed at a time: so few that they stay in the processor's cache."""
+"""Number of voxels computed at a time, few enough to stay in the processor's cache."""
 
 DECIMALS = 12
-"""Matrices are rounded to so many, so that right angles are exact."""
+"""Round matrices to this many decimals, so that right angles are exact."""
 
 
 @dataclass(frozen=True, repr=False)
 class Rotate(Augment):
     """Rotate every array about the centre voxel, images trilinearly, labels and masks to the nearest voxel.
 
-    For isotropic data, which looks alike from all sides. All rotations are equally likely, or, with `max_degrees`,
-    they are small ones about an axis of any direction. In the plane of the sections alone it is `Warp(rot_max=180)`.
+    This is for isotropic data, which look alike from all sides. All rotations are equally likely; with `max_degrees`,
+    only small rotations about any axis occur. To rotate within the sections alone, use `Warp(rot_max=180)`.
 
-    The request grows by the reach of the rotation, in z too: a volume narrower than the patch's diagonal cannot serve
-    them all, and those that it cannot serve are drawn anew. Where voxels are not cubes, reading across sections skips
-    voxels or reads between distant ones, as the tissue itself would be recorded at that angle but less sharply.
+    The request grows by the reach of the rotation, in z too. A volume narrower than the patch's diagonal cannot serve
+    all rotations; rotations that do not fit are drawn again. If voxels are not cubes, the result shows the tissue as
+    it would be recorded at that angle, but less sharply, because it interpolates between distant sections.
 
     Attributes:
-        max_degrees: The angle is drawn from [0, max_degrees), the axis uniformly over all directions; None for all
-            rotations (Haar measure).
-        voxel_size: (z, y, x) in any unit: only ratios matter. The rotation is one of the tissue, not of the grid.
-        scale: Range of a factor, drawn evenly in its logarithm, by which the tissue appears larger.
-        skip: How often nothing happens.
+        max_degrees: The angle is drawn from [0, max_degrees) and the axis uniformly from all directions; None draws
+            uniformly from all rotations (Haar measure).
+        voxel_size: (z, y, x) in any unit, since only the ratios matter. The tissue rotates, not the grid.
+        scale: Range of the magnification, drawn log-uniformly.
+        skip: Probability of leaving the sample unchanged.
     """
 
     max_degrees: float | None = None
@@ -58,11 +58,11 @@ class Rotate(Augment):
             raise ValueError(f"scale: got {self.scale}, wants a range of positive factors")
 
     def prepare(self, spec: Spec, rng: np.random.Generator) -> tuple[Spec, Apply]:
-        """Draw a rotation; the request becomes what it reads, which may be less along an axis."""
+        """Draw a rotation; return the request for the voxels that it reads, which may be smaller along an axis."""
         return (spec, keep) if rng.random() < self.skip else rotate(spec, self.matrix(rng))
 
     def matrix(self, rng: np.random.Generator) -> F64:
-        """Draw the 3x3 matrix from offsets (z, y, x), in voxels of the result, to where they are read."""
+        """Draw the 3x3 matrix that maps offsets (z, y, x) in the result to the offsets to read from."""
         turn = _quaternion(rng.standard_normal(4)) if self.max_degrees is None else self._small(rng)
         scale = np.exp(rng.uniform(*np.log(self.scale)))
         side = np.array(self.voxel_size)
@@ -70,14 +70,14 @@ class Rotate(Augment):
         return matrix
 
     def _small(self, rng: np.random.Generator) -> F64:
-        """A rotation by a limited angle about an axis of any direction."""
+        """Draw a rotation by a limited angle about an axis of any direction."""
         axis = rng.standard_normal(3)
         half = np.deg2rad(rng.uniform(0, self.max_degrees or 0)) / 2
         return _quaternion(np.array([np.cos(half), *(np.sin(half) * axis / np.linalg.norm(axis))]))
 
 
 def _quaternion(q: F64) -> F64:
-    """The rotation matrix of a quaternion of any length; normal numbers give rotations uniform over all of them.
+    """Return the rotation matrix of a quaternion of any length; normal numbers give uniformly random rotations.
 
     K. Shoemake, Uniform random rotations, Graphics Gems III, 1992.
     """
@@ -88,7 +88,7 @@ def _quaternion(q: F64) -> F64:
 
 
 def rotate(spec: Spec, matrix: F64) -> tuple[Spec, Apply]:
-    """Read the voxel at offset o from the centre, (z, y, x), at `matrix` @ o, in every array alike."""
+    """Resample every array: the voxel at offset o (z, y, x) from the centre is read at offset `matrix` @ o."""
     matrix = np.round(matrix, DECIMALS)
     request = spec.resized({k: _reach(matrix, n, k in spec.images) for k, n in spec.size.items()})
 
@@ -105,24 +105,23 @@ def rotate(spec: Spec, matrix: F64) -> tuple[Spec, Apply]:
                 continue
             flat, steps = _flat(channel)
             alike = (size, vec3(channel.shape), steps)
-            if alike not in indices:  # labels and masks of one volume share an index
+            if alike not in indices:  # labels and masks of equal size share an index
                 indices[alike] = _index(matrix, *alike)
-            np.take(flat, indices[alike], out=turned, mode="clip")  # the index is inside: "clip" writes directly
+            np.take(flat, indices[alike], out=turned, mode="clip")  # in range: "clip" writes directly
         return out
 
     return request, apply
 
 
 def _offsets(n: int) -> F64:
-    """Positions of the voxels of an axis relative to its centre voxel."""
+    """Return the positions of an axis's voxels relative to its centre voxel."""
     return np.arange(-(n // 2), n - n // 2, dtype=np.float64)
 
 
 def _reach(matrix: F64, size: Vec3, between: bool) -> Vec3:
-    """The smallest size that holds every voxel that is read, those to either `between` them or the nearest ones.
+    """Return the smallest size that contains every voxel to be read: all neighbours if `between`, else the nearest.
 
-    Positions rise or fall with each coordinate, also as they are rounded in the sums of `_blocks`: the corners are the
-    outermost, to the last bit.
+    Positions are monotonic in each coordinate, even with the rounding of `_blocks`, so checking the corners is exact.
     """
     z, y, x = np.meshgrid(*(_offsets(n)[[0, -1]] for n in size), indexing="ij")
     reach = []
@@ -134,9 +133,9 @@ def _reach(matrix: F64, size: Vec3, between: bool) -> Vec3:
 
 
 def _blocks(matrix: F64, size: Vec3) -> Iterator[tuple[int, slice, list[F64]]]:
-    """Where the voxels of some rows of a section are read, z, y and x from the centre: arrays that are used again.
+    """Yield the positions (z, y, x) relative to the centre from which to read some rows of a section.
 
-    A section differs from the one before by the same step everywhere.
+    The arrays are reused. Positions in consecutive sections differ by a constant step.
     """
     rows = max(1, BLOCK // size[2])
     y, x = _offsets(size[1])[:, None], _offsets(size[2])[None]
@@ -151,7 +150,7 @@ def _blocks(matrix: F64, size: Vec3) -> Iterator[tuple[int, slice, list[F64]]]:
 
 
 def _flat(volume: Array) -> tuple[Array, Vec3]:
-    """The memory that a volume (Z, Y, X) spans, in one row, not copied, and the steps along z, y and x in it."""
+    """Return the memory of a volume (Z, Y, X) as a flat view, and the strides along z, y and x in elements."""
     item = volume.itemsize
     if any(s <= 0 or s % item for s in volume.strides):
         volume = np.ascontiguousarray(volume)
@@ -161,7 +160,7 @@ def _flat(volume: Array) -> tuple[Array, Vec3]:
 
 
 def _to_index(whole: list[F64], read: Vec3, steps: Vec3, out: Array) -> None:
-    """Whole offsets from the centre voxel to places in a flat volume; exact up to 2^53. The offsets are used up."""
+    """Convert integer offsets from the centre to indices of the flat volume, exact to 2^53; overwrites the offsets."""
     (z, y, x), (sz, sy, sx) = whole, steps
     for offset, step in ((z, sz), (y, sy), (x, sx)):
         offset *= step
@@ -172,9 +171,9 @@ def _to_index(whole: list[F64], read: Vec3, steps: Vec3, out: Array) -> None:
 
 
 def _index(matrix: F64, size: Vec3, read: Vec3, steps: Vec3) -> Array:
-    """Place in a flat volume of the voxel nearest to where each is read.
+    """Return the index in the flat volume of the voxel nearest to each position.
 
-    Offsets are rounded, not positions: arrays of different sizes decide ties alike.
+    Offsets are rounded instead of array positions, so that arrays of different sizes break ties alike.
     """
     index = np.empty(size, np.intp)
     for z, part, at in _blocks(matrix, size):
@@ -185,9 +184,9 @@ def _index(matrix: F64, size: Vec3, read: Vec3, steps: Vec3) -> Array:
 
 
 def _linear(volume: Array, matrix: F64, out: Array) -> None:
-    """A volume (Z, Y, X) read between its voxels into `out`: means of the eight about each position, by distance."""
+    """Resample a volume (Z, Y, X) trilinearly into `out`."""
     flat, steps = _flat(volume)
-    # the farther neighbour on an axis of one voxel has weight 0; what lies behind the last voxel, too, and is clipped
+    # a neighbour beyond the last voxel has weight 0, so its index may be clipped; likewise on an axis of one voxel
     near = [step if n > 1 else 0 for step, n in zip(steps, volume.shape, strict=True)]
     corners = [flat[z + y + x :] for z in (0, near[0]) for y in (0, near[1]) for x in (0, near[2])]
     for z, part, at in _blocks(matrix, vec3(out.shape)):
@@ -202,7 +201,7 @@ def _linear(volume: Array, matrix: F64, out: Array) -> None:
 
 
 def _between(a: F32, b: F32, weight: F32) -> F32:
-    """The mean a (1 - weight) + b weight; both are used up."""
+    """Return a (1 - weight) + b weight; overwrites both arrays."""
     b -= a
     b *= weight
     a += b

@@ -1,4 +1,4 @@
-"""Perturbing single sections of an image: whole ones, quadrants of them, or a coin's choice of the two."""
+"""Perturb single sections of an image: whole sections, quadrants, or one of the two at random."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ Region = tuple[Vec3, Vec3]
 
 
 class Section(Augment):
-    """Perturb random sections of the images; labels and masks stay. All images of a sample are changed alike.
+    """Perturb random sections of the images; labels and masks stay, and all images of a sample change alike.
 
-    Either `maxsec` sections at most (their number uniform in 1..maxsec, drawn without replacement) or each section with
-    probability `prob`.
+    Perturb either at most `maxsec` sections (the number is uniform in 1..maxsec) or each section with probability
+    `prob`.
 
     Args:
-        perturb: What happens to a section: a class of `deepem.data.transform.perturb`, made with `params`.
-        maxsec: At most so many sections, fewer than the image has.
-        prob: Instead, the probability of each section.
-        skip: How often nothing happens at all.
-        double: Each drawn section takes the next one with it.
-        individual: Each section draws its own parameters; otherwise all share one draw.
+        perturb: The change of a section: a class of `deepem.data.transform.perturb`, constructed with `params`.
+        maxsec: Maximum number of sections, less than the number of sections of the image.
+        prob: Probability of perturbing each section; an alternative to `maxsec`.
+        skip: Probability of leaving the whole sample unchanged.
+        double: Also perturb the section after each drawn section.
+        individual: Draw parameters for each section; otherwise all sections share one draw.
         params: Arguments of `perturb`.
     """
 
@@ -53,7 +53,7 @@ class Section(Augment):
         self.double, self.individual = double, individual
 
     def prepare(self, spec: Spec, rng: np.random.Generator) -> tuple[Spec, Apply]:
-        """Draw sections, regions and parameters; the request stays as it is."""
+        """Draw sections, regions and parameters, and return the request unchanged."""
         self.check(spec)
         if not spec.images or rng.random() < self.skip:
             return spec, keep
@@ -72,17 +72,17 @@ class Section(Augment):
         return spec, apply
 
     def suits(self, factor: Vec3) -> bool:
-        """Always: labels stay."""
+        """Always True: labels do not change."""
         return True
 
     def check(self, spec: Spec) -> None:
-        """Refuse images that have no more sections than may be perturbed."""
+        """Refuse images that do not have more than `maxsec` sections."""
         depth = spec.frame(spec.images)[0]
         if spec.images and self.prob is None and self.maxsec >= depth:
             raise InputError(f"{type(self).__name__} maxsec", self.maxsec, f"less than the {depth} sections of a patch")
 
     def sections(self, depth: int, rng: np.random.Generator) -> list[int]:
-        """Draw section numbers in 0..depth-1."""
+        """Draw section numbers from 0..depth-1."""
         if self.prob is not None:
             chosen = np.flatnonzero(rng.random(depth) < self.prob)
         else:
@@ -92,7 +92,7 @@ class Section(Augment):
         return [int(z) for z in chosen]
 
     def _plan(self, frame: Vec3, sections: list[int], rng: np.random.Generator) -> list[tuple[Region, Change]]:
-        """Which region, relative to the centre voxel, changes how."""
+        """Yield the regions to change, relative to the centre voxel, and the change of each."""
         shared = None if self.individual else self.perturb.draw(rng)
         partial = self.partial(rng)
         (z0, y0, x0), (_, y1, x1) = extent(frame)
@@ -105,11 +105,11 @@ class Section(Augment):
         return plan
 
     def partial(self, rng: np.random.Generator) -> bool:
-        """Whether quadrants of a section are perturbed instead of all of it."""
+        """Draw whether to perturb quadrants of a section instead of the whole section."""
         return False
 
     def lines(self) -> list[str]:
-        """Only arguments that are set."""
+        """Return the arguments that are set, for the repr."""
         own = ("maxsec", "prob", "skip", "double", "individual")
         given = {f.name: getattr(self.perturb, f.name) for f in fields(self.perturb)}  # type: ignore[arg-type]
         if type(self) in (Section, PartialSection, MixedSection):
@@ -124,25 +124,25 @@ class Section(Augment):
 class PartialSection(Section):
     """Perturb quadrants of random sections.
 
-    A point in the section, drawn uniformly, parts it into four; each quadrant is perturbed with probability 1/2, with
-    parameters of its own if `individual`.
+    A uniformly drawn point divides the section into quadrants. Each quadrant is perturbed with probability 1/2, with
+    its own parameters if `individual`.
     """
 
     def partial(self, rng: np.random.Generator) -> bool:
-        """Always."""
+        """Always True."""
         return True
 
 
 class MixedSection(Section):
-    """Perturb random sections, whole or in quadrants: a coin per section if `individual`, else one for all."""
+    """Perturb random sections, whole or in quadrants: one coin toss per section if `individual`, else one for all."""
 
     def partial(self, rng: np.random.Generator) -> bool:
-        """A fair coin."""
+        """Toss a fair coin."""
         return bool(rng.random() < 0.5)
 
 
 def _quadrants(whole: Region, rng: np.random.Generator) -> list[Region]:
-    """Each quadrant about a random point with probability 1/2."""
+    """Draw each quadrant about a random point with probability 1/2."""
     (z, y0, x0), (_, y1, x1) = whole
     y, x = int(rng.integers(y0, y1)), int(rng.integers(x0, x1))
     parts = [((z, a, c), (z + 1, b, d)) for a, b in ((y0, y), (y, y1)) for c, d in ((x0, x), (x, x1))]

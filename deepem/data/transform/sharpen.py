@@ -1,4 +1,4 @@
-"""Sections sharper than they were recorded: edges stand out, and so does the grain. Labels and masks stay."""
+"""Sharpen sections by an unsharp mask, which enhances edges and noise; labels and masks stay unchanged."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from deepem.data.transform.section import Section
 
 @dataclass(frozen=True)
 class Unsharp(Perturb):
-    """v + a (v - g), clipped to [0, 1], where g is v blurred in its section by a Gaussian of `sigma` voxels.
+    """Sharpen: v + a (v - g), clipped to [0, 1]; g is v blurred in its section by a Gaussian of `sigma` voxels.
 
     The amount a is drawn from [0, amount).
     """
@@ -36,14 +36,14 @@ class Unsharp(Perturb):
         def change(block: Array) -> None:
             for plane in planes(block):
                 soft = cv2.GaussianBlur(plane, (0, 0), self.sigma, borderType=cv2.BORDER_REFLECT)
-                sharp = cv2.addWeighted(plane, 1 + amount, soft, -amount, 0)  # of bytes, it rounds and clips
+                sharp = cv2.addWeighted(plane, 1 + amount, soft, -amount, 0)  # for uint8, OpenCV rounds and clips
                 plane[...] = sharp if plane.dtype == np.uint8 else sharp.clip(0, 1)
 
         return change
 
 
 class Sharpen(Section):
-    """An unsharp mask on every section, its amount drawn from [0, amount); arguments of `Section`."""
+    """Sharpen sections by an unsharp mask, its amount drawn from [0, amount); arguments of `Section`."""
 
     def __init__(self, amount: float = 1.0, sigma: float = 1.5, prob: float | None = 1, **section: Any) -> None:
         prob = None if section.get("maxsec") else prob

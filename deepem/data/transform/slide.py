@@ -1,16 +1,16 @@
-"""Sections read aside of where they lie: the common ground of all misalignments.
+"""Read sections at shifted positions: the common code of all misalignments.
 
-Every section of a sample has a position (y, x), where its centre is read relative to the centre voxel::
+Every section of a sample has a position (y, x) at which its centre is read, relative to the centre voxel::
 
         x ->                         x ->
-    z   [      ======     ]      z   [   ======        ]      a slip: one section aside
+    z   [      ======     ]      z   [   ======        ]      a slip: one section is shifted
     |   [      ======     ]      |   [   ======        ]
         [          ====== ]          [       ======    ]
         [          ====== ]          [   ======        ]
-        a misalignment: from a section on, all
+        a misalignment: all sections from one on are shifted
 
-Only the sections that do not lie where most do are moved, in place if the array is the sample's own, and the result
-is a view.
+Only sections that are not at the most common position are moved, in place if the array is writeable. The result is a
+view.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from deepem.utils.geometry import Vec3, vec3
 
 @dataclass(frozen=True)
 class Pose:
-    """Where a section is read: its centre (y, x) relative to the centre voxel, and its rotation in degrees."""
+    """Where to read a section: its centre (y, x) relative to the centre voxel, and its rotation in degrees."""
 
     y: int = 0
     x: int = 0
     rot: float = 0
 
     def field(self, size: Vec3) -> Field:
-        """Positions for a section of some size."""
+        """Return the field of positions for a section of this size."""
         c, s = (np.float32(f(np.deg2rad(self.rot))) for f in (np.cos, np.sin))
         v, u = offsets(size[1])[:, None], offsets(size[2])[None]
         y: F32 = c * v + s * u + np.float32(self.y)
@@ -44,7 +44,7 @@ class Pose:
         return Field(y, x)
 
     def growth(self, size: Vec3) -> tuple[int, int]:
-        """By how many voxels (y, x), an even number, a section of some size must be larger to be read."""
+        """Return the even number of voxels (y, x) by which the source must be larger than a section of this size."""
         if not self.rot:
             return 2 * abs(self.y), 2 * abs(self.x)
         y, x = self.field(size).reach()
@@ -52,7 +52,7 @@ class Pose:
 
 
 def between(start: Pose, end: Pose, fraction: float) -> Pose:
-    """The pose a fraction of the way from one to another, at whole voxels."""
+    """Interpolate between two poses, rounded to whole voxels."""
     return Pose(
         start.y + round((end.y - start.y) * fraction),
         start.x + round((end.x - start.x) * fraction),
@@ -61,7 +61,7 @@ def between(start: Pose, end: Pose, fraction: float) -> Pose:
 
 
 def slide(spec: Spec, images: Sequence[Pose], labels: Sequence[Pose]) -> tuple[Spec, Apply]:
-    """Read each section at its pose, one per section of the frame, for images and for all other arrays."""
+    """Read each section at its pose; images and the other arrays have separate lists, with one pose per section."""
     poses = {*images, *labels}
     size = {}
     for key, (z, y, x) in spec.size.items():
@@ -99,13 +99,13 @@ def slide(spec: Spec, images: Sequence[Pose], labels: Sequence[Pose]) -> tuple[S
 
 
 def _window(array: Array, pose: Pose, size: Vec3) -> Array:
-    """View of an array of which the sections are read at a pose without rotation."""
+    """Return a view of an array whose sections are read at a pose without rotation."""
     y, x = (m // 2 + p - n // 2 for m, n, p in zip(array.shape[-2:], size[1:], (pose.y, pose.x), strict=True))
     return array[..., y : y + size[1], x : x + size[2]]
 
 
 def lose(spec: Spec, nsec: int, at: int) -> tuple[Spec, Apply]:
-    """Cut out `nsec` sections in front of the section `at`, relative to the centre voxel, of every array."""
+    """Remove `nsec` sections before the section `at` (relative to the centre voxel) from every array."""
     before = nsec // 2
     request = spec.grown((nsec + nsec % 2, 0, 0))
 
@@ -116,7 +116,7 @@ def lose(spec: Spec, nsec: int, at: int) -> tuple[Spec, Apply]:
 
 
 def _close_gap(array: Array, size: Vec3, nsec: int, at: int, before: int) -> Array:
-    """Sections below the gap are read `before` further down, those above further up; the fewer of them are moved."""
+    """Remove `nsec` sections by moving the smaller side; the array begins `before` sections ahead of the result."""
     depth = vec3(size)[0]
     low = array.shape[1] // 2 - depth // 2 - before
     high = low + nsec

@@ -1,4 +1,4 @@
-"""Gaussian blur of many small blocks: products with small matrices, which cost less than a filter takes to start."""
+"""Gaussian blur of many small blocks, by products with small matrices, which avoids the overhead of filter calls."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from deepem.data.transform.field import F32
 from deepem.data.transform.perturb import MIN_SIGMA, Blur, round_to
 
 WIDTHS = 64
-"""How many widths random ones are drawn from: matrices are made once per width and side."""
+"""Number of widths from which random widths are drawn; matrices are cached by width and side."""
 
 SIDE = 64
-"""Blocks longer than this in y or x go through a filter: matrices would cost more."""
+"""Blocks longer than this in y or x use a filter, since matrices would be slower."""
 
 
 @dataclass(frozen=True)
 class SmallBlur(Blur):
-    """`Blur` of each of many blocks, with `random` by one of 64 widths that part [0, sigma) evenly, at their middles.
+    """`Blur` for many small blocks; with `random`, the width is the middle of one of 64 equal intervals of [0, sigma).
 
-    The grey values are those of a Gaussian filter along all axes, mirrored at the borders of the block, rounded once.
+    The result equals a Gaussian filter along all axes, mirrored at the block's borders, and rounded once at the end.
     """
 
     def draw_many(self, n: int, rng: np.random.Generator) -> Callable[[int, Array], None]:
@@ -57,6 +57,6 @@ def blur(block: Array, sigma: float) -> None:
 
 @lru_cache(maxsize=64 * WIDTHS)
 def _matrix(n: int, sigma: float) -> F32:
-    """What the filter does to n values in a row, (n, n)."""
+    """Return the filter for a row of n values as a matrix (n, n)."""
     filtered: F32 = gaussian_filter1d(np.eye(n, dtype=np.float32), sigma, axis=0)
     return filtered

@@ -1,4 +1,4 @@
-"""Tones that differ between sections: shifted histograms, and steps from one contrast to another. Labels stay."""
+"""Change tones between sections: warped histograms, and steps in contrast. Labels stay unchanged."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from deepem.utils.geometry import Vec3
 
 @dataclass(frozen=True)
 class Curve(Perturb):
-    """A random rising curve of grey values, straight between `knots` + 1 even places.
+    """Map grey values by a random increasing curve, piecewise linear with `knots` + 1 evenly spaced points.
 
-    The rises between them are 1 / knots times exp(strength * U[-1, 1)), then scaled to keep black and white.
+    The increments are 1 / knots * exp(strength * U[-1, 1)), scaled so that black stays black and white stays white.
     """
 
     knots: int = 6
@@ -41,9 +41,9 @@ class Curve(Perturb):
 
 
 class HistogramShift(Section):
-    """Grey values of every section through a random rising curve of its own; black stays black, white stays white.
+    """Map the grey values of each section by its own random increasing curve; black and white stay unchanged.
 
-    It spreads some tones and crowds others, as contrast and gamma cannot. Arguments of `Section`.
+    The curve stretches some tones and compresses others, which contrast and gamma cannot do. Arguments of `Section`.
     """
 
     def __init__(self, knots: int = 6, strength: float = 0.7, prob: float | None = 1, **section: Any) -> None:
@@ -52,12 +52,12 @@ class HistogramShift(Section):
 
 @dataclass(frozen=True, repr=False)
 class ContrastStep(Augment):
-    """From a random section on, another contrast, brightness and gamma: the microscope was set anew.
+    """Change contrast, brightness and gamma from a random section on, as if the microscope had been readjusted.
 
     Attributes:
-        contrast_factor: As for `Grayscale3D`.
-        brightness_factor: As for `Grayscale3D`.
-        skip: How often nothing happens.
+        contrast_factor: See `Grayscale3D`.
+        brightness_factor: See `Grayscale3D`.
+        skip: Probability of leaving the sample unchanged.
     """
 
     contrast_factor: float = 0.5
@@ -72,7 +72,7 @@ class ContrastStep(Augment):
         return True
 
     def prepare(self, spec: Spec, rng: np.random.Generator) -> tuple[Spec, Apply]:
-        """Draw the section and the curve; the request stays as it is."""
+        """Draw the section and the curve, and return the request unchanged."""
         frame = spec.frame(spec.images)
         if rng.random() < self.skip or frame[0] < 2:
             return spec, keep

@@ -1,4 +1,4 @@
-"""Tracks that the electron beam left behind: bright, blotchy bands across neighbouring sections of an image."""
+"""Beam tracks: bright, blotchy bands that the electron beam leaves on neighbouring sections."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from deepem.utils.geometry import Vec3
 
 @dataclass(frozen=True, repr=False)
 class Track(Augment):
-    """Paint two neighbouring sections of the images towards white, within a band along y. Labels stay.
+    """Brighten two neighbouring sections of the images in blotches within a band along y; labels stay unchanged.
 
-    Each section has a stencil of its own: normal noise, blurred, cut at a threshold, its edges blurred again.
+    Each section has its own stencil: normal noise that is blurred, thresholded, and blurred again at its edges.
 
     Attributes:
-        width: Width of the band along x, in voxels; its middle lies between 25 and 75 % of the image.
-        margin: Over so many voxels at either side of the band the stencil fades out.
+        width: Width of the band along x, in voxels; the band's centre lies between 25 and 75 % of the image.
+        margin: The stencil fades out over this many voxels on either side of the band.
         sigma: Blur of the noise along y and along x, and of the edges, in voxels.
-        thresh: Where the noise, in standard deviations, is above this, there is paint: half of the band at 0.
-        skip: How often nothing happens.
+        thresh: Brighten where the noise, in standard deviations, exceeds this; 0 brightens half of the band.
+        skip: Probability of leaving the sample unchanged.
     """
 
     width: int = 120
@@ -46,7 +46,7 @@ class Track(Augment):
         return True
 
     def prepare(self, spec: Spec, rng: np.random.Generator) -> tuple[Spec, Apply]:
-        """Draw the sections and their stencils; the request stays as it is."""
+        """Draw the sections and their stencils, and return the request unchanged."""
         if not spec.images or rng.random() < self.skip:
             return spec, keep
         frame = spec.frame(spec.images)
@@ -64,13 +64,13 @@ class Track(Augment):
         return spec, apply
 
     def draw(self, frame: Vec3, rng: np.random.Generator) -> list[Change]:
-        """The painting of two sections with the same band and stencils of their own."""
+        """Draw the changes of two sections, which share the band and have separate stencils."""
         middle = rng.uniform(0.25, 0.75)
         strength = rng.uniform(0.3, 0.8)
         return [_paint(np.float32(strength) * self._stencil(frame, middle, rng)) for _ in range(2)]
 
     def _stencil(self, frame: Vec3, middle: float, rng: np.random.Generator) -> F32:
-        """How much paint each voxel of a section gets, 0 to 1."""
+        """Draw the stencil of a section: how far each voxel moves towards white, 0 to 1."""
         _, rows, cols = frame
         along_y, along_x, edge = self.sigma
         noise = rng.standard_normal((rows, self.width), np.float32)
@@ -87,7 +87,7 @@ class Track(Augment):
 
 
 def _paint(stencil: F32) -> Change:
-    """Move grey values towards white by the fraction in a stencil of the frame."""
+    """Move grey values towards white by the fractions in a stencil."""
 
     def change(block: Array) -> None:
         (_, y0, x0), (_, y1, x1) = extent((1, *block.shape[-2:]))

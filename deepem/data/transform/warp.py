@@ -1,4 +1,4 @@
-"""Smooth deformation of sections: rotation, shear, scale, stretch, twist along z, and elastic displacement."""
+"""Deform sections smoothly: rotation, shear, scale, stretch, twist along z, and elastic displacement."""
 
 from __future__ import annotations
 
@@ -16,27 +16,29 @@ from deepem.utils.geometry import Vec3
 
 @dataclass(frozen=True, repr=False)
 class Warp(Augment):
-    """Deform the sections of every array in their plane, images bilinearly, labels and masks to the nearest voxel.
+    """Deform the sections of every array in plane, images bilinearly, labels and masks to the nearest voxel.
 
-    A voxel of the result is read, relative to the centre voxel, at::
+    A voxel (y, x) of the result, relative to the centre voxel, is read at::
 
         stretched = (y (1 + s_left .. s_right along x), x (1 + s_top .. s_bottom along y)) + elastic displacement
         position  = rotation(rot + twist * z / (depth / 2)) @ shear @ stretched / scale
 
-    so a scale below 1 shows more tissue, smaller; the request grows by what is read beyond its borders.
+    A scale below 1 therefore shows more tissue at a smaller size. The request grows by what is read beyond its borders.
 
     Attributes:
-        skip: How often nothing happens.
-        rot_max: Rotation in degrees: rot_max * U[0, 1) without twist (flips give the other sign), with twist the
-            smaller of that and rot_max - |twist|.
-        shear_max: Shear angle in degrees, U[-1, 1) of it.
-        scale_max: Scale is 1 - (scale_max - 1) * U[0, 1), the same in y and x.
-        stretch_max: Each of the four sides of the field is longer by a fraction of its own, U[-1, 1) of this.
-        do_twist: Rotate by another angle at each section: from rot - twist to rot + twist along z, U[-1, 1) of rot_max.
-        rot, shear, scale, stretch, twist: Fixed values in place of drawn ones; stretch is (left, right, top, bottom).
-        elastic_max: Elastic displacement in voxels, U[-1, 1) of it at the points of a grid, smooth between them.
-        elastic_grid: Voxels between the points of that grid, at least 4 elastic_max: tissue is not folded over.
-        nearest: Read images at the nearest voxel too.
+        skip: Probability of leaving the sample unchanged.
+        rot_max: The rotation in degrees is rot_max * U[0, 1); flips provide the other sign. With twist, it is at most
+            rot_max - |twist|.
+        shear_max: The shear angle in degrees is shear_max * U[-1, 1).
+        scale_max: The scale is 1 - (scale_max - 1) * U[0, 1), the same in y and x.
+        stretch_max: Each of the four sides of the field is stretched by its own fraction, stretch_max * U[-1, 1).
+        do_twist: Rotate each section by a different angle, from rot - twist to rot + twist along z, with twist
+            rot_max * U[-1, 1).
+        rot, shear, scale, stretch, twist: Fixed values instead of random ones; stretch is (left, right, top, bottom).
+        elastic_max: The elastic displacement in voxels is elastic_max * U[-1, 1) at the points of a grid, and smooth
+            between them.
+        elastic_grid: Spacing of that grid in voxels, at least 4 elastic_max, so that the tissue does not fold over.
+        nearest: Also read images at the nearest voxel.
     """
 
     skip: float = 0
@@ -70,7 +72,7 @@ class Warp(Augment):
             )
 
     def prepare(self, spec: Spec, rng: np.random.Generator) -> tuple[Spec, Apply]:
-        """Draw a deformation; the request grows by its reach, never in z."""
+        """Draw a deformation; the request grows by its reach in y and x, never in z."""
         if rng.random() < self.skip:
             return spec, keep
         frame = spec.frame()
@@ -87,7 +89,7 @@ class Warp(Augment):
         return spec.resized(size), apply
 
     def fields(self, frame: Vec3, rng: np.random.Generator) -> list[Field]:
-        """Draw the deformation of a frame of some size: one field, or with twist one per section of it."""
+        """Draw the deformation of a frame of this size: one field, or with twist one field per section."""
         r = rng.random(4)
         twist = (self.rot_max * (2 * r[0] - 1) if self.do_twist else 0.0) if self.twist is None else self.twist
         rot = self.rot_max * r[1]
@@ -106,7 +108,7 @@ class Warp(Augment):
         return [_turned(y, x, rot + twist * (z - depth // 2) / middle, shear, scale) for z in range(depth)]
 
     def _elastic(self, frame: Vec3, rng: np.random.Generator) -> tuple[F32, F32]:
-        """Displacement of a frame: random at the points of a grid, cubic between them."""
+        """Draw the displacement of a frame: random at the points of a grid, cubic interpolation between them."""
         _, rows, cols = frame
         grid = [n // self.elastic_grid + 2 for n in (rows, cols)]
         points = rng.uniform(-self.elastic_max, self.elastic_max, (2, *grid)).astype(np.float32)
@@ -117,7 +119,7 @@ class Warp(Augment):
     def _read(
         self, array: Array, key: str, spec: Spec, fields: list[Field], readers: dict[tuple[int, ...], Reader]
     ) -> Array:
-        """An array of the sample, deformed; arrays of equal size share their readers."""
+        """Deform an array of the sample; arrays of equal size share their readers."""
         array = in_rows(array)
         size, read = spec.of(key), (array.shape[-2], array.shape[-1])
         out: Array = np.empty((array.shape[0], *size), array.dtype)
@@ -135,7 +137,7 @@ class Warp(Augment):
 
 
 def _stretched(frame: Vec3, stretch: Sequence[float]) -> tuple[F32, F32]:
-    """Positions of the voxels of a frame whose four sides are stretched, each about its middle."""
+    """Return the voxel positions of a frame whose four sides are stretched, each about its middle."""
     left, right, top, bottom = (float(s) for s in stretch)
     v, u = offsets(frame[1])[:, None], offsets(frame[2])[None]
     along_v, along_u = v / max(frame[1] / 2, 1), u / max(frame[2] / 2, 1)  # -1 at one side, 1 at the other
@@ -145,7 +147,7 @@ def _stretched(frame: Vec3, stretch: Sequence[float]) -> tuple[F32, F32]:
 
 
 def _turned(y: F32, x: F32, rot: float, shear: float, scale: float) -> Field:
-    """Positions sheared along x, rotated by an angle in degrees and divided by the scale."""
+    """Shear positions along x, rotate them by an angle in degrees, and divide them by the scale."""
     angle, slant = np.deg2rad(rot), np.tan(np.deg2rad(shear))
     c, s = np.cos(angle) / scale, np.sin(angle) / scale
     # rotation [[c, s], [-s, c]] times shear [[1, 0], [slant, 1]] on (y, x)

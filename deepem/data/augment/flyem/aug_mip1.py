@@ -1,4 +1,4 @@
-"""Serial-section transmission EM at 8 nm: the defects of the FlyEM volumes."""
+"""A recipe for serial-section transmission EM at 8 nm, with the defects of the FlyEM volumes."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ def get_augmentation(
     motion: int = 0,
     misalign_rot: float = 0.0,
 ) -> Augment:
-    """Grey values, one defect of four (a shift, one with missing sections, missing, lost), boxes, blur, warp.
+    """Apply grey-value changes, one defect (a shift, one with missing sections, missing, lost), boxes, blur and warp.
 
     Args:
         is_train: training or validation
-        missing: at most so many missing sections; 0 for none
-        blur: at most so many blurry sections; 0 for none
-        box: boxes of noise, or of one grey value
-        lost: lose sections
-        random: missing sections have any grey value instead of a fixed one
-        motion: at most so many sections that moved while they were recorded; 0 for none
-        misalign_rot: what is shifted is turned too, by up to so many degrees
+        missing: maximum number of missing sections; 0 for none
+        blur: maximum number of blurry sections; 0 for none
+        box: fill boxes with noise or with one grey value
+        lost: remove sections from image and labels
+        random: give missing sections random grey values instead of a fixed one
+        motion: maximum number of sections with motion blur; 0 for none
+        misalign_rot: also rotate misaligned sections, by up to this many degrees
     """
     shift = recipe.shifts_or_slips(rot=misalign_rot)
     return Compose(

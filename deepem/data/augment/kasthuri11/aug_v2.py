@@ -1,4 +1,4 @@
-"""Serial-section scanning EM at 6 nm, each change behind its flag; validation sees clean patches."""
+"""A recipe for serial-section scanning EM at 6 nm; flags switch on each change, and validation patches stay clean."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ def get_augmentation(
     misalign_rot: float = 0.0,
     **numbers: Any,
 ) -> Augment:
-    """Grey values, misaligned or missing sections, boxes, blur, warp.
+    """Apply grey-value changes, misaligned or missing sections, boxes, blur and warp, as the flags say.
 
     Args:
         is_train: training or validation
-        recompute: give pieces of an instance that the patch cuts apart ids of their own
+        recompute: relabel the pieces of instances that the patch cuts apart
         grayscale: vary contrast, brightness and gamma per section
-        missing: at most so many missing sections; 0 for none
-        blur: at most so many blurry sections; 0 for none
+        missing: maximum number of missing sections; 0 for none
+        blur: maximum number of blurry sections; 0 for none
         warping: rotate, shear, scale and stretch sections
-        misalign: misaligned by fewer voxels than this, so 2 at least; 0 for not
-        box: boxes of noise, or of one grey value
-        mip: level of the volume: boxes have half the size at each
-        random: missing sections have any grey value instead of a fixed one
-        motion: at most so many sections that moved while they were recorded; 0 for none
-        misalign_rot: what is shifted is turned too, by up to so many degrees
-        **numbers: what variants of the recipe change, see `recipe.kasthuri`
+        misalign: misalign by fewer voxels than this (2 or more); 0 turns misalignment off
+        box: fill boxes with noise or with one grey value
+        mip: mip level of the volume; boxes are half as large at each level
+        random: give missing sections random grey values instead of a fixed one
+        motion: maximum number of sections with motion blur; 0 for none
+        misalign_rot: also rotate misaligned sections, by up to this many degrees
+        **numbers: constants that variants of the recipe change; see `recipe.kasthuri`
     """
     return recipe.kasthuri(
         is_train,

@@ -1,4 +1,4 @@
-"""As `aug_v2`, with changes of grey values, misaligned, missing and blurry sections in validation too."""
+"""Like `aug_v2`, but validation also has grey-value changes and misaligned, missing and blurry sections."""
 
 from deepem.data.augment.kasthuri11 import aug_v2
 from deepem.data.transform import recipe

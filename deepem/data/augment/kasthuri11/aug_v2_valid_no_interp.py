@@ -1,4 +1,4 @@
-"""As `aug_v2_valid`; where a section slips, its label slips too."""
+"""Like `aug_v2_valid`, but when a section slips, its label slips too."""
 
 from deepem.data.augment.kasthuri11 import aug_v2
 from deepem.data.transform import recipe

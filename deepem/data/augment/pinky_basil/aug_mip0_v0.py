@@ -1,4 +1,4 @@
-"""As `aug_mip1_v2` at twice the resolution: every displacement and box is twice as large."""
+"""Like `aug_mip1_v2`, for twice the resolution: displacements and boxes are twice as large."""
 
 from deepem.data.augment.pinky_basil import aug_mip1_v2
 from deepem.data.transform import recipe

@@ -1,4 +1,4 @@
-"""As `aug_mip0_v0` in training, with missing sections each on their own or all alike; validation sees clean patches."""
+"""Like `aug_mip0_v0`, with missing sections that differ or are all alike; validation patches stay clean."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ def get_augmentation(
     random: bool = False,
     interp: bool = False,
 ) -> Augment:
-    """Boxes, grey values, one defect of four, blur, warp; poses only in validation.
+    """Apply boxes, grey-value changes, one defect of four, blur and warp; validation has only flips.
 
     Args:
         is_train: training or validation
-        missing: at most so many missing sections; 0 for none
-        blur: at most so many blurry sections; 0 for none
-        box: boxes of noise, or of one grey value
-        lost: lose sections
-        random: missing sections have any grey value instead of a fixed one
-        interp: a section that slips leaves its label where it was
+        missing: maximum number of missing sections; 0 for none
+        blur: maximum number of blurry sections; 0 for none
+        box: fill boxes with noise or with one grey value
+        lost: remove sections from image and labels
+        random: give missing sections random grey values instead of a fixed one
+        interp: when a section slips, shift only its image and not its label
     """
     if not is_train:
         return FlipRotate()

@@ -1,4 +1,4 @@
-"""Serial-section transmission EM at 8 nm: misaligned, missing and lost sections, in validation too."""
+"""A recipe for serial-section transmission EM at 8 nm: misaligned, missing and lost sections, also in validation."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ def get_augmentation(
     box: Literal["noise", "fill"] | None = None,
     interp: bool = False,
 ) -> Augment:
-    """Boxes, grey values, one defect of four, blur, warp.
+    """Apply boxes, grey-value changes, one defect of four, blur and warp.
 
     Args:
         is_train: training or validation
-        missing: at most so many missing sections; 0 for none
-        blur: at most so many blurry sections; 0 for none
-        box: boxes of noise, or of one grey value
-        interp: a section that slips leaves its label where it was
+        missing: maximum number of missing sections; 0 for none
+        blur: maximum number of blurry sections; 0 for none
+        box: fill boxes with noise or with one grey value
+        interp: when a section slips, shift only its image and not its label
     """
     absent = MixedMissingSection(missing, random=is_train, individual=False) if missing > 0 else None
     defects = recipe.early_defects(interp, absent, random=is_train)

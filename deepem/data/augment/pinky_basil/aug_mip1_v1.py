@@ -1,4 +1,4 @@
-"""As `aug_mip1_v0`, with fixed grey values, and missing sections each on their own or all alike."""
+"""Like `aug_mip1_v0`, with fixed grey values; missing sections differ from each other or are all alike."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ def get_augmentation(
     box: Literal["noise", "fill"] | None = None,
     interp: bool = False,
 ) -> Augment:
-    """Boxes, grey values, one defect of four, blur, warp.
+    """Apply boxes, grey-value changes, one defect of four, blur and warp.
 
     Args:
         is_train: training or validation
-        missing: at most so many missing sections; 0 for none
-        blur: at most so many blurry sections; 0 for none
-        box: boxes of noise, or of one grey value
-        interp: a section that slips leaves its label where it was
+        missing: maximum number of missing sections; 0 for none
+        blur: maximum number of blurry sections; 0 for none
+        box: fill boxes with noise or with one grey value
+        interp: when a section slips, shift only its image and not its label
     """
     absent: Augment | None = None
     if missing > 0:

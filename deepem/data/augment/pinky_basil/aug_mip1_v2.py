@@ -1,4 +1,4 @@
-"""As `aug_mip1_v3`, with white missing sections and each of three displacements a misalignment or a slip."""
+"""Like `aug_mip1_v3`, with white missing sections; each of three displacements is a misalignment or a slip."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ def get_augmentation(
     interp: bool = False,
     **numbers: Any,
 ) -> Augment:
-    """Boxes, grey values, one defect of four, blur, warp.
+    """Apply boxes, grey-value changes, one defect of four, blur and warp.
 
     Args:
         is_train: training or validation
-        missing: at most so many missing sections; 0 for none
-        blur: at most so many blurry sections; 0 for none
-        box: boxes of noise, or of one grey value
-        lost: lose sections
-        random: missing sections have any grey value instead of a fixed one
-        interp: a section that slips leaves its label where it was
-        **numbers: what variants of the recipe change, see `recipe.pinky_v2`
+        missing: maximum number of missing sections; 0 for none
+        blur: maximum number of blurry sections; 0 for none
+        box: fill boxes with noise or with one grey value
+        lost: remove sections from image and labels
+        random: give missing sections random grey values instead of a fixed one
+        interp: when a section slips, shift only its image and not its label
+        **numbers: constants that variants of the recipe change; see `recipe.pinky_v2`
     """
     return recipe.pinky_v2(
         is_train, missing=missing, blur=blur, box=box, lost=lost, random=random, interp=interp, **numbers

@@ -1,4 +1,4 @@
-"""As `aug_mip1_v2`, with black missing sections."""
+"""Like `aug_mip1_v2`, with black missing sections."""
 
 from deepem.data.augment.pinky_basil import aug_mip1_v2
 from deepem.data.transform import recipe

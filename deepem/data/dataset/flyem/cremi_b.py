@@ -53,7 +53,7 @@ def load_data(
     cremi_seg: Literal["seg", "seg_d3_b0"] = "seg",
     glia_mask: bool = False,
 ) -> Mapping[str, Any]:
-    """The volume: img, those of the labels that are asked for and there, msk_train and msk_val; locations from these.
+    """Load the volume: img, the requested labels that exist, msk_train and msk_val; patches are centred in the masks.
 
     Args:
         data_dir: The folder above ``flyem``.
@@ -61,8 +61,8 @@ def load_data(
         class_keys: Flags of the chosen tasks.
         labels: Label keys. All but seg may be absent.
         lazy: Leave the arrays on disk.
-        cremi_seg: neuron ids that touch (seg), or with eroded borders of id 0 (seg_d3_b0)
-        glia_mask: take the voxels of glia.h5 out of the masks
+        cremi_seg: use neuron ids that touch (seg), or ids with eroded borders of id 0 (seg_d3_b0)
+        glia_mask: mask out the voxels of glia.h5
     """
     row = {**data_info["cremi_b"], "seg": f"{cremi_seg}.h5"}
     wanted = {*labels, "glia"} if glia_mask else labels

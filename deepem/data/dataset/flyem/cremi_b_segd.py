@@ -35,7 +35,7 @@ def load_data(
     lazy: bool = False,
     glia_mask: bool = False,
 ) -> Mapping[str, Any]:
-    """Volumes by id: the image, those of the labels that are asked for, and the mask.
+    """Load volumes by id: the image, the requested labels, and the mask.
 
     Args:
         data_dir: The folder above ``flyem``.
@@ -43,7 +43,7 @@ def load_data(
         class_keys: Not used.
         labels: Label keys.
         lazy: Leave the arrays on disk.
-        glia_mask: take the voxels of glia cells out of the masks
+        glia_mask: mask out glia cells
     """
     table = without_glia(data_info, GLIA_IDS) if glia_mask else data_info
     return load_files(table, data_dir, data_ids, labels, lazy=lazy)

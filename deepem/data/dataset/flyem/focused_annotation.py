@@ -46,5 +46,5 @@ def load_data(
     labels: Sequence[str] = (),
     lazy: bool = False,
 ) -> Mapping[str, Any]:
-    """Volumes by id: the image, those of the labels that are asked for and there, and where they hold."""
+    """Load volumes by id: the image, the requested labels that exist, and the masks."""
     return load_files(data_info, data_dir, data_ids, labels, lazy=lazy)

@@ -21,7 +21,7 @@ def load_data(
     lazy: bool = False,
     glia_mask: bool = False,
 ) -> Mapping[str, Any]:
-    """Volumes by id: the image, those of the labels that are asked for and there, and where they hold.
+    """Load volumes by id: the image, the requested labels that exist, and the masks.
 
     Args:
         data_dir: The folder above ``flyem``.
@@ -29,7 +29,7 @@ def load_data(
         class_keys: Not used.
         labels: Label keys.
         lazy: Leave the arrays on disk.
-        glia_mask: take the voxels of glia cells out of the masks
+        glia_mask: mask out glia cells
     """
     cremi = cremi_b_mip1.without_glia(cremi_b_mip1.data_info, cremi_b_mip1.GLIA_IDS) if glia_mask else {}
     return load_files({**data_info, **cremi}, data_dir, data_ids, labels, lazy=lazy)

@@ -1,8 +1,8 @@
-"""Crops of light-sheet volumes that stay on disk, by an index of their objects in SQLite or PostgreSQL.
+"""Crops of light-sheet volumes that stay on disk, with an index of their objects in SQLite or PostgreSQL.
 
-The folder is that of `lightsheet.folder`. It is scanned once: which crops hold objects, and which. After that a crop is
-read when its turn comes, so the volumes may be larger than the memory. In Python, `gather_dataset` gives the crops as a
-`torch.utils.data.Dataset`, or as data loaders.
+The folder has the layout of `lightsheet.folder`. One scan finds the objects of each crop. After that, a crop is read
+only when it is drawn, so volumes may be larger than memory. In Python, `gather_dataset` returns the crops as a
+`torch.utils.data.Dataset` or as data loaders.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def get_items(
     intensity_high: float | None = None,
     force_create: bool = False,
 ) -> Any:
-    """The crops of volumes as a Dataset of (image, target) with boxes, labels and masks.
+    """Return the crops of volumes as a Dataset of (image, target) with boxes, labels and masks.
 
     Args:
         data_dir: The folder.
@@ -46,8 +46,8 @@ def get_items(
         min_objects: Crops with fewer objects are left out; 0 keeps empty ones.
         channels: Channels of the image to use, from 0; all by default.
         each_channel: Make a crop of each channel, in place of one of all.
-        intensity_low: Grey values up to this are black; 0 by default.
-        intensity_high: Grey values from this on are white; by default the greatest of their type.
+        intensity_low: Grey values up to this become black; 0 by default.
+        intensity_high: Grey values from this on become white; by default the maximum of the dtype.
         force_create: Scan the folder again in any case.
     """
     from deepem.data.crop_index import CropIndex, Wanted
@@ -76,7 +76,7 @@ def gather_dataset(
     world: int = 1,
     **more: Any,
 ) -> Any:
-    """The crops of a folder as a Dataset, split in two where asked for, or as data loaders.
+    """Return the crops of a folder as a Dataset or as data loaders, optionally split in two.
 
     Args:
         data_dir: The folder.

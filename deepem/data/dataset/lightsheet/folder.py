@@ -23,10 +23,10 @@ data_info: Mapping[str, Any] = {}
 
 
 def ids_in(data_dir: Path | str) -> list[str]:
-    """The ids of the volumes in a folder.
+    """Return the ids of the volumes in a folder.
 
     Raises:
-        InputError: there is none.
+        InputError: The folder has no volumes.
     """
     found = [entry.name for entry in entries(data_dir)]
     if not found:
@@ -47,7 +47,7 @@ def load_data(
     intensity_high: float | None = None,
     voxel_size_nm: tuple[float, float, float] | None = None,
 ) -> Mapping[str, Any]:
-    """Volumes by id: img, and those of the labels that are asked for and there.
+    """Load volumes by id: img, and the requested labels that exist.
 
     Args:
         data_dir: The folder.
@@ -57,8 +57,8 @@ def load_data(
         tasks: The chosen rows.
         channels: Channels of the image to use, from 0; all by default.
         inst_labels: A label volume for each class of objects, in place of seg.
-        intensity_low: Grey values up to this are black; 0 by default.
-        intensity_high: Grey values from this on are white; by default the greatest of their type.
+        intensity_low: Grey values up to this become black; 0 by default.
+        intensity_high: Grey values from this on become white; by default the maximum of the dtype.
         voxel_size_nm: Refuse volumes whose files say another voxel size, z,y,x.
     """
     classes = max((task.channels for task in tasks if task.source == LABEL and task.settable), default=1)
