@@ -3,8 +3,8 @@
 A `Drawn` takes the place of an array in memory. One scan of the file (`deepem.data.scan`) finds what is needed to check
 it and to choose its dtype. To cut a patch, chunks are read, converted, and kept in a cache (`deepem.data.cache`)::
 
-    once:   Lazy (file) --scan--> Facts --check--> Storing (dtype, conversion)
-    patch:  missing chunks read, convert--> cache --cut--> patch (C, z, y, x)
+    once:   Lazy (file) -> scan -> Facts -> check -> Storing (dtype, conversion)
+    patch:  missing chunks -> read, convert -> cache -> cut -> patch (C, z, y, x)
 """
 
 from __future__ import annotations
