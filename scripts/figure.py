@@ -88,9 +88,13 @@ def rows_of(metrics: Path) -> list[dict[str, Any]]:
         rows = [json.loads(line) for line in metrics.read_text().splitlines()]
     except (OSError, ValueError) as error:
         raise InputError("--metrics", f"{metrics}: {error}", "the logs/metrics.jsonl of a run") from error
-    if not all(isinstance(row, dict) and {"iter", "phase"} <= row.keys() for row in rows):
+    if not all(isinstance(row, dict) and _number(row.get("iter")) and "phase" in row for row in rows):
         raise InputError("--metrics", f"{metrics}: a line that is no row", "the logs/metrics.jsonl of a run")
     return rows
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def curves(axes: Any, rows: Sequence[dict[str, Any]]) -> None:

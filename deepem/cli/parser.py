@@ -49,7 +49,23 @@ class Given:
     modules: tuple[tuple[str, str, ModuleType], ...] = ()
 
 
-class Parser(argparse.ArgumentParser):
+class OneLineParser(argparse.ArgumentParser):
+    """A parser whose errors are InputErrors, and so one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Rewrite argparse's message in the form of all other errors."""
+        where, _, words = message.removeprefix("argument ").partition(": ")
+        where = where.split("/")[-1]
+        known = re.match(r"expected (.+?) arguments?$", words)
+        if words.startswith("got "):
+            raise InputError(where, *words.removeprefix("got ").split(", wants ", 1))
+        if known:
+            nothing = known[1] in ("one", "at least one")
+            raise InputError(where, "nothing" if nothing else "another number", f"{known[1]} value")
+        raise InputError(where, words or message, "another value")
+
+
+class Parser(OneLineParser):
     """A parser of declared flags. Its errors are one line, and abbreviated flags are not accepted.
 
     Args:
@@ -211,18 +227,6 @@ class Parser(argparse.ArgumentParser):
                 raise InputError(within[-1], f"{word}, which it is read for", "files that do not name each other")
             found += self._expand(_shield(argfile.read(word[1:])), (*within, word))
         return found
-
-    def error(self, message: str) -> NoReturn:
-        """Rewrite argparse's message in the form of all other errors."""
-        where, _, words = message.removeprefix("argument ").partition(": ")
-        where = where.split("/")[-1]
-        known = re.match(r"expected (.+?) arguments?$", words)
-        if words.startswith("got "):
-            raise InputError(where, *words.removeprefix("got ").split(", wants ", 1))
-        if known:
-            nothing = known[1] in ("one", "at least one")
-            raise InputError(where, "nothing" if nothing else "another number", f"{known[1]} value")
-        raise InputError(where, words or message, "another value")
 
 
 def _refuse_clash(flag: Flag, own: set[str], other: Flag | None) -> None:

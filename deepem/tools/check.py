@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from deepem.cli.parser import OneLineParser
 from deepem.cli.train_parser import parse
 from deepem.tools import output
 from deepem.utils.errors import InputError
@@ -30,13 +31,13 @@ FOUND = 3
 
 def main(words: Sequence[str]) -> int:
     """Check the volumes, print one screen of text, and draw one picture."""
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         "deepem check", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--out", type=Path, help="draw each volume with its label into this picture")
     parser.add_argument("--json", type=Path, help="write the whole report to this file")
-    args, words = parser.parse_known_args(words)
     with output.errors_of(parser.prog):
+        args, words = parser.parse_known_args(words)
         for flag, path in (("--out", args.out), ("--json", args.json)):
             if path is not None:
                 output.check_file(flag, path)

@@ -59,6 +59,7 @@ class Prediction:
                 raise InputError(file, f"no attribute {name}", "an output of deepem forward")
         if len(shape) != 4 or held["axes"] != "czyx":
             raise InputError(file, f"axes {held['axes']!r} of shape {shape}", "axes 'czyx', four of them")
+        _require_offset(file, held["offset"])
         flags = held["tasks"]
         if not isinstance(flags, list) or not all(isinstance(flag, str) for flag in flags):
             raise InputError(file, f"tasks {flags!r}", "a list with one task, as deepem forward writes it")
@@ -95,6 +96,13 @@ class Prediction:
     def array(self) -> Array:
         """Read the whole prediction."""
         return self.read(Box((0, 0, 0), self.size))
+
+
+def _require_offset(file: str, offset: Any) -> None:
+    """Refuse an attribute `offset` that is not three whole numbers."""
+    given = np.ravel(np.asarray(offset))
+    if given.shape != (3,) or given.dtype.kind not in "iuf" or not (given == np.round(given)).all():
+        raise InputError(file, f"offset {offset}", "three whole numbers z, y, x in voxels")
 
 
 def _edges(file: str, held: Any, size: Vec3) -> tuple[Vec3, ...]:

@@ -16,6 +16,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from deepem.cli.parser import OneLineParser
 from deepem.cli.train_parser import parse
 from deepem.tools import output
 from deepem.utils.errors import InputError
@@ -23,15 +24,15 @@ from deepem.utils.errors import InputError
 
 def main(words: Sequence[str]) -> int:
     """Draw the sheet."""
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         "deepem preview", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--out", type=Path, default=Path("preview.png"), help="file to write")
     parser.add_argument("--samples", type=int, default=6, help="number of samples")
     parser.add_argument("--sections", type=int, default=8, help="number of sections per sample, spread over its depth")
     parser.add_argument("--phase", choices=("train", "val"), default="train", help="training or validation samples")
-    args, words = parser.parse_known_args(words)
     with output.errors_of(parser.prog) as flags:
+        args, words = parser.parse_known_args(words)
         import cv2
 
         for name in ("samples", "sections"):

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deepem.cli.parser import OneLineParser
 from deepem.data.borders import eroded
 from deepem.data.dataset.flyem import cremi_b
 from deepem.data.synth.volume import make_volume
@@ -68,13 +69,13 @@ def size_of(text: str) -> Size:
 def main(words: Sequence[str]) -> int:
     """Write the volumes."""
     as_written = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser("deepem synthesize", description=__doc__, formatter_class=as_written)
+    parser = OneLineParser("deepem synthesize", description=__doc__, formatter_class=as_written)
     parser.add_argument("--layout", choices=LAYOUTS, default="synthetic", help="dataset module that will read them")
     parser.add_argument("--data_dir", type=Path, default=Path("data"), help="folder to write into (default: data)")
     parser.add_argument("--ids", nargs="+", help="volumes to make, each with different tissue (default: by layout)")
     parser.add_argument("--size", help="z,y,x voxels of each volume (default: by layout)")
-    args = parser.parse_args(words)
     with output.errors_of(parser.prog):
+        args = parser.parse_args(words)
         layout = LAYOUTS[args.layout]
         if args.ids and args.layout != "synthetic":
             raise InputError("--ids", args.ids[0], f"none: layout {args.layout} has the volume {layout.ids[0]} only")

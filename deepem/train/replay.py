@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from deepem.build.stored import stored_run
-from deepem.cli.parser import one_line_errors
+from deepem.cli.parser import OneLineParser, one_line_errors
 from deepem.train.objective import Objective, Outputs, WithLosses, auxiliary_of, has_losses
 from deepem.utils import checkpoint
 
@@ -26,7 +25,7 @@ LOSS = ("loss", "size_average", "margin0", "margin1", "inverse", "class_balancin
 def main(words: Sequence[str] | None = None) -> None:
     """Read the command line and replay the dump."""
     with one_line_errors("replay.py"):
-        parser = argparse.ArgumentParser("replay.py", description="Run a dumped batch again, in float32 on the CPU.")
+        parser = OneLineParser("replay.py", description="Run a dumped batch again, in float32 on the CPU.")
         parser.add_argument("dump", type=Path, metavar="FILE", help="nan/iterN.pt of a run")
         parser.add_argument("--model", help="the model module, if it is not one of deepem's")
         given = parser.parse_args(words)
