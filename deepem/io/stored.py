@@ -60,10 +60,7 @@ class Stored:
     @property
     def voxel_size_nm(self) -> VoxelSize | None:
         """Voxel size in (z, y, x) nanometres; None if the file does not give it."""
-        own = self.attributes.get("voxel_size_nm")  # which this package writes; others write `resolution` as they like
-        if own is not None and _three(own) is None:
-            raise InputError(self.name, f"voxel_size_nm {own!r}", "three numbers z, y, x in nanometres")
-        return _three(own) or _three(self.attributes.get("resolution"))
+        return _three(self.attributes.get("voxel_size_nm")) or _three(self.attributes.get("resolution"))
 
     def check_axes(self) -> None:
         """Refuse arrays that are not (Z, Y, X) or (C, Z, Y, X).

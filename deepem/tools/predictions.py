@@ -60,6 +60,8 @@ class Prediction:
         if len(shape) != 4 or held["axes"] != "czyx":
             raise InputError(file, f"axes {held['axes']!r} of shape {shape}", "axes 'czyx', four of them")
         _require_offset(file, held["offset"])
+        if "voxel_size_nm" in held and stored.voxel_size_nm is None:
+            raise InputError(file, f"voxel_size_nm {held['voxel_size_nm']!r}", "three numbers z, y, x in nanometres")
         flags = held["tasks"]
         if not isinstance(flags, list) or not all(isinstance(flag, str) for flag in flags):
             raise InputError(file, f"tasks {flags!r}", "a list with one task, as deepem forward writes it")
