@@ -151,3 +151,18 @@ def test_progress_without_a_total(tmp_path, capsys):
     bar.total = 0
     bar.update(3 << 20)
     assert "3 MB" in capsys.readouterr().err
+
+
+def test_a_file_of_another_format_is_not_kept(url, tmp_path):
+    with pytest.raises(InputError, match="of another format, such as an error page"):
+        fetch(f"{url}/file", tmp_path / "a.bin", accept=lambda file: file.read_bytes() != BODY)
+    assert left(tmp_path) == []
+
+
+@pytest.mark.parametrize("record", ["", "\n", "abc  a.bin\n"])
+def test_a_damaged_record_of_a_checksum_says_what_to_do(tmp_path, record):
+    (tmp_path / "a.bin").write_bytes(BODY)
+    (tmp_path / "a.bin.sha256").write_text(record)
+    with pytest.raises(InputError, match="remove both files to download again"):
+        fetch("http://127.0.0.1:9/a", tmp_path / "a.bin")
+    assert (tmp_path / "a.bin").read_bytes() == BODY

@@ -194,6 +194,13 @@ def test_block_by_block_gives_the_same_digits(folder, monkeypatch):
         ({"offset": [4, 0, 0]}, "voxels (4, 0, 0) to (9, 10, 10)"),
         ({"voxel_size_nm": [10.0, 10.0, 10.0]}, "voxels of [10.0, 10.0, 10.0] nm"),
         ({"offset": None}, "no attribute offset"),
+        ({"offset": [0, 0]}, "offset [0, 0]"),
+        ({"offset": [np.nan, 0.0, 0.0]}, "offset [nan, 0.0, 0.0]"),
+        ({"tasks": 5}, "tasks 5"),
+        ({"edges": [0, 0, 1]}, "edges [0, 0, 1]"),
+        ({"edges": [(0, 0, 0), *NEAREST[1:]]}, "edge (0, 0, 0)"),
+        ({"edges": [(0, 0, 999), *NEAREST[1:]]}, "edge (0, 0, 999)"),
+        ({"voxel_size_nm": "x"}, "voxel_size_nm 'x'"),
     ],
 )
 def test_what_does_not_fit_is_refused(folder, capsys, change, message):

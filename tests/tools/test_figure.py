@@ -16,6 +16,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 import _panels
 import figure
 
+from deepem.utils.errors import InputError
+
 
 def test_the_largest_part_of_an_object_has_its_colour():
     truth = np.array([[1, 1, 1, 1, 1, 5, 5, 5, 0]])
@@ -132,3 +134,10 @@ def test_a_section_that_is_not_there_is_refused(run, capsys):
     with pytest.raises(SystemExit):
         figure.main([*run, "--z", "3"])
     assert "--z: got 3, wants a section from 0 to 2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("iteration", ['"x"', "null", "0", "true", "1.5"])
+def test_rows_of_a_damaged_log_are_refused(tmp_path, iteration):
+    (tmp_path / "metrics.jsonl").write_text(f'{{"iter": {iteration}, "phase": "train", "affinity": 1}}\n')
+    with pytest.raises(InputError, match="a line that is no row"):
+        figure.rows_of(tmp_path / "metrics.jsonl")

@@ -319,3 +319,37 @@ def test_cremi_again_makes_nothing_and_lacking_labels_say_what_to_do(tmp_path, c
     assert "--aff 1 alone, or mit.h5 of your own" in cremi.hints["mit"]
     assert "where it lies is not known" in refused(capsys, tmp_path, "cremi", "--samples", "B+")
     assert "2 files" in refused(capsys, tmp_path, "cremi", "--samples", "A", "--hdf", hdf, hdf)
+
+
+def replaced(name, array, **attributes):
+    """Return what puts another dataset into a CREMI file."""
+
+    def change(top):
+        attrs = {**(top[name].attrs if name in top else {}), **attributes}
+        if name in top:
+            del top[name]
+        top[name] = array
+        top[name].attrs.update(attrs)
+
+    return change
+
+
+@pytest.mark.parametrize("samples", [(), ("--samples", "A")])
+@pytest.mark.parametrize(
+    ("change", "got"),
+    [
+        (replaced("volumes/raw", np.full((7, 20, 20), 0.5, np.float32)), "type float32, wants bytes"),
+        (replaced("volumes/raw", np.full((7, 20, 20), 7, np.uint8), resolution=(0.0, 4.0, 4.0)), "nanometres above 0"),
+        (replaced("volumes/labels/neuron_ids", np.full(SHAPE, 9, np.uint64), offset=(0, 0)), "three numbers"),
+        (replaced("volumes/labels/neuron_ids", np.full(SHAPE, 9, np.uint64), offset="x"), "three numbers"),
+        (replaced("volumes/labels/neuron_ids", np.zeros((0, 4, 4), np.uint64)), "wants a volume with voxels"),
+        (replaced("volumes/labels/clefts", np.ones((2, 4, 4), np.uint64)), "the shape of neuron_ids"),
+    ],
+)
+def test_a_cremi_file_is_looked_at_before_it_is_believed(tmp_path, capsys, change, got, samples):
+    file = tmp_path / "a.hdf"
+    cremi_file(file)
+    with h5py.File(file, "r+") as top:
+        change(top)
+    assert got in refused(capsys, tmp_path, "cremi", *samples, "--hdf", file)
+    assert not (tmp_path / "data").exists()

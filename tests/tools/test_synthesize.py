@@ -11,6 +11,7 @@ import pytest
 from deepem.data.dataset.flyem import cremi_b
 from deepem.data.emio import imread, imsave
 from deepem.data.synth.volume import make_volume
+from deepem.tools.synthesize import main
 
 
 @pytest.fixture
@@ -84,3 +85,10 @@ def test_bad_words_are_one_line(make, words):
     assert done.returncode == 2
     assert done.stderr.startswith(f"deepem synthesize: error: {words[-2]}: got ")
     assert done.stderr.count("\n") == 1
+
+
+def test_a_size_that_looks_like_a_flag_is_one_line(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--size", "-5,9,9"])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == "deepem synthesize: error: --size: got nothing, wants one value\n"
