@@ -26,6 +26,9 @@ from deepem.utils.geometry import Box, Vec3, vec3
 
 Array = NDArray[Any]
 
+REACH = 128
+"""The longest edge, in voxels, that is believed whatever the size of the volume."""
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -111,15 +114,15 @@ def _edges(file: str, held: Any, size: Vec3) -> tuple[Vec3, ...]:
     """Return the edges of a file's attributes.
 
     Raises:
-        InputError: they are no edges, or none of their pairs of voxels lies inside the volume.
+        InputError: they are no edges. One may be longer than a thin volume that was padded to a patch.
     """
-    wants = "edges [[z, y, x], ...] in whole voxels, none of them zero or as long as the volume"
+    wants = f"edges [[z, y, x], ...] in whole voxels, none of them zero or beyond both the volume and {REACH} voxels"
     try:
         found = tuple(vec3(edge) for edge in held)
     except (TypeError, ValueError) as error:
         raise InputError(file, f"edges {held!r}", wants) from error
     for edge in found:
-        if not any(edge) or any(abs(step) >= extent for step, extent in zip(edge, size, strict=True)):
+        if not any(edge) or any(abs(step) > max(extent, REACH) for step, extent in zip(edge, size, strict=True)):
             raise InputError(file, f"edge {edge} in a volume of size {size}", wants)
     return found
 
