@@ -31,6 +31,9 @@ PROGRAMS = ("train", "forward", "segment", "evaluate", "report", "synthesize", "
 SWEEP = "sweep"
 """Heading of the values that `deepem run` sweeps over."""
 
+MOST, DEEPEST = 100_000, 50
+"""Values in a file, aliases counted each time, and levels of them."""
+
 DEFAULTS, SELF, MERGE = "defaults", "_self_", "<<"
 
 
@@ -122,7 +125,9 @@ def _compose(path: Path, where: str) -> Any:
     except UnicodeDecodeError as error:
         raise InputError(path, f"the byte {error.object[error.start]:#x}, which is not UTF-8", "UTF-8") from None
     try:
-        return yaml.compose(text, yaml.SafeLoader)
+        node = yaml.compose(text, yaml.SafeLoader)
+    except RecursionError:
+        raise InputError(path, "lists or mappings in each other too deep", "fewer levels") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
@@ -131,6 +136,27 @@ def _compose(path: Path, where: str) -> Any:
         raise InputError(
             f"{path}{line}", problem.removeprefix("but "), f"YAML ({context})" if context else "YAML"
         ) from None
+    _refuse_endless(node, path)
+    return node
+
+
+def _refuse_endless(node: Any, path: Path) -> None:
+    """Refuse values that contain themselves, and aliases of aliases that come to more than MOST values."""
+    count = 0
+
+    def visit(inner: Any, within: frozenset[int]) -> None:
+        nonlocal count
+        count += 1
+        if id(inner) in within or len(within) > DEEPEST or count > MOST:
+            got = f"a {inner.id} that contains itself" if id(inner) in within else "values nested without end"
+            raise InputError(f"{path}:{inner.start_mark.line + 1}", got, "NAME: VALUE")
+        if not isinstance(inner, yaml.ScalarNode):
+            parts = inner.value if isinstance(inner, yaml.SequenceNode) else [p for pair in inner.value for p in pair]
+            for part in parts:
+                visit(part, within | {id(inner)})
+
+    if node is not None:
+        visit(node, frozenset())
 
 
 @dataclass
@@ -143,7 +169,6 @@ class _Reader:
 
     def __post_init__(self) -> None:
         self.reading = next(self.counter)
-        self.open: set[int] = set()
 
     def at(self, node: Any) -> str:
         return f"{self.path}:{node.start_mark.line + 1}"
@@ -152,9 +177,6 @@ class _Reader:
         """Return the settings of a mapping and of the files that it builds on."""
         if not isinstance(node, yaml.MappingNode):
             raise InputError(at, "no mapping", "NAME: VALUE on each line")
-        if id(node) in self.open:
-            raise InputError(at, "a mapping that contains itself", "NAME: VALUE")
-        self.open.add(id(node))
         entries = self.entries(node)
         before, after = self.defaults(entries.pop(DEFAULTS, None), path)
         yield from before
@@ -164,7 +186,6 @@ class _Reader:
             else:
                 yield Setting((*path, name), value, str(self.path), line, self.reading)
         yield from after
-        self.open.discard(id(node))
 
     def entries(self, node: Any) -> dict[str, tuple[Any, int]]:
         """Return the values by name; ``<<`` supplies values for names that are not given."""
@@ -176,7 +197,7 @@ class _Reader:
             if key.value == MERGE:
                 parts = value.value if isinstance(value, yaml.SequenceNode) else [value]
                 for part in reversed(parts):
-                    if not isinstance(part, yaml.MappingNode) or part is node:
+                    if not isinstance(part, yaml.MappingNode):
                         raise InputError(self.at(key), "<< with something else than mappings", "<<: *NAME")
                     merged |= self.entries(part)
                 continue

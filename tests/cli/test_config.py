@@ -195,21 +195,26 @@ def test_a_faulty_file_is_one_line(
     [
         (
             "none.yaml",
-            "--config none.yaml: got none.yaml: No such file or directory, wants one of a, latin, list, self",
+            "--config none.yaml: got none.yaml: No such file or directory, wants one of a, deep, latin",
         ),
         (".", "--config .: got .: Is a directory, wants a YAML file"),
         ("latin.yaml", "latin.yaml: got the byte 0xe9, which is not UTF-8, wants UTF-8"),
         ("list.yaml", "list.yaml:1: got no mapping, wants NAME: VALUE on each line"),
-        ("self.yaml", "self.yaml:1: y: got a mapping that contains itself, wants NAME: VALUE"),
+        ("self.yaml", "self.yaml:1: got a mapping that contains itself, wants NAME: VALUE"),
+        ("loop.yaml", "loop.yaml:2: got a sequence that contains itself, wants NAME: VALUE"),
+        ("many.yaml", "many.yaml:1: got values nested without end, wants NAME: VALUE"),
+        ("deep.yaml", "deep.yaml: got lists or mappings in each other too deep, wants fewer levels"),
     ],
 )
 def test_a_file_that_is_no_mapping(file: str, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write(tmp_path, a="lr: 1", list="[1, 2]", self="x: &x {y: *x}")
     Path("latin.yaml").write_bytes(b"name: caf\xe9")
+    aliases = "".join(f"x{n}: &x{n} [{', '.join([f'*x{n - 1}'] * 9)}]\n" for n in range(1, 9))
+    write(tmp_path, loop="lr: 1\nx: &x [1, *x]", many=f"x0: &x0 [1]\n{aliases}", deep="[" * 5000)
     with pytest.raises(InputError) as caught:
         config_file.read([file])
-    assert str(caught.value) == line
+    assert str(caught.value).removesuffix(", list, loop, many, self") == line
 
 
 def test_an_error_found_after_the_parsing_names_the_line_unless_the_command_line_gave_it(
