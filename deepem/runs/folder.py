@@ -84,6 +84,8 @@ class RunFolder:
         except OSError as error:
             raise InputError(folder, error.strerror or error, "a folder that can be written") from error
         self._hold()
+        if self._lock is not None:
+            self._lock.sign()
         if (there := checkpoint.numbers(self.models)) != self._seen:
             wants = "the same command again: it goes on from them"
             raise InputError(self.models, f"checkpoints {there} that another run has written just now", wants)

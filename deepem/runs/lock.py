@@ -45,8 +45,6 @@ class Lock:
             raise self._refusal() from None
         except OSError:  # this file system does not support locks
             self._beat_or_refuse()
-        else:
-            self._write()
 
     def release(self) -> None:
         """Release the lock."""
@@ -60,7 +58,7 @@ class Lock:
             held = bool(self._holder()) and self._holder() != _this_process()
             if held and time.time() - self.path.stat().st_mtime < STALE_S:
                 raise self._refusal()
-        self._write()
+        self.sign()
         threading.Thread(target=self._beat, name="lock", daemon=True).start()
 
     def _beat(self) -> None:
@@ -70,7 +68,8 @@ class Lock:
         with suppress(OSError):
             self.path.write_text("", encoding="utf-8")
 
-    def _write(self) -> None:
+    def sign(self) -> None:
+        """Say in the file who holds the folder."""
         assert self._file is not None
         try:
             self._file.truncate(0)

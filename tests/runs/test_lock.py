@@ -20,6 +20,7 @@ import os, sys
 from pathlib import Path
 from deepem.runs.lock import Lock
 held = Lock(Path(sys.argv[1]))
+held.sign()
 print("held", flush=True)
 sys.stdin.read()
 """
