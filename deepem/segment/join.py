@@ -63,7 +63,7 @@ def join(plan: Plan, load: Load, most_edges: int | None = None) -> Regions:
     Args:
         plan: The cut.
         load: Gives the record of a block by its index in `plan.boxes`; a record is asked for a few times.
-        most_edges: Refuse a graph that needs more rows than this before parts are summed, about 100 bytes each.
+        most_edges: Refuse a graph that needs more rows than this before parts are summed; 400 bytes of memory each.
 
     Raises:
         InputError: the region graph is too large.
