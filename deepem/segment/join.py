@@ -63,7 +63,7 @@ def join(plan: Plan, load: Load, most_edges: int | None = None) -> Regions:
     Args:
         plan: The blocks.
         load: Loads the record of a block by its index in `plan.boxes`; called a few times for each record.
-        most_edges: Raise if the graph needs more rows than this before parts are summed; a row takes about 100 bytes.
+        most_edges: Raise if the graph needs more rows than this before parts are summed; a row takes about 400 bytes.
 
     Raises:
         InputError: the region graph is too large.

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deepem.segment.channels import AXES, FULL, clear, level, nearest, quantise
+from deepem.segment.channels import AXES, FULL, level, nearest, quantise
 from deepem.segment.fragments import above_level, compact, components, first_voxels, steepest
 from deepem.segment.graph import Table, tabulate
 from deepem.segment.plan import GRAPH, Plan
 from deepem.segment.records import Record, over_faces, shells_of
 from deepem.utils.errors import InputError
-from deepem.utils.geometry import Box, Vec3
+from deepem.utils.geometry import Box
 
 Read = Callable[[Box], NDArray[Any]]
 """Function that reads a box of the volume: probabilities (C, Z, Y, X), or a mask or labels (Z, Y, X)."""
@@ -59,7 +59,7 @@ def _label_affinities(
     core = box.shift(-b for b in area.begin).slices()
     labels, sizes = compact(components(np.ascontiguousarray(kept[core])), foreground[core])
     near = near[:, core[0], core[1], core[2]]
-    far = [(edge, _masked(values[channel], edge, mask)[core]) for channel, edge in plan.far]
+    far = [(edge, values[channel][core]) for channel, edge in plan.far]  # outside the mask are no regions
     graph = plan.decoder in GRAPH
     bits, faces = kept[core], list(over_faces(plan, box, AXES))
     far_faces = over_faces(plan, box, tuple(edge for edge, _ in far))
@@ -106,14 +106,6 @@ def _checked(values: NDArray[Any], plan: Plan, area: Box) -> NDArray[Any]:
     wants = (len(plan.edges) if plan.affinities else 1, *area.size)
     if values.shape != wants:
         raise InputError("probabilities", f"an array {values.shape} for {area}", f"{wants}")
-    return values
-
-
-def _masked(values: NDArray[np.uint16], edge: Vec3, mask: NDArray[np.bool_] | None) -> NDArray[np.uint16]:
-    if mask is None:
-        return values
-    values = values.copy()
-    clear(values, edge, mask)
     return values
 
 

@@ -79,10 +79,9 @@ def test_holes_are_filled_and_openings_are_not(tmp_path, block):
 
 
 def test_a_small_piece_goes_to_the_neighbour_of_highest_affinity():
-    """0 (90 voxels) and 1 (80) are large; 2 and 3 are not, and 3 touches 2 only. 4 touches nothing."""
-    table = Table(
-        np.array([[0, 1], [0, 2], [1, 2], [2, 3]]), np.array([60000, 5000, 9000, 100]), np.array([1, 1, 3, 1])
-    )
+    """0 (90 voxels) and 1 (80) are large; 2 and 3 are not, and 3 touches 2 only. 4 touches 0 without affinity."""
+    pairs = np.array([[0, 1], [0, 2], [0, 4], [1, 2], [2, 3]])
+    table = Table(pairs, np.array([60000, 5000, 0, 9000, 100]), np.array([1, 1, 1, 3, 1]))
     sizes = np.array([90, 80, 3, 2, 1])
     assert join_small(table, np.arange(5), sizes, 10).tolist() == [0, 1, 0, 0, 4]
     assert join_small(table, np.arange(5), sizes, 3).tolist() == [0, 1, 2, 2, 4]

@@ -91,6 +91,11 @@ def test_a_graph_that_is_too_large_is_refused_with_its_size(tmp_path):
         join(run.plan, run.load, most_edges=10)
 
 
+def test_the_memory_of_a_graph_is_known_before_the_start():
+    plan = Plan(Box((0, 0, 0), (1000, 1000, 1000)), (64, 128, 128), edges=XYZ)
+    assert plan.graph_bytes == 5_300_000 * 400
+
+
 STEP = st.integers(-4, 4)
 
 
