@@ -6,10 +6,12 @@ The names of the files that a challenge distributes differ between mirrors and y
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from deepem.data.readers import LoadData
 from deepem.data.table import Row
 
 MASKS = ("msk_train", "msk_val")
@@ -102,11 +104,31 @@ def remedy(name: str) -> str:
     return f"that folder filled by 'deepem prepare {name}', or the names that its files have, as the flag files"
 
 
-def load(
-    name: str, data_dir: Any, data_ids: Any, labels: Any, files: Mapping[str, str] | None, lazy: bool = False
-) -> dict[str, Any]:
-    """Load the volumes of a challenge; masks may be missing."""
-    from deepem.data.emio import load_files
+def challenge_reader(name: str) -> LoadData:
+    """Return the `load_data` of a challenge. Its masks may be missing."""
 
-    table = named(CHALLENGES[name].table(name), files)
-    return load_files(table, data_dir, data_ids, labels, optional=MASKS, remedy=remedy(name), lazy=lazy)
+    def load_data(
+        data_dir: Path | str,
+        data_ids: Sequence[str] | None = None,
+        *,
+        class_keys: Sequence[str] = (),
+        labels: Sequence[str] = (),
+        lazy: bool = False,
+        files: dict[str, str] | None = None,
+    ) -> Mapping[str, Any]:
+        """Load volumes by id: the image, the requested labels that exist, and the masks.
+
+        Args:
+            data_dir: The folder of the datasets.
+            data_ids: Ids, by default all.
+            class_keys: Not used.
+            labels: Label keys.
+            lazy: Leave the arrays on disk.
+            files: names of files in the folder of each volume, such as img=raw.tif seg=labels.tif
+        """
+        from deepem.data.emio import load_files
+
+        table = named(CHALLENGES[name].table(name), files)
+        return load_files(table, data_dir, data_ids, labels, optional=MASKS, remedy=remedy(name), lazy=lazy)
+
+    return load_data

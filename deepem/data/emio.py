@@ -34,7 +34,7 @@ def load_files(
     remedy: str = "",
     lazy: bool = False,
 ) -> dict[str, dict[str, Any]]:
-    """Read volumes by id as a table of files describes; most dataset modules' `load_data` is one call of this.
+    """Read volumes by id as a table of files describes. `deepem.data.readers` makes a `load_data` of a table with this.
 
     Args:
         table: Id -> row. A row gives the file of each array, by the array's key (``img``, labels, ``msk`` or

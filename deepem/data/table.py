@@ -1,6 +1,6 @@
 """Tables of ground truth: the file of each array of a volume, and how to interpret its numbers.
 
-A dataset module consists of such a table and one call of `deepem.data.emio.load_files`. A row lists the files::
+A dataset module consists of such a table and one call of `deepem.data.readers.reader`. A row lists the files::
 
     {"dir": "vol1", "img": "img.h5", "seg": "seg.h5", "mit": NOTHING, "msk": "msk.h5", "loc": True}
 """

@@ -6,12 +6,10 @@ The folder is that of `deepem.data.dataset.flyem.cremi_b`, with one mask ``msk.h
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
 
 from deepem.data.dataset.flyem.cremi_b import FOLDER
-from deepem.data.emio import load_files
+from deepem.data.readers import reader_with_glia_mask
 from deepem.data.table import Made, Objects, Row
 
 GLIA_IDS = (150, 151, 177, 272, 1032, 1414, 1466, 1813, 1914, 1920, 1937, 2294, 2299, 2541)
@@ -36,24 +34,4 @@ def without_glia(table: Mapping[str, Row], ids: tuple[int, ...]) -> dict[str, Ro
     return {id: {**row, "msk": mask, "glia_msk": "msk.h5"} for id, row in table.items()}
 
 
-def load_data(
-    data_dir: Path | str,
-    data_ids: Sequence[str] | None = None,
-    *,
-    class_keys: Sequence[str] = (),
-    labels: Sequence[str] = (),
-    lazy: bool = False,
-    glia_mask: bool = False,
-) -> Mapping[str, Any]:
-    """Load volumes by id: the image, the requested labels, and the mask.
-
-    Args:
-        data_dir: The folder above ``flyem``.
-        data_ids: `cremi_b`.
-        class_keys: Not used.
-        labels: Label keys.
-        lazy: Leave the arrays on disk.
-        glia_mask: mask out glia cells
-    """
-    table = without_glia(data_info, GLIA_IDS) if glia_mask else data_info
-    return load_files(table, data_dir, data_ids, labels, lazy=lazy)
+load_data = reader_with_glia_mask(data_info, without_glia(data_info, GLIA_IDS))

@@ -5,26 +5,11 @@ Sections to train and to evaluate on are apart, by ``msk_train.h5`` and ``msk_va
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
-
-from deepem.data.emio import load_files
+from deepem.data.readers import reader
 from deepem.data.table import rows
 
 VOLUMES = {f"cremi_dodam_{sample}": "seg=seg_b0.h5 msk_train msk_val" for sample in "abc"}
 
 data_info = rows("flyem/ground_truth", VOLUMES, "mip1/padded_x0_y0_z0")
 splits = {"train": list(data_info), "val": list(data_info)}
-
-
-def load_data(
-    data_dir: Path | str,
-    data_ids: Sequence[str] | None = None,
-    *,
-    class_keys: Sequence[str] = (),
-    labels: Sequence[str] = (),
-    lazy: bool = False,
-) -> Mapping[str, Any]:
-    """Load volumes by id: the image, the requested labels that exist, and the masks."""
-    return load_files(data_info, data_dir, data_ids, labels, lazy=lazy)
+load_data = reader(data_info)

@@ -7,10 +7,8 @@ has no glia.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
 
-from deepem.data.emio import load_files
+from deepem.data.readers import reader
 from deepem.data.table import Made, Objects, Row, rows
 
 BASE, INSIDE = "flyem/ground_truth/focused_annotation", "mip1/padded_x512_y512_z20"
@@ -36,15 +34,4 @@ def table(volumes: Mapping[str, str], negative: Sequence[str], masked: Mapping[s
 
 
 data_info = table(VOLUMES, ("glia",), MASKED)
-
-
-def load_data(
-    data_dir: Path | str,
-    data_ids: Sequence[str] | None = None,
-    *,
-    class_keys: Sequence[str] = (),
-    labels: Sequence[str] = (),
-    lazy: bool = False,
-) -> Mapping[str, Any]:
-    """Load volumes by id: the image, the requested labels that exist, and the masks."""
-    return load_files(data_info, data_dir, data_ids, labels, lazy=lazy)
+load_data = reader(data_info)

@@ -5,12 +5,8 @@ A volume without ``mit.h5`` has no mitochondria, one without ``glia.h5`` no glia
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
-
 from deepem.data.dataset.flyem import focused_annotation as first
-from deepem.data.emio import load_files
+from deepem.data.readers import reader
 from deepem.data.table import plus
 
 MASKED = {
@@ -28,15 +24,4 @@ MASKED = {
 VOLUMES = plus(first.VOLUMES, "mit", but=("vol001", "vol004"))
 
 data_info = first.table(VOLUMES, ("glia", "mit"), MASKED)
-
-
-def load_data(
-    data_dir: Path | str,
-    data_ids: Sequence[str] | None = None,
-    *,
-    class_keys: Sequence[str] = (),
-    labels: Sequence[str] = (),
-    lazy: bool = False,
-) -> Mapping[str, Any]:
-    """Load volumes by id: the image, the requested labels that exist, and the masks."""
-    return load_files(data_info, data_dir, data_ids, labels, lazy=lazy)
+load_data = reader(data_info)

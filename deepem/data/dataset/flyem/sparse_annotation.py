@@ -6,11 +6,9 @@ are masked out, a membrane swirl (id 2) becomes background.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
 
-from deepem.data.emio import load_files
+from deepem.data.readers import reader
 from deepem.data.table import Made, Objects, Row, rows
 
 MEMBERS = rows(
@@ -22,15 +20,4 @@ MEMBERS = rows(
 )
 
 data_info: Mapping[str, Row] = {"sparse_superset": {"members": MEMBERS}}
-
-
-def load_data(
-    data_dir: Path | str,
-    data_ids: Sequence[str] | None = None,
-    *,
-    class_keys: Sequence[str] = (),
-    labels: Sequence[str] = (),
-    lazy: bool = False,
-) -> Mapping[str, Any]:
-    """Load volumes by id: the image, the requested labels that exist, and the masks."""
-    return load_files(data_info, data_dir, data_ids, labels, lazy=lazy)
+load_data = reader(data_info)

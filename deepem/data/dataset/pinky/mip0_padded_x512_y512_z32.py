@@ -6,11 +6,9 @@ the ``a`` under a larger mask.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
-from deepem.data.emio import load_files
+from deepem.data.readers import reader
 from deepem.data.table import plus, rows
 
 VOLUMES = {
@@ -45,15 +43,4 @@ data_info = rows(
     negative=("psd", "mye", "blv"),
 )
 splits = {"train": list(data_info), "val": ["stitched_vol19-vol34"]}
-
-
-def load_data(
-    data_dir: Path | str,
-    data_ids: Sequence[str] | None = None,
-    *,
-    class_keys: Sequence[str] = (),
-    labels: Sequence[str] = (),
-    lazy: bool = False,
-) -> Mapping[str, Any]:
-    """Load volumes by id: the image, the requested labels that exist, and the masks."""
-    return load_files(data_info, data_dir, data_ids, labels, lazy=lazy)
+load_data = reader(data_info)

@@ -6,13 +6,9 @@ three has none of them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
-
 from deepem.data.dataset.pinky import mip0_padded_x512_y512_z32 as pinky
 from deepem.data.dataset.pinky_basil import mip0_padded_x512_y512_z32 as basil
-from deepem.data.emio import load_files
+from deepem.data.readers import reader
 from deepem.data.table import plus, rows
 
 NEGATIVE = ("syn", "mye", "blv")
@@ -29,15 +25,4 @@ data_info = {
     ),
 }
 splits = {"train": list(data_info), "val": ["stitched_vol19-vol34"]}
-
-
-def load_data(
-    data_dir: Path | str,
-    data_ids: Sequence[str] | None = None,
-    *,
-    class_keys: Sequence[str] = (),
-    labels: Sequence[str] = (),
-    lazy: bool = False,
-) -> Mapping[str, Any]:
-    """Load volumes by id: the image, the requested labels that exist, and the masks."""
-    return load_files(data_info, data_dir, data_ids, labels, lazy=lazy)
+load_data = reader(data_info)

@@ -5,11 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
-
-from deepem.data.emio import load_files
+from deepem.data.readers import reader
 from deepem.data.table import Made
 
 BASE = "train216_val40_test100/mip1/padded_x0_y0_z0"
@@ -18,15 +14,4 @@ FILES = {"img": "img.h5", "seg": "segm0.h5", "bdr": Made("segm0.h5", inverted=Tr
 
 data_info = {id: {"dir": f"{BASE}/{folder}", **FILES, "loc": False} for id, folder in FOLDERS.items()}
 splits = {"train": ["train_AC4", "train_AC3"], "val": ["val"]}
-
-
-def load_data(
-    data_dir: Path | str,
-    data_ids: Sequence[str] | None = None,
-    *,
-    class_keys: Sequence[str] = (),
-    labels: Sequence[str] = (),
-    lazy: bool = False,
-) -> Mapping[str, Any]:
-    """Load volumes by id: the image, the requested labels that exist, and the masks."""
-    return load_files(data_info, data_dir, data_ids, labels, lazy=lazy)
+load_data = reader(data_info)
