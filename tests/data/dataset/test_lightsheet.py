@@ -148,7 +148,8 @@ def postgres(tmp_path_factory):
     home = os.path.join(tempfile.gettempdir(), f"deepem_pg_{port}")  # passable for the user postgres
     root = os.getuid() == 0
 
-    user = "runuser -u postgres --" if root else ""
+    runuser = shutil.which("runuser") or "/usr/sbin/runuser"  # not every root has sbin on the path
+    user = f"{runuser} -u postgres --" if root else ""
     program = f"{user} {bins[-1]}"
     options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off"
     os.mkdir(home, 0o700)
