@@ -74,7 +74,7 @@ def _recorded(record: Path) -> str | None:
         return None
     found = record.read_text(errors="replace").split()
     if not found or len(found[0]) != 64:
-        raise InputError(record, "no checksum", "the one of the download; remove both files to download again")
+        raise InputError(record, "no checksum", "the SHA-256 of the download; remove both files to download again")
     return found[0]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +14,9 @@ from deepem.io.faults import missing_package, unreadable_file
 from deepem.io.volume import Array, VolumeInfo, VoxelSize
 from deepem.utils.errors import InputError, reason, warn
 from deepem.utils.geometry import Box, Vec3, touched, vec3
+
+REACH = 128
+"""Edges of up to this many voxels are accepted in any volume: a thin one is padded to a patch before prediction."""
 
 SLACK = 1e-3
 """Tolerance by which values of a resampled image may lie outside [0, 1]."""
@@ -61,6 +65,29 @@ class Stored:
     def voxel_size_nm(self) -> VoxelSize | None:
         """Voxel size in (z, y, x) nanometres; None if the file does not give it."""
         return _three(self.attributes.get("voxel_size_nm")) or _three(self.attributes.get("resolution"))
+
+    @property
+    def edges(self) -> tuple[Vec3, ...]:
+        """Edge (z, y, x) of each channel, from the attribute ``edges``; empty if the file does not give them.
+
+        Raises:
+            InputError: the attribute does not hold edges, or an edge is zero or too long for the volume.
+        """
+        name, held = self.name.removesuffix(":main"), self.attributes.get("edges", ())
+        held = held.tolist() if isinstance(held, np.ndarray) else held
+        longest = [max(extent, REACH) for extent in self.size]
+        wants = f"edges [[z, y, x], ...] in whole voxels, each non-zero and at most {longest} long"
+        try:
+            listed = np.asarray(json.loads(held) if isinstance(held, str | bytes) else held)
+            if listed.size and listed.dtype.kind not in "iu":
+                raise TypeError
+            found = tuple(vec3(edge) for edge in listed.tolist())
+        except (TypeError, ValueError) as error:
+            raise InputError(name, f"edges {held!r}", wants) from error
+        for edge in found:
+            if not any(edge) or any(abs(step) > most for step, most in zip(edge, longest, strict=True)):
+                raise InputError(name, f"edge {edge} in a volume of size {self.size}", wants)
+        return found
 
     def check_axes(self) -> None:
         """Refuse arrays that are not (Z, Y, X) or (C, Z, Y, X).

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -159,9 +158,7 @@ def _directed(edges: Sequence[Vec3], direction: str | None) -> list[Vec3]:
 
 
 def _edges_of(stored: Stored, given: Sequence[Vec3] | None, remedy: str) -> list[Vec3]:
-    held = stored.attributes.get("edges")
-    held = json.loads(held) if isinstance(held, str | bytes) else held
-    own = [vec3(edge) for edge in np.asarray(held, np.int64).reshape(-1, 3).tolist()] if held is not None else []
+    own = list(stored.edges)
     if not own:
         if given is None:
             raise InputError(stored.name, "no edges", remedy)

@@ -26,9 +26,6 @@ from deepem.utils.geometry import Box, Vec3, vec3
 
 Array = NDArray[Any]
 
-REACH = 128
-"""The longest edge, in voxels, that is believed whatever the size of the volume."""
-
 
 @dataclass(frozen=True)
 class Prediction:
@@ -72,7 +69,7 @@ class Prediction:
         rows = [task for task in own or tasks.TASKS if task.flag in flags]
         if len(flags) != 1 or len(rows) != 1:
             raise InputError(file, f"tasks {flags}", f"one of {[task.flag for task in tasks.TASKS]}")
-        edges = _edges(file, held.get("edges", ()), stored.size)
+        edges = stored.edges
         if tasks.KINDS[rows[0].kind].edges and len(edges) != shape[0]:
             raise InputError(file, f"{len(edges)} edges for {shape[0]} channels", "one edge per channel")
         return cls(file, stored, rows[0], edges, held.get("values") == "class")
@@ -108,23 +105,6 @@ def _require_offset(file: str, offset: Any) -> None:
     given = np.ravel(np.asarray(offset))
     if given.shape != (3,) or given.dtype.kind not in "iuf" or not (given == np.round(given)).all():
         raise InputError(file, f"offset {offset}", "three whole numbers z, y, x in voxels")
-
-
-def _edges(file: str, held: Any, size: Vec3) -> tuple[Vec3, ...]:
-    """Return the edges of a file's attributes.
-
-    Raises:
-        InputError: they are no edges. One may be longer than a thin volume that was padded to a patch.
-    """
-    wants = f"edges [[z, y, x], ...] in whole voxels, none of them zero or beyond both the volume and {REACH} voxels"
-    try:
-        found = tuple(vec3(edge) for edge in held)
-    except (TypeError, ValueError) as error:
-        raise InputError(file, f"edges {held!r}", wants) from error
-    for edge in found:
-        if not any(edge) or any(abs(step) > max(extent, REACH) for step, extent in zip(edge, size, strict=True)):
-            raise InputError(file, f"edge {edge} in a volume of size {size}", wants)
-    return found
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ def living_workers() -> Iterator[None]:
 
 
 def _of_workers(error: WorkerError) -> InputError:
-    wants = "workers that live: --num_workers 0 shows what fails in them, fewer of them take less memory"
+    wants = "workers that keep running: --num_workers 0 shows what fails in them, and fewer workers need less memory"
     return InputError("--num_workers", reason(error), wants)
 
 

@@ -8,6 +8,7 @@ import tifffile
 import zarr
 
 from deepem.io.files import opened_image
+from deepem.io.stored import Stored
 from deepem.utils.errors import InputError
 from deepem.utils.geometry import Box
 
@@ -56,3 +57,21 @@ def test_a_damaged_tiff_page_is_named(tmp_path):
         file.seek(offset)
         file.write(bytes(40))
     assert "unreadable voxels (6, 0, 0) to (7, 20, 30)" in refused(tmp_path / "img.tif")
+
+
+@pytest.mark.parametrize("held", ["[[0, 0, 1], [0, 2, 0]]", b"[[0, 0, 1], [0, 2, 0]]", [[0, 0, 1], [0, 2, 0]]])
+def test_edges_are_read_from_a_list_or_its_json(held):
+    assert Stored("a", np.zeros((2, 1, 4, 4)), {"edges": held}).edges == ((0, 0, 1), (0, 2, 0))
+
+
+def test_a_file_without_edges_has_none():
+    assert Stored("a", np.zeros((1, 4, 4))).edges == ()
+    assert Stored("a", np.zeros((1, 4, 4)), {"edges": np.zeros((0, 3), int)}).edges == ()
+
+
+@pytest.mark.parametrize(
+    "held", ["x", 5, [0, 0, 1], [[0, 0, 0]], [[0, 0, 129]], [[0, 1]], [[0.5, 0, 1]], np.array([0, 0, 1])]
+)
+def test_what_is_no_edge_is_refused(held):
+    with pytest.raises(InputError, match=r"^a: got edge.*, wants edges \[\[z, y, x\]"):
+        _ = Stored("a:main", np.zeros((1, 1, 4, 4)), {"edges": held}).edges
