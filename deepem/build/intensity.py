@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from deepem.build.volumes import Ref, leaves
+from deepem.build.selection import Ref
+from deepem.build.volumes import leaves
 from deepem.data.drawn import Drawn, seen
 from deepem.utils.errors import InputError
 from deepem.utils.intensity import Intensity, Percentiles, slabs

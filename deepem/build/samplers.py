@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from deepem import tasks
-from deepem.build import volumes
+from deepem.build import selection, volumes
 from deepem.build.intensity import GreyValues, with_ranges
 from deepem.build.network import PatchSizes, specs
 from deepem.cli.plugins import PlugIn
@@ -51,8 +51,8 @@ def create_samplers(options: TrainOptions, chosen: Sequence[Task], sizes: PatchS
         InputError: ids, files, labels, probabilities or sizes cannot be used.
     """
     data = options.data
-    sets = [volumes.DataSet(options.plug_in("dataset", word), Path(data.data_dir)) for word in data.data or ()]
-    train, val = volumes.choose_ids(sets, data.train_ids, data.val_ids)
+    sets = [selection.DataSet(options.plug_in("dataset", word), Path(data.data_dir)) for word in data.data or ()]
+    train, val = selection.choose_ids(sets, data.train_ids, data.val_ids)
     for flag, given, refs in (("train_prob", data.train_prob, train), ("val_prob", data.val_prob, val)):
         if given and len(given) != len(refs):
             ids = ", ".join(ref.word for ref in refs)
@@ -121,7 +121,7 @@ def _sampler(options: TrainOptions, chosen: Sequence[Task], arrays: Any, spec: A
     return made
 
 
-def gives_items(dataset: volumes.DataSet) -> bool:
+def gives_items(dataset: selection.DataSet) -> bool:
     """Whether a dataset module returns (image, target) items instead of volumes."""
     return not hasattr(dataset.module, "load_data") and hasattr(dataset.module, "get_items")
 
@@ -130,9 +130,9 @@ def _of_items(
     options: TrainOptions,
     chosen: Sequence[Task],
     sizes: PatchSizes,
-    sets: Sequence[volumes.DataSet],
-    train: Sequence[volumes.Ref],
-    val: Sequence[volumes.Ref],
+    sets: Sequence[selection.DataSet],
+    train: Sequence[selection.Ref],
+    val: Sequence[selection.Ref],
 ) -> Samplers:
     """Create the samplers for a module that returns items."""
     if len(sets) > 1:

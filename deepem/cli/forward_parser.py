@@ -10,9 +10,9 @@ from deepem import tasks
 from deepem.cli import plugins
 from deepem.cli.flags import filled, groups_of
 from deepem.cli.forwarding import ForwardOptions
+from deepem.cli.network_options import DEFAULT_FOV
 from deepem.cli.parser import Given, Parser
 from deepem.cli.task_flags import EDGES, TaskOptions, stored_rows, switch_flags, task_options
-from deepem.cli.training import DEFAULT_FOV
 from deepem.tasks import Task
 from deepem.utils import checkpoint
 from deepem.utils.checkpoint import State

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from deepem.cli import plugins, words
+from deepem.cli import network_options, plugins, words
 from deepem.cli.flags import Group, flag
 from deepem.cli.plugins import PlugIn
 from deepem.cli.task_flags import TaskOptions, flat
@@ -64,17 +64,10 @@ class FileOptions(Group):
 
 
 @dataclass(frozen=True)
-class NetworkOptions(Group):
-    """The network and its sizes."""
+class NetworkOptions(network_options.NetworkOptions):
+    """The network and its sizes; by default those of the checkpoint."""
 
     title = "network (default: as trained)"
-    model: str | None = flag(None, "model module", metavar="MODULE")
-    backbone: str | None = flag(None, "backbone module, for models that take one", metavar="MODULE")
-    fov: Vec3 | None = flag(
-        None, "field of view of the network (default: 20,256,256)", read=words.size, metavar="Z,Y,X"
-    )
-    inputsz: Vec3 | None = flag(None, "input patch (default: --fov)", read=words.size, metavar="Z,Y,X")
-    outputsz: Vec3 | None = flag(None, "output patch (default: what the model gives)", read=words.size, metavar="Z,Y,X")
 
 
 @dataclass(frozen=True)

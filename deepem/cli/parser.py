@@ -11,25 +11,20 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import Any
 
 from deepem.cli import argfile, config_file, config_places, config_text, config_words, schema, signatures
 from deepem.cli.arguments import argument_of, help_of
 from deepem.cli.flags import REQUIRED, Flag, Group, GroupT, filled, flags_of
-from deepem.cli.naming import PLUG_IN_FLAGS, with_dashes
+from deepem.cli.naming import PLUG_IN_FLAGS
+from deepem.cli.one_line import OneLineParser, heading_of
 from deepem.cli.plugins import load
 from deepem.cli.public import refuse_unknown
 from deepem.cli.words import SHIELD, text
-from deepem.utils.errors import InputError, of_environment
-from deepem.utils.exit_codes import BAD_INPUT
-from deepem.utils.terminal import lasting_streams
-
-PROGRAMS_OF_FILES = {"run.py": "train", "forward.py": "forward"}
-"""Name of a program in errors -> its heading in YAML files of settings."""
+from deepem.utils.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -47,22 +42,6 @@ class Given:
     typed: frozenset[str]
     plug_in_flags: Mapping[str, Any]
     modules: tuple[tuple[str, str, ModuleType], ...] = ()
-
-
-class OneLineParser(argparse.ArgumentParser):
-    """A parser whose errors are InputErrors, and so one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Rewrite argparse's message in the form of all other errors."""
-        where, _, words = message.removeprefix("argument ").partition(": ")
-        where = where.split("/")[-1]
-        known = re.match(r"expected (.+?) arguments?$", words)
-        if words.startswith("got "):
-            raise InputError(where, *words.removeprefix("got ").split(", wants ", 1))
-        if known:
-            nothing = known[1] in ("one", "at least one")
-            raise InputError(where, "nothing" if nothing else "another number", f"{known[1]} value")
-        raise InputError(where, words or message, "another value")
 
 
 class Parser(OneLineParser):
@@ -87,7 +66,7 @@ class Parser(OneLineParser):
         )
         self.flags: dict[str, Flag] = {}
         self.titles: dict[str, list[Flag]] = {}
-        self.program = PROGRAMS_OF_FILES.get(prog, prog.removeprefix("deepem "))
+        self.program = heading_of(prog)
         self.files: dict[str, list[config_file.Setting]] = {}
 
     def add_group(self, group: type[Group]) -> None:
@@ -279,33 +258,3 @@ def leading(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """Split the words at the first flag or @file."""
     first = next((i for i, word in enumerate(words) if word.startswith(("-", "@"))), len(words))
     return list(words[:first]), list(words[first:])
-
-
-@contextmanager
-def one_line_errors(program: str, typed: Sequence[str] | None = None) -> Iterator[set[str]]:
-    """Turn an InputError, or an error of the operating system, into one line on stderr and exit code 2.
-
-    Any other error keeps its traceback. Within this context, a failing print never ends the program.
-
-    Yields a set for the names of flags. If an error of the library names a parameter in this set, the line shows it
-    with dashes.
-
-    Args:
-        program: The name at the start of the line.
-        typed: The command line, or None for the process's own. If a YAML file set the flag, the line names the file and
-            line.
-    """
-    flags = set[str]()
-    with lasting_streams():
-        try:
-            yield flags
-        except (InputError, OSError, MemoryError) as error:
-            told = error if isinstance(error, InputError) else of_environment(error)
-            if told is None:
-                raise
-            heading = PROGRAMS_OF_FILES.get(program, program.removeprefix("deepem "))
-            told = config_places.explained(told, heading, sys.argv[1:] if typed is None else typed)
-            line = " ".join(f"{with_dashes(told.where, flags)}: got {told.got}, wants {told.wants}".split("\n"))
-            sys.stderr.write(f"{program}: error: {line}\n")
-            sys.stderr.flush()
-            raise SystemExit(BAD_INPUT) from None

@@ -230,16 +230,14 @@ def as_file(name: str) -> Path | None:
 
 def _inside(path: Path) -> str | None:
     """Return the dotted name of a file in this package, so that it is not imported twice under two names."""
-    resolved = path.resolve()
-    if not resolved.is_relative_to(ROOT):
-        return None
-    return ".".join(resolved.relative_to(ROOT.parent).with_suffix("").parts)
+    inside = path.resolve().is_relative_to(ROOT)
+    return ".".join(path.resolve().relative_to(ROOT.parent).with_suffix("").parts) if inside else None
 
 
 def _exists(dotted: str) -> bool:
     """Whether a dotted path names a module; a package must have an __init__ to count."""
-    if not all(dotted.split(".")):
-        return False  # importlib takes names such as "." for relative
+    if not all(dotted.split(".")):  # importlib takes names such as "." for relative
+        return False
     try:
         spec = importlib.util.find_spec(dotted)
     except ModuleNotFoundError:
@@ -278,9 +276,8 @@ def named(kind: str, word: str, values: Mapping[str, Any], *, missing: bool = Fa
 
     module, flags = load(kind, word), {}
     for flag in signatures.flags(kind, module):
-        flags[flag.name] = (
-            values.get(flag.name, formerly(module, flag.name, flag.default)) if missing else values[flag.name]
-        )
+        older = {flag.name: formerly(module, flag.name, flag.default)} if missing else {}
+        flags[flag.name] = {**older, **values}[flag.name]
     return PlugIn(kind, word, module, flags)
 
 

@@ -8,9 +8,10 @@ from typing import Any
 from deepem import tasks
 from deepem.cli import argfile, config_text, plugins
 from deepem.cli.flags import Flag, filled, groups_of
+from deepem.cli.network_options import DEFAULT_FOV
 from deepem.cli.parser import Given, Parser
 from deepem.cli.task_flags import EDGES, TaskOptions, add_rows_of_datasets, rows_with, task_options, weight_flags
-from deepem.cli.training import DEFAULT_FOV, TrainOptions
+from deepem.cli.training import TrainOptions
 from deepem.cli.words import ALL
 from deepem.utils.errors import InputError
 

@@ -2,92 +2,27 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from deepem.cli import plugins, words
-from deepem.cli.flags import ASK, FREE, ROUNDING, Group, flag
+from deepem.cli import network_options, plugins, words
+from deepem.cli.data_options import DataOptions
+from deepem.cli.flags import FREE, ROUNDING, Group, flag
+from deepem.cli.network_options import DEFAULT_FOV
+from deepem.cli.optimiser_options import OptimiserOptions, ScheduleOptions
 from deepem.cli.plugins import PlugIn
 from deepem.cli.task_flags import TaskOptions, flat
 from deepem.utils.files import run_folder
 from deepem.utils.geometry import Vec3
 
-DEFAULT_FOV: Vec3 = (20, 256, 256)
-
-CALIBRATE = 40
-"""Default number of samples for batch-norm statistics, if the weights are not averaged."""
-
-SCHEDULES = ("constant", "step", "cosine", "poly")
-
-
-def _scale(word: str) -> tuple[str, float]:
-    """Parse a learning-rate factor for some parameters, ``core.enc=0.1``."""
-    name, _, factor = words.text(word).strip().rpartition("=")
-    if not name:
-        raise argparse.ArgumentTypeError(f"got {word}, wants NAME=FACTOR such as core.enc=0.1")
-    return name, float(words.non_negative(factor))
-
-
-def _intensity(word: str) -> Any:
-    """Parse ``none``, ``percentile``, or ``LOW,HIGH``, the grey values to map to 0 and 1."""
-    given = words.text(word).strip()
-    if given in ("none", "percentile"):
-        return given
-    try:
-        low, high = (words.number(part) for part in given.split(","))
-    except (ValueError, argparse.ArgumentTypeError):
-        low = high = 0.0
-    if not low < high:
-        raise argparse.ArgumentTypeError(f"got {given}, wants LOW,HIGH with LOW < HIGH, percentile, or none")
-    return low, high
-
 
 @dataclass(frozen=True)
-class DataOptions(Group):
-    """Where samples come from."""
+class NetworkOptions(network_options.NetworkOptions):
+    """The network to train and its sizes."""
 
-    title = "data (MODULE: a short name, a dotted path or a file)"
-    data: list[str] | None = flag(None, "dataset modules", metavar="MODULE", many="+")
-    data_dir: str = flag("data", "folder of the datasets", metavar="DIR", resume=FREE)
-    train_ids: list[str] | None = flag(None, "volumes to train on, ID or MODULE/ID", metavar="ID", many="+")
-    val_ids: list[str] | None = flag(None, "volumes to evaluate on", metavar="ID", many="+", resume=FREE)
-    train_prob: list[float] | None = flag(
-        None, "sampling weight of each of --train_ids", read=words.positive, metavar="P", many="+", resume=ASK
-    )
-    val_prob: list[float] | None = flag(
-        None, "sampling weight of each of --val_ids", read=words.positive, metavar="P", many="+", resume=FREE
-    )
-    lazy: bool = flag(False, "read volumes from disk as samples are drawn, for those larger than memory", resume=FREE)
-    cache_mb: int = flag(
-        1024, "memory for chunks that --lazy has read, over all workers together",
-        read=words.natural, metavar="MB", resume=FREE,
-    )  # fmt: skip
-    sampler: str = flag("basic", "sampler module", metavar="MODULE")
-    augment: str | None = flag(None, "augmentation recipe", metavar="MODULE")
-    intensity: list[Any] = flag(
-        ["none"], "for images that are not bytes, grey values to map to 0 and 1: LOW,HIGH (for each channel), "
-        "percentile, or none", read=_intensity, metavar="LOW,HIGH", many="+", older=["none"],
-    )  # fmt: skip
-    percentiles: tuple[float, float] = flag((0.5, 99.5), "low and high percentile of --intensity percentile")
-    percentiles_of: Literal["train", "volume"] = flag("train", "percentiles of all training voxels, or per volume")
-    modifier: str | None = flag(None, "module that changes batches on the device, in training only", metavar="MODULE")
-
-
-@dataclass(frozen=True)
-class NetworkOptions(Group):
-    """The network and its sizes."""
-
-    title = "network"
     model: str = flag("rsunet", "model module", metavar="MODULE")
-    backbone: str | None = flag(None, "backbone module, for models that take one", metavar="MODULE")
-    fov: Vec3 | None = flag(
-        None, "field of view of the network (default: 20,256,256)", read=words.size, metavar="Z,Y,X"
-    )
-    inputsz: Vec3 | None = flag(None, "input patch (default: --fov)", read=words.size, metavar="Z,Y,X")
-    outputsz: Vec3 | None = flag(None, "output patch (default: what the model gives)", read=words.size, metavar="Z,Y,X")
 
 
 @dataclass(frozen=True)
@@ -130,67 +65,6 @@ class LossOptions(Group):
         read=words.task_on, metavar="TASK", many="*", gather=words.by_task_or_on,
     )  # fmt: skip
     default_aux: bool = flag(False, "use no margins for tasks other than affinities")
-
-
-@dataclass(frozen=True)
-class OptimiserOptions(Group):
-    """How weights change."""
-
-    title = "optimiser"
-    optim: str = flag("Adam", "Adam, AdamW, SGD, or any other optimiser of torch.optim", metavar="NAME")
-    lr: float = flag(0.001, "learning rate", read=words.positive, resume=ASK)
-    betas: tuple[float, ...] = flag((0.9, 0.999), "betas of Adam", read=words.fraction, metavar="B", many=2)
-    eps: float = flag(1e-8, "epsilon of Adam", read=words.positive)
-    amsgrad: bool = flag(False, "use the AMSGrad variant of Adam")
-    momentum: float = flag(0.9, "momentum of SGD", read=words.non_negative)
-    weight_decay: float = flag(0.0, "weight decay of kernels; biases never decay", read=words.non_negative)
-    clip: float = flag(
-        0.0, "clip the gradient norm to this; 0 turns clipping off", read=words.non_negative, metavar="NORM"
-    )
-    accumulate: int = flag(
-        1, "compute each batch in N parts and add up their gradients, to save memory", read=words.counting, metavar="N"
-    )
-    ema: float = flag(
-        0.999, "decay of the moving average of the weights, which is evaluated and stored too; 0 turns it off",
-        read=words.fraction, metavar="DECAY", resume=ASK, older=0.0,
-    )  # fmt: skip
-    calibrate: int | None = flag(
-        None, "recompute batch-norm statistics over N training samples before evaluating or saving; 0 turns this "
-        f"off (default: 0 with --ema, {CALIBRATE} without)",
-        read=words.natural, metavar="N", resume=FREE, older=0,
-    )  # fmt: skip
-    freeze: list[str] | None = flag(
-        None, "keep these parameters fixed: core.enc, or *.bias", metavar="NAME", many="+", resume=ASK
-    )
-    lr_scale: list[tuple[str, float]] | None = flag(
-        None, "multiply the learning rate of some parameters", read=_scale, metavar="NAME=X", many="+", resume=ASK
-    )
-    layer_decay: float = flag(
-        1.0, "multiply the learning rate by this from each layer of a backbone to the one below it",
-        read=words.positive, metavar="X", resume=ASK,
-    )  # fmt: skip
-
-    @property
-    def calibration_samples(self) -> int:
-        """Number of samples to recompute batch-norm statistics over; 0 for none."""
-        return (0 if self.ema else CALIBRATE) if self.calibrate is None else self.calibrate
-
-
-@dataclass(frozen=True)
-class ScheduleOptions(Group):
-    """The learning rate over the iterations."""
-
-    title = "learning rate schedule"
-    lr_warmup: int = flag(0, "raise the rate linearly over N steps", read=words.natural, metavar="N", resume=ASK)
-    lr_schedule: str = flag("constant", ", ".join(SCHEDULES), read=words.one_of(*SCHEDULES), resume=ASK)
-    lr_until: int | None = flag(
-        None, "last step of cosine and poly (default: --max_iter)", read=words.counting, metavar="N", resume=ASK
-    )
-    lr_steps: list[int] | None = flag(
-        None, "steps at which the step schedule lowers the rate", read=words.counting, metavar="N", many="+", resume=ASK
-    )
-    lr_gamma: float = flag(0.1, "factor at each of --lr_steps", read=words.positive, metavar="X", resume=ASK)
-    lr_power: float = flag(0.9, "exponent of poly", read=words.positive, metavar="X", resume=ASK)
 
 
 @dataclass(frozen=True)

@@ -26,19 +26,17 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from functools import lru_cache
 from multiprocessing import reduction, util
 from multiprocessing.context import BaseContext
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from deepem.data.orders import POLL_S, Order
 from deepem.data.slots import IN_USE
+from deepem.data.tensors import Batch, make_batch, pinned, tensors
 from deepem.data.volume import Array, Shared, map_file
-from deepem.data.worker import Done, Failed, Part, Stream, generator, make, view, work
+from deepem.data.worker import Done, Failed, Part, Stream, generator, work
 from deepem.utils.errors import InputError
 
 __all__ = ["GivenUpError", "WorkerError", "batches", "generator"]
@@ -51,8 +49,6 @@ PATIENCE_S = 5.0
 
 STARTUP_S = 300.0
 """Seconds that a worker may take to start: a spawned worker first imports everything."""
-
-Batch = dict[str, Tensor]
 
 
 class WorkerError(RuntimeError):
@@ -120,40 +116,10 @@ def batches(
     orders = ((i, range(i * batch_size + rank, (i + 1) * batch_size, world)) for i in range(start, stop))
     made: Iterator[Batch]
     if num_workers == 0:
-        made = (_make(stream, indices) for _, indices in orders)
+        made = (make_batch(stream, indices) for _, indices in orders)
     else:
         made = _Pool(stream, min(num_workers, max(1, stop - start)), context, worker_timeout, give_up).run(orders)
-    return map(_pinned, made) if pin_memory else made
-
-
-def _make(stream: Stream, indices: range) -> Batch:
-    memory: list[Array] = []
-
-    def allocate(size: int) -> Array:
-        memory.append(np.empty(size, np.uint8))
-        return memory[-1]
-
-    parts = make(stream, indices, allocate)
-    return _tensors(parts, memory[-1])
-
-
-def _tensors(parts: Mapping[str, Part], memory: Array) -> Batch:
-    return {key: _tensor(part, memory) for key, part in parts.items()}
-
-
-def _tensor(part: Part, memory: Array) -> Tensor:
-    return torch.from_numpy(view(memory, part)) if part.value is None else _constant(part)
-
-
-@lru_cache
-def _constant(part: Part) -> Tensor:
-    # expand would not do: an axis of length one keeps its stride
-    return torch.from_numpy(np.full(1, part.value, part.dtype)).as_strided(part.shape, (0,) * len(part.shape))
-
-
-def _pinned(batch: Batch) -> Batch:
-    """Copy the batch into page-locked memory, except constants: torch cannot pin a tensor whose strides are 0."""
-    return {key: tensor.pin_memory() if any(tensor.stride()) else tensor for key, tensor in batch.items()}
+    return map(pinned, made) if pin_memory else made
 
 
 class _Worker:
@@ -193,7 +159,7 @@ class _Worker:
         slot = self._slots[answer.slot]
         memory = np.frombuffer(slot.data, np.uint8)  # a base of its own, freed with this batch's tensors
         weakref.finalize(memory, _free, slot, os.getpid()).atexit = False
-        return answer.number, _tensors(self._parts, memory)
+        return answer.number, tensors(self._parts, memory)
 
 
 def _free(slot: Array, owner: int) -> None:

@@ -79,17 +79,22 @@ def compact(
     if key is not None:
         out["msk"] = as_mask(f"{where} {key}", arrays[key])
     factor = _label_factor(where, arrays.get("label_factor", (1, 1, 1)))
-    whole = tuple(n * f for n, f in zip(image.shape[1:], factor, strict=True))
-    for name, array in out.items():
-        if name != "img" and array.shape[1:] != whole:
-            times = "" if factor == (1, 1, 1) else f", times label_factor {factor}"
-            wants = f"{whole}: the image's{times}" if times else f"the image's, {whole}"
-            raise InputError(f"{where} {name}", f"shape {array.shape[1:]}", wants)
+    _check_sizes(where, out, factor)
     if key == f"msk_{phase}":  # a label's own mask must not reach into the other phase's part
         out |= {name: out[name] * out["msk"] for name in out if name.endswith("_msk")}
     finer = {} if factor == (1, 1, 1) else {"label_factor": factor}
     said = {"intensity": arrays["intensity"]} if "intensity" in arrays else {}
     return Volume(out | _masks_of_unknown(out, rows) | said | {"loc": bool(arrays.get("loc", False))} | finer)
+
+
+def _check_sizes(where: str, arrays: Mapping[str, Any], factor: Vec3) -> None:
+    """Refuse labels and masks whose size is not the image's times `factor`."""
+    whole = tuple(n * f for n, f in zip(arrays["img"].shape[1:], factor, strict=True))
+    for name, array in arrays.items():
+        if name != "img" and array.shape[1:] != whole:
+            times = "" if factor == (1, 1, 1) else f", times label_factor {factor}"
+            wants = f"{whole}: the image's{times}" if times else f"the image's, {whole}"
+            raise InputError(f"{where} {name}", f"shape {array.shape[1:]}", wants)
 
 
 def _masks_of_unknown(arrays: Mapping[str, Any], rows: Iterable[Task]) -> dict[str, Any]:

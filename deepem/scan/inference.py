@@ -83,10 +83,7 @@ def predict(
         masks: dict[str, Blend] = {}
         cost: Cost | None = None
         if flips or mask_edges or edges is not None or target.type == "cuda":  # these need the output channels
-            channels: dict[str, int] = {}
-            trying = torch.zeros(batch_size, source.channels, *patch, device=target)
-            taken = trial(lambda: channels.update(network.channels(trying)), target)
-            cost = Cost(4 * source.channels, 4 * sum(channels.values()), taken)
+            channels, cost = _tried(network, torch.zeros(batch_size, source.channels, *patch, device=target))
             own = edges_of(edges, channels, rows=tasks)
             masks = blends(profile, mask_edges, channels, own)
 
@@ -100,6 +97,13 @@ def predict(
         boxes, depth, patches = _pieces(run, grid, cost, target)
         with Progress(patches, grid.covered.voxels, progress) as bar:
             return _collected(grid.covered, (part for box in boxes for part in run.run(read, box, depth)))
+
+
+def _tried(network: Network, patches: torch.Tensor) -> tuple[dict[str, int], Cost]:
+    """Run the network on patches (N, C, Z, Y, X) once; return the channels of its outputs and what a scan will cost."""
+    channels: dict[str, int] = {}
+    taken = trial(lambda: channels.update(network.channels(patches)), patches.device)
+    return channels, Cost(4 * patches.shape[1], 4 * sum(channels.values()), taken)
 
 
 def _plain(edges: Any) -> Any:

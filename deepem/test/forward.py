@@ -17,7 +17,7 @@ if __package__ in (None, ""):  # run as a file: put the checkout first on the pa
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
 from deepem.cli.forward_parser import parse
-from deepem.cli.parser import one_line_errors
+from deepem.cli.one_line import one_line_errors
 from deepem.tasks import TASKS
 from deepem.utils.stopping import stopping_tidily
 
@@ -88,10 +88,9 @@ def predict(
         blend: ``bump`` (or its synonym ``precomputed``), ``mean``, or ``none``. ``none`` also takes the mean if there
             is an overlap. Without one, the last patch along an axis, moved back to end with the volume, overwrites.
         bump: ``zung``, ``wu`` or ``wu_no_crust``.
-        edges: The edge of each channel of an affinity output, which test-time flips need: a list for each output by
-            name, or one list for all outputs with that many channels. ``affinity`` defaults to the nearest three.
-        mask_edges: Give zero weight to the planes of a patch where an edge has no partner: edges as above, or true
-            for the outputs' own edges.
+        edges: The edge of each channel, which flips of affinities need: a list per output by name, or one list for all
+            outputs with that many channels. ``affinity`` defaults to the nearest three edges.
+        mask_edges: Edges as above, or true for the outputs' own: planes where an edge leaves the patch get no weight.
         temperature: Logits are divided by max(temperature, 1).
         test_aug: Numbers, 0 to 15, of the flips and transposes to average over: bits z, y, x, transpose, z first.
         variance: Add ``<name>_var``, the population variance over the augmentations.

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deepem.cli.parser import OneLineParser
+from deepem.cli.one_line import OneLineParser
 from deepem.cli.train_parser import parse
 from deepem.tools import output
 from deepem.utils.errors import InputError

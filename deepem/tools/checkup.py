@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from deepem import tasks
-from deepem.build import volumes
+from deepem.build import selection, volumes
 from deepem.build.network import create_network, patch_sizes
 from deepem.build.samplers import create_samplers
 from deepem.cli.training import TrainOptions
@@ -58,8 +58,8 @@ def examine(options: TrainOptions) -> Report:
     """
     report, chosen = Report(), options.tasks.chosen
     data = options.data
-    sets = [volumes.DataSet(options.plug_in("dataset", word)) for word in data.data or ()]
-    train, val = volumes.choose_ids(sets, data.train_ids, data.val_ids)
+    sets = [selection.DataSet(options.plug_in("dataset", word)) for word in data.data or ()]
+    train, val = selection.choose_ids(sets, data.train_ids, data.val_ids)
     with _warnings(report):
         loaded = volumes.load([*train, *val], Path(data.data_dir), chosen, lazy=True)
     labels, ids = tasks.labels(chosen), id_labels(options.tasks.rows)

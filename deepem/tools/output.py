@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from deepem.cli.parser import one_line_errors
+from deepem.cli.one_line import one_line_errors
 from deepem.utils.errors import InputError
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deepem.cli.parser import OneLineParser
+from deepem.cli.one_line import OneLineParser
 from deepem.data.borders import eroded
 from deepem.data.dataset.flyem import cremi_b
 from deepem.data.synth.volume import make_volume

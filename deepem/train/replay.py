@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from deepem.build.stored import stored_run
-from deepem.cli.parser import OneLineParser, one_line_errors
+from deepem.cli.one_line import OneLineParser, one_line_errors
 from deepem.train.objective import Objective, Outputs, WithLosses, auxiliary_of, has_losses
 from deepem.utils import checkpoint
 

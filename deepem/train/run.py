@@ -14,7 +14,7 @@ from pathlib import Path
 if __package__ in (None, ""):  # run as a file: replace deepem/train/ on the path by the checkout
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
-from deepem.cli.parser import one_line_errors
+from deepem.cli.one_line import one_line_errors
 from deepem.cli.train_parser import parse
 from deepem.train.launch import end_with_launcher, launch_on
 from deepem.train.preempt import Preemption

@@ -6,8 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-SCHEDULES = ("constant", "step", "cosine", "poly")
-
 
 @dataclass(frozen=True)
 class Schedule:

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from deepem import tasks
-from deepem.build import volumes
+from deepem.build import selection, volumes
 from deepem.build.cases import Case, Ways
 from deepem.build.network import PatchSizes
 from deepem.build.scores import KINDS, LOWER_IS_BETTER
@@ -132,8 +132,8 @@ def create_whole_volume(options: TrainOptions, chosen: Sequence[Task], sizes: Pa
         if log.best_by in LOWER_IS_BETTER:
             raise InputError("--best_by", f"{log.best_by} without --eval_segment", "the id of a volume to score")
         return None
-    sets = [volumes.DataSet(options.plug_in("dataset", word)) for word in options.data.data or ()]
-    ref = volumes.find(sets, log.eval_segment, "--eval_segment")
+    sets = [selection.DataSet(options.plug_in("dataset", word)) for word in options.data.data or ()]
+    ref = selection.find(sets, log.eval_segment, "--eval_segment")
     loaded = volumes.load([ref], Path(options.data.data_dir), chosen)[ref.word]
     if len(volumes.leaves(loaded)) > 1 or "img" not in loaded:
         raise InputError("--eval_segment", f"{ref.word}, which is several volumes", "an id of one volume")

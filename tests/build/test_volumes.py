@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from deepem import tasks
-from deepem.build import volumes
+from deepem.build import selection, volumes
 from deepem.cli.plugins import PlugIn, load
 from deepem.utils.errors import InputError
 
 LOAD = "def load_data(data_dir, data_ids=None, **_):\n    return {i: {'img': (__file__, i)} for i in data_ids}\n"
-Make = Callable[..., list[volumes.DataSet]]
+Make = Callable[..., list[selection.DataSet]]
 
 
 @pytest.fixture
@@ -23,30 +23,30 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
 
-    def build(files: dict[str, str], *words: str) -> list[volumes.DataSet]:
+    def build(files: dict[str, str], *words: str) -> list[selection.DataSet]:
         for name, text in files.items():
             path = tmp_path / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text if "load_data" in text else f"data_info = {text}\n{LOAD}")
         names = words or tuple(files)
-        return [volumes.DataSet(PlugIn("dataset", word, load("dataset", word), {})) for word in names]
+        return [selection.DataSet(PlugIn("dataset", word, load("dataset", word), {})) for word in names]
 
     return build
 
 
-def chosen(datasets: list[volumes.DataSet], *words: str) -> list[str]:
-    return [ref.word for ref in volumes.choose_ids(datasets, words or None, None)[0]]
+def chosen(datasets: list[selection.DataSet], *words: str) -> list[str]:
+    return [ref.word for ref in selection.choose_ids(datasets, words or None, None)[0]]
 
 
-def refused(datasets: list[volumes.DataSet], *words: str) -> str:
+def refused(datasets: list[selection.DataSet], *words: str) -> str:
     with pytest.raises(InputError) as caught:
-        volumes.choose_ids(datasets, words, None)
+        selection.choose_ids(datasets, words, None)
     return str(caught.value)
 
 
 def test_modules_called_alike_are_all_trained_on(make: Make) -> None:
     sets = make({"x/cortex.py": "['a']", "y/cortex.py": "['a', 'b', 'c']"})
-    train, val = volumes.choose_ids(sets, None, None)
+    train, val = selection.choose_ids(sets, None, None)
     assert [ref.word for ref in train] == ["x.cortex/a", "y.cortex/a", "b"]
     assert [ref.word for ref in val] == ["x.cortex/a", "c"]
     loaded = volumes.load([*train, *val], Path(), tasks.TASKS[:1])
@@ -61,7 +61,7 @@ def test_modules_called_alike_are_all_trained_on(make: Make) -> None:
 def test_what_is_written_down_can_be_given(make: Make) -> None:
     files = {"p/x/cortex.py": "['a', 'b']", "q/x/cortex.py": "['a', 'c']", "other.py": "['a']"}
     sets = make({**files, "cortex.py": "['a']"})
-    words = [ref.word for ref in volumes._every(sets)]
+    words = [ref.word for ref in selection._every(sets)]
     here = Path.cwd().name
     assert words == ["p.x.cortex/a", "b", "q.x.cortex/a", "c", "other/a", f"{here}.cortex/a"]
     assert chosen(sets, *words) == words
@@ -116,7 +116,7 @@ def test_an_id_given_twice_is_refused_however_it_is_written(make: Make) -> None:
 def test_ids_may_be_numbers(make: Make) -> None:
     sets = make({"data.py": "{1: 'first', 2: 'second'}"})
     assert chosen(sets) == ["1"]
-    train, _ = volumes.choose_ids(sets, ["2"], None)
+    train, _ = selection.choose_ids(sets, ["2"], None)
     assert (train[0].id, train[0].word) == (2, "2")
     assert refused(sets, "3") == "--train_ids: got 3, wants one of 1, 2"
 
@@ -141,7 +141,7 @@ def test_a_module_that_names_no_ids_is_one_line(make: Make, info: str, kind: str
 )
 def test_what_is_no_mapping_of_volumes_is_one_line(make: Make, result: str, got: str) -> None:
     sets = make({"data.py": f"data_info = ['a']\ndef load_data(data_dir, data_ids=None, **_):\n    return {result}\n"})
-    train, _ = volumes.choose_ids(sets, None, None)
+    train, _ = selection.choose_ids(sets, None, None)
     with pytest.raises(InputError) as caught:
         volumes.load(train, Path(), ())
     assert (caught.value.where, caught.value.got) == ("--data data.py", got)
@@ -149,6 +149,6 @@ def test_what_is_no_mapping_of_volumes_is_one_line(make: Make, result: str, got:
 
 def test_an_exception_inside_a_module_is_its_own(make: Make) -> None:
     sets = make({"data.py": "data_info = ['a']\ndef load_data(data_dir, data_ids=None, **_: int):\n    len(None)\n"})
-    train: Any = volumes.choose_ids(sets, None, None)[0]
+    train: Any = selection.choose_ids(sets, None, None)[0]
     with pytest.raises(TypeError, match="len"):
         volumes.load(train, Path(), ())

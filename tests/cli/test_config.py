@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from deepem.cli import config_file, config_words, forward_parser, parser, train_parser
+from deepem.cli import config_file, config_words, forward_parser, one_line, train_parser
 from deepem.cli import words as readers
 from deepem.cli.flags import Flag
 from deepem.cli.parser import Parser
@@ -224,7 +224,7 @@ def test_an_error_found_after_the_parsing_names_the_line_unless_the_command_line
     write(tmp_path, a="lr: 1\n\nbatch_size: 3")
     for more, where in (([], "a.yaml:3: batch_size"), (["--batch_size", "5"], "--batch_size")):
         words = ["--config", "a.yaml", *more]
-        with pytest.raises(SystemExit), parser.one_line_errors("run.py", words):
+        with pytest.raises(SystemExit), one_line.one_line_errors("run.py", words):
             raise InputError("--batch_size", 3, "4")
         assert capsys.readouterr().err == f"run.py: error: {where}: got 3, wants 4\n"
 

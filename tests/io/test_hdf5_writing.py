@@ -19,7 +19,7 @@ WRITES = """
 import sys
 import numpy as np
 from pathlib import Path
-from deepem.cli.parser import one_line_errors
+from deepem.cli.one_line import one_line_errors
 from deepem.io.sink import Hdf5Sink
 from deepem.utils.geometry import Box
 

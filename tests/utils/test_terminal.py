@@ -10,13 +10,13 @@ import sys
 
 import pytest
 
-from deepem.cli.parser import one_line_errors
+from deepem.cli.one_line import one_line_errors
 from deepem.utils.errors import of_environment
 from deepem.utils.terminal import Lasting
 
 PROGRAM = """
 import sys
-from deepem.cli.parser import one_line_errors
+from deepem.cli.one_line import one_line_errors
 with one_line_errors("p"):
     for _ in range(3):
         sys.stdout.write("é\\n" * 10000)

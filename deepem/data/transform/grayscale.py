@@ -7,14 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from deepem.data.transform.base import Apply, Augment, Sample, Spec, keep, owned, probability
-from deepem.data.transform.perturb import Grayscale, in_rows
+from deepem.data.transform.base import Apply, Augment, Spec
+from deepem.data.transform.image_only import ImageAugment
+from deepem.data.transform.perturb import Change, Grayscale
 from deepem.data.transform.section import MixedSection, PartialSection, Section
 from deepem.utils.geometry import Vec3
 
 
 @dataclass(frozen=True, repr=False)
-class Grayscale3D(Augment):
+class Grayscale3D(ImageAugment):
     """Change contrast, brightness and gamma of all images with one draw (see `perturb.Grayscale`); labels stay.
 
     Attributes:
@@ -27,26 +28,9 @@ class Grayscale3D(Augment):
     brightness_factor: float = 0.3
     skip: float = 0.3
 
-    def __post_init__(self) -> None:
-        probability("skip", self.skip)
-
-    def suits(self, factor: Vec3) -> bool:
-        """Always: labels stay."""
-        return True
-
-    def prepare(self, spec: Spec, rng: np.random.Generator) -> tuple[Spec, Apply]:
-        """Draw the curve of grey values, and return the request unchanged."""
-        if rng.random() < self.skip:
-            return spec, keep
-        change = Grayscale(self.contrast_factor, self.brightness_factor).draw(rng)
-
-        def apply(sample: Sample) -> Sample:
-            for key in spec.images:
-                sample[key] = in_rows(owned(sample[key]))
-                change(sample[key])
-            return sample
-
-        return spec, apply
+    def change(self, frame: Vec3, rng: np.random.Generator) -> Change:
+        """Draw the curve of grey values."""
+        return Grayscale(self.contrast_factor, self.brightness_factor).draw(rng)
 
 
 class Grayscale2D(Section):

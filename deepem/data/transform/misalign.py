@@ -36,12 +36,10 @@ class Misalign(Augment):
 
     def prepare(self, spec: Spec, rng: np.random.Generator) -> tuple[Spec, Apply]:
         """Draw the section and the displacement; the request grows by it."""
-        at = _section(spec, self.margin, rng)
-        start, end = _poses(self.disp, self.rot, rng)
+        depth, (at, start, end) = spec.frame()[0], _drawn(self, spec, rng)
         if at is None:
             return spec, keep
-        depth = spec.frame()[0]
-        poses = [end if z >= at + depth // 2 else start for z in range(depth)]
+        poses = [end if z >= at else start for z in range(depth)]
         return slide(spec, poses, poses)
 
 
@@ -66,12 +64,10 @@ class SlipMisalign(Augment):
 
     def prepare(self, spec: Spec, rng: np.random.Generator) -> tuple[Spec, Apply]:
         """Draw the section and the displacement; the request grows by it."""
-        at = _section(spec, self.margin, rng)
-        start, end = _poses(self.disp, self.rot, rng)
+        depth, (at, start, end) = spec.frame()[0], _drawn(self, spec, rng)
         if at is None:
             return spec, keep
-        depth = spec.frame()[0]
-        poses = [end if z == at + depth // 2 else start for z in range(depth)]
+        poses = [end if z == at else start for z in range(depth)]
         return slide(spec, poses, [start] * depth if self.interp else poses)
 
 
@@ -127,6 +123,13 @@ class MisalignTrackMissing(Augment):
     def prepare(self, spec: Spec, rng: np.random.Generator) -> tuple[Spec, Apply]:
         """Draw the misalignment and whether to paint a track; the request grows by the displacement."""
         return _with_missing(spec, rng, self, self.track if rng.random() >= self.track.skip else None)
+
+
+def _drawn(of: Misalign | SlipMisalign, spec: Spec, rng: np.random.Generator) -> tuple[int | None, Pose, Pose]:
+    """Draw the section at which the shift begins, counted from the frame's first (None: too few), and both poses."""
+    at = _section(spec, of.margin, rng)
+    start, end = _poses(of.disp, of.rot, rng)
+    return None if at is None else at + spec.frame()[0] // 2, start, end
 
 
 def _with_missing(

@@ -26,6 +26,10 @@ MIN_SIGMA = 0.1
 """A Gaussian narrower than this, in voxels, does not change an image."""
 
 
+def unchanged(block: Array) -> None:
+    """The change that does nothing."""
+
+
 class Perturb(ABC):
     """Base class: a change of grey values with random parameters."""
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deepem.data.transform.base import Apply, Augment, Sample, Spec, keep, owned, probability
-from deepem.data.transform.perturb import Change, Grayscale, Perturb, in_rows, through_table
+from deepem.data.transform.image_only import ImageAugment
+from deepem.data.transform.perturb import Change, Grayscale, Perturb, through_table, unchanged
 from deepem.data.transform.region import cut, extent
 from deepem.data.transform.section import Section
 from deepem.utils.geometry import Vec3
@@ -51,7 +51,7 @@ class HistogramShift(Section):
 
 
 @dataclass(frozen=True, repr=False)
-class ContrastStep(Augment):
+class ContrastStep(ImageAugment):
     """Change contrast, brightness and gamma from a random section on, as if the microscope had been readjusted.
 
     Attributes:
@@ -64,26 +64,11 @@ class ContrastStep(Augment):
     brightness_factor: float = 0.5
     skip: float = 0
 
-    def __post_init__(self) -> None:
-        probability("skip", self.skip)
-
-    def suits(self, factor: Vec3) -> bool:
-        """Always: labels stay."""
-        return True
-
-    def prepare(self, spec: Spec, rng: np.random.Generator) -> tuple[Spec, Apply]:
-        """Draw the section and the curve, and return the request unchanged."""
-        frame = spec.frame(spec.images)
-        if rng.random() < self.skip or frame[0] < 2:
-            return spec, keep
+    def change(self, frame: Vec3, rng: np.random.Generator) -> Change:
+        """Draw the section and the curve; images of one section stay unchanged."""
+        if frame[0] < 2:
+            return unchanged
         change = Grayscale(self.contrast_factor, self.brightness_factor).draw(rng)
         (z0, y0, x0), end = extent(frame)
         at = int(rng.integers(1, frame[0])) + z0
-
-        def apply(sample: Sample) -> Sample:
-            for key in spec.images:
-                image = sample[key] = in_rows(owned(sample[key]))
-                change(cut(image, (at, y0, x0), end))
-            return sample
-
-        return spec, apply
+        return lambda image: change(cut(image, (at, y0, x0), end))

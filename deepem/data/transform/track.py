@@ -7,15 +7,16 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from deepem.data.transform.base import Apply, Array, Augment, Sample, Spec, keep, owned, probability
+from deepem.data.transform.base import Array
 from deepem.data.transform.field import F32
-from deepem.data.transform.perturb import Change, in_rows, planes, round_to
+from deepem.data.transform.image_only import ImageAugment
+from deepem.data.transform.perturb import Change, planes, round_to
 from deepem.data.transform.region import cut, extent
 from deepem.utils.geometry import Vec3
 
 
 @dataclass(frozen=True, repr=False)
-class Track(Augment):
+class Track(ImageAugment):
     """Brighten two neighbouring sections of the images in blotches within a band along y; labels stay unchanged.
 
     Each section has its own stencil: normal noise that is blurred, thresholded, and blurred again at its edges.
@@ -35,33 +36,23 @@ class Track(Augment):
     skip: float = 0
 
     def __post_init__(self) -> None:
-        probability("skip", self.skip)
+        super().__post_init__()
         if not 0 <= 2 * self.margin < self.width:
             raise ValueError(f"width: got {self.width}, wants more than two margins of {self.margin} voxels")
         if min(self.sigma) <= 0:
             raise ValueError(f"sigma: got {self.sigma}, wants three positive numbers of voxels")
 
-    def suits(self, factor: Vec3) -> bool:
-        """Always: labels stay."""
-        return True
-
-    def prepare(self, spec: Spec, rng: np.random.Generator) -> tuple[Spec, Apply]:
-        """Draw the sections and their stencils, and return the request unchanged."""
-        if not spec.images or rng.random() < self.skip:
-            return spec, keep
-        frame = spec.frame(spec.images)
+    def change(self, frame: Vec3, rng: np.random.Generator) -> Change:
+        """Draw the sections and their stencils."""
         first = int(rng.integers(max(frame[0] - 1, 1))) - frame[0] // 2
         changes = self.draw(frame, rng)
         (_, y0, x0), (_, y1, x1) = extent(frame)
 
-        def apply(sample: Sample) -> Sample:
-            for key in spec.images:
-                image = sample[key] = in_rows(owned(sample[key]))
-                for z, change in enumerate(changes, first):
-                    change(cut(image, (z, y0, x0), (z + 1, y1, x1)))
-            return sample
+        def change(image: Array) -> None:
+            for z, paint in enumerate(changes, first):
+                paint(cut(image, (z, y0, x0), (z + 1, y1, x1)))
 
-        return spec, apply
+        return change
 
     def draw(self, frame: Vec3, rng: np.random.Generator) -> list[Change]:
         """Draw the changes of two sections, which share the band and have separate stencils."""

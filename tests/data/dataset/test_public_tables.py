@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 
-from deepem.build.volumes import DataSet, choose_ids
+from deepem.build.selection import DataSet, choose_ids
 from deepem.cli import plugins
 from deepem.data.dataset.flyem import cremi_b
 from deepem.data.emio import imsave
