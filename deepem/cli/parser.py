@@ -106,7 +106,8 @@ class Parser(OneLineParser):
         wants_help, wants_schema, wants_config = (first.pop(n, False) for n in ("help", "schema", "print_config"))
         wants_help = wants_help or wants_schema
         replaced = {} if wants_help else between(self.defaults() | first)
-        named = _plug_in_words(self.defaults() | dict(replaced) | first)
+        chosen = self.defaults() | dict(replaced) | first
+        named = _plug_in_words({name: value for name, value in chosen.items() if name in own})
         modules = self._add_plug_ins(named, own, loaded=not wants_help)
         plug_ins = set(self.flags) - own
         extend(self, [module for kind, _, module in modules if kind == "dataset"])
