@@ -54,6 +54,10 @@ SETTINGS = {
     "rate times 1.5": "--lr 0.003",
     "group norm": "--group 8",
     "without long-range": NO_LONG,
+    "without warm-up": "--lr_warmup 0",
+    "400 iterations": "--max_iter 400",
+    "400 iterations, without warm-up": "--max_iter 400 --lr_warmup 0",
+    "mitochondria weigh twice": "--mit 2",
 }
 """What differs from the chosen settings. Of flags given twice the later one holds."""
 
