@@ -26,19 +26,18 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from functools import lru_cache
 from multiprocessing import reduction, util
 from multiprocessing.context import BaseContext
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
+from deepem.data.open_files import workers_allowed
 from deepem.data.orders import POLL_S, Order
 from deepem.data.slots import IN_USE
+from deepem.data.tensors import Batch, tensors_of
 from deepem.data.volume import Array, Shared, map_file
-from deepem.data.worker import Done, Failed, Part, Stream, generator, make, view, work
+from deepem.data.worker import Done, Failed, Part, Stream, generator, make, work
 from deepem.utils.errors import InputError
 
 __all__ = ["GivenUpError", "WorkerError", "batches", "generator"]
@@ -51,8 +50,6 @@ PATIENCE_S = 5.0
 
 STARTUP_S = 300.0
 """Seconds that a worker may take to start: a spawned worker first imports everything."""
-
-Batch = dict[str, Tensor]
 
 
 class WorkerError(RuntimeError):
@@ -97,7 +94,8 @@ def batches(
         start: Index of the first batch.
         stop: One past the index of the last batch.
         batch_size: Samples per batch, summed over all ranks. Rank r gets the samples r, r + world, ... of each batch.
-        num_workers: Number of worker processes; 0 makes the batches in this process.
+        num_workers: Number of worker processes; 0 makes the batches in this process. A low limit of open files allows
+            fewer, with a warning.
         rank: Rank of this process.
         world: Number of ranks.
         pin_memory: Copy each batch into page-locked memory.
@@ -119,10 +117,11 @@ def batches(
     stream = Stream(sampler, seed, phase)
     orders = ((i, range(i * batch_size + rank, (i + 1) * batch_size, world)) for i in range(start, stop))
     made: Iterator[Batch]
+    num_workers = workers_allowed(min(num_workers, max(1, stop - start)), told=phase == "train")
     if num_workers == 0:
         made = (_make(stream, indices) for _, indices in orders)
     else:
-        made = _Pool(stream, min(num_workers, max(1, stop - start)), context, worker_timeout, give_up).run(orders)
+        made = _Pool(stream, num_workers, context, worker_timeout, give_up).run(orders)
     return map(_pinned, made) if pin_memory else made
 
 
@@ -134,21 +133,7 @@ def _make(stream: Stream, indices: range) -> Batch:
         return memory[-1]
 
     parts = make(stream, indices, allocate)
-    return _tensors(parts, memory[-1])
-
-
-def _tensors(parts: Mapping[str, Part], memory: Array) -> Batch:
-    return {key: _tensor(part, memory) for key, part in parts.items()}
-
-
-def _tensor(part: Part, memory: Array) -> Tensor:
-    return torch.from_numpy(view(memory, part)) if part.value is None else _constant(part)
-
-
-@lru_cache
-def _constant(part: Part) -> Tensor:
-    # expand would not do: an axis of length one keeps its stride
-    return torch.from_numpy(np.full(1, part.value, part.dtype)).as_strided(part.shape, (0,) * len(part.shape))
+    return tensors_of(parts, memory[-1])
 
 
 def _pinned(batch: Batch) -> Batch:
@@ -185,7 +170,12 @@ class _Worker:
         if isinstance(answer, Failed):
             return answer.number, answer
         if answer.fresh is not None:
-            fd = reduction.recv_handle(self.pipe)
+            try:
+                fd = reduction.recv_handle(self.pipe)
+            except RuntimeError as error:  # the system drops a handle that would exceed the limit
+                raise InputError(
+                    "memory of a batch", "too many open files", "more: ulimit -n, or fewer workers"
+                ) from error
             self._slots[answer.slot] = map_file(fd, (answer.fresh,), np.uint8)
             os.close(fd)
         if answer.parts is not None:
@@ -193,7 +183,7 @@ class _Worker:
         slot = self._slots[answer.slot]
         memory = np.frombuffer(slot.data, np.uint8)  # a base of its own, freed with this batch's tensors
         weakref.finalize(memory, _free, slot, os.getpid()).atexit = False
-        return answer.number, _tensors(self._parts, memory)
+        return answer.number, tensors_of(self._parts, memory)
 
 
 def _free(slot: Array, owner: int) -> None:

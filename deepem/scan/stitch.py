@@ -160,7 +160,7 @@ def require_numbers(box: Box, values: Mapping[str, torch.Tensor]) -> None:
     for name, value in values.items():
         if bool(value.sum().isnan()):
             got = f"values that are no numbers within {box.begin} to {box.end}"
-            raise InputError(f"model output {name}", got, "finite logits: weights that are not too large, no --amp")
+            raise InputError(f"model output {name}", got, "finite logits: smaller weights, or float32")
 
 
 class _Sums:
