@@ -1,7 +1,8 @@
-"""zarr arrays, versions 2 and 3. In a group, the default array is ``main`` unless the path names another.
+"""zarr arrays, formats 2 and 3. In a group, the default array is ``main`` unless the path names another.
 
 An OME-NGFF image is a group of levels; the default is the first level unless the path names another (``em.zarr:1``).
-Leading axes of length 1, such as time and channel, are dropped from arrays with more than four axes.
+Leading axes of length 1, such as time and channel, are dropped from arrays with more than four axes. The package zarr
+3 needs Python 3.11; zarr 2, which Python 3.10 has, reads and writes format 2 alone.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from deepem.io.format import MAIN, Format
 from deepem.io.ngff import described, first_level
 from deepem.io.stored import Stored
 from deepem.io.volume import Array
+from deepem.utils.errors import InputError
 from deepem.utils.geometry import Vec3
 
 
@@ -40,7 +42,8 @@ class Zarr:
         compressors = array.compressors if hasattr(array, "compressors") else (array.compressor,)
         self.blosc = bool(compressors) and "Blosc" in type(compressors[-1]).__name__ and not shards
         self.files = ChunkFiles(folder, self.shape, self.chunks, self._name, str(array.path))
-        self._local = folder.is_dir() and hasattr(array, "metadata") and len(self.shape) in (3, 4)
+        named = hasattr(array, "metadata") or hasattr(array, "_chunk_key")
+        self._local = folder.is_dir() and named and len(self.shape) in (3, 4)
 
     @staticmethod
     def _leading(shape: tuple[int, ...]) -> int:
@@ -65,7 +68,10 @@ class Zarr:
         return self.files.file_of(begin)
 
     def _name(self, index: tuple[int, ...]) -> str:
-        return f"{self.array.path}/{self.array.metadata.encode_chunk_key((*self.lead, *index))}".lstrip("/")
+        index = (*self.lead, *index)
+        if not hasattr(self.array, "metadata"):  # zarr 2
+            return str(self.array._chunk_key(index))
+        return f"{self.array.path}/{self.array.metadata.encode_chunk_key(index)}".lstrip("/")
 
     @staticmethod
     def _measure(file: Path) -> None:
@@ -81,6 +87,8 @@ def _open(file: str, key: str | None) -> Iterator[Stored]:
     with readable(file, "zarr"):
         import zarr
 
+        if zarr.__version__.startswith("2.") and Path(file, "zarr.json").is_file():
+            raise InputError(file, f"zarr format 3, and zarr {zarr.__version__}", "zarr 3 (Python 3.11), or format 2")
         top = zarr.open(file, mode="r")
         group = isinstance(top, zarr.Group)
         if key is not None and not group:
@@ -109,7 +117,9 @@ def _write(file: str, key: str | None, array: Array, compress: bool, attributes:
         zarr.save_array(file, array)
         written = zarr.open_array(file, mode="r+")
     else:
-        written = zarr.open_group(file, mode="w").create_array(key, data=array)
+        group = zarr.open_group(file, mode="w")
+        create = group.create_array if hasattr(group, "create_array") else group.create_dataset  # zarr 3, zarr 2
+        written = create(key, data=array)
     written.attrs.update({name: np.asarray(value).tolist() for name, value in attributes.items()})
 
 
