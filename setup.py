@@ -37,6 +37,7 @@ EXTRAS = {
         "psycopg[binary]>=3.1",
         "playwright>=1.45",
         "types-PyYAML",
+        "uv>=0.5",
     ],
 }
 """One extra per feature. The environment that runs the tests has all of them but ray."""
