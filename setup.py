@@ -6,7 +6,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 TENSORSTORE = "tensorstore>=0.1.60"
-ZARR = 'zarr>=3.0; python_version >= "3.11"'
+ZARR = ['zarr>=3.0; python_version >= "3.11"', 'zarr>=2.18,<3; python_version < "3.11"']
 VIEW = ["matplotlib>=3.9", "neuroglancer>=2.40"]
 QUEUE = ["task-queue>=2.14"]
 SERVE = ["safetensors>=0.4", "onnx>=1.16", "onnxscript>=0.2"]
@@ -18,13 +18,13 @@ EXTRAS = {
     "view": VIEW,
     "queue": QUEUE,
     "ray": ["ray[train]>=2.60"],
-    "zarr": [ZARR, TENSORSTORE],
+    "zarr": [*ZARR, TENSORSTORE],
     "tiff": TIFF,
     "serve": SERVE,
     "detect": DETECT,
     "download": DOWNLOAD,
     "dev": [
-        *(*VIEW, *QUEUE, ZARR, TENSORSTORE, *TIFF, *SERVE, *DETECT, *DOWNLOAD),
+        *(*VIEW, *QUEUE, *ZARR, TENSORSTORE, *TIFF, *SERVE, *DETECT, *DOWNLOAD),
         "pytest>=8",
         "pytest-xdist>=3.6",
         "hypothesis>=6.100",
@@ -37,6 +37,7 @@ EXTRAS = {
         "psycopg[binary]>=3.1",
         "playwright>=1.45",
         "types-PyYAML",
+        "uv>=0.5",
     ],
 }
 """One extra per feature. The environment that runs the tests has all of them but ray."""

@@ -28,8 +28,7 @@ def load(path: str | Path, model: str | None = None, *, raw: bool = False) -> nn
 
 def _stored(path: Path, raw: bool) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     state = checkpoint.read(path)
-    averaged = state.get("ema") if not raw else None
-    return state, averaged or state["state_dict"]
+    return state, checkpoint.weights_of(state, path, raw=raw)
 
 
 def _exported(folder: Path) -> tuple[Mapping[str, Any], Mapping[str, Any]]:

@@ -18,6 +18,7 @@ import dataclasses
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
 from deepem.cli.words import Form, Read, form_of
@@ -93,6 +94,11 @@ class Flag:
     def is_switch(self) -> bool:
         """Whether the flag is a switch, which takes no value."""
         return without_none(self.type) is bool
+
+    @property
+    def takes_text(self) -> bool:
+        """Whether its words are texts or paths, which may begin with a dash."""
+        return self.read is None and without_none(self.type) in (str, Path, list[str], list[Path])
 
     @property
     def form(self) -> Form | None:

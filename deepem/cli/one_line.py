@@ -58,7 +58,7 @@ def one_line_errors(program: str, typed: Sequence[str] | None = None) -> Iterato
     with lasting_streams():
         try:
             yield flags
-        except (InputError, OSError, MemoryError) as error:
+        except (InputError, OSError, MemoryError, RuntimeError) as error:
             told = error if isinstance(error, InputError) else of_environment(error)
             if told is None:
                 raise

@@ -161,7 +161,7 @@ class Parser(OneLineParser):
 
     def _typed(self, words: Sequence[str], *, final: bool = False) -> tuple[dict[str, Any], list[str]]:
         """Return the values given in YAML files or on the command line, and the unknown words."""
-        namespace, unknown = self.parse_known_args(words)
+        namespace, unknown = self.parse_known_args(self._with_texts(words))
         typed = vars(namespace)
         files = typed.pop("config", ())
         if not files:
@@ -177,6 +177,19 @@ class Parser(OneLineParser):
             return vars(found)
 
         return config_words.values(self.files[key], self.flags, read, final=final) | typed, unknown
+
+    def _with_texts(self, words: Sequence[str]) -> list[str]:
+        """Mark words with a dash in front that are values of a flag of text, such as ``--out_tag -x``."""
+        texts = {f"--{name}": flag for name, flag in self.flags.items() if flag.takes_text}
+        marked, asked = [], None
+        for word in words:
+            if word.startswith("--") or word in self._option_string_actions:
+                asked = texts.get(word)
+            elif asked is not None:
+                word = SHIELD + word if word.startswith("-") and len(word) > 1 else word
+                asked = None if asked.form is None or asked.form.many is None else asked
+            marked.append(word)
+        return marked
 
     def _add_plug_ins(
         self, named: Sequence[tuple[str, str]], own: set[str], *, loaded: bool
@@ -205,7 +218,7 @@ class Parser(OneLineParser):
                 continue
             if word in within:
                 raise InputError(within[-1], f"{word}, which it is read for", "files that do not name each other")
-            found += self._expand(_shield(argfile.read(word[1:])), (*within, word))
+            found += self._expand(self._with_texts(_shield(argfile.read(word[1:]))), (*within, word))
         return found
 
 

@@ -30,7 +30,7 @@ from typing import Any
 from deepem.cli.migration import MODULES
 from deepem.utils import byfile
 from deepem.utils.errors import InputError, unreadable
-from deepem.utils.exit_codes import STOPPED
+from deepem.utils.exit_codes import no_exit
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -121,21 +121,6 @@ class PlugIn:
         entry = entry_of(self.kind, self.module)
         with self.calling():
             return entry(*arguments, **filled_in, **self.flags)
-
-
-@contextmanager
-def no_exit(where: str) -> Iterator[None]:
-    """Wrap code of a plug-in, which must not end the program.
-
-    Raises:
-        InputError: the plug-in called sys.exit.
-    """
-    try:
-        yield
-    except SystemExit as error:
-        if error.code == STOPPED:  # the exit of a run that was asked to stop
-            raise
-        raise InputError(where, f"sys.exit({error.code})", "a result, or an exception that says why not") from error
 
 
 def load(kind: str, name: str) -> ModuleType:

@@ -132,7 +132,7 @@ class SpeedOptions(Group):
     num_workers: int = flag(1, "processes that load samples", read=words.natural, metavar="N", resume=FREE)
     worker_timeout: float = flag(
         60.0, "a worker that makes no progress for this many seconds counts as hung",
-        read=words.positive, metavar="S", resume=FREE,
+        read=words.seconds, metavar="S", resume=FREE,
     )  # fmt: skip
     profile: int = flag(0, "trace N steps into logs/trace.json", read=words.natural, metavar="N", resume=FREE)
 
@@ -150,7 +150,7 @@ class DeviceOptions(Group):
     ray: int = flag(0, "train in N processes of a Ray cluster", read=words.natural, metavar="N", resume=FREE)
     rank_timeout: float = flag(
         600.0, "a process that does not answer for this many seconds counts as lost",
-        read=words.positive, metavar="S", resume=FREE,
+        read=words.seconds, metavar="S", resume=FREE,
     )  # fmt: skip
 
 

@@ -206,8 +206,9 @@ def _as_array(where: str, given: Any) -> Array:
         array: Array = np.asarray(given)
     except (ValueError, TypeError) as error:
         raise InputError(where, f"a ragged {type(given).__name__}", "an array (Z, Y, X) or (C, Z, Y, X)") from error
-    if array.dtype.kind == "O":
-        raise InputError(where, f"an array of objects, {array.shape}", "an array of numbers (Z, Y, X) or (C, Z, Y, X)")
+    if array.dtype.kind not in "biuf":
+        kind = "objects" if array.dtype.kind == "O" else str(array.dtype)
+        raise InputError(where, f"an array of {kind}, {array.shape}", "an array of numbers (Z, Y, X) or (C, Z, Y, X)")
     return array
 
 

@@ -150,6 +150,8 @@ def as_mask(where: str, given: Any) -> Array | Drawn:
         raise InputError(where, f"mask values from {low:g} to {high:g}", "finite weights of 0 or more")
     if array.dtype.kind == "b":
         return stored(array, Storing("bytes", np.dtype(np.uint8)))
+    if high == 0:
+        warn(f"{where}: the mask is 0 throughout; no voxel counts")
     if int(high) in (TOP_CLASS, *TOPS) and looked_at.two_valued:
         warn(f"{where}: a mask of 0 and {int(high)} is read as one of 0 and 1")
         return stored(array, Storing("positive", np.dtype(np.uint8)))

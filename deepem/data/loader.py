@@ -32,6 +32,7 @@ from typing import Any
 
 import numpy as np
 
+from deepem.data.open_files import workers_allowed
 from deepem.data.orders import POLL_S, Order
 from deepem.data.slots import IN_USE
 from deepem.data.tensors import Batch, make_batch, pinned, tensors
@@ -93,7 +94,8 @@ def batches(
         start: Index of the first batch.
         stop: One past the index of the last batch.
         batch_size: Samples per batch, summed over all ranks. Rank r gets the samples r, r + world, ... of each batch.
-        num_workers: Number of worker processes; 0 makes the batches in this process.
+        num_workers: Number of worker processes; 0 makes the batches in this process. A low limit of open files allows
+            fewer, with a warning.
         rank: Rank of this process.
         world: Number of ranks.
         pin_memory: Copy each batch into page-locked memory.
@@ -115,10 +117,11 @@ def batches(
     stream = Stream(sampler, seed, phase)
     orders = ((i, range(i * batch_size + rank, (i + 1) * batch_size, world)) for i in range(start, stop))
     made: Iterator[Batch]
+    num_workers = workers_allowed(min(num_workers, max(1, stop - start)), told=phase == "train")
     if num_workers == 0:
         made = (make_batch(stream, indices) for _, indices in orders)
     else:
-        made = _Pool(stream, min(num_workers, max(1, stop - start)), context, worker_timeout, give_up).run(orders)
+        made = _Pool(stream, num_workers, context, worker_timeout, give_up).run(orders)
     return map(pinned, made) if pin_memory else made
 
 
@@ -151,7 +154,12 @@ class _Worker:
         if isinstance(answer, Failed):
             return answer.number, answer
         if answer.fresh is not None:
-            fd = reduction.recv_handle(self.pipe)
+            try:
+                fd = reduction.recv_handle(self.pipe)
+            except RuntimeError as error:  # the system drops a handle that would exceed the limit
+                raise InputError(
+                    "memory of a batch", "too many open files", "more: ulimit -n, or fewer workers"
+                ) from error
             self._slots[answer.slot] = map_file(fd, (answer.fresh,), np.uint8)
             os.close(fd)
         if answer.parts is not None:

@@ -11,6 +11,7 @@ from deepem.data.drawn import Array, Drawn, Storing, known_of, seen, stored
 from deepem.data.kinds import id_labels, storage
 from deepem.data.labels import as_mask, as_soft, known
 from deepem.data.shared import Shared, map_file, memory_file
+from deepem.io.stored import SLACK
 from deepem.tasks import TASKS, Task
 from deepem.utils.errors import InputError
 from deepem.utils.geometry import Vec3, vec3
@@ -47,7 +48,7 @@ def compact(
     Returns:
         A dict of arrays (C, Z, Y, X), C-ordered, copied only where necessary:
 
-        - `img`: uint8 or float32 in [0, 1]; with an `intensity`, the dtype is unchanged.
+        - `img`: uint8 or float32 in [0, 1], which rounding may overshoot; with an `intensity`, the dtype is unchanged.
         - Instance ids: int32, or int64 if they do not fit; voxels of id -1 are masked out.
         - Class labels: uint8. Labels that `soft` names: float32.
         - Masks: uint8 if they hold only 0 and 1, else float32. Missing masks stay missing. The mask of a label is
@@ -140,6 +141,6 @@ def _image(where: str, given: Any, *, ranged: bool) -> Array | Drawn:
         raise InputError(where, "NaN", "a grey value at every voxel")
     if ranged:
         return stored(array, Storing("cast", array.dtype))
-    if low < 0 or high > 1:
+    if low < -SLACK or high > 1 + SLACK:
         raise GreyValueError(where, f"float grey values from {low:g} to {high:g}", "uint8, or float in [0, 1]")
     return stored(array, Storing("grey", np.dtype(np.float32)))

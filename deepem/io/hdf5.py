@@ -8,7 +8,6 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Any
 
 import h5py
@@ -16,6 +15,7 @@ import numpy as np
 
 from deepem.io.faults import missing_array, readable
 from deepem.io.format import MAIN, Format
+from deepem.io.hdf5_sources import require_link, require_sources
 from deepem.io.hdf5_writing import new_hdf5
 from deepem.io.stored import Stored
 from deepem.io.volume import Array
@@ -83,35 +83,17 @@ def _open(file: str, key: str | None) -> Iterator[Stored]:
         with readable(file, "HDF5"):
             top = stack.enter_context(open_hdf5(file))
             item = top.get(key or MAIN)
+            if item is None:
+                require_link(file, top, key or MAIN)
             if not isinstance(item, h5py.Dataset):
                 raise missing_array(file, key or MAIN, _datasets(top))
             name = f"{file}:{item.name.strip('/')}"
             if item.shape is None:
                 raise InputError(name, "a dataset without data", "an array")
-            _refuse_missing_sources(name, item)
+            require_sources(name, item)
             data = Chunked(item) if item.chunks and not item.is_virtual and all(item.shape) else item
             stored = Stored(name, data, {**top.attrs, **item.attrs})
         yield stored
-
-
-def _refuse_missing_sources(name: str, item: h5py.Dataset) -> None:
-    """Check that all files of a virtual dataset exist; HDF5 silently reads missing ones as fill values.
-
-    Raises:
-        InputError: a source file of the dataset does not exist.
-    """
-    if not item.is_virtual:
-        return
-    folder = Path(item.file.filename).parent
-    sources = {source.file_name for source in item.virtual_sources()}
-    gone = sorted(
-        source for source in sources if source != "." and "%b" not in source and not (folder / source).exists()
-    )
-    if gone:
-        more = f" and {len(gone) - 1} more" if len(gone) > 1 else ""
-        raise InputError(
-            name, f"a virtual dataset without its file {gone[0]}{more}", "all the files that it is made of"
-        )
 
 
 def _datasets(top: h5py.File) -> list[str]:

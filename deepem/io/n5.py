@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from deepem.io.chunk_files import ChunkFiles
 from deepem.io.faults import missing_array, readable
 from deepem.io.format import MAIN, Format
 from deepem.io.stored import Stored
@@ -21,14 +22,23 @@ from deepem.io.volume import Array
 
 
 class Reversed:
-    """A tensorstore array with its axes reversed."""
+    """A tensorstore array with its axes reversed.
 
-    def __init__(self, array: Any) -> None:
+    Attributes:
+        absent: Files of blocks that were read and do not exist; N5 reads them as 0.
+        file_of: (z, y, x) begin of a block -> its file.
+    """
+
+    def __init__(self, array: Any, folder: Path) -> None:
         self.array = array
         self.shape, self.dtype = tuple(array.shape)[::-1], np.dtype(array.dtype.numpy_dtype)
         self.chunks = tuple(array.chunk_layout.read_chunk.shape)[::-1]
+        self._files = ChunkFiles(folder, self.shape, self.chunks, lambda index: "/".join(map(str, index[::-1])))
+        self.absent, self.file_of = self._files.absent, self._files.file_of
 
     def __getitem__(self, where: Any) -> Array:
+        if len(self.shape) in (3, 4):
+            list(self._files.there(where))
         if where is not ...:
             _, *zyx = where
             x_first = tuple(reversed(zyx))
@@ -47,7 +57,7 @@ def _open(file: str, key: str | None) -> Iterator[Stored]:
         if "dimensions" not in told:
             raise missing_array(file, inside, sorted(_arrays(Path(file))))
         spec = {"driver": "n5", "kvstore": {"driver": "file", "path": f"{Path(file, inside)}/"}}
-        data = Reversed(tensorstore.open(spec, read=True).result())
+        data = Reversed(tensorstore.open(spec, read=True).result(), Path(file, inside))
         size = told.get("resolution")  # x, y, z
         known = {"voxel_size_nm": size[::-1]} if isinstance(size, list) else {}
         stored = Stored(f"{file}:{inside}" if inside else file, data, known | told.get("attributes", {}))

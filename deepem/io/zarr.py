@@ -1,13 +1,12 @@
-"""zarr arrays, versions 2 and 3. In a group, the default array is ``main`` unless the path names another.
+"""zarr arrays, formats 2 and 3. In a group, the default array is ``main`` unless the path names another.
 
 An OME-NGFF image is a group of levels; the default is the first level unless the path names another (``em.zarr:1``).
-Leading axes of length 1, such as time and channel, are dropped from arrays with more than four axes.
+Leading axes of length 1, such as time and channel, are dropped from arrays with more than four axes. The package zarr
+3 needs Python 3.11; zarr 2, which Python 3.10 has, reads and writes format 2 alone.
 """
 
 from __future__ import annotations
 
-import itertools
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,15 +14,14 @@ from typing import Any
 
 import numpy as np
 
+from deepem.io.chunk_files import ChunkFiles
 from deepem.io.faults import missing_array, readable
 from deepem.io.format import MAIN, Format
 from deepem.io.ngff import described, first_level
 from deepem.io.stored import Stored
 from deepem.io.volume import Array
 from deepem.utils.errors import InputError
-from deepem.utils.geometry import Box, Vec3, touched, vec3
-
-METADATA = {"zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata"}
+from deepem.utils.geometry import Vec3
 
 
 class Zarr:
@@ -31,13 +29,10 @@ class Zarr:
 
     Without this check, zarr decodes a truncated blosc chunk to noise, and treats every chunk file that it does not find
     as never written.
-
-    Attributes:
-        absent: Files of chunks that were read and do not exist; such chunks hold the fill value.
     """
 
     def __init__(self, array: Any, folder: Path) -> None:
-        self.array, self.folder = array, folder
+        self.array = array
         self.lead = (0,) * self._leading(array.shape)
         self.shape, self.dtype = array.shape[len(self.lead) :], array.dtype
         shards = getattr(array, "shards", None)  # zarr 2 has no shards
@@ -46,8 +41,9 @@ class Zarr:
         self.read_chunks = tuple(array.chunks)[len(self.lead) :]  # the inner chunks of a shard can be read separately
         compressors = array.compressors if hasattr(array, "compressors") else (array.compressor,)
         self.blosc = bool(compressors) and "Blosc" in type(compressors[-1]).__name__ and not shards
-        self.absent: set[str] = set()
-        self._local = folder.is_dir() and hasattr(array, "metadata") and len(self.shape) in (3, 4)
+        self.files = ChunkFiles(folder, self.shape, self.chunks, self._name, str(array.path))
+        named = hasattr(array, "metadata") or hasattr(array, "_chunk_key")
+        self._local = folder.is_dir() and named and len(self.shape) in (3, 4)
 
     @staticmethod
     def _leading(shape: tuple[int, ...]) -> int:
@@ -56,50 +52,26 @@ class Zarr:
         return lead if all(n == 1 for n in shape[:lead]) else 0
 
     def __getitem__(self, where: Any) -> Array:
-        if self._local and all(self.shape):
-            whole = Box((0, 0, 0), vec3(self.shape[-3:]))
-            z, y, x = whole.slices() if where is ... else where[1:]
-            box = Box((z.start, y.start, x.start), (z.stop, y.stop, x.stop))
-            for chunk in touched(box, vec3(self.chunks[-3:]), whole):
-                self._look_at(chunk)
+        if self._local:
+            for file in self.files.there(where):
+                if self.blosc:
+                    self._measure(file)
         return np.asarray(self.array[self.lead + ((...,) if where is ... else tuple(where))])
 
-    def _look_at(self, chunk: Box) -> None:
-        """Record chunk files that do not exist, and check the length of those that do."""
-        for channel in range(-(-self.shape[0] // self.chunks[0]) if len(self.shape) == 4 else 1):
-            name = self.file_of(chunk.begin, channel)
-            file = self.folder / name
-            if not file.exists():
-                if not self.absent:
-                    self._refuse_other_names()
-                self.absent.add(name)
-            elif self.blosc:
-                self._measure(file)
+    @property
+    def absent(self) -> set[str]:
+        """Files of chunks that were read and do not exist; such chunks hold the fill value."""
+        return self.files.absent
 
-    def file_of(self, begin: Vec3, channel: int = 0) -> str:
+    def file_of(self, begin: Vec3) -> str:
         """Return the file, relative to the folder, of the chunk that begins at a voxel."""
-        index = tuple(b // n for b, n in zip(begin, self.chunks[-3:], strict=True))
-        first = (*self.lead, *((channel,) if len(self.shape) == 4 else ()))
-        return self._name((*first, *index))
+        return self.files.file_of(begin)
 
     def _name(self, index: tuple[int, ...]) -> str:
+        index = (*self.lead, *index)
+        if not hasattr(self.array, "metadata"):  # zarr 2
+            return str(self.array._chunk_key(index))
         return f"{self.array.path}/{self.array.metadata.encode_chunk_key(index)}".lstrip("/")
-
-    def _refuse_other_names(self) -> None:
-        """Refuse an array that has files but no chunks; with a wrong separator in the metadata it would read as empty.
-
-        Raises:
-            InputError: the array has files, but none has the name of a chunk.
-        """
-        shape = re.escape(self._name((0,) * len(self.stored_chunks)))
-        prefix = re.escape(self.array.path) if self.array.path else ""
-        pattern = re.compile(prefix + re.sub(r"(?<=[./c-])0|^0", r"\\d+", shape[len(prefix) :]))
-        top = self.folder / self.array.path
-        files = (p for p in top.rglob("*") if p.name not in METADATA and p.is_file())
-        names = [p.relative_to(self.folder).as_posix() for p in itertools.islice(files, 1000)]
-        if names and not any(pattern.fullmatch(name) for name in names):
-            wants = f"chunks named like {self._name((0,) * len(self.stored_chunks))}, as the metadata say"
-            raise InputError(self.folder, f"no chunk, but files such as {names[0]}", wants)
 
     @staticmethod
     def _measure(file: Path) -> None:
@@ -115,6 +87,8 @@ def _open(file: str, key: str | None) -> Iterator[Stored]:
     with readable(file, "zarr"):
         import zarr
 
+        if zarr.__version__.startswith("2.") and Path(file, "zarr.json").is_file():
+            raise InputError(file, f"zarr format 3, and zarr {zarr.__version__}", "zarr 3 (Python 3.11), or format 2")
         top = zarr.open(file, mode="r")
         group = isinstance(top, zarr.Group)
         if key is not None and not group:
@@ -143,7 +117,9 @@ def _write(file: str, key: str | None, array: Array, compress: bool, attributes:
         zarr.save_array(file, array)
         written = zarr.open_array(file, mode="r+")
     else:
-        written = zarr.open_group(file, mode="w").create_array(key, data=array)
+        group = zarr.open_group(file, mode="w")
+        create = group.create_array if hasattr(group, "create_array") else group.create_dataset  # zarr 3, zarr 2
+        written = create(key, data=array)
     written.attrs.update({name: np.asarray(value).tolist() for name, value in attributes.items()})
 
 

@@ -11,20 +11,20 @@ from numpy.typing import ArrayLike, NDArray
 
 from deepem.io.stored import Image
 from deepem.io.volume import Volume
+from deepem.scan.asked import device_asked, edges_given, flips_of, size_of, temperature_of
 from deepem.scan.augment import Augmented
-from deepem.scan.flips import Flip
 from deepem.scan.grid import Grid, resolve_stride
 from deepem.scan.heads import Edges, blends, edges_of
 from deepem.scan.kinds import activations
 from deepem.scan.memory import Cost, available, cut, trial
 from deepem.scan.patch_network import Network, device_of, evaluating
 from deepem.scan.progress import Progress
-from deepem.scan.stitch import Finished, Scan
+from deepem.scan.stitch import Finished, Scan, require_numbers
 from deepem.scan.weights import Blend, choose_profile
 from deepem.tasks import Task
 from deepem.utils.convolution import quick
 from deepem.utils.errors import InputError
-from deepem.utils.geometry import Box, Vec3, vec3
+from deepem.utils.geometry import Box, Vec3
 
 Prediction = dict[str, NDArray[np.float32]]
 
@@ -60,18 +60,20 @@ def predict(
 ) -> Prediction:
     """See `deepem.test.forward.predict`."""
     source = Image("image", np.asarray(image))
-    patch, output = vec3(patch_size), vec3(patch_size if output_size is None else output_size)
-    edges, mask_edges = _plain(edges), _plain(mask_edges)
+    patch = size_of("patch_size", patch_size)
+    output = patch if output_size is None else size_of("output_size", output_size)
+    edges, mask_edges = edges_given("edges", edges), edges_given("mask_edges", mask_edges)
     if batch_size < 1:
         raise InputError("batch_size", batch_size, "1 or more patches")
     step = resolve_stride(output, overlap, stride)
     grid = Grid(source.size, patch, output, step)
     profile = choose_profile(blend, bump, grid)
-    target = torch.device(device) if device is not None else device_of(model)
+    target = device_asked(device) or device_of(model)
     if device is not None and isinstance(model, torch.nn.Module):
         model.to(target)
-    network = Network(model, output, grid.covered.begin, temperature, amp, activations=activations(tasks))
-    flips = [Flip.of(number) for number in test_aug] if test_aug is not None else []
+    warmth = temperature_of(temperature)
+    network = Network(model, output, grid.covered.begin, warmth, amp, activations=activations(tasks))
+    flips = flips_of(test_aug)
     if variance and not flips:
         raise InputError("variance", "no test_aug", "the flips to take it over")
 
@@ -106,11 +108,6 @@ def _tried(network: Network, patches: torch.Tensor) -> tuple[dict[str, int], Cos
     return channels, Cost(4 * patches.shape[1], 4 * sum(channels.values()), taken)
 
 
-def _plain(edges: Any) -> Any:
-    """Convert an array of edges to a list, which has a truth value."""
-    return edges.tolist() if isinstance(edges, np.ndarray | np.generic) else edges
-
-
 def _pieces(
     run: Scan | Augmented, grid: Grid, cost: Cost | None, device: torch.device
 ) -> tuple[list[Box], int | None, int]:
@@ -129,6 +126,7 @@ def _collected(covered: Box, parts: Iterable[Finished]) -> Prediction:
     """Join the parts of a scan into arrays; a single part is returned without a copy."""
     found: Prediction = {}
     for box, values in parts:
+        require_numbers(box, values)
         for name, value in values.items():
             array = value.cpu().numpy()
             if box == covered:

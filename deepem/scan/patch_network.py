@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import nn
 from deepem.scan.kinds import Activate, sigmoid
 from deepem.utils.crop import centre_slices
 from deepem.utils.errors import InputError, warn
+from deepem.utils.exit_codes import no_exit
 from deepem.utils.geometry import Box, Vec3
 
 Model = Callable[[torch.Tensor], Any]
@@ -28,7 +29,8 @@ class Network:
         front: Voxels of the input patch in front of the output patch.
         temperature: Logits are divided by max(temperature, 1).
         amp: Run the model in mixed precision (bfloat16). The probabilities are always float32.
-        keep: The outputs to keep (None: all). A module in train mode may return auxiliary outputs as well.
+        keep: The outputs to keep, with their numbers of channels (None: all). A module in train mode may return
+            auxiliary outputs as well.
         gives: Size of the model's output if it is neither the output patch nor the whole input patch. It shares its
             centre voxel with the input patch.
         activations: Output name -> function that converts logits to probabilities; by default a sigmoid.
@@ -43,7 +45,7 @@ class Network:
         front: Vec3,
         temperature: float | None = None,
         amp: bool = False,
-        keep: Collection[str] | None = None,
+        keep: Mapping[str, int] | None = None,
         gives: Vec3 | None = None,
         activations: Mapping[str, Activate] | None = None,
         before: Vec3 | None = None,
@@ -62,10 +64,9 @@ class Network:
         """Return the probabilities {name: (N, C, Z, Y, X) float32} of a batch, valid until the next call."""
         z, y, x = self.factor
         coarse = patches if self.factor == (1, 1, 1) else patches[..., ::z, ::y, ::x].contiguous()
-        with torch.autocast(patches.device.type, torch.bfloat16, enabled=self.amp):
+        with torch.autocast(patches.device.type, torch.bfloat16, enabled=self.amp), no_exit("model"):
             outputs = self.model(coarse)
-        if not isinstance(outputs, Mapping):
-            raise InputError("model", f"an output of type {type(outputs).__name__}", "a dict of name -> logits")
+        require_outputs(outputs, len(patches), self.keep)
         kept = [name for name in outputs if self.keep is None or name in self.keep]
         return {name: self._probabilities(name, outputs[name], patches) for name in kept}
 
@@ -89,6 +90,36 @@ class Network:
         if buffer is None or buffer.shape != logits.shape:
             buffer = self._buffers[name] = torch.empty(logits.shape, device=logits.device)
         return self.activations.get(name, sigmoid)(logits, self.temperature, buffer)
+
+
+def require_outputs(outputs: Any, samples: int, keep: Mapping[str, int] | None) -> None:
+    """Refuse what a model returned unless it has logits (N, C, Z, Y, X) for every output to keep.
+
+    Args:
+        outputs: What the model returned.
+        samples: N, the number of patches that the model was given.
+        keep: Output name -> number of channels; None accepts any outputs.
+
+    Raises:
+        InputError: the first problem found.
+    """
+    if not isinstance(outputs, Mapping) or not outputs or not all(isinstance(name, str) for name in outputs):
+        got = (
+            f"a dict of {', '.join(map(str, outputs)) or 'nothing'}"
+            if isinstance(outputs, Mapping)
+            else (f"an output of type {type(outputs).__name__}")
+        )
+        raise InputError("model", got, "a dict of name -> logits")
+    for name in outputs if keep is None else keep:
+        if name not in outputs:
+            raise InputError("model", f"a dict of {', '.join(outputs)}", f"the output {name} in it")
+        value, channels = outputs[name], "C" if keep is None else keep[name]
+        wants = f"a tensor of floats ({samples}, {channels}, Z, Y, X)"
+        if not isinstance(value, torch.Tensor) or not value.is_floating_point():
+            kind = f"a tensor of {value.dtype}" if isinstance(value, torch.Tensor) else f"a {type(value).__name__}"
+            raise InputError(f"model output {name}", kind, wants)
+        if value.ndim != 5 or len(value) != samples or value.shape[1] != (keep or {}).get(name, value.shape[1]):
+            raise InputError(f"model output {name}", f"a tensor {tuple(value.shape)}", wants)
 
 
 def of_each_patch(model: object) -> str:

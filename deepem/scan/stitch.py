@@ -151,6 +151,18 @@ class Scan:
         return (slice(None), *(slice(b, b + n) for b, n in zip(begins, self.grid.patch, strict=True)))
 
 
+def require_numbers(box: Box, values: Mapping[str, torch.Tensor]) -> None:
+    """Refuse NaN in the results of a scan, which logits that are not finite leave there.
+
+    Raises:
+        InputError: an output has a NaN.
+    """
+    for name, value in values.items():
+        if bool(value.sum().isnan()):
+            got = f"values that are no numbers within {box.begin} to {box.end}"
+            raise InputError(f"model output {name}", got, "finite logits: smaller weights, or float32")
+
+
 class _Sums:
     """The running sums of a box over the planes of the current run."""
 

@@ -106,7 +106,8 @@ def predict(
         of a mask or a crust, use the unmasked weights.
 
     Raises:
-        InputError: the image is smaller than a patch or contains NaN, or the sizes do not fit together.
+        InputError: the image is smaller than a patch or has values outside [0, 1], an argument is not what it must be,
+            the sizes do not fit together, or the model returns something other than finite logits.
     """
     from deepem.scan import inference
 

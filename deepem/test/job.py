@@ -148,7 +148,7 @@ class Job:
         rows = rows_of_network(state, self.tasks)
         model = create_network(plug_in, rows, self.channels, sizes)
         where = checkpoint.path_of(options.models, self.number)
-        weights = without_other_heads(state.get("ema") or state["state_dict"], rows)
+        weights = without_other_heads(checkpoint.weights_of(state, where), rows)
         if left := checkpoint.load_weights(model, weights, where, matching=options.run.pretrain):
             warn(f"{where}: not in it, or of another shape: {', '.join(left)}")
         model.to(self.device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # quicker

@@ -13,7 +13,7 @@ from deepem.io.volume import Volume
 from deepem.scan.augment import Augmented
 from deepem.scan.inference import tensor
 from deepem.scan.memory import Cut
-from deepem.scan.stitch import Finished, Scan
+from deepem.scan.stitch import Finished, Scan, require_numbers
 from deepem.test.kinds import Written, made
 from deepem.utils.geometry import Box
 
@@ -54,6 +54,7 @@ def stream(
                 if behind is not None:
                     behind.result()
                 part, values = finished
+                require_numbers(part, values)
                 whole = part, made(values, outputs or {})
                 behind = pool.submit(write, whole, transfer.mark(), part.end[0] == box.end[0])
                 del finished, values, whole

@@ -117,6 +117,7 @@ def _predict_dense(job: Job, name: str, volume: Prepared) -> Summary:
     size = voxel_size_of(options, volume, job.sizes.factor)
     made = {"provenance": json.dumps(job.provenance)}
     attributes = {output: one.attributes(begin, size) | made for output, one in job.written.items()}
+    job.cost(volume)  # tries the network, before anything is written
     with Hdf5Sink(paths, job.outputs, covered, job.dtypes, attributes) as sink:
         figures = job.run(volume, covered, sink, label=name)
     tell(f"{name}: wrote {', '.join(map(str, paths.values()))}")
@@ -280,6 +281,7 @@ class Placement:
 
     def predict(self, volume: Volume, label: str = "forward") -> Summary:
         """Predict the covered box and return the figures."""
+        self.job.cost(volume)  # tries the network, before anything is written
         with ExitStack() as stack:
             sink = stack.enter_context(self.sink())
             figures = self.job.run(volume, self.covered, sink, sink.chunk, label)

@@ -110,7 +110,7 @@ def export(found: Checkpoint, out: Path, raw: bool, model: str | None = None) ->
     run, (shape,) = stored_run(state, found.path, model), state["spec"][0].values()
     network = run.network()
     averaged = "ema" in state and not raw
-    checkpoint.load_weights(network, state["ema" if averaged else "state_dict"], found.path)
+    checkpoint.load_weights(network, checkpoint.weights_of(state, found.path, raw=raw), found.path)
     with output.writing("--out", out):
         out.mkdir(parents=True, exist_ok=True)
     served = Served(network.eval(), run.tasks).eval()

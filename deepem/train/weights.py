@@ -124,7 +124,7 @@ def pretrain(network: nn.Module, path: str) -> str:
         InputError: the file cannot be read, or nothing in it matches.
     """
     state = checkpoint.read(Path(path))
-    given: Mapping[str, Any] = state.get("ema") or state["state_dict"]
+    given = checkpoint.weights_of(state, f"--pretrain {path}")
     if isinstance(network, RenamesWeights):
         given = network.renamed(given)
     own = network.state_dict()

@@ -169,6 +169,22 @@ def require_room(folder: Path, size: int) -> None:
         raise InputError(folder, f"{free >> 20} MiB of free disk", f"{-(-size >> 20)} MiB for the next checkpoint")
 
 
+def weights_of(state: Mapping[str, Any], where: object, *, raw: bool = False) -> Mapping[str, Any]:
+    """Return the weights to use from a checkpoint: the average `ema` if it has one, else the trained ones.
+
+    Args:
+        state: The contents of the checkpoint.
+        where: The name to use in errors, such as the checkpoint's path.
+        raw: Return the trained weights even if there is an average.
+
+    Raises:
+        InputError: the trained weights are not finite: the run has failed, whatever its average still holds.
+    """
+    trained: Mapping[str, Any] = state["state_dict"]
+    checkpoint_contents.require_finite(trained, where)
+    return trained if raw else state.get("ema") or trained
+
+
 def load_weights(model: nn.Module, weights: Mapping[str, Any], where: object, *, matching: bool = False) -> list[str]:
     """Load a state dict into a network and return the names of entries that were not loaded.
 

@@ -28,6 +28,8 @@ def check(state: Mapping[Any, Any], where: object) -> None:
     for name in ("state_dict", "ema"):
         if state.get(name) is not None:
             _check_weights(name, state[name], where)
+    if state.get("ema") is not None and state.get("state_dict") is not None:
+        _check_average(state["ema"], state["state_dict"], where)
     for name, (fits, wants) in ENTRIES.items():
         if state.get(name) is not None and not fits(state[name]):
             raise InputError(where, f"{name} {_short(state[name])}", wants)
@@ -43,6 +45,15 @@ def _check_weights(name: str, weights: object, where: object) -> None:
             raise InputError(where, f"{name} with an entry named {key!r}", "names that are text")
         if not isinstance(value, torch.Tensor) and not key.endswith(EXTRA):
             raise InputError(where, f"{name}[{key}] {_short(value)}", "a tensor")
+
+
+def _check_average(average: Mapping[str, Any], trained: Mapping[str, Any], where: object) -> None:
+    """Refuse an average that does not belong to the trained weights: they have the same entries."""
+    for key in sorted({*average, *trained}):
+        shapes = [tuple(getattr(held.get(key), "shape", ())) if key in held else "none" for held in (average, trained)]
+        if shapes[0] != shapes[1]:
+            got = f"ema of other weights than state_dict ({key}: shape {shapes[0]} and {shapes[1]})"
+            raise InputError(where, got, "the average of the trained weights")
 
 
 def require_finite(weights: Mapping[str, Any], where: object) -> None:

@@ -52,7 +52,8 @@ ENVIRONMENT = {
 
 def of_environment(error: BaseException) -> InputError | None:
     """Convert a system error (disk, rights, memory, open files) to an InputError; return None for any other error."""
-    if isinstance(error, MemoryError):
+    short = isinstance(error, RuntimeError) and re.search(r"can't allocate memory|out of memory", str(error))
+    if isinstance(error, MemoryError) or short:  # torch reports a lack of memory as RuntimeError
         return InputError("memory", reason(error), "more memory, smaller patches or fewer workers")
     if isinstance(error, OSError) and error.errno in ENVIRONMENT:
         where = error.filename if isinstance(error.filename, str) else "a file"

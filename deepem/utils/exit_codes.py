@@ -11,8 +11,30 @@ code meaning
 ==== =======================================================================================================
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from deepem.utils.errors import InputError
+
 DONE = 0
 BUG = 1
 BAD_INPUT = 2
 FOUND = 3
 STOPPED = 85
+
+
+@contextmanager
+def no_exit(where: str) -> Iterator[None]:
+    """Wrap code of a plug-in, which must not end the program.
+
+    Raises:
+        InputError: the plug-in called sys.exit.
+    """
+    try:
+        yield
+    except SystemExit as error:
+        if error.code == STOPPED:  # the exit of a run that was asked to stop
+            raise
+        raise InputError(where, f"sys.exit({error.code})", "a result, or an exception that says why not") from error

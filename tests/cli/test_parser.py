@@ -24,6 +24,7 @@ FLAGS = [
     Flag("box", tuple[int, int, int] | None, None, "", read=readers.size),
     Flag("out_tag", str, "", ""),
     Flag("augment", list[str] | None, None, "", many="*"),
+    Flag("test_ids", list[str] | None, None, ""),
 ]
 
 
@@ -35,6 +36,21 @@ def parse(words: list[str]) -> SimpleNamespace:
 
 def test_negative_vectors_are_values() -> None:
     assert parse(["--edges", "0,0,1", "-1,0,0"]).edges == [(0, 0, 1), (-1, 0, 0)]
+
+
+@pytest.mark.parametrize("tag", ["-1", "-x", "-1.5,2", "- ", "-h5", "=", " a ", "-"])
+def test_a_text_that_begins_with_a_dash_is_used_as_typed(tag: str, tmp_path: Path) -> None:
+    for words in (["--out_tag", tag, "--lr", "3"], [f"--out_tag={tag}", "--lr", "3"]):
+        assert (parse(words).out_tag, parse(words).lr) == (tag, 3)
+    assert parse(["--test_ids", "a", tag, "--lr", "3"]).test_ids == ["a", tag]
+    (tmp_path / "it.args").write_text(f"--out_tag '{tag}'\n--lr 3\n")
+    assert parse([f"@{tmp_path}/it.args"]).out_tag == tag
+
+
+@pytest.mark.parametrize("words", [["--out_tag", "--lr", "3"], ["--out_tag", "-h"], ["--out_tag"]])
+def test_a_flag_is_no_text(words: list[str]) -> None:
+    with pytest.raises(InputError, match="--out_tag: got nothing, wants one value"):
+        parse(words)
 
 
 @pytest.mark.parametrize(

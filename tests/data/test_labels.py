@@ -95,3 +95,10 @@ def test_a_mask_that_multiplies_the_loss_is_told(capsys: Any):
     as_mask("it", holding(np.float32, 0.5, 2))
     as_mask("it", holding(np.uint8, 1))
     assert capsys.readouterr().err == ""
+
+
+def test_a_mask_under_which_nothing_counts_is_told(capsys: Any):
+    as_mask("lab a mit_msk", holding(np.uint8))
+    assert capsys.readouterr().err == "warning: lab a mit_msk: the mask is 0 throughout; no voxel counts\n"
+    as_mask("lab a mit_msk", holding(np.uint8, 1))
+    assert not capsys.readouterr().err

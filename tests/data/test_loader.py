@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import resource
 import signal
+import sys
 import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -252,6 +255,36 @@ def test_a_hanging_worker_ends_the_stream(capfd: pytest.CaptureFixture[str]):
     assert "hangs" in str(error)
     assert "train sample 4 of seed 3" in str(error)
     assert "_fail" in capfd.readouterr().err  # where it hangs
+
+
+@pytest.fixture
+def few_files() -> Iterator[Callable[[int], int]]:
+    """Limits the open files of this process to some more than it has open now."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    def limit(more: int) -> int:
+        number = len(os.listdir("/proc/self/fd")) + more
+        resource.setrlimit(resource.RLIMIT_NOFILE, (number, before[1]))
+        return number
+
+    yield limit
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts the files of this process")
+@pytest.mark.parametrize(("more", "workers"), [(42, 2), (20, 0)])
+def test_fewer_workers_where_few_files_may_be_open(
+    few_files: Callable[[int], int], capfd: pytest.CaptureFixture[str], more: int, workers: int
+):
+    alone = load(numbers, stop=60)
+    limit = few_files(more)
+    given = {"seed": 3, "start": 0, "stop": 60, "batch_size": 1, "num_workers": 8}
+    assert sum(same(*pair) for pair in zip(alone, batches(numbers, phase="train", **given), strict=True)) == 60
+    told = f"warning: num_workers: {workers} instead of 8: the limit of {limit} open files allows no more (ulimit -n)\n"
+    assert capfd.readouterr().err == told
+    for _ in batches(numbers, phase="val", **given):
+        pass
+    assert not capfd.readouterr().err
 
 
 def test_workers_end_with_the_stream():

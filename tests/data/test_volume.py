@@ -145,6 +145,15 @@ def test_what_is_refused():
         compact("module x", {"seg": np.zeros(SHAPE, int)}, LABELS, "train")
 
 
+def test_a_resampled_image_may_overshoot_by_rounding_as_in_prediction():
+    given = with_(1 + 1e-6)
+    given[0, 0, 0] = -1e-7
+    np.testing.assert_array_equal(compact("it", {"img": given}, (), "train")["img"][0], given)
+    refused(r"img: got float grey values from 0 to 1.01", img=with_(1.01))
+    refused(r"img: got an array of complex64", img=with_(0).astype(np.complex64))
+    refused(r"img: got an array of \[\('a', 'u1'\)\]", img=np.zeros(SHAPE, [("a", "u1")]))
+
+
 def _write(shared: Shared) -> None:
     shared.array[0] = 7
 

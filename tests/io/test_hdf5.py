@@ -51,6 +51,71 @@ def test_a_virtual_dataset_is_read_if_all_its_files_are_there(tmp_path, monkeypa
         read(path)
 
 
+def relayed(folder):
+    """A virtual dataset whose source is the virtual dataset of two files."""
+    virtual(folder)
+    layout = h5py.VirtualLayout(SIZE, np.uint8)
+    layout[:] = h5py.VirtualSource("v.h5", "main", shape=SIZE)
+    with h5py.File(folder / "relay.h5", "w") as file:
+        file.create_virtual_dataset("main", layout)
+    return folder / "relay.h5"
+
+
+def rewritten(path, **arrays):
+    path.unlink()
+    with h5py.File(path, "w") as file:
+        for name, array in arrays.items():
+            file[name] = array
+
+
+@both
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda part: part.unlink(), r"part1\.h5, wants"),
+        (lambda part: rewritten(part, other=IMAGE), r"part1\.h5:main, wants"),
+        (lambda part: rewritten(part, main=IMAGE[:3]), r"part1\.h5:main \(a part of \(3, 20, 30\) only\)"),
+        (lambda part: part.write_bytes(part.read_bytes()[:700]), r"part1\.h5 \(OSError"),
+    ],
+)
+def test_a_source_that_lacks_its_part_is_named_at_any_depth(tmp_path, read, change, told):
+    path = relayed(tmp_path)
+    np.testing.assert_array_equal(read(path), IMAGE)
+    change(tmp_path / "part1.h5")
+    for dataset in (path, tmp_path / "v.h5"):
+        with pytest.raises(InputError, match=f"{dataset.name}:main: got a virtual dataset without its file {told}"):
+            read(dataset)
+
+
+@both
+def test_a_numbered_series_of_files_has_no_hole(tmp_path, read):
+    for number in range(3):
+        with h5py.File(tmp_path / f"part{number}.h5", "w") as file:
+            file["main"] = IMAGE[4 * number : 4 * number + 4]
+    with h5py.File(tmp_path / "v.h5", "w") as file:
+        space = h5py.h5s.create_simple(SIZE, (h5py.h5s.UNLIMITED, *SIZE[1:]))
+        space.select_hyperslab((0, 0, 0), (h5py.h5s.UNLIMITED, 1, 1), (4, 1, 1), (4, *SIZE[1:]))
+        plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        plan.set_virtual(space, b"part%b.h5", b"main", h5py.h5s.create_simple((4, *SIZE[1:])))
+        h5py.h5d.create(file.id, b"main", h5py.h5t.NATIVE_UINT8, space, plan)
+    np.testing.assert_array_equal(read(tmp_path / "v.h5"), IMAGE)
+    (tmp_path / "part1.h5").unlink()
+    with pytest.raises(InputError, match=r"without its file part1\.h5"):
+        read(tmp_path / "v.h5")
+
+
+@both
+def test_raw_data_beside_the_file_are_whole(tmp_path, monkeypatch, read):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "em.raw").write_bytes(IMAGE.tobytes())
+    with h5py.File(tmp_path / "v.h5", "w") as file:
+        file.create_dataset("main", SIZE, "u1", external=[("em.raw", 0, IMAGE.nbytes)])
+    np.testing.assert_array_equal(read(tmp_path / "v.h5"), IMAGE)
+    (tmp_path / "em.raw").write_bytes(IMAGE.tobytes()[:-100])
+    with pytest.raises(InputError, match=r"got raw data in em\.raw, which has 7100 bytes, wants 7200 bytes"):
+        read(tmp_path / "v.h5")
+
+
 @both
 def test_a_source_within_the_file_itself_is_there(tmp_path, read):
     layout = h5py.VirtualLayout(SIZE, np.uint8)
@@ -102,7 +167,11 @@ def test_a_file_system_without_locks_is_read_and_written(tmp_path, no_locks):
     [
         (lambda file: file.create_dataset("main", data=h5py.Empty("u1")), "a dataset without data"),
         (lambda file: file.__setitem__("main", h5py.SoftLink("/main")), "no dataset|cannot be read"),
-        (lambda file: file.__setitem__("main", h5py.ExternalLink("gone.h5", "/main")), "no dataset|cannot be read"),
+        (
+            lambda file: file.__setitem__("main", h5py.ExternalLink("gone.h5", "/main")),
+            "a link to /main in gone.h5, which",
+        ),
+        (lambda file: file.__setitem__("main", h5py.SoftLink("/gone")), "a link to /gone, which is not there"),
         (lambda file: file.create_group("main"), "no dataset 'main'"),
         (lambda file: file.create_dataset("a/b", data=IMAGE), "that is there: a/b"),
         (lambda file: file.create_dataset("main", data=3), "shape"),

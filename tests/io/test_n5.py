@@ -54,3 +54,24 @@ def test_a_damaged_block_is_refused(tmp_path):
     block.write_bytes(block.read_bytes()[:-9])
     with pytest.raises(InputError, match=r"v\.n5: got a file that cannot be read"):
         imread(tmp_path / "v.n5")
+
+
+def test_absent_blocks_are_counted_and_other_names_are_refused(tmp_path, capsys):
+    imsave(np.full((9, 70, 66), 7, np.uint8), tmp_path / "v.n5")
+    blocks = sorted(path for path in (tmp_path / "v.n5").glob("*/*/*") if path.is_file())
+    blocks[0].unlink()
+    whole = Box((0, 0, 0), (9, 70, 66))
+    with opened(tmp_path / "v.n5") as stored:
+        lazily = stored.read(whole)[0]
+    np.testing.assert_array_equal(imread(tmp_path / "v.n5"), lazily)
+    assert (lazily[:, :64, :64] == 0).all()
+    told = "v.n5: 1 chunk is absent and read as the fill value, such as 0/0/0"
+    assert capsys.readouterr().err.count(told) == 2
+    imread(tmp_path / "v.n5", sparse=True)
+    assert not capsys.readouterr().err
+    for block in blocks[1:]:
+        block.rename(block.with_name(block.name + ".bak"))
+    with pytest.raises(
+        InputError, match=r"v\.n5: got no chunk, but files such as .*bak, wants chunks named like 0/0/0"
+    ):
+        imread(tmp_path / "v.n5")

@@ -11,6 +11,7 @@ import zarr
 
 from deepem.data.emio import load_files
 from deepem.io.files import imread, opened, opened_image
+from deepem.io.zarr import Zarr
 from deepem.utils.errors import InputError
 from deepem.utils.geometry import Box
 
@@ -144,3 +145,38 @@ def test_a_missing_package_says_how_to_install_it(tmp_path, monkeypatch, read):
     monkeypatch.setitem(sys.modules, "zarr", None)
     with pytest.raises(InputError, match=r"v\.zarr: got .*the package zarr, wants pip install 'deepem\[zarr\]'"):
         read(tmp_path / "v.zarr")
+
+
+class OlderArray:
+    """An array as zarr 2, which Python 3.10 has, gives it."""
+
+    path, dtype, shape, chunks, compressor = "", np.dtype("u1"), SIZE, (4, 20, 30), None
+
+    def __init__(self, separator):
+        self.separator = separator
+
+    def _chunk_key(self, index):
+        return self.separator.join(map(str, index))
+
+    def __getitem__(self, where):
+        return IMAGE[where]
+
+
+def test_chunks_of_zarr_2_are_looked_for_too(tmp_path):
+    for name in ("0.0.0", "1.0.0"):
+        (tmp_path / name).write_bytes(b"x")
+    array = Zarr(OlderArray("."), tmp_path)
+    np.testing.assert_array_equal(array[...], IMAGE)
+    assert not array.absent
+    (tmp_path / "1.0.0").unlink()
+    np.testing.assert_array_equal(array[..., 5:8, 0:20, 0:30], IMAGE[5:8])
+    assert array.absent == {"1.0.0"}
+    with pytest.raises(InputError, match=r"no chunk, but files such as 0\.0\.0, wants chunks named like 0/0/0"):
+        Zarr(OlderArray("/"), tmp_path)[...]
+
+
+def test_format_3_asks_for_zarr_3(tmp_path, monkeypatch):
+    zarr.create_array(tmp_path / "v.zarr", data=IMAGE, zarr_format=3)
+    monkeypatch.setattr(zarr, "__version__", "2.18.3")
+    with pytest.raises(InputError, match=r"got zarr format 3, and zarr 2\.18\.3, wants zarr 3 \(Python 3\.11\)"):
+        imread(tmp_path / "v.zarr")

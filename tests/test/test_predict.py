@@ -1,6 +1,7 @@
 """`predict` on images in memory: recorded figures, sizes, and any module."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -153,6 +154,27 @@ def test_the_image_is_left_as_it_was():
         (np.zeros((8, 8, 8), np.uint8), {"output_size": (4, 9, 8)}, "output size"),
         (np.zeros((8, 8, 8), np.uint8), {"output_size": (2, 7, 8)}, None),
         (np.zeros((8, 8, 8), np.uint8), {"blend": "gauss"}, "gauss"),
+        *(
+            (np.zeros((8, 8, 8), np.uint8), options, says)
+            for options, says in (
+                ({"patch_size": (8, 8)}, r"patch_size: got \(8, 8\), wants three whole numbers z,y,x of 1 or more"),
+                ({"patch_size": (0, 8, 8)}, r"patch_size: got \(0, 8, 8\), wants three whole numbers"),
+                ({"patch_size": (4.5, 8, 8)}, "patch_size: got .4.5, 8, 8., wants three whole numbers"),
+                ({"patch_size": 8}, "patch_size: got 8, wants three whole numbers"),
+                ({"patch_size": "big"}, "patch_size: got big, wants three whole numbers"),
+                ({"output_size": (4, 8)}, "output_size: got .4, 8., wants three whole numbers"),
+                ({"output_size": np.array([4, 8, 8, 8])}, "output_size: got .*wants three whole numbers"),
+                ({"temperature": float("nan")}, "temperature: got nan, wants a finite number"),
+                ({"temperature": "hot"}, "temperature: got hot, wants a finite number"),
+                ({"test_aug": 3}, "test_aug: got 3, wants a list of numbers from 0 to 15"),
+                ({"test_aug": "all"}, "test_aug: got all, wants a list"),
+                ({"test_aug": [16]}, "test_aug: got 16, wants numbers from 0 to 15"),
+                ({"edges": [(0, 1)]}, "edges: got .*, wants edges .z, y, x. of three whole numbers each"),
+                ({"edges": {"image": [(0, 1)]}}, "edges of image: got"),
+                ({"mask_edges": [(0, 0.5, 0)]}, "mask_edges: got .*, wants edges"),
+                ({"device": "gpu"}, "device: got gpu, wants a device of torch"),
+            )
+        ),
     ],
 )
 def test_bad_input_is_named(image, options, says):
@@ -160,7 +182,7 @@ def test_bad_input_is_named(image, options, says):
         assert predict(Identity(), image, patch_size=(4, 8, 8), **options)["image"].shape == (1, 6, 7, 8)
         return
     with pytest.raises(InputError, match=says):
-        predict(Identity(), image, patch_size=(4, 8, 8), **options)
+        predict(Identity(), image, **{"patch_size": (4, 8, 8), **options})
 
 
 def test_sizes_and_edges_may_be_arrays():
@@ -178,10 +200,36 @@ def test_sizes_and_edges_may_be_arrays():
         np.testing.assert_array_equal(predict(model, image, **sizes_too, **options)["affinity"], wanted)
 
 
-@pytest.mark.parametrize("output", [torch.zeros(1, 1, 4, 8, 8), {"a": torch.zeros(1, 1, 4, 6, 6)}])
-def test_a_model_that_gives_something_else_is_named(output):
-    with pytest.raises(InputError, match="model"):
-        predict(lambda p: output, np.zeros((4, 8, 8), np.uint8), patch_size=(4, 8, 8))
+def leave():
+    sys.exit(0)
+
+
+@pytest.mark.parametrize(
+    ("gives", "told"),
+    [
+        (lambda x: x, "model: got an output of type Tensor, wants a dict of name -> logits"),
+        (lambda x: None, "model: got an output of type NoneType"),
+        (lambda x: {}, "model: got a dict of nothing"),
+        (lambda x: {1: x}, "model: got a dict of 1"),
+        (lambda x: leave(), r"model: got sys\.exit\(0\), wants a result"),
+        (lambda x: {"a": x[..., :6]}, "model output a: got size"),
+        (
+            lambda x: {"a": x[0]},
+            r"model output a: got a tensor \(1, 4, 8, 8\), wants a tensor of floats \(1, C, Z, Y, X\)",
+        ),
+        (lambda x: {"a": torch.cat([x, x])}, r"model output a: got a tensor \(2, 1, 4, 8, 8\)"),
+        (lambda x: {"a": x.numpy()}, "model output a: got a ndarray, wants a tensor of floats"),
+        (lambda x: {"a": x.int()}, r"model output a: got a tensor of torch\.int32"),
+        (lambda x: {"a": x.to(torch.complex64)}, r"model output a: got a tensor of torch\.complex64"),
+        (
+            lambda x: {"a": x * torch.nan},
+            "model output a: got values that are no numbers within .*, wants finite logits",
+        ),
+    ],
+)
+def test_a_model_that_gives_something_else_is_named(gives, told):
+    with pytest.raises(InputError, match=told):
+        predict(gives, np.zeros((4, 8, 8), np.uint8), patch_size=(4, 8, 8))
 
 
 def test_pieces_that_fit_a_device_make_the_same_whole(monkeypatch):

@@ -29,6 +29,12 @@ def stored(folder: Path, state: Any) -> Path:
         ({"state_dict": {}}, "state_dict empty"),
         ({"state_dict": [1]}, "state_dict = \\[1\\]"),
         ({"state_dict": WEIGHTS, "ema": {"a": None}}, r"ema\[a\] = None"),
+        (
+            {"state_dict": WEIGHTS, "ema": {"a.weight": torch.ones(2, 3)}},
+            r"ema of other weights .*\(a.bias: shape none",
+        ),
+        ({"state_dict": {**WEIGHTS, "z": torch.ones(2)}, "ema": WEIGHTS}, r"ema of other weights than state_dict \(z:"),
+        ({"state_dict": WEIGHTS, "ema": {**WEIGHTS, "a.bias": torch.zeros(3)}}, r"ema of .* \(3,\) and \(2,\)\)"),
         ({"state_dict": WEIGHTS, "iter": "six"}, "iter = 'six'"),
         ({"state_dict": WEIGHTS, "iter": -1}, "iter = -1"),
         ({"state_dict": WEIGHTS, "options": [1]}, "options"),
@@ -59,6 +65,17 @@ def test_weights_that_are_no_numbers_are_not_loaded():
     weights = {"weight": torch.full((2, 3), torch.nan), "bias": torch.zeros(2)}
     with pytest.raises(InputError, match=r"x: got weights that are not finite \(weight\)"):
         checkpoint.load_weights(network, weights, "x")
+
+
+def test_an_average_does_not_hide_that_training_failed():
+    state = {"state_dict": {**WEIGHTS, "a.bias": torch.tensor([0.0, torch.inf])}, "ema": WEIGHTS}
+    for raw in (False, True):
+        with pytest.raises(InputError, match=r"model9: got weights that are not finite \(a.bias\)"):
+            checkpoint.weights_of(state, "model9", raw=raw)
+    used = {name: value + 1 for name, value in WEIGHTS.items()}
+    assert checkpoint.weights_of({"state_dict": WEIGHTS, "ema": used}, "it") is used
+    assert checkpoint.weights_of({"state_dict": WEIGHTS, "ema": used}, "it", raw=True) is WEIGHTS
+    assert checkpoint.weights_of({"state_dict": WEIGHTS}, "it") is WEIGHTS
 
 
 def test_extra_state_of_a_module_is_no_tensor(tmp_path):
