@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from deepem.utils.edges import edge_views
+from deepem.segment.runs import flat_steps, shifted, starts
 from deepem.utils.geometry import Vec3
 
 Ints = NDArray[np.int64]
@@ -90,17 +90,25 @@ def _between(
     labels: NDArray[Any], edge: Vec3, values: NDArray[np.uint16]
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.uint16]]:
     """Pairs of voxels in different regions, as flat arrays: region of v, region of v - edge, and affinity."""
-    first, second = edge_views(labels, edge)
-    apart = np.zeros(labels.shape, bool)
-    if first.size:
-        np.not_equal(first, second, out=edge_views(apart, edge)[0])
+    flat, apart = labels.ravel(), np.zeros(labels.size, bool)
+    step = int(np.dot(edge, flat_steps(labels.shape)))
+    if step >= 0:
+        np.not_equal(*shifted(flat, step), out=apart[step:])
+    else:
+        np.not_equal(*shifted(flat, -step)[::-1], out=apart[:step])
+    _clear_outside(apart.reshape(labels.shape), edge)
     here = np.flatnonzero(apart)
-    _, height, width = labels.shape
-    there = here - ((edge[0] * height + edge[1]) * width + edge[2])
-    u, v = labels.ravel().take(here), labels.ravel().take(there)
+    u, v = flat.take(here), flat.take(here - step)
     a = np.ascontiguousarray(values).ravel().take(here)
     both = (u != 0) & (v != 0)
     return (u, v, a) if both.all() else (u[both], v[both], a[both])
+
+
+def _clear_outside(mask: NDArray[np.bool_], edge: Vec3) -> None:
+    """Set to False, in place, the voxels whose partner v - edge lies outside the array."""
+    for axis, (d, n) in enumerate(zip(edge, mask.shape, strict=True)):
+        outside = slice(0, min(d, n)) if d > 0 else slice(max(n + d, 0), n)
+        mask[(slice(None),) * axis + (outside,)] = False
 
 
 def summed(u: Ints, v: Ints, sums: Ints, counts: Ints) -> Table:
@@ -116,11 +124,6 @@ def summed(u: Ints, v: Ints, sums: Ints, counts: Ints) -> Table:
     start = starts(key)
     pairs = np.stack(np.divmod(key[start], width), axis=1)
     return Table(pairs, *(np.add.reduceat(x[apart][order], start) for x in (sums, counts)))
-
-
-def starts(ordered: NDArray[Any]) -> Ints:
-    """Start index of each run of equal values."""
-    return np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))
 
 
 def united(pairs: Ints, count: int) -> Ints:
