@@ -11,6 +11,8 @@ afterwards. A general labelling of connected components gives the same fragments
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -54,7 +56,7 @@ def steepest(near: NDArray[np.uint16], low: int = LOW, high: int = HIGH) -> Bits
     for begin in range(0, voxels, _CHUNK):
         end = min(begin + _CHUNK, voxels)
         down = [flat[axis, begin:end] for axis in range(3)]
-        up = [flat[axis, begin + step : end + step] for axis, step in enumerate(steps)]  # 0 in the last plane of an axis
+        up = [flat[axis, begin + step : end + step] for axis, step in enumerate(steps)]  # 0 in the last planes
         _steepest_of(down, up, low, high, top[: end - begin], true[: end - begin], found[begin:end])
     return found.reshape(z - 1, y, x)[:, :-1, :-1]
 
@@ -114,17 +116,18 @@ _WITHOUT = {bit: np.array([_without(bits, bit) for bits in _ANY], np.uint8) for 
 def across(steep: Bits, partner: Bits, axis: int) -> NDArray[np.bool_]:
     """Whether the edges (v, v - 1) along an axis are kept, from the steepest edges of v and of v - 1."""
     kept = _KEPT[steep] & DOWN[axis] | _KEPT[partner] & UP[axis]
-    return kept.astype(bool)
+    found: NDArray[np.bool_] = kept.astype(bool)
+    return found
 
 
-def fragments(steep: Bits) -> tuple[NDArray[np.uint32], int]:
+def fragments(steep: Bits) -> tuple[NDArray[np.unsignedinteger[Any]], int]:
     """Label the fragments of an array; edges that leave the array are ignored.
 
     Args:
         steep: From `steepest`, (Z, Y, X).
 
     Returns:
-        (Z, Y, X) uint32 from 1, with 0 for background, and the number of fragments.
+        (Z, Y, X) from 1, of the narrowest unsigned type, with 0 for background, and the number of fragments.
     """
     steep = _within(steep)
     parent = _targets(steep)
@@ -133,17 +136,19 @@ def fragments(steep: Bits) -> tuple[NDArray[np.uint32], int]:
     root[ends] = np.minimum(ends, parent[ends])  # of two voxels that choose the same edge, the first
     root = _ends_of(root)
     ends = ends[(root[ends] == ends) & (steep.ravel()[ends] > 0)]
-    number = np.zeros(root.size, np.uint32)
-    number[ends] = np.arange(len(ends))
-    group = united(number[_plateau_pairs(root, steep)].astype(np.int64), len(ends))
+    place = np.empty(root.size, np.int32)
+    place[ends] = np.arange(len(ends))
+    group = united(place[_plateau_pairs(root, steep)], len(ends))
     lowest = group == np.arange(len(ends))
-    number[ends] = np.cumsum(lowest, dtype=np.uint32)[group]
-    return number.take(root).reshape(steep.shape), int(lowest.sum())
+    count = int(lowest.sum())
+    number = np.zeros(root.size, np.min_scalar_type(count))
+    number[ends] = np.cumsum(lowest)[group]
+    return number.take(root).reshape(steep.shape), count
 
 
 def _within(steep: Bits) -> Bits:
     """Copy the steepest edges without those that leave the array."""
-    found = steep.copy()
+    found: Bits = steep.copy()
     for axis in range(3):
         for plane, bit in ((0, DOWN[axis]), (-1, UP[axis])):
             face = found[(slice(None),) * axis + (plane,)]
@@ -160,9 +165,11 @@ def _targets(steep: Bits) -> NDArray[np.int32]:
 
 
 def _ends_of(target: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Where the chain of each voxel ends; the last voxel of a chain follows itself."""
+    """Where the chain of each voxel ends, in place; the last voxel of a chain follows itself."""
     for _ in range(_DOUBLINGS):
-        target = target.take(target)
+        for begin in range(0, len(target), _CHUNK):
+            part = target[begin : begin + _CHUNK]
+            part[...] = target.take(part)
     left = np.flatnonzero(target.take(target) != target)
     while len(left):
         here = target[left]

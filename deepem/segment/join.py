@@ -144,9 +144,7 @@ def _over_all_faces(plan: Plan, load: Load, first: Ints) -> tuple[Ints, Table, T
         record = load(index)
         at = 0
         for u, v, n in _pairs(plan, load, first, index, plan.joins):
-            both = record.joined[at : at + n] & (u > 0) & (v > 0)
-            keys = np.unique(u[both] * (first[-1] + 1) + v[both])
-            joined.append(np.stack(np.divmod(keys, first[-1] + 1), axis=1))
+            joined.append(_continued(u, v, record.joined[at : at + n]))
             if len(record.near_values):
                 near.append(_tabulated(u, v, record.near_values[at : at + n]))
             at += n
@@ -167,7 +165,22 @@ def _pairs(
         yield u, v, seam.voxels
 
 
+def _continued(u: Ints, v: Ints, joined: NDArray[np.bool_]) -> Ints:
+    """(N, 2) parts that are joined; of neighbouring pairs of the same parts, only the first."""
+    pairs = np.stack([u, v], axis=1)[joined & (u > 0) & (v > 0)]
+    return pairs[_changes(pairs[:, 0], pairs[:, 1])]
+
+
 def _tabulated(u: Ints, v: Ints, values: NDArray[np.uint16]) -> Table:
-    both = (u > 0) & (v > 0)
-    sums = values[both].astype(np.int64)
-    return summed(u[both], v[both], sums, np.ones_like(sums))
+    """Build a table from pairs of voxels. Neighbouring pairs of the same parts are summed first: most of them are."""
+    if not len(u):
+        return Table.empty()
+    start = _changes(u, v)
+    sums, counts = np.add.reduceat(values, start, dtype=np.int64), np.diff(start, append=len(u))
+    both = (u[start] > 0) & (v[start] > 0)
+    return summed(u[start][both], v[start][both], sums[both], counts[both])
+
+
+def _changes(u: Ints, v: Ints) -> Ints:
+    """Where a run of equal pairs starts."""
+    return np.flatnonzero(np.append(True, (u[1:] != u[:-1]) | (v[1:] != v[:-1]))[: len(u)])

@@ -37,9 +37,7 @@ def above_level(near: NDArray[np.uint16], level: int) -> tuple[NDArray[np.uint8]
 
 def _views(near: NDArray[Any]) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
     """For each axis, the affinities to the previous voxel and to the next one."""
-    above = [
-        near[axis][tuple(slice(1, None) if i == axis else slice(None, -1) for i in range(3))] for axis in range(3)
-    ]
+    above = [near[axis][tuple(slice(1, None) if i == axis else slice(None, -1) for i in range(3))] for axis in range(3)]
     return [near[axis, :-1, :-1, :-1] for axis in range(3)], above
 
 

@@ -21,7 +21,7 @@ from deepem.utils.geometry import Box
 Read = Callable[[Box], NDArray[Any]]
 """Function that reads a box of the volume: probabilities (C, Z, Y, X), or a mask or labels (Z, Y, X)."""
 
-Labels = NDArray[np.uint32]
+Labels = NDArray[np.unsignedinteger[Any]]
 
 
 def label_block(plan: Plan, box: Box, read: Read, read_mask: Read | None = None) -> tuple[Labels, Record]:
@@ -34,7 +34,7 @@ def label_block(plan: Plan, box: Box, read: Read, read_mask: Read | None = None)
         read_mask: Reads a mask; voxels where it is 0 are background, and nothing is joined through them.
 
     Returns:
-        The regions of the block, (Z, Y, X) uint32 from 1, and its record.
+        The regions of the block, (Z, Y, X) unsigned from 1, and its record.
 
     Raises:
         InputError: the probabilities do not fit the plan.
@@ -85,7 +85,7 @@ def _regions(plan: Plan, box: Box, area: Box, near: NDArray[np.uint16]) -> tuple
              for axis, seam in over_faces(plan, box, AXES)]  # fmt: skip
     if plan.decoder == "components":
         kept, foreground = above_level(near, level(plan.threshold))
-        joined = [kept[here] >> axis & 1 for axis, here, _ in faces]
+        joined = [(kept[here] & 1 << axis) > 0 for axis, here, _ in faces]
         return *components(np.ascontiguousarray(kept[core]), foreground[core]), _flat(joined).astype(bool)
     steep = steepest(near)
     joined = [across(steep[here], steep[there], axis) for axis, here, there in faces]

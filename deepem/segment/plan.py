@@ -122,6 +122,13 @@ class Plan:
         z, y, x = ((b - v) // n for b, v, n in steps)
         return (z * self.counts[1] + y) * self.counts[2] + x
 
+    def parts(self, area: Box) -> Iterator[tuple[Box, Box]]:
+        """Yield each block that a box touches, with what they have in common."""
+        for block in touched(area, self.block, self.volume):
+            part = block.intersect(area)
+            assert part is not None
+            yield block, part
+
     def grown(self, box: Box, by: Sequence[int]) -> Box:
         """A box extended by a halo, clipped to the volume."""
         begin = vec3(b - n for b, n in zip(box.begin, by, strict=True))

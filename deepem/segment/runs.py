@@ -27,7 +27,7 @@ def starts(ordered: NDArray[Any]) -> Ints:
     return np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1])[: len(ordered)])
 
 
-def measured(labels: NDArray[np.uint32], count: int) -> tuple[Ints, Ints]:
+def measured(labels: NDArray[np.unsignedinteger[Any]], count: int) -> tuple[Ints, Ints]:
     """The number of voxels of each label from 1, and the lowest flat index of each, both (count,) int64."""
     flat = labels.ravel()
     start = starts(flat)
