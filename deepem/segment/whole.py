@@ -23,6 +23,7 @@ from deepem.utils.geometry import Box, Vec3, vec3
 BLOCK: Vec3 = (32, 128, 256)
 _THREADS = 8
 R = TypeVar("R")
+T = TypeVar("T")
 
 
 def segment(
@@ -97,14 +98,15 @@ def labelled(plan: Plan, read: Read, read_mask: Read | None = None) -> tuple[Rea
     """Label all blocks and join them. Return a function that reads the labels, and the regions of the volume."""
     blocks = side_by_side(lambda box: label_block(plan, box, read, read_mask), plan.boxes)
     labels, records = [labels for labels, _ in blocks], [record for _, record in blocks]
-    return lambda area: assembled(plan, area, labels.__getitem__), join(plan, records.__getitem__)
+    regions = join(plan, records.__getitem__, each=side_by_side)
+    return lambda area: assembled(plan, area, labels.__getitem__), regions
 
 
-def side_by_side(function: Callable[[Box], R], boxes: Sequence[Box]) -> list[R]:
-    """Run a function on all boxes, on one thread per processor but at most eight. Return the results in order."""
+def side_by_side(function: Callable[[T], R], items: Sequence[T]) -> list[R]:
+    """Run a function on all items, on one thread per processor but at most eight. Return the results in order."""
     threads = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, _THREADS)
     with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(function, boxes))
+        return list(pool.map(function, items))
 
 
 def reader(array: NDArray[Any]) -> Read:
