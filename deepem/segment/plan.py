@@ -192,10 +192,12 @@ def seams(box: Box, edge: Vec3, volume: Box) -> Iterator[Box]:
 def memory_of(plan: Plan) -> tuple[int, int]:
     """Upper bound on the bytes for one block, and an estimate of the bytes for the region graph of the volume.
 
-    Measured on tissue: a block takes 40 bytes per voxel plus 10 per channel for the decoders with a graph, 60 for
-    `watershed` and 30 for others; a graph has 5,300 edges per million voxels, 400 bytes each.
+    Measured on tissue: a block takes 40 bytes per voxel plus 10 per channel for affinities, 60 for `watershed`, 30 for
+    `objects`; a graph has 5,300 edges per million voxels, 400 bytes each.
     """
     box = plan.boxes[0]
-    if plan.decoder in GRAPH:
-        return box.voxels * (40 + 10 * len(plan.edges)), int(plan.volume.voxels * 5300e-6) * 400
-    return max(plan.reads(box).voxels * 30, plan.sees(box).voxels * (30 if plan.local else 60)), 0
+    if plan.affinities:
+        block = box.voxels * (40 + 10 * len(plan.edges))
+    else:
+        block = plan.reads(box).voxels * 30
+    return max(block, 0 if plan.local else plan.sees(box).voxels * 60), plan.graph_bytes
