@@ -16,7 +16,8 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from deepem.segment.graph import Ints, Table, starts, united
+from deepem.segment.graph import Ints, Table, united
+from deepem.segment.runs import starts
 from deepem.segment.tree import MergeTree
 
 Keys = NDArray[np.uint64]

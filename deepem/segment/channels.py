@@ -49,14 +49,22 @@ def quantise(probabilities: NDArray[Any]) -> NDArray[np.uint16]:
 
 
 def _quantise_floats(probabilities: NDArray[Any]) -> NDArray[np.uint16]:
-    low, high = (float(f(probabilities)) if probabilities.size else 0.0 for f in (np.min, np.max))
-    if not (low >= -SLACK and high <= 1 + SLACK):
-        raise InputError("probabilities", f"values from {low:.4g} to {high:.4g}", "numbers in [0, 1]")
-    scaled: NDArray[np.float32] = np.multiply(probabilities, FULL, dtype=np.float32)
-    scaled += np.float32(0.5)
-    if low < 0 or high > 1:
-        np.clip(scaled, 0, FULL, out=scaled)
-    return scaled.astype(np.uint16)
+    """Convert section by section, so that a section is read from memory only once."""
+    found = np.empty(probabilities.shape, np.uint16)
+    scaled = np.empty(probabilities.shape[-2:], np.float32)
+    low, high = np.inf, -np.inf
+    with np.errstate(invalid="ignore"):  # NaN, which the check below finds
+        for index in np.ndindex(probabilities.shape[:-2] if scaled.size else 0):
+            np.multiply(probabilities[index], FULL, out=scaled, dtype=np.float32)
+            lowest, highest = scaled.min(), scaled.max()
+            low, high = np.minimum(low, lowest), np.maximum(high, highest)
+            scaled += np.float32(0.5)
+            if lowest < 0 or highest > FULL:
+                np.clip(scaled, 0, FULL, out=scaled)
+            np.copyto(found[index], scaled, casting="unsafe")
+    if found.size and not (low >= -SLACK * FULL and high <= (1 + SLACK) * FULL):
+        raise InputError("probabilities", f"values from {low / FULL:.4g} to {high / FULL:.4g}", "numbers in [0, 1]")
+    return found
 
 
 def check_type(dtype: np.dtype[Any]) -> None:

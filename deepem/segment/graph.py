@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from deepem.utils.edges import edge_views
+from deepem.segment.runs import flat_steps, shifted, starts
 from deepem.utils.geometry import Vec3
 
 Ints = NDArray[np.int64]
@@ -67,40 +67,52 @@ def tabulate(labels: NDArray[Any], affinities: Iterable[tuple[Vec3, NDArray[np.u
         labels: (Z, Y, X), the region of each voxel; 0 is background.
         affinities: For each edge (dz, dy, dx), the affinity of (v, v - edge) at v, (Z, Y, X) uint16.
     """
-    parts = [_between(np.ascontiguousarray(labels), edge, values) for edge, values in affinities]
-    u, v, a = (np.concatenate([part[i] for part in parts]) for i in range(3))
-    if not len(u):
-        return Table.empty()
-    if max(int(u.max()), int(v.max())) >= _PACKED:
-        return summed(u.astype(np.int64), v.astype(np.int64), a.astype(np.int64), np.ones(len(a), np.int64))
-    # Both regions and the affinity are packed into 64 bits, which sort several times faster than rows do.
-    packed = np.minimum(u, v).astype(np.uint64) << np.uint64(24)
-    packed |= np.maximum(u, v)
-    packed <<= np.uint64(16)
-    packed |= a
+    labels = np.ascontiguousarray(labels)
+    if labels.size and int(labels.max()) >= _PACKED:
+        found = [_between(labels, edge, values) for edge, values in affinities]
+        u, v, each = (np.concatenate([part[i] for part in found]).astype(np.int64) for i in range(3))
+        inside = (u > 0) & (v > 0)
+        return summed(u[inside], v[inside], each[inside], np.ones(int(inside.sum()), np.int64))
+    packed = np.concatenate([_packed(*_between(labels, edge, values)) for edge, values in affinities])
     packed.sort()
+    packed = packed[np.searchsorted(packed, np.uint64(1 << 40)) :]  # without background, which comes first
     key = (packed >> np.uint64(16)).view(np.int64)
     start = starts(key)
-    sums = np.add.reduceat((packed & np.uint64(0xFFFF)).view(np.int64), start)
+    sums = np.add.reduceat((packed & np.uint64(0xFFFF)).view(np.int64), start) if len(key) else np.zeros(0, np.int64)
     rows = np.stack([key[start] >> 24, key[start] & (_PACKED - 1)], axis=1)
     return Table(rows, sums, np.diff(start, append=len(key)))
+
+
+def _packed(u: NDArray[Any], v: NDArray[Any], affinity: NDArray[np.uint16]) -> NDArray[np.uint64]:
+    """Both regions and the affinity in 64 bits, which sort several times faster than rows do."""
+    found: NDArray[np.uint64] = np.minimum(u, v).astype(np.uint64)
+    found <<= np.uint64(24)
+    found |= np.maximum(u, v)
+    found <<= np.uint64(16)
+    found |= affinity
+    return found
 
 
 def _between(
     labels: NDArray[Any], edge: Vec3, values: NDArray[np.uint16]
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.uint16]]:
     """Pairs of voxels in different regions, as flat arrays: region of v, region of v - edge, and affinity."""
-    first, second = edge_views(labels, edge)
-    apart = np.zeros(labels.shape, bool)
-    if first.size:
-        np.not_equal(first, second, out=edge_views(apart, edge)[0])
+    flat, apart = labels.ravel(), np.zeros(labels.size, bool)
+    step = int(np.dot(edge, flat_steps(labels.shape)))
+    later, earlier = shifted(flat, abs(step))
+    np.not_equal(later, earlier, out=apart[step:] if step >= 0 else apart[: len(later)])
+    _clear_outside(apart.reshape(labels.shape), edge)
     here = np.flatnonzero(apart)
-    _, height, width = labels.shape
-    there = here - ((edge[0] * height + edge[1]) * width + edge[2])
-    u, v = labels.ravel().take(here), labels.ravel().take(there)
-    a = np.ascontiguousarray(values).ravel().take(here)
-    both = (u != 0) & (v != 0)
-    return (u, v, a) if both.all() else (u[both], v[both], a[both])
+    u, affinity = flat.take(here), np.ascontiguousarray(values).ravel().take(here)
+    here -= step
+    return u, flat.take(here), affinity
+
+
+def _clear_outside(mask: NDArray[np.bool_], edge: Vec3) -> None:
+    """Set to False, in place, the voxels whose partner v - edge lies outside the array."""
+    for axis, (d, n) in enumerate(zip(edge, mask.shape, strict=True)):
+        outside = slice(0, min(d, n)) if d > 0 else slice(max(n + d, 0), n)
+        mask[(slice(None),) * axis + (outside,)] = False
 
 
 def summed(u: Ints, v: Ints, sums: Ints, counts: Ints) -> Table:
@@ -118,12 +130,7 @@ def summed(u: Ints, v: Ints, sums: Ints, counts: Ints) -> Table:
     return Table(pairs, *(np.add.reduceat(x[apart][order], start) for x in (sums, counts)))
 
 
-def starts(ordered: NDArray[Any]) -> Ints:
-    """Start index of each run of equal values."""
-    return np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))
-
-
-def united(pairs: Ints, count: int) -> Ints:
+def united(pairs: NDArray[np.signedinteger[Any]], count: int) -> Ints:
     """(count,) int64: for each of `count` nodes, the lowest node that it is connected to by pairs (N, 2)."""
     graph = coo_array((np.ones(len(pairs), np.int8), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
     groups, group = connected_components(graph, directed=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -18,6 +18,9 @@ from deepem.utils.geometry import Vec3
 
 _HELD = 64
 """Number of records kept in memory; those of neighbouring blocks are soon needed again."""
+
+
+Each = Callable[[Callable[[int], Any], Sequence[int]], Iterable[Any]]
 
 
 @dataclass(frozen=True)
@@ -57,13 +60,14 @@ class Regions:
         return cls(**of_arrays(cls, arrays))
 
 
-def join(plan: Plan, load: Load, most_edges: int | None = None) -> Regions:
+def join(plan: Plan, load: Load, most_edges: int | None = None, each: Each = map) -> Regions:
     """Join the records of all blocks.
 
     Args:
         plan: The blocks.
         load: Loads the record of a block by its index in `plan.boxes`; called a few times for each record.
         most_edges: Raise if the graph needs more rows than this before parts are summed; a row takes about 400 bytes.
+        each: Calls a function for each of many blocks, like `map`; may use several threads.
 
     Raises:
         InputError: the region graph is too large.
@@ -76,7 +80,9 @@ def join(plan: Plan, load: Load, most_edges: int | None = None) -> Regions:
     if most_edges is not None and rows > most_edges:
         raise InputError("region graph", f"{rows:,} edges of blocks", f"{most_edges:,} at most; a part of the volume")
     first = np.cumsum([0, *(n for n, _ in counts)])
-    parts = _Parts(first, *_over_all_faces(plan, load, first))
+    faces = list(each(lambda index: _over_faces_of(plan, load, first, index), range(len(plan.boxes))))
+    joined, near, far = zip(*faces, strict=True)
+    parts = _Parts(first, np.concatenate(joined), merged(near), merged(far))
     return parts.regions(plan, load)
 
 
@@ -136,24 +142,19 @@ def _boxes_of(extents: Ints, part_of: Ints, count: int) -> Ints:
     return found
 
 
-def _over_all_faces(plan: Plan, load: Load, first: Ints) -> tuple[Ints, Table, Table]:
-    """Find the parts that continue across a face, and the edges between parts that do not."""
-    joined, near, far = [np.zeros((0, 2), np.int64)], [], []
-    far_edges = tuple(edge for _, edge in plan.far)
-    for index in range(len(plan.boxes)):
-        record = load(index)
-        at = 0
-        for u, v, n in _pairs(plan, load, first, index, plan.joins):
-            both = record.joined[at : at + n] & (u > 0) & (v > 0)
-            keys = np.unique(u[both] * (first[-1] + 1) + v[both])
-            joined.append(np.stack(np.divmod(keys, first[-1] + 1), axis=1))
-            if len(record.near_values):
-                near.append(_tabulated(u, v, record.near_values[at : at + n]))
-            at += n
-        at = 0
-        for u, v, n in _pairs(plan, load, first, index, far_edges):
-            far.append(_tabulated(u, v, record.far_values[at : at + n]))
-            at += n
+def _over_faces_of(plan: Plan, load: Load, first: Ints, index: int) -> tuple[Ints, Table, Table]:
+    """Find the parts that continue across the faces of a block, and the edges between parts that do not."""
+    record, joined, near, far = load(index), [np.zeros((0, 2), np.int64)], [], []
+    at = 0
+    for u, v, n in _pairs(plan, load, first, index, plan.joins):
+        joined.append(_continued(u, v, record.joined[at : at + n]))
+        if len(record.near_values):
+            near.append(_tabulated(u, v, record.near_values[at : at + n]))
+        at += n
+    at = 0
+    for u, v, n in _pairs(plan, load, first, index, tuple(edge for _, edge in plan.far)):
+        far.append(_tabulated(u, v, record.far_values[at : at + n]))
+        at += n
     return np.concatenate(joined), merged(near), merged(far)
 
 
@@ -167,7 +168,22 @@ def _pairs(
         yield u, v, seam.voxels
 
 
+def _continued(u: Ints, v: Ints, joined: NDArray[np.bool_]) -> Ints:
+    """(N, 2) parts that are joined; of neighbouring pairs of the same parts, only the first."""
+    pairs = np.stack([u, v], axis=1)[joined & (u > 0) & (v > 0)]
+    return pairs[_changes(pairs[:, 0], pairs[:, 1])]
+
+
 def _tabulated(u: Ints, v: Ints, values: NDArray[np.uint16]) -> Table:
-    both = (u > 0) & (v > 0)
-    sums = values[both].astype(np.int64)
-    return summed(u[both], v[both], sums, np.ones_like(sums))
+    """Build a table from pairs of voxels. Neighbouring pairs of the same parts are summed first: most of them are."""
+    if not len(u):
+        return Table.empty()
+    start = _changes(u, v)
+    sums, counts = np.add.reduceat(values, start, dtype=np.int64), np.diff(start, append=len(u))
+    both = (u[start] > 0) & (v[start] > 0)
+    return summed(u[start][both], v[start][both], sums[both], counts[both])
+
+
+def _changes(u: Ints, v: Ints) -> Ints:
+    """Where a run of equal pairs starts."""
+    return np.flatnonzero(np.append(True, (u[1:] != u[:-1]) | (v[1:] != v[:-1]))[: len(u)])

@@ -14,9 +14,10 @@ from deepem.segment.graph import Table
 from deepem.segment.join import Regions
 from deepem.segment.plan import Plan
 from deepem.segment.records import Record
+from deepem.segment.relabel import assembled
 from deepem.segment.tree import MergeTree
 from deepem.utils.errors import InputError
-from deepem.utils.geometry import Box, touched
+from deepem.utils.geometry import Box
 
 GRAPH = ("near_", "far_")
 """Prefixes of the arrays of region graphs, which relabelling does not need."""
@@ -44,7 +45,7 @@ class Parts:
     def __init__(self, files: Files, plan: Plan) -> None:
         self.files, self.plan = files, plan
 
-    def put_block(self, index: int, labels: NDArray[np.uint32], record: Record) -> list[tuple[str, int]]:
+    def put_block(self, index: int, labels: NDArray[np.unsignedinteger[Any]], record: Record) -> list[tuple[str, int]]:
         """Write the result of labelling a block, and return the checksum of each file."""
         narrow = labels.astype(np.min_scalar_type(max(len(record.sizes), 1)))
         return [
@@ -56,16 +57,9 @@ class Parts:
         """Read the record of a block."""
         return Record.from_arrays(self._arrays(f"records/{index}.npz"))
 
-    def labels(self, area: Box) -> NDArray[np.uint32]:
+    def labels(self, area: Box) -> NDArray[Any]:
         """Read the labels of a box; each block numbers its labels from 1."""
-        found = np.empty(area.size, np.uint32)
-        for block in touched(area, self.plan.block, self.plan.volume):
-            part = block.intersect(area)
-            assert part is not None
-            held = self._array(f"labels/{self.plan.index(block)}.npy")
-            there = part.shift(-b for b in block.begin).slices()
-            found[part.shift(-b for b in area.begin).slices()] = held[there]
-        return found
+        return assembled(self.plan, area, lambda index: self._array(f"labels/{index}.npy"))
 
     def put_regions(self, regions: Regions) -> list[tuple[str, int]]:
         """Write regions and their graphs."""

@@ -122,6 +122,13 @@ class Plan:
         z, y, x = ((b - v) // n for b, v, n in steps)
         return (z * self.counts[1] + y) * self.counts[2] + x
 
+    def parts(self, area: Box) -> Iterator[tuple[Box, Box]]:
+        """Yield each block that a box touches, with what they have in common."""
+        for block in touched(area, self.block, self.volume):
+            part = block.intersect(area)
+            assert part is not None
+            yield block, part
+
     def grown(self, box: Box, by: Sequence[int]) -> Box:
         """A box extended by a halo, clipped to the volume."""
         begin = vec3(b - n for b, n in zip(box.begin, by, strict=True))
@@ -185,10 +192,12 @@ def seams(box: Box, edge: Vec3, volume: Box) -> Iterator[Box]:
 def memory_of(plan: Plan) -> tuple[int, int]:
     """Upper bound on the bytes for one block, and an estimate of the bytes for the region graph of the volume.
 
-    Measured on tissue: a block takes 40 bytes per voxel plus 10 per channel for the decoders with a graph, 60 for
-    `watershed` and 30 for others; a graph has 5,300 edges per million voxels, 400 bytes each.
+    Measured on tissue: a block takes 40 bytes per voxel plus 10 per channel for affinities, 60 for `watershed`, 30 for
+    `objects`; a graph has 5,300 edges per million voxels, 400 bytes each.
     """
     box = plan.boxes[0]
-    if plan.decoder in GRAPH:
-        return box.voxels * (40 + 10 * len(plan.edges)), int(plan.volume.voxels * 5300e-6) * 400
-    return max(plan.reads(box).voxels * 30, plan.sees(box).voxels * (30 if plan.local else 60)), 0
+    if plan.affinities:
+        block = box.voxels * (40 + 10 * len(plan.edges))
+    else:
+        block = plan.reads(box).voxels * 30
+    return max(block, 0 if plan.local else plan.sees(box).voxels * 60), plan.graph_bytes

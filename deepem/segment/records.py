@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from deepem.segment.graph import Ints, Table, of_arrays, to_arrays
 from deepem.segment.plan import Plan, seams
-from deepem.utils.geometry import Box, Vec3, touched, vec3
+from deepem.utils.geometry import Box, Vec3, vec3
 
 Load = Callable[[int], "Record"]
 """Function that loads the record of a block by its index in `plan.boxes`."""
@@ -65,10 +65,10 @@ def shell_boxes(box: Box, reach: Vec3) -> Iterator[Box]:
             yield from (Box(begin, low), Box(high, end))
 
 
-def shells_of(labels: NDArray[np.uint32], box: Box, reach: Vec3) -> NDArray[np.uint32]:
+def shells_of(labels: NDArray[np.unsignedinteger[Any]], box: Box, reach: Vec3) -> NDArray[np.uint32]:
     """Labels of the slabs of a block, concatenated."""
     parts = [labels[slab.shift(-b for b in box.begin).slices()].ravel() for slab in shell_boxes(box, reach)]
-    return np.concatenate(parts) if parts else np.zeros(0, np.uint32)
+    return np.concatenate(parts, dtype=np.uint32) if parts else np.zeros(0, np.uint32)
 
 
 def over_faces(plan: Plan, box: Box, edges: tuple[Vec3, ...]) -> Iterator[tuple[int, Box]]:
@@ -87,9 +87,7 @@ def read_shells(plan: Plan, load: Load, first_region: Ints, box: Box) -> Ints:
         box: A box that lies within the slabs of every block it touches.
     """
     found = np.empty(box.size, np.int64)
-    for block in touched(box, plan.block, plan.volume):
-        part = block.intersect(box)
-        assert part is not None
+    for block, part in plan.parts(box):
         index, start = plan.index(block), 0
         for slab in shell_boxes(block, plan.reach):
             if slab.contains(part):

@@ -15,7 +15,7 @@ from deepem.segment.label import Read
 from deepem.segment.plan import Plan
 from deepem.segment.split import split_objects
 from deepem.segment.watershed import flood
-from deepem.utils.geometry import Box, touched
+from deepem.utils.geometry import Box
 
 Ids = NDArray[np.uint64]
 Write = Callable[[Box, NDArray[Any]], None]
@@ -50,14 +50,22 @@ def relabel_block(
 
 def read_ids(plan: Plan, area: Box, regions: Regions, ids: Ids, read_labels: Read) -> Ids:
     """Segment ids of a box, (Z, Y, X) uint64."""
-    blocks = list(touched(area, plan.block, plan.volume))
-    labels = read_labels(area)
-    found = np.empty(area.size, np.uint64)
-    for block in blocks:
-        part = block.intersect(area)
-        assert part is not None
+    labels, found = read_labels(area), np.empty(area.size, np.uint64)
+    for block, part in plan.parts(area):
         here = part.shift(-b for b in area.begin).slices()
-        found[here] = regions.of_block(plan.index(block), ids)[labels[here]]
+        found[here] = regions.of_block(plan.index(block), ids).take(labels[here])
+    return found
+
+
+def assembled(plan: Plan, area: Box, labels_of: Callable[[int], NDArray[Any]]) -> NDArray[Any]:
+    """The labels of a box, from those of its blocks by their index in `plan.boxes`."""
+    parts = list(plan.parts(area))
+    if parts == [(area, area)]:
+        return labels_of(plan.index(area))
+    found = np.empty(area.size, np.uint32)
+    for block, part in parts:
+        there = part.shift(-b for b in block.begin).slices()
+        found[part.shift(-b for b in area.begin).slices()] = labels_of(plan.index(block))[there]
     return found
 
 

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from deepem.segment.channels import FULL
-from deepem.segment.fragments import first_voxels
 from deepem.segment.plan import Plan
+from deepem.segment.runs import measured
 from deepem.segment.watershed import grow, renumbered
 from deepem.utils.errors import InputError
 from deepem.utils.geometry import Box, vec3
@@ -39,7 +39,7 @@ def split_objects(ids: Ids, whole: Ids, plan: Plan, area: Box) -> Ids:
         count = int(parts.max())
         if count > 1:
             begin = [s.start + b for s, b in zip(slices, area.begin, strict=True)]
-            first = plan.voxels(Box.of_size(begin, vec3(parts.shape)), first_voxels(parts, count)).astype(np.uint64)
+            first = plan.voxels(Box.of_size(begin, vec3(parts.shape)), measured(parts, count)[1]).astype(np.uint64)
             here = found[slices]
             here[parts > 0] = (first + np.uint64(1))[parts[parts > 0] - 1]
     return found

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from deepem.segment.fragments import first_voxels
 from deepem.segment.plan import Plan
+from deepem.segment.runs import measured
 from deepem.utils.contiguous import contiguous
 from deepem.utils.errors import InputError
 from deepem.utils.geometry import Box
@@ -32,7 +32,7 @@ def flood(boundary: NDArray[np.uint16], seeds: Ids, mask: NDArray[np.bool_] | No
             import cc3d
 
             labels = cc3d.connected_components(islands, connectivity=6, out_dtype=np.uint32)
-            first = plan.voxels(area, first_voxels(labels, int(labels.max()))).astype(np.uint64)
+            first = plan.voxels(area, measured(labels, int(labels.max()))[1]).astype(np.uint64)
             found: Ids = np.append(np.uint64(0), first + np.uint64(1))[labels]
             return np.where(islands, found, names[grown])
     result: Ids = names[grown]

@@ -14,8 +14,7 @@ from deepem.segment.channels import check_type
 from deepem.segment.join import Regions, join
 from deepem.segment.label import Read, label_block
 from deepem.segment.plan import AFFINITIES, GRAPH, Plan, check_decoder
-from deepem.segment.records import Record
-from deepem.segment.relabel import Ids, relabel_block, without_small
+from deepem.segment.relabel import Ids, assembled, relabel_block, without_small
 from deepem.segment.select import group, grow_tree, segment_ids
 from deepem.tasks import NEAREST_EDGES
 from deepem.utils.errors import InputError, warn
@@ -24,6 +23,7 @@ from deepem.utils.geometry import Box, Vec3, vec3
 BLOCK: Vec3 = (32, 128, 256)
 _THREADS = 8
 R = TypeVar("R")
+T = TypeVar("T")
 
 
 def segment(
@@ -62,8 +62,7 @@ def segment(
     plan = _plan(probabilities, edges, decoder, threshold, block_size)
     labels, regions = labelled(plan, reader(probabilities), _mask_reader(mask, plan))
     ids = segment_ids(plan, regions, group(plan, regions, threshold), min_size=min_size)
-    out = labels if plan.local else np.empty_like(labels)
-    _relabel(plan, regions, ids, labels, out, probabilities, mask)
+    out = _relabelled(plan, regions, ids, labels, probabilities, mask)
     return without_small(out, min_size) if decoder == "watershed" else out
 
 
@@ -91,29 +90,23 @@ def sweep(
     labels, regions = labelled(plan, reader(probabilities), _mask_reader(mask, plan))
     tree = grow_tree(regions, plan.threshold) if decoder == "agglomerate" else None
     for threshold in thresholds:
-        out = np.empty_like(labels)
         ids = segment_ids(plan, regions, group(plan, regions, threshold, tree), min_size=min_size)
-        _relabel(plan, regions, ids, labels, out, probabilities, mask)
-        yield threshold, out
+        yield threshold, _relabelled(plan, regions, ids, labels, probabilities, mask)
 
 
-def labelled(plan: Plan, read: Read, read_mask: Read | None = None) -> tuple[Ids, Regions]:
-    """Label all blocks, each from 1, and join them. Return the labels of all blocks and the regions of the volume."""
-    labels = np.empty(plan.volume.size, np.uint64)
-
-    def label(box: Box) -> Record:
-        labels[box.slices()], record = label_block(plan, box, read, read_mask)
-        return record
-
-    records = side_by_side(label, plan.boxes)
-    return labels, join(plan, records.__getitem__)
+def labelled(plan: Plan, read: Read, read_mask: Read | None = None) -> tuple[Read, Regions]:
+    """Label all blocks and join them. Return a function that reads the labels, and the regions of the volume."""
+    blocks = side_by_side(lambda box: label_block(plan, box, read, read_mask), plan.boxes)
+    labels, records = [labels for labels, _ in blocks], [record for _, record in blocks]
+    regions = join(plan, records.__getitem__, each=side_by_side)
+    return lambda area: assembled(plan, area, labels.__getitem__), regions
 
 
-def side_by_side(function: Callable[[Box], R], boxes: Sequence[Box]) -> list[R]:
-    """Run a function on all boxes, on one thread per processor but at most eight. Return the results in order."""
+def side_by_side(function: Callable[[T], R], items: Sequence[T]) -> list[R]:
+    """Run a function on all items, on one thread per processor but at most eight. Return the results in order."""
     threads = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, _THREADS)
     with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(function, boxes))
+        return list(pool.map(function, items))
 
 
 def reader(array: NDArray[Any]) -> Read:
@@ -126,21 +119,17 @@ def reader(array: NDArray[Any]) -> Read:
     return read
 
 
-def _relabel(
-    plan: Plan,
-    regions: Regions,
-    ids: Ids,
-    labels: Ids,
-    out: Ids,
-    probabilities: NDArray[Any],
-    mask: NDArray[Any] | None,
-) -> None:
-    read, read_labels, read_mask = reader(probabilities), reader(labels), _mask_reader(mask, plan)
+def _relabelled(
+    plan: Plan, regions: Regions, ids: Ids, read_labels: Read, probabilities: NDArray[Any], mask: NDArray[Any] | None
+) -> Ids:
+    out = np.empty(plan.volume.size, np.uint64)
+    read, read_mask = reader(probabilities), _mask_reader(mask, plan)
 
     def relabel(box: Box) -> None:
         out[box.slices()] = relabel_block(plan, box, regions, ids, read_labels, read, read_mask)
 
     side_by_side(relabel, plan.boxes)
+    return out
 
 
 def _plan(

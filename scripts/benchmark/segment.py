@@ -90,20 +90,20 @@ def by_waterz(
 
 def agglomerated(labels: NDArray[np.uint64], values: NDArray[np.uint16], threshold: float) -> NDArray[np.uint64]:
     """Segments from fragments 1, 2, ...: region graph, agglomeration and relabelling, all that waterz does then."""
-    found = np.empty_like(labels)
-    depth = 8
+    found, count, depth = np.empty_like(labels), int(labels.max()) + 1, 4
 
     def tables(z: int) -> list[Table]:
-        slab, before = slice(z, z + depth), slice(max(z - 1, 0), z + depth)
-        inside = zip(EDGES[1:], values[1:, slab], strict=True)
-        return [tabulate(labels[before], [(EDGES[0], values[0, before])]), tabulate(labels[slab], inside)]
+        before = max(z - 1, 0)
+        slab = labels[before : z + depth].astype(np.min_scalar_type(count))  # as blocks have them
+        inside = zip(EDGES[1:], values[1:, z : z + depth], strict=True)
+        return [tabulate(slab, [(EDGES[0], values[0, before : z + depth])]), tabulate(slab[z - before :], inside)]
 
     def relabel(z: int) -> None:
         np.take(segments, labels[z : z + depth].astype(np.int64), out=found[z : z + depth], mode="clip")
 
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         table = merged([t for ts in pool.map(tables, range(0, len(labels), depth)) for t in ts])
-        segments = merge_tree(table, int(labels.max()) + 1, level(threshold)).cut(threshold).astype(np.uint64)
+        segments = merge_tree(table, count, level(threshold)).cut(threshold).astype(np.uint64)
         list(pool.map(relabel, range(0, len(labels), depth)))
     return found
 
@@ -131,8 +131,11 @@ def speed(arguments: argparse.Namespace) -> dict[str, Any]:
         **{f"{name}_segments": len(np.unique(call())) for name, call in calls.items()},
         **{f"{name}_seconds": round(wall, 2) for name, (wall, _) in found.items()},
         **{f"{name}_cpu_seconds": round(cpu, 2) for name, (_, cpu) in found.items()},
-        "waterz_over_whole": round(found["waterz_whole"][0] / found["whole"][0], 2),
-        "waterz_over_from_fragments": round(found["waterz_from_fragments"][0] / found["from_fragments"][0], 2),
+        **{
+            f"waterz_over_{name}{unit}": round(found[f"waterz_{name}"][i] / found[name][i], 2)
+            for name in ("whole", "from_fragments")
+            for i, unit in enumerate(("", "_cpu"))
+        },
     }
 
 
