@@ -102,6 +102,7 @@ class Trainer:
         self.division = Division(objective, ranks, settings.accumulate)
         self.iteration = self.completed = 0
         self.model: nn.Module = network
+        self._parameters = [*network.parameters()]
         self._loss = self._norm = torch.zeros(())
 
     def join(self) -> None:
@@ -186,7 +187,7 @@ class Trainer:
     def clip_gradients(self) -> None:
         """Measure the gradient norm, and clip it if clipping is on."""
         self.precision.scaler.unscale_(self.optimizer)
-        trained = [p for p in self.network.parameters() if p.grad is not None]
+        trained = [p for p in self._parameters if p.grad is not None]
         self._norm = torch.nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
         if self.settings.clip:
             torch.nn.utils.clip_grads_with_norm_(trained, self.settings.clip, self._norm)
