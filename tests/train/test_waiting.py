@@ -116,8 +116,7 @@ def test_a_step_waits_once_on_a_gpu(lab, monkeypatch, kind):
             torch.cuda.set_sync_debug_mode("default")
 
     reads = watched(monkeypatch, device=strict)
-    lab.base.remove("--cpu")
-    lab.train("run", *QUIET, *KINDS_OF_STEP[kind])
+    lab.train_on("cuda", "run", *QUIET, *KINDS_OF_STEP[kind])
     assert len(reads) == STEPS
 
 
