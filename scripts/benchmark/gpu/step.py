@@ -125,7 +125,7 @@ def longest(averages: Sequence[Any], gpu: bool) -> list[tuple[str, float, int]]:
         on_device = torch.autograd.DeviceType.CUDA
         found = [(e.key, e.self_device_time_total, e.count) for e in averages if e.device_type == on_device]
     else:
-        found = [(e.key, e.self_cpu_time_total, e.count) for e in averages]
+        found = [(e.key, e.self_cpu_time_total, e.count) for e in averages if "#" not in e.key]
     return sorted(found, key=lambda entry: -entry[1])
 
 

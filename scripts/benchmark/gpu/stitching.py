@@ -83,8 +83,8 @@ class Stitching:
             share: Of the seconds.
             across: Patches along y and along x.
         """
-        layers = 3 if self.small else max(8, min(60, round(share * SECONDS / self.bare_s / across**2)))
-        counts = (layers, 2, 2) if self.small else (layers, across, across)
+        layers = 2 if self.small else max(8, min(60, round(share * SECONDS / self.bare_s / across**2)))
+        counts = (layers, 2, 1) if self.small else (layers, across, across)
         size = tuple(p + s * (n - 1) for p, s, n in zip(self.patch, self.stride, counts, strict=True))
         path = Path("data", name, "img.h5")
         path.parent.mkdir(parents=True, exist_ok=True)
