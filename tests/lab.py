@@ -77,6 +77,11 @@ OPTIONS = {
 }
 """Of the run of `Lab.with_checkpoint`."""
 
+ON_CPU = pytest.param("cpu", id="on_cpu")
+ON_GPU = pytest.param("cuda", id="on_gpu", marks=pytest.mark.gpu)
+DEVICES = (ON_CPU, ON_GPU)
+"""For a test that must hold on every device; where there is no GPU, its twin on the CPU says that it still runs."""
+
 KEPT: list[Any] = []
 """Runs of forked processes, which are never taken apart: what gloo has there may not end by itself."""
 
@@ -203,6 +208,18 @@ class Lab:
         from deepem.train import run
 
         run.main(self.words(name, *more))
+
+    def train_on(self, device: str, name: str, *more: object) -> None:
+        """Run it on the CPU or on the first GPU."""
+        import torch
+
+        before = self.base
+        self.base = [word for word in before if word != "--cpu"] + (["--cpu"] if device == "cpu" else [])
+        try:
+            self.train(name, *more)
+        finally:
+            self.base = before
+            torch.use_deterministic_algorithms(False)
 
     def fails(self, name: str, *more: object) -> int:
         """Run it and return the exit code it ends with."""

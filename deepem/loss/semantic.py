@@ -75,7 +75,10 @@ class SemanticLoss(nn.Module):
 
     def _weights(self, index: Tensor, mask: Tensor, classes: Tensor | None) -> Tensor:
         """Return the weight of each class."""
-        weights = mask.new_tensor(self.class_weights) if self.class_weights else mask.new_ones(self.channels)
+        if self.class_weights:  # filled in on the device: copying a list there would wait for the device
+            weights = torch.stack([mask.new_full((), weight) for weight in self.class_weights])
+        else:
+            weights = mask.new_ones(self.channels)
         if not self.class_balancing:
             return weights
         sums = self._sums(index, mask) if classes is None else classes.to(mask.dtype)

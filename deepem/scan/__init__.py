@@ -9,5 +9,6 @@
     augment.py         the running average over flips
     memory.py          splits a volume into columns and runs that fit in memory
     patch_network.py   wraps a network: maps input patches to probabilities of output patches
+    overlap.py         reads ahead of the network and writes behind it
     inference.py       all of this for an image in memory
 """

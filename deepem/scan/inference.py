@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,16 +10,16 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from deepem.io.stored import Image
-from deepem.io.volume import Volume
 from deepem.scan.asked import device_asked, edges_given, flips_of, size_of, temperature_of
 from deepem.scan.augment import Augmented
 from deepem.scan.grid import Grid, resolve_stride
 from deepem.scan.heads import Edges, blends, edges_of
 from deepem.scan.kinds import activations
 from deepem.scan.memory import Cost, available, cut, trial
+from deepem.scan.overlap import overlapped
 from deepem.scan.patch_network import Network, device_of, evaluating
 from deepem.scan.progress import Progress
-from deepem.scan.stitch import Finished, Scan, require_numbers
+from deepem.scan.stitch import Scan
 from deepem.scan.weights import Blend, choose_profile
 from deepem.tasks import Task
 from deepem.utils.convolution import quick
@@ -27,14 +27,6 @@ from deepem.utils.errors import InputError
 from deepem.utils.geometry import Box, Vec3
 
 Prediction = dict[str, NDArray[np.float32]]
-
-
-def tensor(volume: Volume, box: Box, device: torch.device | str = "cpu") -> torch.Tensor:
-    """Return a box of a volume as a tensor on a device."""
-    array = volume.read(box)
-    if not array.flags.writeable or min(array.strides) < 0:  # from_numpy refuses negative strides
-        array = array.copy()
-    return torch.from_numpy(array).to(device)
 
 
 def predict(
@@ -77,9 +69,6 @@ def predict(
     if variance and not flips:
         raise InputError("variance", "no test_aug", "the flips to take it over")
 
-    def read(box: Box) -> torch.Tensor:
-        return tensor(source, box, target)
-
     with evaluating(model), quick(model):
         own: Edges = {}
         masks: dict[str, Blend] = {}
@@ -97,8 +86,10 @@ def predict(
         if flips:
             run = Augmented(scan_of, source.size, flips, own, variance)
         boxes, depth, patches = _pieces(run, grid, cost, target)
+        found = _Collected(grid.covered)
         with Progress(patches, grid.covered.voxels, progress) as bar:
-            return _collected(grid.covered, (part for box in boxes for part in run.run(read, box, depth)))
+            overlapped(run, boxes, depth, source, found.write, target)
+        return found.arrays
 
 
 def _tried(network: Network, patches: torch.Tensor) -> tuple[dict[str, int], Cost]:
@@ -122,18 +113,20 @@ def _pieces(
     return whole if found is None else (found.boxes, found.depth, found.patches)
 
 
-def _collected(covered: Box, parts: Iterable[Finished]) -> Prediction:
-    """Join the parts of a scan into arrays; a single part is returned without a copy."""
-    found: Prediction = {}
-    for box, values in parts:
-        require_numbers(box, values)
-        for name, value in values.items():
-            array = value.cpu().numpy()
-            if box == covered:
-                found[name] = array
+class _Collected:
+    """Joins the parts of a scan into arrays; a single part is kept without a copy."""
+
+    def __init__(self, covered: Box) -> None:
+        self.covered = covered
+        self.arrays: Prediction = {}
+
+    def write(self, box: Box, values: Mapping[str, NDArray[Any]], last: bool) -> None:
+        """Take finished planes of a box."""
+        for name, array in values.items():
+            if box == self.covered:
+                self.arrays[name] = array
                 continue
-            if name not in found:
-                found[name] = np.empty((len(array), *covered.size), np.float32)
-            z, y, x = box.shift(-b for b in covered.begin).slices()
-            found[name][:, z, y, x] = array
-    return found
+            if name not in self.arrays:
+                self.arrays[name] = np.empty((len(array), *self.covered.size), np.float32)
+            z, y, x = box.shift(-b for b in self.covered.begin).slices()
+            self.arrays[name][:, z, y, x] = array

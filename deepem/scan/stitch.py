@@ -20,6 +20,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -36,6 +37,8 @@ Read = Callable[[Box], torch.Tensor]
 """A box of the input volume -> (C, Z, Y, X) uint8 or float32, on the device."""
 
 MANY = 64
+
+T = TypeVar("T")
 
 Finished = tuple[Box, dict[str, torch.Tensor]]
 
@@ -112,17 +115,21 @@ class Scan:
     def _add_layers(self, sums: _Sums, layers: Layers, corner: Vec3, window: torch.Tensor) -> None:
         if not sums.values and self.channels:
             sums.make(self.channels)
-        indices: Iterable[Vec3] = itertools.product(*layers)
-        for batch in _batched(indices, self.batch_size):
-            boxes = [self._input_slices(index, corner) for index in batch]
-            if self.skip_background:
-                kept = [i for i, box in enumerate(boxes) if bool(window[box].any())]
-            else:
-                kept = list(range(len(batch)))
-            if kept:
-                self._infer_and_add(sums, [batch[i] for i in kept], [window[boxes[i]] for i in kept])
+        places = [(index, self._input_slices(index, corner)) for index in itertools.product(*layers)]
+        kept = self._kept([inside for _, inside in places], window)
+        for batch in _batched(zip(places, kept, strict=True), self.batch_size):
+            chosen = [place for place, keep in batch if keep]
+            if chosen:
+                self._infer_and_add(sums, [index for index, _ in chosen], [window[inside] for _, inside in chosen])
             if self.done is not None:
                 self.done(len(batch))
+
+    def _kept(self, patches: Sequence[tuple[slice, ...]], window: torch.Tensor) -> list[bool]:
+        """Return which patches go to the network. Waits for the device once, not once per patch."""
+        if not self.skip_background:
+            return [True] * len(patches)
+        found: list[bool] = torch.stack([window[inside].any() for inside in patches]).tolist()
+        return found
 
     def _infer_and_add(self, sums: _Sums, batch: Sequence[Vec3], patches: Sequence[torch.Tensor]) -> None:
         shape = (self.batch_size, *patches[0].shape)
@@ -149,18 +156,6 @@ class Scan:
     def _input_slices(self, index: Vec3, corner: Vec3) -> tuple[slice, ...]:
         begins = (a.start(i) - a.front - c for a, i, c in zip(self.grid.axes, index, corner, strict=True))
         return (slice(None), *(slice(b, b + n) for b, n in zip(begins, self.grid.patch, strict=True)))
-
-
-def require_numbers(box: Box, values: Mapping[str, torch.Tensor]) -> None:
-    """Refuse NaN in the results of a scan, which logits that are not finite leave there.
-
-    Raises:
-        InputError: an output has a NaN.
-    """
-    for name, value in values.items():
-        if bool(value.sum().isnan()):
-            got = f"values that are no numbers within {box.begin} to {box.end}"
-            raise InputError(f"model output {name}", got, "finite logits: smaller weights, or float32")
 
 
 class _Sums:
@@ -234,7 +229,7 @@ def _windows(pool: ThreadPoolExecutor, read: Read, boxes: Sequence[Box]) -> Iter
         yield box.begin, window
 
 
-def _batched(items: Iterable[Vec3], size: int) -> Iterator[list[Vec3]]:
+def _batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
     iterator = iter(items)
     while batch := list(itertools.islice(iterator, size)):
         yield batch

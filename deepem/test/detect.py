@@ -17,7 +17,7 @@ from deepem.io.faults import unwritable
 from deepem.io.hdf5 import open_hdf5
 from deepem.io.volume import Volume, VoxelSize
 from deepem.scan.grid import resolve_stride
-from deepem.scan.inference import tensor
+from deepem.scan.overlap import tensor
 from deepem.scan.progress import Progress, tell
 from deepem.tasks import Task
 from deepem.test.found import write_table

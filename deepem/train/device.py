@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -78,8 +79,13 @@ class Precision:
 
 
 @contextmanager
-def enough_memory(patch: Vec3, batch_size: int) -> Iterator[None]:
+def enough_memory(patch: Vec3, batch_size: int, what_fits: Callable[[], str | None] = lambda: None) -> Iterator[None]:
     """Turn an out-of-memory error within this context into an InputError.
+
+    Args:
+        patch: The input patch.
+        batch_size: Samples per step.
+        what_fits: Called once the memory of the failed step is free; returns flags that should fit, if it can tell.
 
     Raises:
         InputError: the device does not have enough memory.
@@ -88,7 +94,10 @@ def enough_memory(patch: Vec3, batch_size: int) -> Iterator[None]:
         yield
     except torch.OutOfMemoryError as error:
         got = f"{','.join(map(str, patch))} and {batch_size}, too much for the device ({reason(error)})"
-        wants = "less, --amp bf16, --accumulate for a batch, or a model's --checkpointing"
+        traceback.clear_frames(error.__traceback__)  # they hold the tensors of the step
+        fits = what_fits()
+        less = f"{fits} (should fit)" if fits else "less"
+        wants = f"{less}, --amp bf16, --accumulate for a batch, or a model's --checkpointing"
         raise InputError("--fov, --batch_size", got, wants) from error
 
 

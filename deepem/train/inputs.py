@@ -14,6 +14,7 @@ from deepem.build.samplers import Samplers
 from deepem.data.loader import batches, generator
 from deepem.protocols import Modifier, TellsMember, TellsProbabilities, TellsVolume
 from deepem.train import guard
+from deepem.train.profiler import stage
 from deepem.train.ranks import Ranks
 from deepem.train.transfer import DeviceBatches
 
@@ -92,6 +93,7 @@ class Inputs:
             self._first = self._modified(drawn, first)
             look("modifier", self._first)
 
+    @stage("next batch")
     def next_batch(self, iteration: int) -> Batch:
         """Return this rank's share of the batch of an iteration, on the device and modified."""
         assert self._stream is not None, "start first"
@@ -102,6 +104,7 @@ class Inputs:
         self.waited = self._stream.waited
         return self._modified(batch, iteration)
 
+    @stage("prefetch")
     def prefetch(self) -> None:
         """Take the next batch from the loader and start copying it to the device, without waiting for the copy."""
         assert self._stream is not None, "start first"

@@ -14,6 +14,7 @@ import torch
 from deepem.runs import events
 from deepem.train.board import Board
 from deepem.train.objective import Losses
+from deepem.train.profiler import stage
 from deepem.train.ranks import Ranks
 from deepem.train.render import Picture
 from deepem.utils.errors import InputError
@@ -74,6 +75,7 @@ class Logger:
         self.waited = 0.0
         self.row_time, self.row_iteration = perf_counter(), start
 
+    @stage("log")
     def step(self, parts: Losses | None, waited: float) -> None:
         """Add the losses of a step (None for a skipped step) and the seconds that the step waited for its batch."""
         if parts is not None:
@@ -82,6 +84,7 @@ class Logger:
         if self.bar is not None:
             self.bar.update()
 
+    @stage("log row")
     def train_row(self, iteration: int, more: Mapping[str, float]) -> None:
         """Write a row with the averages since the last row, and further figures of these steps."""
         self.show(iteration)

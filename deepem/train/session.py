@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,6 +24,7 @@ from deepem.train import given, loop, weights
 from deepem.train.assembly import create_trainer
 from deepem.train.device import enough_memory
 from deepem.train.evaluation import evaluate
+from deepem.train.fitting import what_fits
 from deepem.train.inputs import Inputs, Loading
 from deepem.train.logger import Logger
 from deepem.train.preempt import Preemption
@@ -83,8 +85,13 @@ def train(options: TrainOptions, preemption: Preemption) -> None:
     ranks, when = trainer.ranks, session.options.log
     with living_workers():
         inputs.start(trainer.iteration + 1, max_iter, lambda: preemption.requested, _look(session))
+
+    def enough() -> AbstractContextManager[None]:
+        step = options.inputsz, options.run.batch_size
+        return enough_memory(*step, lambda: what_fits(trainer, *step))
+
     if inputs.first is not None:
-        with enough_memory(options.inputsz, options.run.batch_size):
+        with enough():
             try_out(trainer, inputs.first)
     preemption.defer()
     if ranks.leads:
@@ -94,7 +101,7 @@ def train(options: TrainOptions, preemption: Preemption) -> None:
         folder.begin(trainer.iteration, trainer.record["options"], lines, 5 * size, settings)
         folder.remember(trainer.iteration, session.changes)
     with (
-        enough_memory(options.inputsz, options.run.batch_size),
+        enough(),
         Logger(folder.logs, trainer.iteration, max_iter, session.averages, ranks) as log,
         Profiler(options.speed.profile, folder.logs) as profiler,
     ):

@@ -18,6 +18,7 @@ from deepem.train import weights
 from deepem.train.guard import Guard
 from deepem.train.objective import Batch, Losses, Objective, Outputs, WithLosses
 from deepem.train.optimiser import in_groups, regrouped
+from deepem.train.profiler import stage
 from deepem.train.ranks import Ranks
 from deepem.train.render import Picture, pictures
 from deepem.train.schedule import Schedule
@@ -102,6 +103,7 @@ class Trainer:
         self.division = Division(objective, ranks, settings.accumulate)
         self.iteration = self.completed = 0
         self.model: nn.Module = network
+        self._parameters = [*network.parameters()]
         self._loss = self._norm = torch.zeros(())
 
     def join(self) -> None:
@@ -132,6 +134,7 @@ class Trainer:
         for norm in self.frozen_norms:
             norm.eval()
 
+    @stage("begin")
     def begin(self, iteration: int) -> None:
         """Begin a step: set its learning rate and the network's random numbers (dropout)."""
         self.iteration = iteration
@@ -152,6 +155,7 @@ class Trainer:
         parallel: Any = getattr(self.model, "_orig_mod", self.model)  # unwrap torch.compile
         return nullcontext() if share.last or self.ranks.world == 1 else parallel.no_sync()
 
+    @stage("forward")
     def forward(self, batch: Batch, model: nn.Module | None = None) -> Outputs:
         """Run one forward pass in the run's precision, with the trained model or another."""
         batch = {**batch, "input": self._laid_out(batch["input"])}
@@ -167,6 +171,7 @@ class Trainer:
         last = self.settings.channels_last
         return image.contiguous(memory_format=torch.channels_last_3d) if last else image
 
+    @stage("losses")
     def losses(self, outputs: Outputs, share: Share) -> Losses:
         """Return the unweighted losses of a share."""
         return self.objective.losses(outputs, share.batch, share.totals)
@@ -178,19 +183,22 @@ class Trainer:
             counts = {name: self.ranks.sum(count.clone()) for name, (_, count) in losses.items()}
         return self.objective.weighted_sum(losses, counts)
 
+    @stage("backward")
     def backward(self, loss: Tensor) -> None:
         """Add the gradient of a share's loss to the gradients of the parameters."""
         self.precision.scaler.scale(loss * self.ranks.world).backward()  # DDP takes the mean over ranks; make it a sum
         self._loss += loss.detach()
 
+    @stage("gradient norm")
     def clip_gradients(self) -> None:
         """Measure the gradient norm, and clip it if clipping is on."""
         self.precision.scaler.unscale_(self.optimizer)
-        trained = [p for p in self.network.parameters() if p.grad is not None]
+        trained = [p for p in self._parameters if p.grad is not None]
         self._norm = torch.nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
         if self.settings.clip:
             torch.nn.utils.clip_grads_with_norm_(trained, self.settings.clip, self._norm)
 
+    @stage("optimiser")
     def step(self) -> bool:
         """Take the optimiser step, unless loss or gradient is not finite. Returns whether the step counts."""
         taken = self.guard.step(self.optimizer, self.precision.scaler, self._loss, self._norm)

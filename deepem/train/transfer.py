@@ -87,11 +87,16 @@ def _all_sent(batch: Batch, device: torch.device, images: Collection[str]) -> Ba
 
 
 def _sent(value: Tensor, device: torch.device, grey: bool) -> Tensor:
-    """Copy a tensor to the device; a constant tensor is copied as a single value and expanded."""
+    """Copy a tensor to the device; a constant tensor becomes a single value there, expanded."""
     if not any(value.stride()):
-        return _sent(value[(0,) * value.ndim].reshape(1), device, grey).expand(value.shape)
-    sent = value.to(device, non_blocking=True)
+        one = value[(0,) * value.ndim].item()  # on the host; a copy from memory that is not pinned would wait
+        return _on_device(torch.full((1,), one, dtype=value.dtype, device=device), grey).expand(value.shape)
+    return _on_device(value.to(device, non_blocking=True), grey)
+
+
+def _on_device(sent: Tensor, grey: bool) -> Tensor:
+    """Convert what has arrived: grey bytes and classes become float32."""
     if sent.dtype != torch.uint8:
         return sent.float() if sent.is_floating_point() else sent
     # divide by a tensor: for a plain number, a GPU multiplies by its inverse, which rounds differently
-    return sent.float().div_(torch.full((), 255.0, device=device)) if grey else sent.float()
+    return sent.float().div_(torch.full((), 255.0, device=sent.device)) if grey else sent.float()

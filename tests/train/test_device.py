@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from lab import DEVICES
 from torch import nn
 
 from deepem.build import device as choice
@@ -50,25 +51,20 @@ def test_a_deterministic_run_is_the_same_run_on_a_cpu(lab, equal_runs):
 NETWORK = ("--model", "rsunet", "--width", 4, 8, "--fov", "4,16,16", "--max_iter")
 
 
-def on_gpu(lab, name, *more):
-    """Train on the first GPU."""
-    from deepem.train import run
-
-    try:
-        run.main([word for word in lab.words(name, *more) if word != "--cpu"])
-    finally:
-        torch.use_deterministic_algorithms(False)
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("amp", ["off", "bf16", "fp16"])
-def test_a_deterministic_run_repeats_itself_on_a_gpu(lab, equal_runs, amp):
+@pytest.mark.parametrize(
+    ("where", "amp"),
+    [
+        pytest.param("cpu", "off", id="on_cpu"),
+        *(pytest.param("cuda", amp, id=f"on_gpu-{amp}", marks=pytest.mark.gpu) for amp in ("off", "bf16", "fp16")),
+    ],
+)
+def test_a_deterministic_run_repeats_itself(lab, equal_runs, where, amp):
     """To the bit, whether it is resumed or not."""
     how = ("--deterministic", "--amp", amp, "--ema", 0.9, "--num_workers", 2)
-    on_gpu(lab, "whole", *NETWORK, 8, *how)
-    on_gpu(lab, "again", *NETWORK, 8, *how)
-    on_gpu(lab, "parts", *NETWORK, 3, *how)
-    on_gpu(lab, "parts", *NETWORK, 8, *how)
+    lab.train_on(where, "whole", *NETWORK, 8, *how)
+    lab.train_on(where, "again", *NETWORK, 8, *how)
+    lab.train_on(where, "parts", *NETWORK, 3, *how)
+    lab.train_on(where, "parts", *NETWORK, 8, *how)
     equal_runs("whole", "again", 8)
     equal_runs("whole", "parts", 8)
 
@@ -79,7 +75,7 @@ def test_a_run_on_a_gpu_is_that_on_a_cpu(lab, more):
     """Losses of some steps and the weights after them, in float32 without TF32."""
     how = ("--no-tf32", "--size_average", "--optim", "SGD", "--lr", 0.05, "--avgs_intv", 1, "--warm_up", 0)
     lab.train("cpu", *NETWORK, 6, *how)
-    on_gpu(lab, "gpu", *NETWORK, 6, *how, *more)
+    lab.train_on("cuda", "gpu", *NETWORK, 6, *how, *more)
     for a, b in zip(lab.rows("cpu", "train"), lab.rows("gpu", "train"), strict=True):
         assert [b[head] for head in ("affinity", "mitochondria")] == pytest.approx(
             [a[head] for head in ("affinity", "mitochondria")], rel=1e-3
@@ -90,14 +86,22 @@ def test_a_run_on_a_gpu_is_that_on_a_cpu(lab, more):
         torch.testing.assert_close(one, other.cpu(), rtol=1e-2, atol=1e-3)
 
 
-@pytest.mark.gpu
-@pytest.mark.parametrize("amp", ["off", "bf16", "fp16"])
-@pytest.mark.parametrize("optim", ["Adam", "SGD", "RMSprop"])
-def test_a_step_that_is_not_finite_leaves_all_as_it_was_on_a_gpu(lab, optim, amp):
+@pytest.mark.parametrize(
+    ("where", "optim", "amp"),
+    [
+        pytest.param("cpu", "Adam", "off", id="on_cpu"),
+        *(
+            pytest.param("cuda", optim, amp, id=f"on_gpu-{optim}-{amp}", marks=pytest.mark.gpu)
+            for optim in ("Adam", "SGD", "RMSprop")
+            for amp in ("off", "bf16", "fp16")
+        ),
+    ],
+)
+def test_a_step_that_is_not_finite_leaves_all_as_it_was(lab, where, optim, amp):
     """Fused optimisers are launched before it is known, and told there."""
     bad = lab.mishap("bad", 3, "batch['input'][0, 0, 0, 0, 0] = float('nan')")
     how = ("--modifier", bad, "--skip_nan", 1, "--chkpt_intv", 1, "--optim", optim, "--amp", amp, "--ema", 0.9)
-    on_gpu(lab, "run", *NETWORK, 4, *how)
+    lab.train_on(where, "run", *NETWORK, 4, *how)
     before, after = lab.state("run", 2), lab.state("run", 3)
     assert after["skipped"] == 1
     for old, new in zip(_tensors(before), _tensors(after), strict=True):
@@ -113,9 +117,9 @@ def _tensors(state):
 @pytest.mark.gpu
 def test_a_run_moves_between_a_gpu_and_a_cpu(lab):
     """A checkpoint is of no device."""
-    on_gpu(lab, "run", *NETWORK, 2)
+    lab.train_on("cuda", "run", *NETWORK, 2)
     lab.train("run", *NETWORK, 4)
-    on_gpu(lab, "run", *NETWORK, 6)
+    lab.train_on("cuda", "run", *NETWORK, 6)
     assert lab.state("run", 6)["iter"] == 6
 
 
@@ -135,7 +139,7 @@ def test_classes_are_float32_on_the_device():
     assert bool((arrived["myelin"] == 1).all())
 
 
-@pytest.mark.parametrize("where", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("where", DEVICES)
 def test_grey_bytes_become_what_numpy_makes_of_them(where):
     """To the bit, on any device: a resumed run may have moved."""
     grey = torch.arange(256, dtype=torch.uint8)
@@ -150,7 +154,7 @@ def test_grey_bytes_become_what_numpy_makes_of_them(where):
 
 
 @pytest.mark.parametrize("ahead", [False, True])
-@pytest.mark.parametrize("where", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("where", DEVICES)
 def test_batches_arrive_whole_and_in_order(where, ahead):
     pin = torch.Tensor.pin_memory if where == "cuda" else torch.Tensor.clone
     made = ({"a": pin(torch.full((64, 64), i)), "b": torch.tensor([i]).expand(8, 8)} for i in range(20))
@@ -260,6 +264,8 @@ def test_a_trace_is_written(lab):
     trace = json.loads((lab.folder / "experiments" / "run" / "logs" / "trace.json").read_text())
     steps = {event["name"] for event in trace["traceEvents"] if str(event.get("name")).startswith("ProfilerStep")}
     assert len(steps) == 2
+    named = {"begin", "next batch", "forward", "losses", "backward", "gradient norm", "prefetch", "optimiser", "log"}
+    assert named <= {event["name"] for event in trace["traceEvents"] if event.get("cat") == "user_annotation"}
 
 
 def test_auxiliary_outputs_are_trained_with_their_weight(lab):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 
 from deepem.utils.errors import InputError
 
@@ -40,6 +41,7 @@ class Modifier:
         shares = MOST * rng.random(max(len(batch[name]) for name in images))
         for name in images:
             image = batch[name]
-            share = image.new_tensor(shares).reshape(-1, 1, 1, 1, 1)
-            mixed[name] = image.lerp(image.roll(1, 0), share)
+            pairs = zip(image, image.roll(1, 0), shares, strict=True)
+            # plain numbers as shares: a tensor of them would be copied, and the device would wait for it
+            mixed[name] = torch.stack([one.lerp(other, float(share)) for one, other, share in pairs])
         return mixed
