@@ -38,8 +38,9 @@ class Column:
 
 def page(runs: Sequence[RunRecord]) -> str:
     """Return the page of several runs."""
+    told = labels(runs)
     columns = [
-        Column(run, run.name, i % run_curves.COLOURS, i >= run_curves.COLOURS, numbers(run), status(run)[1])
+        Column(run, told[i], i % run_curves.COLOURS, i >= run_curves.COLOURS, numbers(run), status(run)[1])
         for i, run in enumerate(runs)
     ]
     names = list(dict.fromkeys(name for column in columns for name in column.numbers))
@@ -49,9 +50,15 @@ def page(runs: Sequence[RunRecord]) -> str:
         lead=f"{listed([column.label for column in columns], most=8)}.",
         columns=columns,
         names=names,
-        charts=run_curves.compared(runs),
+        charts=run_curves.compared(runs, told),
         differing=differing(runs),
     )
+
+
+def labels(runs: Sequence[RunRecord]) -> list[str]:
+    """Return the names of the runs, or the folders of those that have one name."""
+    names = [run.name for run in runs]
+    return [str(run.folder) if names.count(run.name) > 1 else run.name for run in runs]
 
 
 def numbers(run: RunRecord) -> dict[str, str]:

@@ -63,7 +63,7 @@ def scored(run: RunRecord) -> list[Chart]:
     return _there(made)
 
 
-def compared(runs: Sequence[RunRecord]) -> list[Chart]:
+def compared(runs: Sequence[RunRecord], labels: Sequence[str]) -> list[Chart]:
     """Return charts with a curve per run: evaluation losses, else training losses, and scores of whole volumes."""
     until = max(run.log.last for run in runs)
     made = []
@@ -71,19 +71,19 @@ def compared(runs: Sequence[RunRecord]) -> list[Chart]:
         runs[0], {name for run in runs for phase in ("train", "test") for name in _losses(run, phase)}
     ):
         phase = "test" if any(name in _losses(run, "test") for run in runs) else "train"
-        curves = _overlaid(runs, [_losses(run, phase).get(name) for run in runs], dots=phase == "test")
+        curves = _overlaid(labels, [_losses(run, phase).get(name) for run in runs], dots=phase == "test")
         made.append(chart(title(name), f"{phase} loss", curves, until))
     for name in dict.fromkeys(name for run in runs for name in run.log.phase("segment")):
         told, unit = score_title(name)
-        curves = _overlaid(runs, [run.log.phase("segment").get(name) for run in runs], dots=True)
+        curves = _overlaid(labels, [run.log.phase("segment").get(name) for run in runs], dots=True)
         made.append(chart(told, unit, curves, until))
     return _there(made)
 
 
-def _overlaid(runs: Sequence[RunRecord], series: Sequence[Series | None], *, dots: bool) -> list[Curve]:
+def _overlaid(labels: Sequence[str], series: Sequence[Series | None], *, dots: bool) -> list[Curve]:
     return [
-        Curve(run.name, one, i % COLOURS, dots=dots, dashed=i >= COLOURS)
-        for i, (run, one) in enumerate(zip(runs, series, strict=True))
+        Curve(label, one, i % COLOURS, dots=dots, dashed=i >= COLOURS)
+        for i, (label, one) in enumerate(zip(labels, series, strict=True))
         if one is not None
     ]
 

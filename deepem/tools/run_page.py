@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
 from typing import Any
@@ -152,8 +153,8 @@ def commands(run: RunRecord, written: Sequence[run_outputs.Output]) -> list[tupl
     """Return (what it does, command): what repeats the run, what was typed, and what made its volumes."""
     found = []
     if (run.folder / "options.yaml").is_file():
-        again = f"deepem train --config {run.folder / 'options.yaml'} --exp_name {run.name}_again"
-        found.append(("the same run under another name", again))
+        again = ["deepem", "train", "--config", str(run.folder / "options.yaml"), "--exp_name", f"{run.name}_again"]
+        found.append(("the same run under another name", shlex.join(again)))
     made = [str(one.made.get("command") or one.source) for one in written]
     typed = dict.fromkeys(neat(line) for line in made if line)
     if run.provenance.get("command"):

@@ -357,6 +357,9 @@ def test_several_runs_are_compared(lab: Path) -> None:
     assert "AP of cut edges" in words
     assert text.count('class="plot"') == 3  # affinity, mitochondria, their sum
     assert len(re.findall(r'class="curve', text)) == 6
+    shutil.copytree("experiments/exp", "copy")
+    assert report.main(["exp", "copy", "--out", "both.html"]) == 0
+    assert "2 runs experiments/exp and copy." in told(Path("both.html").read_text())
 
 
 def test_the_page_is_small_however_long_the_run(lab: Path) -> None:
