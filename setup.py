@@ -50,7 +50,7 @@ setup(
     long_description_content_type="text/markdown",
     license="MIT",
     packages=find_packages(include=["deepem", "deepem.*"]),
-    package_data={"deepem.tools": ["topics/*.txt"]},
+    package_data={"deepem.tools": ["topics/*.txt", "page/*"]},
     python_requires=">=3.10",
     install_requires=[
         "torch>=2.10",
@@ -67,6 +67,7 @@ setup(
         "edt>=3.0",
         "fastremap>=1.15",
         "pyyaml>=6.0",
+        "jinja2>=3.1",
     ],
     extras_require=EXTRAS,
     entry_points={

@@ -18,6 +18,7 @@ FLAGS = {
     "segment": "--out --decoder --threshold --block --min_size --mask --edges --edge_direction --again",
     "evaluate": "--truth --mask --segment --json",
     "check": "--out --json",
+    "report": "--out",
     "preview": "--out --samples --sections --phase",
     "run": "--point --slurm --sbatch --table",
     "suggest": "--predictions --out --by --count --size --context --distance --diverse --checkpoint",
@@ -123,6 +124,7 @@ def test_help_imports_nothing_heavy(root):
         "queue work --help",
         "segment --help",
         "evaluate --help",
+        "report --help",
     ):
         code = f"import sys; from deepem.__main__ import main\ntry: main({name.split()})\nexcept SystemExit: pass\n"
         done = run("-c", f"{code}assert not set(sys.modules) & {set(HEAVY)}", cwd=root)

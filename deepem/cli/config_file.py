@@ -16,7 +16,7 @@ A file may hold the settings of several programs, each under the name of the pro
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,26 +83,33 @@ def of_program(settings: Sequence[Setting], program: str) -> list[Setting]:
         InputError: the files are for several programs but lack this one, or a setting belongs to no program.
     """
     known = {*PROGRAMS, program}
-    headings = {setting.path[0] for setting in settings if len(setting.path) > 1 and setting.path[0] in known}
+    there = headings(settings, known)
     own = [setting for setting in settings if setting.path[0] != SWEEP]
     swept = [setting for setting in settings if setting.path[0] == SWEEP]
     if swept and not is_null(swept[-1].node):
         warn(f"{swept[0].at}: the sweep is ignored; deepem run makes its runs")
-    if not headings:
+    if not there:
         return own
     for setting in own:
         if setting.path[0] not in known:
-            wants = f"it under the heading of a program: {', '.join(sorted(headings))}"
+            wants = f"it under the heading of a program: {', '.join(sorted(there))}"
             raise InputError(f"{setting.at}: {setting.path[0]}", "a setting beside those of programs", wants)
-    if program not in headings:
-        raise InputError(
-            f"--config {own[-1].file}", f"no heading {program}", f"one beside {', '.join(sorted(headings))}"
-        )
+        if len(setting.path) == 1 and not is_empty(setting.node):
+            raise InputError(f"{setting.at}: {setting.path[0]}", plain(setting.node), "settings, or {} for none")
+    if program not in there:
+        raise InputError(f"--config {own[-1].file}", f"no heading {program}", f"one beside {', '.join(sorted(there))}")
     return [
         Setting(setting.path[1:], setting.node, setting.file, setting.line, setting.reading)
         for setting in own
         if setting.path[0] == program and len(setting.path) > 1
     ]
+
+
+def headings(settings: Sequence[Setting], known: Collection[str] = PROGRAMS) -> set[str]:
+    """Return the programs that files for several programs have a heading for; it may have no settings below it."""
+    found = {setting.path[0] for setting in settings if len(setting.path) > 1}
+    empty = {setting.path[0] for setting in settings if len(setting.path) == 1 and is_empty(setting.node)}
+    return (found | empty) & set(known) if found & set(known) else set()
 
 
 def _read(path: Path, within: tuple[Path, ...], counter: Iterator[int], where: str) -> list[Setting]:
@@ -181,7 +188,7 @@ class _Reader:
         before, after = self.defaults(entries.pop(DEFAULTS, None), path)
         yield from before
         for name, (value, line) in entries.items():
-            if isinstance(value, yaml.MappingNode):
+            if isinstance(value, yaml.MappingNode) and (value.value or path or name not in PROGRAMS):
                 yield from self.mapping(value, (*path, name), f"{self.path}:{line}: {name}")
             else:
                 yield Setting((*path, name), value, str(self.path), line, self.reading)
@@ -243,6 +250,11 @@ class _Reader:
 def is_null(node: Any) -> bool:
     """Whether a value is null; null counts as not given."""
     return isinstance(node, yaml.ScalarNode) and node.tag.endswith(":null")
+
+
+def is_empty(node: Any) -> bool:
+    """Whether a value is null, or a mapping without entries."""
+    return is_null(node) or (isinstance(node, yaml.MappingNode) and not node.value)
 
 
 def truth_of(node: Any) -> bool | None:

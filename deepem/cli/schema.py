@@ -22,6 +22,10 @@ SCALARS: dict[Any, dict[str, Any]] = {
 """YAML reads `no` and 7 as other types, but they are valid where text is expected."""
 
 
+DRAFT = "https://json-schema.org/draft/2020-12/schema"
+FILES = {"type": "array", "description": "files to build on"}
+
+
 def schema(program: str, titles: Mapping[str, Sequence[Flag]]) -> str:
     """Return the schema of a program's settings as JSON text.
 
@@ -29,22 +33,51 @@ def schema(program: str, titles: Mapping[str, Sequence[Flag]]) -> str:
         program: The program's name.
         titles: The program's flags by group.
     """
-    settings = {flag.name: _setting(flag, title) for title, flags in titles.items() for flag in flags}
-    if "augment" in settings:
-        settings["augment"]["anyOf"] += [{"type": "array"}, {"type": "object"}]
     whole = {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$schema": DRAFT,
         "title": f"settings of deepem {program}",
         "$ref": "#/$defs/settings",
         "$defs": {
             "settings": {
                 "type": "object",
-                "properties": {"defaults": {"type": "array", "description": "files to build on"}, **settings},
+                "properties": {"defaults": FILES, **_settings(titles)},
                 "additionalProperties": {"$ref": "#/$defs/settings", "description": "a heading over settings"},
             }
         },
     }
     return json.dumps(whole, indent=2) + "\n"
+
+
+def pipeline(programs: Mapping[str, Mapping[str, Sequence[Flag]]]) -> str:
+    """Return the schema of a file with a heading for each of several programs, as JSON text.
+
+    Args:
+        programs: The programs' flags by group. The flags of plug-ins are not known, so other names are allowed.
+    """
+    headings = {
+        name: {"type": ["object", "null"], "properties": _settings(titles), "description": f"settings of deepem {name}"}
+        for name, titles in programs.items()
+    }
+    swept = {
+        "type": ["object", "null"],
+        "additionalProperties": {"type": ["array", "null"], "minItems": 1},
+        "description": "lists of values; every combination is one run",
+    }
+    whole = {
+        "$schema": DRAFT,
+        "title": "settings of deepem run",
+        "type": "object",
+        "properties": {"defaults": FILES, **headings, "sweep": swept},
+        "additionalProperties": False,
+    }
+    return json.dumps(whole, indent=2) + "\n"
+
+
+def _settings(titles: Mapping[str, Sequence[Flag]]) -> dict[str, Any]:
+    settings = {flag.name: _setting(flag, title) for title, flags in titles.items() for flag in flags}
+    if "augment" in settings:
+        settings["augment"]["anyOf"] += [{"type": "array"}, {"type": "object"}]
+    return settings
 
 
 def _setting(flag: Flag, title: str) -> dict[str, Any]:

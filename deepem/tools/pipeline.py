@@ -1,4 +1,4 @@
-"""Train, predict, segment and evaluate as one file of settings says.
+"""Train, predict, segment, evaluate and report as one file of settings says.
 
     deepem run exp.yaml
 
@@ -8,6 +8,7 @@ The file has a heading for each program::
     forward:  {data_dir: data, test_ids: [t1, t2]}
     segment:  {threshold: 0.5}
     evaluate: {truth: "data/{}"}              {} is the id; the default is the folder of the image
+    report:   {}                              a page about the run: report.html in its folder
     sweep:    {lr: [1e-3, 3e-4], seed: [0, 1]}    of training; every combination is one run
 
 A file without such headings only trains. A stage is skipped if the same options and inputs already made its outputs and
@@ -49,6 +50,9 @@ def main(words: Sequence[str]) -> int:
     """Read the command line and do the stages that are not done."""
     with output.errors_of(PROGRAM, "point"):
         files, rest = leading(words)
+        if "--schema" in rest:
+            output.say(schema_text().rstrip())
+            return 0
         own = read_group(PROGRAM, __doc__, PipelineOptions, rest, f"{PROGRAM} exp.yaml")
         if not files:
             raise InputError("FILE", "nothing", f"a file of settings: {PROGRAM} exp.yaml")
@@ -71,6 +75,22 @@ def main(words: Sequence[str]) -> int:
             write_text(folder / "sweep.md", text + "\n")
             output.say(text)
     return 0
+
+
+def schema_text() -> str:
+    """Return the JSON schema of a file of settings for all stages."""
+    from deepem.cli import forward_parser, schema, train_parser
+    from deepem.cli.flags import flags_of
+    from deepem.tools.evaluate_options import EvaluateOptions
+    from deepem.tools.report_options import ReportOptions
+    from deepem.tools.segment_options import SegmentOptions
+
+    groups: dict[str, type[Group]] = {"segment": SegmentOptions, "evaluate": EvaluateOptions, "report": ReportOptions}
+    parsers = {"train": train_parser.parser(), "forward": forward_parser.parser()}
+    return schema.pipeline(
+        {name: parser.titles for name, parser in parsers.items()}
+        | {name: {group.title: flags_of(group)} for name, group in groups.items()}
+    )
 
 
 def submit(files: Sequence[str], count: int, folder: Path, options: Sequence[str]) -> int:

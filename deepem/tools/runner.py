@@ -25,7 +25,7 @@ from deepem.utils import checkpoint
 from deepem.utils.errors import InputError
 from deepem.utils.files import write_text
 
-STAGES = ("train", "forward", "segment", "evaluate")
+STAGES = ("train", "forward", "segment", "evaluate", "report")
 STOP = (signal.SIGTERM, signal.SIGUSR1)
 
 
@@ -61,9 +61,13 @@ class Run:
             InputError: the settings cannot be used.
         """
         settings = config_file.read(files)
-        headings = {setting.path[0] for setting in settings if len(setting.path) > 1}
+        headings = config_file.headings(settings)
         several = bool(headings & set(STAGES))
         programs = tuple(name for name in STAGES if name in headings) if several else ("train",)
+        page = next((setting for setting in settings if setting.path == ("report", "out")), None)
+        if point.values and page is not None and not is_null(page.node):
+            got = f"{plain(page.node)} for every run of a sweep"
+            raise InputError(f"{page.at}: report.out", got, "none: each run has a page in its folder")
         if "train" not in programs:
             raise InputError(f"{files[0]}: train", "no such heading", "the options of training")
         given = tuple(files)
@@ -194,7 +198,17 @@ def evaluate(run: Run, records: Records) -> list[Path]:
     return made
 
 
-STEPS = {"train": train, "forward": forward, "segment": segment, "evaluate": evaluate}
+def report(run: Run, records: Records) -> list[Path]:
+    """Write a page about the run and what the other stages made."""
+    settings = run.settings("report")
+    out = Path(str(settings.get("out", run.folder / "report.html")))
+    own = [run.folder / name for name in ("options.json", "logs/metrics.jsonl")]
+    words = [str(run.folder), "--config", *run.files, "--out", str(out)]
+    stage = Stage("report", "report", words, settings, [*own, *records.written("report")])
+    return perform(run, records, stage, lambda _: [out])
+
+
+STEPS = {"train": train, "forward": forward, "segment": segment, "evaluate": evaluate, "report": report}
 
 
 def perform(run: Run, records: Records, stage: Stage, outputs: Any) -> list[Path]:

@@ -101,6 +101,11 @@ class Records:
             return None
         return [Path(path) for path in there]
 
+    def written(self, but: str) -> list[Path]:
+        """Return the recorded outputs of all stages but one, in order."""
+        recorded = [record for name, record in self._all().items() if name != but and isinstance(record, dict)]
+        return sorted({Path(path) for record in recorded for path in record.get("outputs", {})})
+
     def why(self, stage: Stage) -> str:
         """Say in a few words why a stage is not done."""
         record = self._all().get(stage.name)

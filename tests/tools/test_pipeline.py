@@ -21,6 +21,7 @@ EXP = """\
 train: {exp_name: exp, data: synthetic, model: rsunet, width: [4, 8], fov: [4, 16, 16], aff: 1, mit: 0.5, max_iter: 7}
 forward: {data_dir: data, test_ids: [t1, t2], cpu: true}
 evaluate: {truth: "truth/{}", mask: data/t1}
+report: {}
 """
 
 
@@ -53,6 +54,8 @@ def calls(trained: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list
             return json.dumps({"volumes": [{"name": name, "outputs": {"affinity": str(path)}}]})
         if words[0] == "evaluate":
             Path(words[words.index("--json") + 1]).write_text('[{"output": "affinity", "are": 0.5}]')
+        if words[0] == "report":
+            Path(words[words.index("--out") + 1]).write_text("page")
         return ""
 
     monkeypatch.setattr(runner, "call", call)
@@ -66,12 +69,14 @@ def verbs(calls: list[list[str]]) -> list[str]:
     return names
 
 
-WHOLE = ["train", "forward t1", "forward t2", "evaluate", "evaluate"]
+WHOLE = ["train", "forward t1", "forward t2", "evaluate", "evaluate", "report"]
 
 
 def test_what_is_done_is_not_done_again(calls: list[list[str]], capsys: pytest.CaptureFixture[str]) -> None:
     assert pipeline.main(["exp.yaml"]) == 0
-    assert calls[-1][2:6] == ["--config", "exp.yaml", "--truth", "truth/t2"]
+    assert calls[-2][2:6] == ["--config", "exp.yaml", "--truth", "truth/t2"]
+    report = ["report", "experiments/exp", "--config", "exp.yaml", "--out", "experiments/exp/report.html"]
+    assert calls[-1] == report
     assert verbs(calls) == WHOLE
     assert "run: exp: forward t2: not done yet" in capsys.readouterr().err
     assert pipeline.main(["exp.yaml"]) == 0
@@ -123,6 +128,58 @@ def test_a_stage_that_fails_ends_the_run_with_its_code_and_is_done_the_next_time
     monkeypatch.delenv("FAILS")
     assert pipeline.main(["exp.yaml"]) == 0
     assert verbs(calls) == WHOLE[3:]
+
+
+@pytest.mark.parametrize("heading", ["report:", "report: {}", "report: {out: page.html}"])
+def test_a_report_is_written_again_when_the_run_has_gone_on(heading: str, calls: list[list[str]]) -> None:
+    Path("exp.yaml").write_text(f"{EXP.splitlines()[0]}\n{heading}\n")
+    logs = Path("experiments/exp/logs/metrics.jsonl")
+    logs.parent.mkdir()
+    for row in ("", '{"iter": 1, "phase": "train"}\n'):
+        logs.write_text(row)
+        assert pipeline.main(["exp.yaml"]) == 0
+        assert pipeline.main(["exp.yaml"]) == 0
+        assert verbs(calls) == (["report"] if row else ["train", "report"])
+    assert Path("page.html").exists() == ("page.html" in heading)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("report: true", "exp.yaml:2: report: got True, wants settings, or {} for none"),
+        (
+            "report: {out: a.html}\nsweep: {seed: [0, 1]}",
+            "exp.yaml:2: report.out: got a.html for every run of a sweep",
+        ),
+        ("report: {oout: a.html}", "exp.yaml:2: oout: got an unknown setting, wants out"),
+    ],
+)
+def test_a_report_that_cannot_be_is_refused(
+    text: str, line: str, calls: list[list[str]], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("exp.yaml").write_text(f"{EXP.splitlines()[0]}\n{text}\n")
+    if "oout" in text:  # the verb itself says so
+        from deepem.tools import report
+
+        monkeypatch.setattr(runner, "call", lambda words: report.main(words[1:]) if words[0] == "report" else "")
+    with pytest.raises(SystemExit) as caught:
+        pipeline.main(["exp.yaml"])
+    assert caught.value.code == 2
+    assert line in capfd.readouterr().err.splitlines()[-1]
+
+
+def test_the_schema_of_a_pipeline_has_a_heading_per_program(capsys: pytest.CaptureFixture[str]) -> None:
+    assert pipeline.main(["--schema"]) == 0
+    made = json.loads(capsys.readouterr().out)["properties"]
+    assert set(made) == {"defaults", *runner.STAGES, "sweep"}
+    for program, flag in {
+        "train": "lr",
+        "forward": "overlap",
+        "segment": "decoder",
+        "evaluate": "top",
+        "report": "out",
+    }.items():
+        assert "description" in made[program]["properties"][flag]
 
 
 def test_a_record_that_was_torn_is_no_record(tmp_path: Path) -> None:
@@ -228,7 +285,7 @@ def test_a_pipeline_from_nothing(tmp_path: Path, verb_env: dict[str, str]) -> No
     sizes = "synth_size: [12, 64, 64], fov: [8, 32, 32], width: [4, 8], max_iter: 3, eval_iter: 1"
     (tmp_path / "exp.yaml").write_text(
         f"train: {{exp_name: demo, data: synthetic, {sizes}, aff: 1, mit: 1, cpu: true}}\n"
-        "forward: {data_dir: data, test_ids: [t1], cpu: true}\nevaluate:\n  segment: none\n"
+        "forward: {data_dir: data, test_ids: [t1], cpu: true}\nevaluate:\n  segment: none\nreport:\n"
     )
 
     def deepem(*words: str) -> subprocess.CompletedProcess[str]:
@@ -243,4 +300,5 @@ def test_a_pipeline_from_nothing(tmp_path: Path, verb_env: dict[str, str]) -> No
         "affinity", "mitochondria",
     }  # fmt: skip
     again = deepem("run", "exp.yaml")
-    assert again.stderr.count("done before") == 3
+    assert again.stderr.count("done before") == 4
+    assert "AP of cut edges" in (tmp_path / "experiments/demo/report.html").read_text()
