@@ -26,6 +26,7 @@ VERBS = {
     "forward": Verb("deepem.test.forward", "predict volumes with a trained network"),
     "segment": Verb("deepem.tools.segment", "turn predictions of any size into segments"),
     "evaluate": Verb("deepem.tools.evaluate", "score predictions against the truth"),
+    "view": Verb("deepem.tools.view", "look at volumes and predictions in neuroglancer"),
     "check": Verb("deepem.tools.check", "check the volumes of a run, and report problems"),
     "report": Verb("deepem.tools.report", "write a page about a run: curves, pictures, scores, options"),
     "preview": Verb("deepem.tools.preview", "draw the samples that the network will see"),

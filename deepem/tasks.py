@@ -43,7 +43,7 @@ KINDS: dict[str, Kind] = {
     deepem.train.render   the picture in the log
     deepem.scan.kinds     from logits to probabilities, and how flips and edges act on them
     deepem.test.kinds     the files that are written, with their type and attributes
-    deepem.build.scores   the score (and tools/sheet.py and scripts/_panels.py, which draw)
+    deepem.build.scores   the score (and tools/sheet.py, tools/view_forms.py and scripts/_panels.py, which draw)
 """
 
 

@@ -17,6 +17,7 @@ FLAGS = {
     "forward": "--test_ids --gs_input",
     "segment": "--out --decoder --threshold --block --min_size --mask --edges --edge_direction --again",
     "evaluate": "--truth --mask --segment --json",
+    "view": "--kind --layout --voxel_size --position --zoom --state --screenshot --window --host --port",
     "check": "--out --json",
     "report": "--out",
     "preview": "--out --samples --sections --phase",
@@ -125,6 +126,7 @@ def test_help_imports_nothing_heavy(root):
         "segment --help",
         "evaluate --help",
         "report --help",
+        "view --help",
     ):
         code = f"import sys; from deepem.__main__ import main\ntry: main({name.split()})\nexcept SystemExit: pass\n"
         done = run("-c", f"{code}assert not set(sys.modules) & {set(HEAVY)}", cwd=root)

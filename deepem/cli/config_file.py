@@ -25,7 +25,10 @@ import yaml
 
 from deepem.utils.errors import InputError, warn
 
-PROGRAMS = ("train", "forward", "segment", "evaluate", "report", "synthesize", "preview", "queue plan", "suggest")
+PROGRAMS = (
+    *("train", "forward", "segment", "evaluate", "report", "view"),
+    *("synthesize", "preview", "queue plan", "suggest"),
+)
 """Headings that mark a file as one for several programs."""
 
 SWEEP = "sweep"

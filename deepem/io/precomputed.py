@@ -127,7 +127,8 @@ class Level:
 def _open(path: str, key: str | None) -> Iterator[Stored]:
     volume = open_volume(path, fill_missing=True, bounded=True)
     told = volume.info.get("attributes")
-    known = {"voxel_size_nm": voxel_size_of(volume), "offset": bounds_of(volume).begin}
+    place = {"voxel_size_nm": voxel_size_of(volume), "offset": bounds_of(volume).begin}
+    known = {**place, "type": volume.info.get("type")}
     yield Stored(path, Level(volume), {**(told if isinstance(told, Mapping) else {}), **known})
 
 

@@ -59,7 +59,7 @@ class Prediction:
                 raise InputError(file, f"no attribute {name}", "an output of deepem forward")
         if len(shape) != 4 or held["axes"] != "czyx":
             raise InputError(file, f"axes {held['axes']!r} of shape {shape}", "axes 'czyx', four of them")
-        _require_offset(file, held["offset"])
+        require_offset(file, held["offset"])
         if "voxel_size_nm" in held and stored.voxel_size_nm is None:
             raise InputError(file, f"voxel_size_nm {held['voxel_size_nm']!r}", "three numbers z, y, x in nanometres")
         flags = held["tasks"]
@@ -100,7 +100,7 @@ class Prediction:
         return self.read(Box((0, 0, 0), self.size))
 
 
-def _require_offset(file: str, offset: Any) -> None:
+def require_offset(file: str, offset: Any) -> None:
     """Refuse an attribute `offset` that is not three whole numbers."""
     given = np.ravel(np.asarray(offset))
     if given.shape != (3,) or given.dtype.kind not in "iuf" or not (given == np.round(given)).all():

@@ -18,6 +18,7 @@ LAYERS = {
     "volumes written and their attributes": ("deepem/test/kinds.py", "OUTPUTS"),
     "score": ("deepem/build/scores.py", "KINDS"),
     "preview": ("deepem/tools/sheet.py", "KINDS"),
+    "layer of the viewer": ("deepem/tools/view_forms.py", "KINDS"),
     "figure": ("scripts/_panels.py", "KINDS"),
 }
 """What a new kind needs an entry in: the file and the table."""

@@ -14,9 +14,8 @@ from deepem.tools import guide
 
 
 def test_every_topic_has_a_title_and_fits_a_terminal() -> None:
-    assert {"annotate", "config", "conventions", "formats", "errors", "cluster", "pytc", "dacapo", "python"} <= set(
-        guide.topics()
-    )
+    topics = {"annotate", "config", "conventions", "formats", "errors", "cluster", "pytc", "dacapo", "python", "view"}
+    assert topics <= set(guide.topics())
     for name, title in guide.topics().items():
         text = (guide.TOPICS / f"{name}.txt").read_text()
         assert title
