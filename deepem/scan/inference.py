@@ -15,7 +15,7 @@ from deepem.scan.augment import Augmented
 from deepem.scan.flips import Flip
 from deepem.scan.grid import Grid, resolve_stride
 from deepem.scan.heads import Edges, blends, edges_of
-from deepem.scan.kinds import activations
+from deepem.scan.kinds import activations, is_dense
 from deepem.scan.memory import Cost, available, cut, trial
 from deepem.scan.patch_network import Network, device_of, evaluating
 from deepem.scan.progress import Progress
@@ -70,7 +70,8 @@ def predict(
     target = torch.device(device) if device is not None else device_of(model)
     if device is not None and isinstance(model, torch.nn.Module):
         model.to(target)
-    network = Network(model, output, grid.covered.begin, temperature, amp, activations=activations(tasks))
+    objects = {row.name for row in tasks if not is_dense(row)}
+    network = Network(model, output, grid.covered.begin, temperature, amp, activations=activations(tasks), drop=objects)
     flips = [Flip.of(number) for number in test_aug] if test_aug is not None else []
     if variance and not flips:
         raise InputError("variance", "no test_aug", "the flips to take it over")

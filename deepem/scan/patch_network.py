@@ -34,6 +34,7 @@ class Network:
         activations: Output name -> function that converts logits to probabilities; by default a sigmoid.
         before: Voxels of the input patch in front of the model's output if the two do not share their centre voxel.
         factor: (z, y, x) output voxels per input voxel of the model. Patches are given in output voxels.
+        drop: The outputs to leave out, such as lists of objects.
     """
 
     def __init__(
@@ -48,11 +49,12 @@ class Network:
         activations: Mapping[str, Activate] | None = None,
         before: Vec3 | None = None,
         factor: Vec3 = (1, 1, 1),
+        drop: Collection[str] = (),
     ) -> None:
         self.model, self.output, self.front, self.amp = model, output, front, amp
         self.keep, self.gives, self.activations = keep, gives or output, activations or {}
         self.temperature = max(temperature or 1.0, 1.0)
-        self.before, self.factor = before, factor
+        self.before, self.factor, self.drop = before, factor, drop
         if names := of_each_patch(model):
             warn(f"model: {names} by the statistics of each patch: values depend on what else is in the patch")
         self._buffers: dict[str, torch.Tensor] = {}
@@ -66,7 +68,7 @@ class Network:
             outputs = self.model(coarse)
         if not isinstance(outputs, Mapping):
             raise InputError("model", f"an output of type {type(outputs).__name__}", "a dict of name -> logits")
-        kept = [name for name in outputs if self.keep is None or name in self.keep]
+        kept = [name for name in outputs if (self.keep is None or name in self.keep) and name not in self.drop]
         return {name: self._probabilities(name, outputs[name], patches) for name in kept}
 
     def channels(self, patches: torch.Tensor) -> dict[str, int]:
