@@ -13,7 +13,7 @@ from deepem.build.selection import Ref
 from deepem.build.volumes import leaves
 from deepem.data.drawn import Drawn, seen
 from deepem.utils.errors import InputError
-from deepem.utils.intensity import Intensity, Percentiles, slabs
+from deepem.utils.intensity import Intensity, Percentiles, from_plain, slabs
 
 SUGGESTED = Percentiles(0.5, 99.5)
 
@@ -64,6 +64,18 @@ def with_ranges(
         stored = percentiles.plain()
     notes: list[str] = []
     return {word: _with(word, volume, made, notes) for word, volume in loaded.items()}, GreyValues(stored, tuple(notes))
+
+
+def with_stored_range(word: str, volume: Mapping[str, Any], stored: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """Return a volume with its grey-value range, given what a checkpoint stores about the run.
+
+    Raises:
+        InputError: the image is constant, or has another number of channels.
+    """
+    made = from_plain(stored)
+    if made is None:
+        return volume
+    return _with(word, volume, made if isinstance(made, Intensity) else made.of(word, *_blocks([_image(volume)])), [])
 
 
 def _with(

@@ -1,11 +1,12 @@
 """Scores a prediction against its ground truth by kind of task, for `deepem evaluate` and during training.
 
-KINDS has one entry per kind of `deepem.tasks`. An entry has four functions::
+KINDS has one entry per kind of `deepem.tasks`. An entry has four functions, and the scores to choose a checkpoint by::
 
     score     (case, ways) -> figures; they say if a threshold was chosen by the same truth that it is scored on
     choose    (case, ways) -> the best parameters for a case, with the curve they were chosen from
     report    (case, parameters) -> figures of a case for parameters that were chosen on another case
     brief     figures of `score` -> the few numbers to follow during training, by name
+    best_by   names in `brief` that tell which checkpoint is best -> whether lower is better
 
 Voxels are read block by block; only segmentations are held in memory as a whole.
 """
@@ -204,8 +205,21 @@ def brief_semantic(figures: Mapping[str, Any]) -> dict[str, float]:
 
 def score_instance(case: Case, ways: Ways) -> Figures:
     """Return average precision, F1 and panoptic quality of object masks."""
-    truth, found = case.truth(case.whole), case.predicted(case.whole)
-    return {"instances": instances(found[0], truth.max(0), mask=case.masked(case.whole))}
+    truth, found = _distinct(case.truth(case.whole)), case.predicted(case.whole)
+    return {"instances": instances(found[0], truth, mask=case.masked(case.whole))}
+
+
+def _distinct(truth: Array) -> Array:
+    """Return one volume of ids (Z, Y, X) from a label volume of each class, whose ids may be the same."""
+    if len(truth) == 1:
+        one: Array = truth[0]
+        return one
+    found, last = np.zeros(truth.shape[1:], np.int64), 0
+    for ids in truth:
+        names, number = np.unique(ids, return_inverse=True)
+        number = np.where(names == 0, 0, np.arange(len(names)) + last + 1)[number.reshape(ids.shape)]
+        found, last = np.where(number > 0, number, found), last + len(names)
+    return found
 
 
 def report_instance(case: Case, chosen: Mapping[str, Any]) -> Figures:
@@ -227,17 +241,20 @@ class Kind:
     choose: Callable[[Case, Ways], Figures]
     report: Callable[[Case, Mapping[str, Any]], Figures]
     brief: Callable[[Mapping[str, Any]], dict[str, float]]
+    best_by: Mapping[str, bool]
 
 
 KINDS: dict[str, Kind] = {
-    "affinity": Kind(score_affinity, choose_affinity, report_affinity, brief_affinity),
-    "binary": Kind(score_binary, choose_binary, report_binary, brief_binary),
-    "semantic": Kind(score_semantic, choose_nothing, report_semantic, brief_semantic),
-    "instance": Kind(score_instance, choose_nothing, report_instance, brief_instance),
+    "affinity": Kind(score_affinity, choose_affinity, report_affinity, brief_affinity, {"arand": True, "voi": True}),
+    "binary": Kind(score_binary, choose_binary, report_binary, brief_binary, {"f1": False, "auc": False}),
+    "semantic": Kind(score_semantic, choose_nothing, report_semantic, brief_semantic, {"iou": False}),
+    "instance": Kind(
+        score_instance, choose_nothing, report_instance, brief_instance, {"ap": False, "f1": False, "pq": False}
+    ),
 }
 
-LOWER_IS_BETTER = {"arand": True, "voi": True, "f1": False, "auc": False, "iou": False, "ap": False, "pq": False}
-"""Names of scores in `brief` -> whether lower is better."""
+LOWER_IS_BETTER = {name: lower for kind in KINDS.values() for name, lower in kind.best_by.items()}
+"""Names of scores to choose a checkpoint by -> whether lower is better."""
 
 
 def _labelled(rows: Sequence[Mapping[str, Any]]) -> bool:

@@ -79,12 +79,15 @@ class LogOptions(Group):
     eval_iter: int = flag(100, "samples per evaluation", read=words.counting, metavar="N", resume=FREE)
     no_eval: bool = flag(False, "evaluate in train mode", resume=FREE)
     eval_segment: str | None = flag(
-        None, "predict, segment and score this whole volume at intervals", metavar="ID", resume=FREE
+        None,
+        "predict, segment and score this whole volume at intervals",
+        metavar="ID",
+        resume=FREE,
     )
     eval_segment_intv: int = flag(
         10_000, "interval of --eval_segment, in steps", read=words.counting, metavar="N", resume=FREE
     )
-    best_by: Literal["loss", "arand", "voi", "f1", "auc", "iou"] = flag(
+    best_by: Literal["loss", "arand", "voi", "f1", "auc", "iou", "ap", "pq"] = flag(
         "loss", "best.chkpt follows the loss on --val_ids or this score on --eval_segment", resume=FREE
     )
     chkpt_intv: int = flag(10_000, "save a checkpoint every N steps", read=words.counting, metavar="N", resume=FREE)

@@ -1,21 +1,28 @@
 """Build the entry functions of model modules.
 
 A model module needs `create_model` and, if not every patch size fits, `output_size`. This module builds `create_model`
-from a function `core(width, *, ...)` that builds a network of feature maps. The keyword-only parameters of `core`
-become flags in addition to the common ones, and their docstring lines become the help texts.
+
+- from a function `core(width, *, ...)` that builds a network of feature maps (`model_of`). The keyword-only parameters
+  of `core` become flags in addition to the common ones;
+- or from a function that takes its flags in groups, each a frozen dataclass (`ungrouped`). The fields become flags.
+
+Docstring lines of parameters and fields become the help texts.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from dataclasses import MISSING, fields, is_dataclass
 from functools import wraps
-from typing import Any
+from typing import Any, TypeVar, get_type_hints
 
 from deepem.models.emvision.rsu import WIDTH, u_shape
 from deepem.models.layers import Core, Model, Spec
 from deepem.utils.errors import InputError
 from deepem.utils.geometry import Vec3
+
+Net = TypeVar("Net")
 
 EVERY = {"group": 0, "act": "ReLU"}
 """Arguments that public scripts pass to every model; models without a choice accept only this value."""
@@ -94,11 +101,54 @@ def model_of(
     common = inspect.signature(create_model, eval_str=True).parameters.values()
     parameters = [p for p in common if p.kind is p.KEYWORD_ONLY and p.name not in hidden] + own
     create_model.__module__ = core.__module__
-    create_model.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    create_model.__annotations__ = {p.name: p.annotation for p in parameters}
-    helps = (inspect.getdoc(core) or "").partition("Args:\n")[2]
-    create_model.__doc__ = (inspect.getdoc(create_model) or "").replace("Args:\n", f"Args:\n{helps}\n")
+    _declare(create_model, inspect.getdoc(create_model) or "", parameters, [_after(core, "Args:\n")])
     return create_model
+
+
+def ungrouped(create: Callable[..., Net]) -> Callable[..., Net]:
+    """Build an entry function from one whose keyword parameters include frozen dataclasses, the groups of its flags.
+
+    Args:
+        create: Parameters that are no group stay as they are. The fields of a group become parameters, with the help
+            texts of the class's docstring section Attributes.
+    """
+    given = inspect.signature(create, eval_str=True).parameters
+    groups: dict[str, Any] = {name: p.annotation for name, p in given.items() if is_dataclass(p.annotation)}
+    owner = {field.name: name for name, kind in groups.items() for field in fields(kind)}
+
+    def create_model(**flags: Any) -> Net:
+        parts: dict[str, dict[str, Any]] = {name: {} for name in groups}
+        others: dict[str, Any] = {}
+        for name, value in flags.items():
+            (parts[owner[name]] if name in owner else others)[name] = value
+        return create(**others, **{name: kind(**parts[name]) for name, kind in groups.items()})
+
+    parameters = [p for name, p in given.items() if name not in groups]
+    for kind in groups.values():
+        hints = get_type_hints(kind)
+        for field in fields(kind):
+            default = inspect.Parameter.empty if field.default is MISSING else field.default
+            annotation = hints[field.name]
+            new = inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+            parameters.append(new)
+    create_model.__module__ = create.__module__
+    lines = (inspect.getdoc(create) or "").split("\n")
+    doc = "\n".join(line for line in lines if line.partition(":")[0].strip() not in groups)
+    _declare(create_model, doc, parameters, [_after(kind, "Attributes:\n") for kind in groups.values()])
+    return create_model
+
+
+def _declare(entry: Any, doc: str, parameters: Sequence[inspect.Parameter], helps: Sequence[str]) -> None:
+    """Set an entry function's parameters and docstring, with more lines in the docstring's section Args."""
+    entry.__signature__ = inspect.Signature(list(parameters))
+    entry.__annotations__ = {p.name: p.annotation for p in parameters}
+    lines = "".join(f"{part.rstrip()}\n" for part in helps)
+    entry.__doc__ = doc.replace("Args:\n", f"Args:\n{lines}")
+
+
+def _after(described: Any, title: str) -> str:
+    """Return the rest of a docstring after a section title."""
+    return (inspect.getdoc(described) or "").partition(title)[2]
 
 
 def scaled(create_model: Callable[..., Model], factor: Vec3) -> Callable[..., Model]:

@@ -14,7 +14,7 @@ from deepem.scan.asked import device_asked, edges_given, flips_of, size_of, temp
 from deepem.scan.augment import Augmented
 from deepem.scan.grid import Grid, resolve_stride
 from deepem.scan.heads import Edges, blends, edges_of
-from deepem.scan.kinds import activations
+from deepem.scan.kinds import activations, is_dense
 from deepem.scan.memory import Cost, available, cut, trial
 from deepem.scan.overlap import overlapped
 from deepem.scan.patch_network import Network, device_of, evaluating
@@ -64,7 +64,8 @@ def predict(
     if device is not None and isinstance(model, torch.nn.Module):
         model.to(target)
     warmth = temperature_of(temperature)
-    network = Network(model, output, grid.covered.begin, warmth, amp, activations=activations(tasks))
+    objects = {row.name for row in tasks if not is_dense(row)}
+    network = Network(model, output, grid.covered.begin, warmth, amp, activations=activations(tasks), drop=objects)
     flips = flips_of(test_aug)
     if variance and not flips:
         raise InputError("variance", "no test_aug", "the flips to take it over")

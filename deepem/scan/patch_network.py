@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -36,6 +36,7 @@ class Network:
         activations: Output name -> function that converts logits to probabilities; by default a sigmoid.
         before: Voxels of the input patch in front of the model's output if the two do not share their centre voxel.
         factor: (z, y, x) output voxels per input voxel of the model. Patches are given in output voxels.
+        drop: The outputs to leave out, such as lists of objects.
     """
 
     def __init__(
@@ -50,11 +51,12 @@ class Network:
         activations: Mapping[str, Activate] | None = None,
         before: Vec3 | None = None,
         factor: Vec3 = (1, 1, 1),
+        drop: Collection[str] = (),
     ) -> None:
         self.model, self.output, self.front, self.amp = model, output, front, amp
         self.keep, self.gives, self.activations = keep, gives or output, activations or {}
         self.temperature = max(temperature or 1.0, 1.0)
-        self.before, self.factor = before, factor
+        self.before, self.factor, self.drop = before, factor, drop
         if names := of_each_patch(model):
             warn(f"model: {names} by the statistics of each patch: values depend on what else is in the patch")
         self._buffers: dict[str, torch.Tensor] = {}
@@ -66,8 +68,8 @@ class Network:
         coarse = patches if self.factor == (1, 1, 1) else patches[..., ::z, ::y, ::x].contiguous()
         with torch.autocast(patches.device.type, torch.bfloat16, enabled=self.amp), no_exit("model"):
             outputs = self.model(coarse)
-        require_outputs(outputs, len(patches), self.keep)
-        kept = [name for name in outputs if self.keep is None or name in self.keep]
+        require_outputs(outputs, len(patches), self.keep, self.drop)
+        kept = [name for name in outputs if (self.keep is None or name in self.keep) and name not in self.drop]
         return {name: self._probabilities(name, outputs[name], patches) for name in kept}
 
     def channels(self, patches: torch.Tensor) -> dict[str, int]:
@@ -92,13 +94,14 @@ class Network:
         return self.activations.get(name, sigmoid)(logits, self.temperature, buffer)
 
 
-def require_outputs(outputs: Any, samples: int, keep: Mapping[str, int] | None) -> None:
+def require_outputs(outputs: Any, samples: int, keep: Mapping[str, int] | None, drop: Collection[str] = ()) -> None:
     """Refuse what a model returned unless it has logits (N, C, Z, Y, X) for every output to keep.
 
     Args:
         outputs: What the model returned.
         samples: N, the number of patches that the model was given.
         keep: Output name -> number of channels; None accepts any outputs.
+        drop: The outputs that may be anything.
 
     Raises:
         InputError: the first problem found.
@@ -110,7 +113,7 @@ def require_outputs(outputs: Any, samples: int, keep: Mapping[str, int] | None) 
             else (f"an output of type {type(outputs).__name__}")
         )
         raise InputError("model", got, "a dict of name -> logits")
-    for name in outputs if keep is None else keep:
+    for name in (name for name in (outputs if keep is None else keep) if name not in drop):
         if name not in outputs:
             raise InputError("model", f"a dict of {', '.join(outputs)}", f"the output {name} in it")
         value, channels = outputs[name], "C" if keep is None else keep[name]

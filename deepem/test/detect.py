@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from deepem.blocks.folder import Folder
+from deepem.build.detector import Detector, mask_threshold
 from deepem.io.faults import unwritable
 from deepem.io.hdf5 import open_hdf5
 from deepem.io.volume import Volume, VoxelSize
 from deepem.scan.grid import resolve_stride
-from deepem.scan.overlap import tensor
 from deepem.scan.progress import Progress, tell
 from deepem.tasks import Task
 from deepem.test.found import write_table
@@ -29,35 +28,6 @@ from deepem.utils.geometry import Box, Vec3, vec3
 
 CHUNK: Vec3 = (16, 64, 64)
 """Chunk of the label volume, (z, y, x) voxels."""
-
-
-class Detector:
-    """Calls a network on a box of a volume.
-
-    Args:
-        network: Returns, for each image, boxes, labels, scores and, if it predicts them, masks.
-        name: Name of that output, such as ``instance``.
-        volume: The image.
-        device: Device of the network.
-        amp: Run in mixed precision.
-    """
-
-    def __init__(self, network: torch.nn.Module, name: str, volume: Volume, device: torch.device, amp: bool) -> None:
-        self.network, self.name, self.volume, self.device, self.amp = network, name, volume, device, amp
-        inner = getattr(network, "_orig_mod", network)  # the module inside torch.compile
-        if hasattr(inner, "paste_masks"):
-            inner.paste_masks = False  # masks as large as the tile, not needed here
-
-    @torch.no_grad()
-    def __call__(self, box: Box) -> Mapping[str, Tensor]:
-        """Return the objects in a box, in voxels of the box."""
-        image = tensor(self.volume, box, self.device)
-        image = image.float() / 255 if image.dtype == torch.uint8 else image.float()
-        layout = torch.channels_last_3d
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp):
-            found: dict[str, Tensor] = self.network(image[None].contiguous(memory_format=layout))[self.name][0]
-        whole = found["boxes"].new_ones(len(found["boxes"]), 1, 1, 1)  # without masks, the object fills its box
-        return {"mask_probs": whole, **found}
 
 
 def predict_objects(
@@ -101,7 +71,7 @@ def objects_of(job: Job, volume: Volume, folder: Folder) -> Objects:
     patches = job.options.patches
     step = resolve_stride(job.patch, patches.overlap, patches.stride)
     overlap = vec3(p - s for p, s in zip(job.patch, step, strict=True))
-    threshold = float(getattr(job.model, "mask_threshold", 0.5))
+    threshold = mask_threshold(job.model)
     return Objects(folder, volume.size, job.patch, overlap, block_of(volume.size), threshold)
 
 

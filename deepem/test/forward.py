@@ -98,7 +98,8 @@ def predict(
         batch_size: Patches per call of the model.
         amp: Mixed precision.
         progress: Show a progress bar and the voxels per second.
-        tasks: The table of outputs with a softmax or with edges; any other output gets a sigmoid and no edges.
+        tasks: The table of outputs with a softmax or with edges, and of lists of objects, which are left out; any other
+            output gets a sigmoid and no edges.
 
     Returns:
         ``{name: (C, Z, Y, X) float32}`` that covers the image exactly. With output_size < patch_size it lacks

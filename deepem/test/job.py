@@ -153,6 +153,8 @@ class Job:
             warn(f"{where}: not in it, or of another shape: {', '.join(left)}")
         model.to(self.device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # quicker
         quicken(model)
+        if hasattr(model, "paste_masks"):
+            model.paste_masks = False  # type: ignore[assignment]  # no output needs masks as large as a patch
         model.train(options.run.no_eval)
         called: Any = torch.compile(model, dynamic=False) if options.speed.compile else model  # patches share one size
         return called, sizes

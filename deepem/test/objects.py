@@ -16,23 +16,20 @@ from __future__ import annotations
 
 import io
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from deepem.blocks.folder import Folder
+from deepem.build.detector import Detect
 from deepem.models.detection.tiles import Found, Tile, duplicates, handed_on, kept, painted, tiles
 from deepem.test.found import pack, unpack
 from deepem.utils.geometry import Box, Tiles, Vec3, vec3
 
 Array = NDArray[Any]
-Detect = Callable[[Box], Mapping[str, Tensor]]
-"""Maps a box of the volume to ``boxes``, ``labels``, ``scores`` and ``mask_probs`` of the objects in it."""
-
 AT_HAND = 64
 """Number of tiles whose objects are kept in memory."""
 

@@ -17,9 +17,10 @@ from typing import Any
 from deepem.blocks.folder import Folder
 from deepem.blocks.plan import FILE, Phase, Plan
 from deepem.blocks.programs import Effort
+from deepem.build.detector import Detector
 from deepem.cli.forward_parser import parse
 from deepem.io.volume import Volume
-from deepem.test.detect import Detector, objects_of, write_files
+from deepem.test.detect import objects_of, write_files
 from deepem.test.job import Job
 from deepem.test.objects import Objects
 from deepem.test.volumes import file_paths, file_volume, voxel_size_of

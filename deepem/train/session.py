@@ -144,7 +144,8 @@ def prepare(options: TrainOptions) -> Session:
     require_room_for_edges(chosen, evaluated.output)
     require_divisible(options.run.batch_size, options.optimiser.accumulate, ranks.world)
     samplers = create_samplers(options, chosen, sizes)
-    whole = create_whole_volume(options, chosen, evaluated) if ranks.leads else None
+    stored = samplers.grey_values.stored
+    whole = create_whole_volume(options, chosen, evaluated, stored) if ranks.leads else None
     notes += samplers.grey_values.notes
     network = create_network(model, chosen, samplers.channels, sizes, seed=options.run.seed)
     network = _on_device(network, device, options)

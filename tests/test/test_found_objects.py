@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from lab import Lab, same_partition
 
 from deepem.blocks.folder import Folder
+from deepem.build.detector import find_objects
 from deepem.data.synth.nuclei import make_nuclei
 from deepem.evaluate import instances
 from deepem.test.found import pack, unpack, write_table
@@ -284,6 +285,8 @@ def test_the_order_of_tiles_and_of_blocks_does_not_matter(tmp_path_factory, seed
         results.append((labels, list(objects.rows(SHIFT))))
     assert np.array_equal(results[0][0], results[1][0])
     assert results[0][1] == results[1][1]
+    in_memory = find_objects(detect_in(truth), truth.shape, (16, 15, 17), (9, 9, 9))
+    assert np.array_equal(in_memory, results[0][0])
     assert instances(results[0][0], truth)["ap"][0.5] == 1
     seen = np.unique(results[0][0])
     assert seen[seen > 0].tolist() == list(range(1, len(results[0][1]) + 1))

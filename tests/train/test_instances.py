@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import h5py
 import numpy as np
 import pytest
 import torch
 
+from deepem.evaluate import instances
+from deepem.io.stored import Image
 from deepem.models.detection.mask_rcnn import LOSSES
+from deepem.utils import checkpoint
 
 NUCLEI = """
 from pathlib import Path
@@ -141,6 +145,56 @@ def test_a_picture_shows_objects_and_boxes(nuclei):
     image = board.Images("train/images/instance")[0]
     assert (image.height, image.width) == (32, 4 * 32 + 3 * 2)
     (nuclei.folder / "picture.png").write_bytes(image.encoded_image_string)
+
+
+# Scores of a whole volume
+
+
+def test_scores_while_training_are_those_of_the_commands(nuclei):
+    nuclei.train("run", "--eval_segment", "b", "--eval_segment_intv", 2, "--chkpt_intv", 2, "--max_iter", 4,
+                 "--box_score_thresh", 0.2, "--best_by", "ap", "--num_workers", 1, "--aff", 0.5)  # fmt: skip
+    first, last = nuclei.rows("run", "segment")
+    assert [first["iter"], last["iter"]] == [2, 4]
+    assert {"instance/ap", "instance/f1", "instance/pq", "affinity/arand"} <= last.keys()
+    best = checkpoint.read(nuclei.models("run") / "best.chkpt")["iter"]
+    assert best == (2 if first["instance/ap"] > last["instance/ap"] else best)
+    (nuclei.folder / "b").mkdir()
+    np.save("b/img.npy", np.load("b_img.npy"))
+    nuclei.forward("--exp_name", "run", "--data_dir", ".", "--test_ids", "b", "--input_name", "img.npy")
+    with h5py.File("experiments/run/forward/b_instance_4.h5") as file:
+        labels = file["main"][()]
+    found = instances(labels, np.load("b_seg.npy"))
+    assert found["predicted"] > 3
+    assert last["instance/ap"] == pytest.approx(found["ap"][0.5])
+    assert last["instance/pq"] == pytest.approx(found["pq"])
+
+
+@pytest.mark.parametrize(("words", "line"), [
+    (("--best_by", "arand"), "--best_by: got arand, wants loss, or a score of --inst: ap, f1, pq"),
+    (("--best_by", "ap", "--eval_segment", "c"), "--eval_segment: got c, wants one of a, b, two"),
+])  # fmt: skip
+def test_what_cannot_be_scored_is_refused(nuclei, capsys, words, line):
+    assert nuclei.fails("run", "--eval_segment", "b", *words) == 2
+    assert line in capsys.readouterr().err
+
+
+def test_a_whole_volume_is_scored_with_the_grey_values_of_the_run(nuclei, monkeypatch):
+    for name in "ab":
+        np.save(f"{name}_img.npy", np.load(f"{name}_img.npy").astype(np.uint16) * 100 + 300)
+    seen = []
+    monkeypatch.setattr(Image, "__post_init__", lambda image: seen.append(np.asarray(image.data)))
+    nuclei.train("run", "--intensity", "300,21300", "--max_iter", 1, "--eval_segment", "b", "--eval_segment_intv", 1)
+    assert np.allclose(seen[0], (np.load("b_img.npy")[None] - 300) / 21000)
+
+
+def test_volumes_of_a_folder_are_scored_while_training_and_crops_are_refused(crops, capsys):
+    words = ("--max_iter", 1, "--eval_segment", "b", "--eval_segment_intv", 1)
+    crops.train("run", *words, "--data", "lightsheet.folder")
+    assert set(crops.rows("run", "segment")[0]) >= {"instance/ap", "instance/f1", "instance/pq"}
+    assert crops.fails("crops", *words, "--data", "lightsheet.database") == 2
+    assert (
+        "--eval_segment: got b of lightsheet.database, which gives crops, wants a volume of" in capsys.readouterr().err
+    )
 
 
 # Crops of an index, or any torch Dataset of a module's own

@@ -75,6 +75,41 @@ def test_the_truth_is_that_of_the_voxels_that_patches_cover():
     assert told[7]["affinity/arand"] == 0
 
 
+class Finds(nn.Module):
+    """Finds the cells by their grey values."""
+
+    paste_masks = True
+
+    def forward(self, x):
+        assert not self.paste_masks, "masks as large as the patch would be made for nothing"
+        grey = (x[0, 0] * 255).round()
+        at = [(grey == value).nonzero() for value in grey.unique() if value > 0]
+        boxes = torch.stack([torch.cat([one.amin(0), one.amax(0) + 1]) for one in at])
+        found = {"boxes": boxes.float(), "labels": torch.ones(len(at)), "scores": torch.linspace(1, 0.5, len(at)),
+                 "mask_probs": torch.ones(len(at), 1, 1, 1)}  # fmt: skip
+        return {"instance": [found], "mitochondria": torch.where(x > 0, 9.0, -9.0)}
+
+
+def test_objects_are_found_in_the_whole_volume_and_scored_beside_dense_outputs():
+    cells = np.zeros((12, 20, 24), np.uint8)
+    for value, (z, y, x) in enumerate(np.ndindex(2, 3, 4), 1):
+        cells[6 * z : 6 * z + 5, 6 * y + 1 : 6 * y + 6, 6 * x : 6 * x + 5] = value
+    truth = np.stack([cells * (cells % 2), (cells * (cells % 2 == 0) + 1) // 2 * (cells % 2 == 0) * (cells > 0)])
+    arrays = {"img": cells[None], "seg": truth, "mit": (cells > 0)[None].astype(np.uint8)}
+    rows = tasks.choose(["inst", "mit"])
+    told = {}
+    network = Finds()
+    trainer = SimpleNamespace(
+        network=network, device=torch.device("cpu"), iteration=7, evaluating=nullcontext,
+        precision=SimpleNamespace(dtype=torch.float32),
+    )  # fmt: skip
+    log = SimpleNamespace(segment_row=lambda iteration, scores, seconds, line: told.update(scores))
+    WholeVolume("c", arrays, rows, PatchSizes((12, 14, 16), (12, 14, 16))).score(trainer, log)
+    assert {name: told[f"instance/{name}"] for name in ("ap", "f1", "pq")} == {"ap": 1, "f1": 1, "pq": 1}
+    assert told["mitochondria/f1"] == 1
+    assert network.paste_masks, "training pictures need them"
+
+
 def test_training_is_the_same_with_and_without(lab):
     lab.train("with", *WHOLE)
     lab.train("without", "--max_iter", 6, "--chkpt_intv", 3)

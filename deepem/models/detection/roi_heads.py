@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from deepem.models.detection.boxes import batched_nms, clip_boxes_to_volume, remove_small_boxes
 from deepem.models.detection.coder import BoxCoder
 from deepem.models.detection.heads import FastRCNNPredictor, MaskRCNNHeads, MaskRCNNPredictor, TwoMLPHead
+from deepem.models.detection.limits import in_parts, limit
 from deepem.models.detection.matcher import Matcher
 from deepem.models.detection.roi_align import MultiScaleRoIAlign, align_masks
 from deepem.models.detection.rpn import BETA, Losses, unless_unknown
@@ -19,6 +20,10 @@ from deepem.models.detection.sampler import BalancedPositiveNegativeSampler
 from deepem.models.detection.transform import Target
 
 __all__ = ["FastRCNNPredictor", "MaskRCNNHeads", "MaskRCNNPredictor", "RoIHeads", "TwoMLPHead"]
+
+BOXES_AT_A_TIME = 1000
+MASKS_AT_A_TIME = 16
+"""In prediction, the heads see this many boxes at a time: 350 MB of features with the default sizes."""
 
 
 def fastrcnn_loss(
@@ -103,6 +108,7 @@ class RoIHeads(nn.Module):
         mask_head: (K, C, z, y, x) -> the same size.
         mask_predictor: Features -> mask logits for each class.
         generator: Draws the training proposals.
+        limit_voxels: `detections_per_img` is for images of up to this many voxels; see `limits.limit`.
     """
 
     def __init__(
@@ -122,6 +128,7 @@ class RoIHeads(nn.Module):
         mask_head: nn.Module | None = None,
         mask_predictor: nn.Module | None = None,
         generator: torch.Generator | None = None,
+        limit_voxels: int | None = None,
     ) -> None:
         super().__init__()
         self.box_coder = BoxCoder(bbox_reg_weights or (10.0, 10.0, 10.0, 5.0, 5.0, 5.0))
@@ -130,6 +137,7 @@ class RoIHeads(nn.Module):
         self.box_roi_pool, self.box_head, self.box_predictor = box_roi_pool, box_head, box_predictor
         self.score_thresh, self.nms_thresh, self.detections_per_img = score_thresh, nms_thresh, detections_per_img
         self.mask_roi_pool, self.mask_head, self.mask_predictor = mask_roi_pool, mask_head, mask_predictor
+        self.limit_voxels = limit_voxels
 
     def losses(
         self,
@@ -186,15 +194,20 @@ class RoIHeads(nn.Module):
         image_shapes: Sequence[Sequence[int]],
     ) -> list[dict[str, Tensor]]:
         """Return for each image, best first, ``boxes``, ``labels``, ``scores`` and, with masks, ``mask_probs``."""
-        pooled = self.box_roi_pool(features, proposals, image_shapes)
-        logits, offsets = self.box_predictor(self.box_head(pooled))
-        found = self.detections(logits.float(), offsets.float(), proposals, image_shapes)
+        heads = []
+        for part in in_parts(proposals, BOXES_AT_A_TIME):
+            heads.append(self.box_predictor(self.box_head(self.box_roi_pool(features, part, image_shapes))))
+        logits, offsets = (torch.cat(parts).float() for parts in zip(*heads, strict=True))
+        found = self.detections(logits, offsets, proposals, image_shapes)
         if self.mask_roi_pool is not None:
-            boxes = [one["boxes"] for one in found]
-            labels = torch.cat([one["labels"] for one in found])
-            masks = self.mask_logits(features, boxes, image_shapes)
-            own = masks[torch.arange(len(labels), device=labels.device), labels].float().sigmoid()
-            for one, probability in zip(found, own.split([len(b) for b in boxes]), strict=True):
+            masks = []
+            boxes, labels = ([one[key] for one in found] for key in ("boxes", "labels"))
+            parts = (in_parts(each, MASKS_AT_A_TIME) for each in (boxes, labels))
+            for part, label in zip(*parts, strict=True):
+                of = torch.cat(label)
+                made = self.mask_logits(features, part, image_shapes)
+                masks.append(made[torch.arange(len(of), device=of.device), of].float().sigmoid())
+            for one, probability in zip(found, torch.cat(masks).split([len(b) for b in boxes]), strict=True):
                 one["mask_probs"] = probability
         return found
 
@@ -226,6 +239,7 @@ class RoIHeads(nn.Module):
             label = torch.arange(1, classes, device=score.device).repeat(len(scores))
             keep = (score > self.score_thresh).nonzero()[:, 0]
             keep = keep[remove_small_boxes(boxes[keep], 1e-2)]
-            keep = keep[batched_nms(boxes[keep], score[keep], label[keep], self.nms_thresh)][: self.detections_per_img]
+            most = limit(self.detections_per_img, size, self.limit_voxels)
+            keep = keep[batched_nms(boxes[keep], score[keep], label[keep], self.nms_thresh)][:most]
             found.append({"boxes": boxes[keep], "labels": label[keep], "scores": score[keep]})
         return found

@@ -12,6 +12,7 @@ from deepem.models.detection.anchors import AnchorGenerator
 from deepem.models.detection.boxes import batched_nms, clip_boxes_to_volume, remove_small_boxes
 from deepem.models.detection.coder import BoxCoder
 from deepem.models.detection.layers import ConvNormActivation
+from deepem.models.detection.limits import limit
 from deepem.models.detection.matcher import Matcher
 from deepem.models.detection.sampler import BalancedPositiveNegativeSampler
 from deepem.models.detection.transform import ImageList, Target
@@ -68,6 +69,7 @@ class RegionProposalNetwork(nn.Module):
         nms_thresh: IoU above which a proposal suppresses those with a lower score.
         score_thresh: Drop proposals with a lower score.
         generator: Draws the training anchors.
+        limit_voxels: In testing, the two numbers are for images of up to this many voxels; see `limits.limit`.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class RegionProposalNetwork(nn.Module):
         nms_thresh: float = 0.7,
         score_thresh: float = 0.0,
         generator: torch.Generator | None = None,
+        limit_voxels: int | None = None,
     ) -> None:
         super().__init__()
         self.anchor_generator, self.head = anchor_generator, head
@@ -92,7 +95,7 @@ class RegionProposalNetwork(nn.Module):
         self.pre_nms_top_n = dict(pre_nms_top_n or {"training": 2000, "testing": 1000})
         self.post_nms_top_n = dict(post_nms_top_n or {"training": 2000, "testing": 1000})
         self.nms_thresh, self.score_thresh = nms_thresh, score_thresh
-        self.min_size = 1e-3
+        self.min_size, self.limit_voxels = 1e-3, limit_voxels
 
     def forward(
         self, images: ImageList, features: Mapping[str, Tensor], targets: Sequence[Target] | None = None
@@ -126,12 +129,12 @@ class RegionProposalNetwork(nn.Module):
             image_sizes: (z, y, x) for each image.
             sizes: Number of anchors of each map.
         """
-        phase = "training" if self.training else "testing"
         found = []
         for logits, offsets, boxes, size in zip(objectness, deltas, anchors, image_sizes, strict=True):
+            most, kept = self._limit(self.pre_nms_top_n, size), self._limit(self.post_nms_top_n, size)
             tops, levels, first = [], [], 0
             for level, part in enumerate(logits.split(list(sizes))):
-                top = part.topk(min(self.pre_nms_top_n[phase], len(part))).indices + first
+                top = part.topk(min(most, len(part))).indices + first
                 tops.append(top)
                 levels.append(torch.full_like(top, level))
                 first += len(part)
@@ -141,8 +144,11 @@ class RegionProposalNetwork(nn.Module):
             keep = remove_small_boxes(decoded, self.min_size)
             keep = keep[scores[keep] >= self.score_thresh]
             keep = keep[batched_nms(decoded[keep], scores[keep], of_level[keep], self.nms_thresh)]
-            found.append(decoded[keep[: self.post_nms_top_n[phase]]])
+            found.append(decoded[keep[:kept]])
         return found
+
+    def _limit(self, numbers: Mapping[str, int], size: Sequence[int]) -> int:
+        return numbers["training"] if self.training else limit(numbers["testing"], size, self.limit_voxels)
 
     def losses(
         self, objectness: Tensor, deltas: Tensor, anchors: Sequence[Tensor], targets: Sequence[Target]

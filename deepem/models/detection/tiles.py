@@ -7,19 +7,24 @@
     core 0  |--------------|                         cores do not: each is cut in the middle of an overlap
     core 1                 |-----------...
 
-An object belongs to the tile whose core contains its centre. If the object is not longer than the overlap, that tile
-sees all of it. Tiles may disagree on the position of a centre, so each tile also reports objects centred up to a margin
-outside its core. If the masks of several reported objects overlap, one is kept. The order of preference is: an object
-seen whole before one cut by a face of its tile; one centred in the core before one outside it; the higher score; the
-first tile. With an overlap of the longest object plus twice the margin, every tile sees its reported objects whole. The
-result does not depend on the order in which tiles are processed.
+A label volume has one object per voxel, so two detections are one object if their masks share more than half of the
+smaller one. Boxes do not decide: those of two objects side by side may overlap more than those of an object and a part
+of it. Within a tile, the detection with the higher score stays. An object belongs to the tile whose core contains its
+centre. If the object is not longer than the overlap, that tile sees all of it. Tiles may disagree on the position of a
+centre, so each tile also reports objects centred up to a margin outside its core. Of the reports of one object by
+several tiles, one is kept. The order of preference is: an object seen whole before one cut by a face of its tile; one
+centred in the core before one outside it; the higher score; the first tile. With an overlap of the longest object plus
+twice the margin, every tile sees its reported objects whole. The result does not depend on the order in which tiles are
+processed.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,6 +68,11 @@ class Found:
     owned: bool
     cut: bool
 
+    @cached_property
+    def voxels(self) -> int:
+        """Number of voxels of the mask."""
+        return int(np.count_nonzero(self.mask))
+
     @property
     def rank(self) -> tuple[bool, bool, float, Key]:
         """Sort key; the lowest of several overlapping objects is kept."""
@@ -104,53 +114,50 @@ def handed_on(
         threshold: Probability above which a voxel belongs to an object.
         margin: Largest distance of a centre from the core, in voxels.
     """
-    found = []
     probabilities, boxes = detections["mask_probs"].cpu(), detections["boxes"].cpu()
     scores, labels = detections["scores"].tolist(), detections["labels"].tolist()
+    found = []
     for n, (probability, box) in enumerate(zip(probabilities, boxes, strict=True)):
         if (pasted := mask_in_box(probability, box, tile.box.size)) is None:
             continue
         place, mask = pasted
-        made = found_in(number, n, tile, size, place.begin, (mask > threshold).numpy(), scores[n], labels[n], margin)
-        if made is not None:
-            found.append(made)
-    return found
+        begin = place.shift(tile.box.begin).begin
+        made = found_in((number, n), tile, size, begin, (mask > threshold).numpy(), scores[n], labels[n])
+        found += [] if made is None else [made]
+    return reported(found, tile, margin)
 
 
 def found_in(
-    number: int,
-    n: int,
-    tile: Tile,
-    size: Vec3,
-    begin: Vec3,
-    mask: NDArray[np.bool_],
-    score: float,
-    label: int,
-    margin: int = 4,
+    key: Key, tile: Tile, size: Vec3, begin: Vec3, mask: NDArray[np.bool_], score: float, label: int
 ) -> Found | None:
-    """Object n of a tile; None if its mask, which begins at a voxel of the tile, is empty or centred too far off."""
+    """Return an object of a tile, or None if its mask, which begins at a voxel of the volume, is empty."""
     there = [np.flatnonzero(mask.any(axis=others)) for others in ((1, 2), (0, 2), (0, 1))]
     if not all(map(len, there)):
         return None
-    low, high = vec3(int(t[0]) for t in there), vec3(int(t[-1]) + 1 for t in there)
-    box = Box(low, high).shift(begin).shift(tile.box.begin)
-    twice = [b + e for b, e in zip(*box, strict=True)]
-    beside = [max(2 * b - c, c - (2 * e - 1), 0) for c, b, e in zip(twice, *tile.core, strict=True)]
-    if max(beside) > 2 * margin:
-        return None
+    inner = Box(vec3(int(t[0]) for t in there), vec3(int(t[-1]) + 1 for t in there))
+    box = inner.shift(begin)
     cut = any(
         (b == tb and tb > 0) or (e == te and te < length)
         for b, e, tb, te, length in zip(*box, *tile.box, size, strict=True)
     )
-    return Found((number, n), box, mask[Box(low, high).slices()], score, label, max(beside) == 0, cut)
+    return Found(key, box, mask[inner.slices()], score, label, max(beyond(box, tile.core)) == 0, cut)
+
+
+def beyond(box: Box, core: Box) -> list[int]:
+    """Return twice the distance of a box's centre from a core, along each axis, in voxels; 0 within it."""
+    twice = [b + e for b, e in zip(*box, strict=True)]
+    return [max(2 * b - c, c - (2 * e - 1), 0) for c, b, e in zip(twice, *core, strict=True)]
+
+
+def reported(found: Sequence[Found], tile: Tile, margin: int) -> list[Found]:
+    """Of the detections of a tile, drop those of an object that has a better one, then those far from the core."""
+    pairs = [(a, b) for a, b in duplicates(found, found) if a != b]
+    distinct = kept(found, pairs, lambda one: (-one.score, one.key))
+    return [one for one in distinct if max(beyond(one.box, tile.core)) <= 2 * margin]
 
 
 def duplicates(first: Sequence[Found], second: Sequence[Found], overlap: float = 0.5) -> list[tuple[Key, Key]]:
-    """Pairs of detections from two tiles that are the same object.
-
-    Two detections are the same object if the intersection of their masks is more than a fraction of their union or, if
-    one of them is cut by its tile, of the smaller mask.
-    """
+    """Pairs of detections from two tiles that are the same object: their masks share this fraction of the smaller."""
     if not first or not second:
         return []
     a, b = (np.array([[*one.box.begin, *one.box.end] for one in some]) for some in (first, second))
@@ -159,25 +166,25 @@ def duplicates(first: Sequence[Found], second: Sequence[Found], overlap: float =
 
 
 def same(one: Found, other: Found, overlap: float) -> bool:
-    """Whether the masks of two detections overlap enough to be the same object."""
+    """Whether the masks of two detections share more than a fraction of the smaller one."""
     common = one.box.intersect(other.box)
     if common is None:
         return False
     views = [found.mask[common.shift(-b for b in found.box.begin).slices()] for found in (one, other)]
     inter = int(np.count_nonzero(views[0] & views[1]))
-    voxels = [int(np.count_nonzero(found.mask)) for found in (one, other)]
-    whole = min(voxels) if one.cut or other.cut else sum(voxels) - inter
-    return inter > overlap * whole
+    return inter > overlap * min(one.voxels, other.voxels)
 
 
-def kept(found: Iterable[Found], pairs: Iterable[tuple[Key, Key]]) -> list[Found]:
-    """Keep the objects of the volume, best first, dropping duplicates of kept ones; return them by tile and number."""
+def kept(
+    found: Iterable[Found], pairs: Iterable[tuple[Key, Key]], rank: Callable[[Found], Any] = lambda one: one.rank
+) -> list[Found]:
+    """Keep objects, the lowest rank first, dropping duplicates of kept ones; return them by tile and number."""
     twins: dict[Key, set[Key]] = {}
     for first, second in pairs:
         twins.setdefault(first, set()).add(second)
         twins.setdefault(second, set()).add(first)
     chosen: dict[Key, Found] = {}
-    for one in sorted(found, key=lambda one: one.rank):
+    for one in sorted(found, key=rank):
         if chosen.keys().isdisjoint(twins.get(one.key, ())):
             chosen[one.key] = one
     return [chosen[key] for key in sorted(chosen)]

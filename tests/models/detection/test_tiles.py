@@ -68,8 +68,8 @@ def seen(labels, grid, size, jitter=None, margin=4):
             if jitter is not None:
                 by = jitter.integers(0, 2, 3)
                 mask = np.pad(mask, 1)[tuple(slice(b, b + n) for b, n in zip(by, mask.shape, strict=True))]
-            own.append(t.found_in(number, n, tile, size, (0, 0, 0), mask, 1 / (1 + label), 1, margin))
-        found.append([one for one in own if one is not None])
+            own.append(t.found_in((number, n), tile, size, tile.box.begin, mask, 1 / (1 + label), 1))
+        found.append(t.reported([one for one in own if one is not None], tile, margin))
     return found
 
 
@@ -150,6 +150,16 @@ def test_a_cut_part_of_an_object_gives_way_to_the_whole_of_it():
     assert t.kept([part, whole], [((0, 0), (1, 0))]) == [whole]
 
 
+def test_of_two_detections_of_one_object_in_a_tile_the_better_one_stays():
+    """A part of an object, whose box overlaps little with that of the whole, would be left over beside it."""
+    tile = t.Tile(Box((0, 0, 0), (4, 9, 40)), Box((0, 0, 0), (4, 9, 20)))
+    whole = one((0, 0), (0, 0, 15), np.ones((4, 8, 14)), score=0.9, owned=False)
+    part = one((0, 1), (0, 5, 15), np.ones((4, 4, 4)), score=0.8)
+    beside = one((0, 2), (0, 0, 11), np.ones((4, 8, 4)), score=0.3)
+    assert t.reported([whole, part, beside], tile, margin=9) == [whole, beside]
+    assert t.reported([whole, part, beside], tile, margin=0) == [beside], "also if another tile reports the whole"
+
+
 def test_the_twin_of_a_twin_stays_if_that_one_goes():
     chain = [one((i, 0), (0, 0, 0), np.ones((1, 1, 1)), score=1 - i / 10) for i in range(3)]
     assert t.kept(chain, [((0, 0), (1, 0)), ((1, 0), (2, 0))]) == [chain[0], chain[2]]
@@ -158,14 +168,14 @@ def test_the_twin_of_a_twin_stays_if_that_one_goes():
 def test_a_tile_hands_on_what_is_centred_near_its_core():
     tile = t.Tile(Box((0, 0, 10), (4, 4, 30)), Box((0, 0, 14), (4, 4, 26)))
     boxes = torch.tensor(
-        [[0.0, 0, 0, 4, 4, 4], [0, 0, 1, 4, 4, 5], [0, 0, 14, 4, 4, 18], [0, 0, 9, 4, 4, 13], [0, 0, 2, 4, 4, 2.2]]
+        [[0.0, 0, 0, 4, 2, 4], [0, 2, 1, 4, 4, 5], [0, 0, 14, 4, 4, 18], [0, 0, 9, 4, 4, 13], [0, 0, 2, 4, 4, 2.2]]
     )
     detections = {"boxes": boxes, "scores": torch.linspace(0.9, 0.5, 5), "labels": torch.arange(1, 6)}
     detections["mask_probs"] = torch.ones(5, 4, 4, 4)
     found = t.handed_on(3, tile, (4, 4, 40), detections, margin=1)
     assert [one.key for one in found] == [(3, 1), (3, 2), (3, 3)]
     assert [one.owned for one in found] == [False, False, True]
-    assert found[0].box == Box((0, 0, 11), (4, 4, 15))
+    assert found[0].box == Box((0, 2, 11), (4, 4, 15))
     assert found[0].label == 2
     assert not any(one.cut for one in found)
     [cut] = [one for one in t.handed_on(3, tile, (4, 4, 40), detections, margin=2) if one.cut]
