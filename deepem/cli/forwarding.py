@@ -157,7 +157,9 @@ class SpeedOptions(Group):
         None, "use at most this much memory (default: half of the free memory)", read=words.counting, metavar="MIB"
     )
     acc_dtype: Literal["float32", "float16", "bfloat16"] = flag(
-        "float32", "number type of the blending sums; half precision loses digits"
+        "float32",
+        "number type of the blending sums; float16 and bfloat16 mean float32 too, because sums in half precision would "
+        "be off by up to 0.02",
     )
     skip_background: bool = flag(False, "skip patches whose input is all 0, and output 0 there")
     json: bool = flag(False, "print a summary at the end")

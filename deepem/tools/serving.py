@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from deepem.build.network import patch_sizes
 from deepem.build.stored import StoredRun, stored_run
 from deepem.runs.folder import plain
 from deepem.scan.kinds import KINDS
@@ -114,7 +115,10 @@ def export(found: Checkpoint, out: Path, raw: bool, model: str | None = None) ->
     with output.writing("--out", out):
         out.mkdir(parents=True, exist_ok=True)
     served = Served(network.eval(), run.tasks).eval()
-    card = described(state, run, averaged)
+    image = torch.rand(3, *shape)
+    with torch.no_grad():
+        expected = served(image)
+    card = described(state, run, averaged, [tuple(output.shape[1:]) for output in expected])
     card["provenance"] = provenance(checkpoint=str(found.path), checkpoint_sha256=checksum(found.path))
     card["trained"] = state.get("provenance", {})
     written: list[Path] = []
@@ -123,9 +127,6 @@ def export(found: Checkpoint, out: Path, raw: bool, model: str | None = None) ->
             for name, text in (("model.json", json.dumps(card, indent=2) + "\n"), ("MODEL_CARD.md", in_words(card))):
                 written.append(out / name)
                 write_text(out / name, text)
-        image = torch.rand(3, *shape)
-        with torch.no_grad():
-            expected = served(image)
         for name, write in {"model.safetensors": safetensors, "model.pt2": program, "model.onnx": onnx}.items():
             written.append(out / name)
             _write(write, served, image, expected, out / name, card)
@@ -169,22 +170,38 @@ def _of_disk(error: BaseException) -> str | None:
     return None
 
 
-def described(state: checkpoint.State, run: StoredRun, averaged: bool) -> dict[str, Any]:
-    """Return what a user of the network must know, and everything needed to rebuild it."""
-    options = state["options"]
+def described(
+    state: checkpoint.State, run: StoredRun, averaged: bool, shapes: Sequence[tuple[int, ...]]
+) -> dict[str, Any]:
+    """Return what a user of the network must know, and everything needed to rebuild it.
+
+    Args:
+        state: The checkpoint.
+        run: How its run was set up.
+        averaged: Whether the weights are the moving average.
+        shapes: (C, Z, Y, X) of each output in eval mode; some networks return larger outputs in training.
+    """
+    options, before = state["options"], run.sizes
+    sizes = patch_sizes(run.model, before.input, before.output if before.crop else None, evaluating=True)
     return {
         "iteration": state["iter"],
         "weights": _weights(options, averaged),
         "model": options["model"],
         "input": {name: list(shape) for name, shape in state["spec"][0].items()},
-        "outputs": {name: list(shape) for name, shape in state["spec"][1].items()},
+        "outputs": {task.name: list(shape) for task, shape in zip(run.tasks, shapes, strict=True)},
+        "outputs_in_training": {name: list(shape) for name, shape in state["spec"][1].items()},
+        "output_begins": list(sizes.front),
+        "output_factor": list(sizes.factor),
         "tasks": {
             t.name: {"kind": t.kind, "weight": options[t.flag], "edges": [list(e) for e in t.edges], "row": to_plain(t)}
             for t in run.tasks
         },
         "normalisation": f"grey values in [0, 1]: {normalisation(state)}; outputs are probabilities",
         "intensity": state.get("intensity"),
-        "axes": "N, C, Z, Y, X; an edge (dz, dy, dx) relates voxel v to v - (dz, dy, dx)",
+        "axes": (
+            "N, C, Z, Y, X; an edge (dz, dy, dx) relates voxel v to v - (dz, dy, dx); outputs have output_factor "
+            "voxels per voxel of the input, and begin output_begins of their own voxels after it"
+        ),
         "data": {name: options.get(name) for name in ("data", "train_ids", "val_ids", "augment")},
         "optimiser": {name: options.get(name) for name in ("optim", "lr", "batch_size", "seed", "amp")},
         "network": {name: plain(value) for name, value in run.model.flags.items() if name != "create_backbone"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -12,8 +13,10 @@ import torch
 from cnnectome_lab import NET, applied, network, read, rows, stitch, words
 from lab import Lab, same
 
+import deepem
 from deepem.data.emio import imsave
 from deepem.models.cnnectome import CNNectomeUNetModule
+from deepem.tools import export, serving
 from deepem.train.run import main as train
 from deepem.utils import checkpoint
 
@@ -118,7 +121,7 @@ def test_a_super_resolved_output_overlays_the_finer_truth(lab: Lab, padding: str
         stitch(lab, "fine", "--test_aug", "1")  # exchanges y and x, whose factors differ
 
 
-def test_stitched_super_resolution_is_the_network_applied_to_the_whole(lab: Lab) -> None:
+def test_stitched_super_resolution_is_the_network_applied_to_the_whole(lab: Lab, monkeypatch) -> None:
     finer_lab(lab)
     train(words(lab, "fine", f"{SUPER} --superres_padding valid --fov 12,26,30"))
     stitch(lab, "fine")
@@ -128,6 +131,15 @@ def test_stitched_super_resolution_is_the_network_applied_to_the_whole(lab: Lab)
     np.testing.assert_allclose(found, whole, atol=2e-6)
     front = [(40 - whole.shape[1]) // 2, (44 - whole.shape[2]) // 2, (116 - whole.shape[3]) // 2]
     assert attributes["offset"].tolist() == front
+    for name in ("program", "onnx"):
+        monkeypatch.setattr(serving, name, lambda *_: 1 / 0)
+    assert export.main(["--exp_name", "fine", "--out", "served"]) == 0
+    card = json.loads(Path("served/model.json").read_text())
+    assert (card["output_begins"], card["output_factor"]) == (front, [2, 1, 2])
+    patch = np.load(lab.data / "c/img.npy")[:12, :26, :30]
+    served = applied(deepem.load("served"), patch)["affinity"]
+    assert card["outputs"]["affinity"] == list(served.shape)
+    np.testing.assert_allclose(served, whole[(slice(None), *map(slice, served.shape[1:]))], atol=2e-6)
 
 
 @pytest.mark.parametrize(

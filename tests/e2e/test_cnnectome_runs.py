@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ import torch
 from cnnectome_lab import VALID, applied, network, read, rows, stitch, words
 from lab import Lab
 
+import deepem
 from deepem.data.emio import imsave
 from deepem.test.forward import main as forward
+from deepem.tools import export, serving
 from deepem.train.run import main as train
 from deepem.utils import checkpoint
 
@@ -58,6 +61,26 @@ def test_tiles_laid_edge_to_edge_are_the_whole_volume(valid: Any) -> None:
     whole = applied(network("valid"), fits)["affinity"]
     assert whole.shape[1:] == (8, 42, 68)
     np.testing.assert_allclose(found[:, :, :42], whole, atol=2e-6)
+
+
+def test_an_export_gives_and_names_what_evaluation_leaves(valid: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loaded again, the network predicts the same voxels of the volume as `forward`, and the card says which."""
+    pytest.importorskip("safetensors", reason="safetensors is not installed")
+    monkeypatch.setattr(serving, "onnx", lambda *_: 1 / 0)
+    lab, image = valid
+    assert export.main(["--exp_name", "valid", "--out", "served"]) == 0
+    card = json.loads(Path("served/model.json").read_text())
+    assert card["outputs"] == {"affinity": [3, 4, 18, 16], "mitochondria": [1, 4, 18, 16]}
+    assert card["outputs_in_training"] == {"affinity": [3, 4, 30, 18], "mitochondria": [1, 4, 30, 18]}
+    assert (card["output_begins"], card["output_factor"]) == ([2, 18, 11], [1, 1, 1])
+    stitch(lab, "valid")
+    found, attributes = read("valid", "c_affinity_4")
+    assert attributes["offset"].tolist() == card["output_begins"]
+    patch = image[:8, :54, :38]
+    np.testing.assert_allclose(applied(deepem.load("served"), patch)["affinity"], found[:, :4, :18, :16], atol=2e-6)
+    program = torch.export.load("served/model.pt2").module()
+    affinity, _ = program(torch.from_numpy(patch.astype(np.float32) / 255)[None, None])
+    np.testing.assert_allclose(affinity[0].detach(), found[:, :4, :18, :16], atol=2e-6)
 
 
 @pytest.mark.parametrize(

@@ -34,18 +34,38 @@ def test_tiles_are_cut_by_their_margin_at_the_border_and_inside_alike():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("bump", ["zung", "wu"])
-@pytest.mark.parametrize("stride", [(2, 3, 3), (4, 5, 6)])
+@pytest.mark.parametrize("bump", ["zung", "wu", "wu_no_crust"])
+@pytest.mark.parametrize("stride", [(1, 2, 2), (2, 3, 3), (4, 5, 6)])
 def test_a_constant_stays_constant_on_faces_edges_and_corners(dtype, bump, stride):
     """PytorchConnectomics commit a509fab1: tapered weights, half precision; values of 3.7 on the faces there."""
     grid = Grid((13, 17, 19), (4, 6, 8), (4, 6, 8), stride)
     profile = choose_profile("bump", bump, grid)
-    ones = torch.ones(1, 1, *grid.patch)
+    ones = torch.ones(1, 1, *grid.patch, dtype=dtype)
     scan = Scan(grid, lambda x: {"a": ones}, {}, Blend(profile), channels={"a": 1}, dtype=dtype)
     ((_, values),) = scan.run(lambda box: torch.zeros(1, *box.size))
-    terms = np.prod([-(-o // s) for o, s in zip(grid.output, stride, strict=True)])
-    rounding = max(1e-3, terms * torch.finfo(dtype).eps / 2)
-    np.testing.assert_allclose(values["a"].float().numpy(), 1, atol=rounding)
+    np.testing.assert_allclose(values["a"].numpy(), 1, rtol=0, atol=1e-6)
+
+
+class Half(torch.nn.Module):
+    """A network whose weights and output are in half precision, and whose probability is 1 everywhere."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.conv = torch.nn.Conv3d(1, 1, 1, dtype=dtype)
+        torch.nn.init.constant_(self.conv.bias, 30)
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"a": self.conv(x.to(self.conv.weight.dtype))}
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("blend", ["bump", "mean", "precomputed"])
+def test_a_constant_of_a_network_in_half_precision_stays_constant(dtype, blend):
+    image = np.random.default_rng(0).random((13, 17, 19), np.float32)
+    flips = {"overlap": (3, 4, 4), "blend": blend, "test_aug": [0, 7]}
+    for amp in (False, True):
+        found = predict(Half(dtype), image, patch_size=(4, 6, 8), amp=amp, **flips)["a"]
+        np.testing.assert_allclose(found, 1, rtol=0, atol=1e-3)
 
 
 KERNELS = {"kernel_size_down": [[(1, 3, 3)]] * 2, "kernel_size_up": [[(1, 3, 3)]]}

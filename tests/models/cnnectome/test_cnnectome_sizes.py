@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import product
 from math import prod
 
 import pytest
@@ -20,8 +22,12 @@ SETS = {
     "one": ([(4, 1)], [[1], [(5, 3)]], [[(1, 3), (3, 1)]]),
     "even": ([(2, 2)], [[2], [(4, 2)]], [[(2, 4)]]),
     "three levels": ([(2, 3), (2, 1), (2, 2)], [[3], [3], [3]], [[3], [3], [3]]),
+    "sections": ([(1, 2, 2), (2, 2, 3)], [[(1, 3, 3)], [3], [(3, 1, 1)]], [[(1, 3, 3)], [(3, 1, 3)]]),
+    "cubes": ([(2, 2, 2), (3, 1, 2)], [[3], [3], [1]], [[3, 1], [(1, 3, 5)]]),
+    "frames": ([(1, 2, 2), (2, 1, 2)], [[(3, 1, 3, 3)], [(2, 3, 1, 3)], [3]], [[(1, 3, 3)], [(1, 1, 3, 1)]]),
+    "clips": ([(2, 1, 2)], [[(2, 3, 3, 1), 3]], [[(3, 1, 3, 3)]]),
 }
-"""Factors, kernels down, kernels up."""
+"""Factors, kernels down, kernels up; of two, three and, where kernels have four numbers, four dimensions."""
 
 
 def network(name: str, **extra: object) -> CNNectomeUNetModule:
@@ -31,6 +37,18 @@ def network(name: str, **extra: object) -> CNNectomeUNetModule:
 
 def patch(*size: int) -> torch.Tensor:
     return torch.randn(1, 1, *size, dtype=torch.float64)
+
+
+def frames(net: CNNectomeUNetModule, left: int = 2) -> list[int]:
+    """A length of which the network leaves so many frames, for one of four dimensions."""
+    if all(len(kernel) < 4 for level in (*net.sizes.down, *net.sizes.up) for kernel in level):
+        return []
+    return [next(n for n in range(1, 100) if net.sizes.length(n) == left)]
+
+
+def later(x: torch.Tensor, shift: Sequence[int]) -> torch.Tensor:
+    """What is left of the last axes without their first voxels."""
+    return x[(..., *(slice(s, None) for s in shift))]
 
 
 def fitting(net: CNNectomeUNetModule, least: int = 1) -> list[int]:
@@ -102,13 +120,13 @@ def test_what_the_arithmetic_refuses_torch_refuses_too(chosen, size):
 @pytest.mark.parametrize("name", SETS)
 def test_the_output_of_a_shifted_input_is_the_shifted_output(name, equivariant):
     net = network(name, equivariant=equivariant)
-    shift = [prod(f[axis] for f in net.downsample_factors) for axis in range(2)]
-    size = fitting(net)
+    size, shift = [*frames(net), *fitting(net)], [*(1 for _ in frames(net)), *net.sizes.step[-net.dims :]]
     x = patch(*(n + s for n, s in zip(size, shift, strict=True)))
     with torch.no_grad():
-        whole, shifted = net(x), net(x[..., shift[0] :, shift[1] :])
+        whole, shifted = net(x), net(later(x, shift))
     assert shifted.numel()
-    torch.testing.assert_close(whole[..., shift[0] :, shift[1] :], shifted)
+    assert shifted.dim() == x.dim()
+    torch.testing.assert_close(later(whole, shift), shifted)
 
 
 @pytest.mark.parametrize("name", SETS)
@@ -117,25 +135,24 @@ def test_outputs_laid_edge_to_edge_are_the_output_of_the_whole(name):
     size = fitting(net, 2)
     step = net.sizes.output_size(size)
     assert all(s % prod(f[axis] for f in net.downsample_factors) == 0 for axis, s in enumerate(step))
-    volume = patch(*(n + 2 * s for n, s in zip(size, step, strict=True)))
+    volume = patch(*frames(net), *(n + 2 * s for n, s in zip(size, step, strict=True)))
     with torch.no_grad():
         whole = net(volume)
-        for i in range(3):
-            for j in range(3):
-                y, x = i * step[0], j * step[1]
-                tile = net(volume[..., y : y + size[0], x : x + size[1]])
-                torch.testing.assert_close(tile, whole[..., y : y + step[0], x : x + step[1]])
+        for tiles in product(range(3), repeat=net.dims):
+            begin = [i * s for i, s in zip(tiles, step, strict=True)]
+            box = [[slice(b, b + n) for b, n in zip(begin, side, strict=True)] for side in (size, step)]
+            torch.testing.assert_close(net(volume[(..., *box[0])]), whole[(..., *box[1])])
 
 
 @pytest.mark.parametrize("name", SETS)
 def test_padded_networks_are_equivariant_away_from_the_border(name):
     net = network(name, padding="same")
-    period = [prod(f[axis] for f in net.downsample_factors) for axis in range(2)]
-    size = [12 * p if p > 1 else 40 for p in period]
-    x = patch(*(n + p for n, p in zip(size, period, strict=True)))
+    period = net.sizes.step[-net.dims :]
+    size = [12 * p if p > 1 else 20 * (4 - net.dims) for p in period]
+    x = patch(*(3 for _ in frames(net)), *(n + p for n, p in zip(size, period, strict=True)))
     with torch.no_grad():
-        whole, shifted = net(x), net(x[..., period[0] :, period[1] :])
-    middle = [slice(n // 2 - 1, n // 2 + 1) for n in shifted.shape[2:]]
+        whole, shifted = net(x), net(later(x, period))
+    middle = [slice(n // 2 - 1, n // 2 + 1) for n in shifted.shape[-net.dims :]]
     moved = [slice(s.start + p, s.stop + p) for s, p in zip(middle, period, strict=True)]
     torch.testing.assert_close(whole[(..., *moved)], shifted[(..., *middle)], atol=1e-6, rtol=1e-5)
 
@@ -204,12 +221,14 @@ def test_super_resolution_gives_the_size_it_promises(padding):
 @pytest.mark.parametrize("name", SETS)
 def test_context_step_and_smallest_input_are_those_of_the_network(name):
     net = network(name, equivariant=False)
-    step, context, least = (value[1:] for value in (net.sizes.step, net.sizes.context, net.sizes.smallest()))
+    first = 3 - net.dims
+    step, context, least = (value[first:] for value in (net.sizes.step, net.sizes.context, net.sizes.smallest()))
     for size in (least, tuple(n + s for n, s in zip(least, step, strict=True))):
         with torch.no_grad():
-            assert net(patch(*size)).shape[2:] == tuple(n - c for n, c in zip(size, context, strict=True))
-    for axis, (n, s) in enumerate(zip(least, step, strict=True)):
+            made = net(patch(*frames(net), *size))
+        assert made.shape[-net.dims :] == tuple(n - c for n, c in zip(size, context, strict=True))
+    for axis, (n, s) in enumerate(zip(least, step, strict=True), first):
         for other in range(1, n + s):
             if other != n:
-                assert net.sizes.course(axis + 1, other) is None
-    assert network(name).sizes.smallest()[1:] == tuple(fitting(network(name)))
+                assert net.sizes.course(axis, other) is None
+    assert network(name).sizes.smallest()[first:] == tuple(fitting(network(name)))
