@@ -37,6 +37,7 @@ EXTRAS = {
         "psycopg[binary]>=3.1",
         "playwright>=1.45",
         "types-PyYAML",
+        "bioimageio.spec>=0.5.14",
     ],
 }
 """One extra per feature. The environment that runs the tests has all of them but ray."""
@@ -49,7 +50,7 @@ setup(
     long_description_content_type="text/markdown",
     license="MIT",
     packages=find_packages(include=["deepem", "deepem.*"]),
-    package_data={"deepem.tools": ["topics/*.txt"]},
+    package_data={"deepem.tools": ["topics/*.txt", "published.json"]},
     python_requires=">=3.10",
     install_requires=[
         "torch>=2.10",
