@@ -38,6 +38,7 @@ EXTRAS = {
         "playwright>=1.45",
         "types-PyYAML",
         "uv>=0.5",
+        "bioimageio.spec>=0.5.14",
     ],
 }
 """One extra per feature. The environment that runs the tests has all of them but ray."""
@@ -50,7 +51,7 @@ setup(
     long_description_content_type="text/markdown",
     license="MIT",
     packages=find_packages(include=["deepem", "deepem.*"]),
-    package_data={"deepem.tools": ["topics/*.txt", "page/*"]},
+    package_data={"deepem.tools": ["topics/*.txt", "page/*", "published.json"]},
     python_requires=">=3.10",
     install_requires=[
         "torch>=2.10",

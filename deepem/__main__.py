@@ -35,6 +35,7 @@ VERBS = {
     "convert": Verb("deepem.tools.convert", "turn arguments or a checkpoint's options into a YAML file"),
     "summary": Verb("deepem.tools.summary", "show a network's parameters, field of view, FLOPs and memory"),
     "export": Verb("deepem.tools.export", "write a checkpoint for serving: safetensors, torch.export, ONNX"),
+    "fetch": Verb("deepem.tools.fetch", "get a published checkpoint by its name, and check it"),
     "synthesize": Verb("deepem.tools.synthesize", "write volumes of synthetic tissue"),
     "prepare": Verb("deepem.tools.prepare", "convert a public data set into volumes to train on"),
     "prepare cremi": Verb("deepem.tools.prepare_cremi", "download CREMI's samples and convert them"),

@@ -25,7 +25,8 @@ FLAGS = {
     "suggest": "--predictions --out --by --count --size --context --distance --diverse --checkpoint",
     "convert": "--out --program",
     "summary": "--model --fov --voxel_size_nm --in_channels --channels --batch_size",
-    "export": "--exp_name --chkpt_num --best --raw --out",
+    "export": "--exp_name --chkpt_num --best --raw --out --bundle --name --licence --example",
+    "fetch": "--out --table --model --patience --list",
     "synthesize": "--layout --data_dir --ids --size",
     "prepare": "--files --urls --sha256 --id --classes --data_dir --voxel_size --pad --val --licence",
     "prepare cremi": "--samples --hdf --url --sha256 --data_dir --glia_ids --pad --licence",
@@ -33,7 +34,7 @@ FLAGS = {
     "queue enqueue": "--plan --queue --verify",
     "queue work": "--queue --lease --stay",
     "queue status": "--plan --queue --verify --json",
-    "help": "config conventions formats errors cluster python flags migrate",
+    "help": "config conventions formats errors cluster publish python flags migrate",
 }
 HEAVY = ("torch", "cv2", "h5py", "scipy", "cloudvolume")
 

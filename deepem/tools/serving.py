@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from deepem.build.loading import CARD, WEIGHTS, probabilities_of
 from deepem.build.network import patch_sizes
 from deepem.build.stored import StoredRun, stored_run
 from deepem.runs.folder import plain
-from deepem.scan.kinds import KINDS
 from deepem.tasks import Task, to_plain
 from deepem.tools import output
 from deepem.utils import checkpoint
@@ -24,6 +24,8 @@ from deepem.utils.errors import InputError, of_environment, reason
 from deepem.utils.files import replacing, run_folder, write_text
 from deepem.utils.intensity import Percentiles, from_plain
 from deepem.utils.provenance import checksum, provenance
+
+CARD_IN_WORDS = "MODEL_CARD.md"
 
 
 class Served(nn.Module):
@@ -46,18 +48,6 @@ class Served(nn.Module):
         weights = {name: getattr(self, flat) for name, flat in self.flat.items()}
         outputs = torch.func.functional_call(self.hidden[0], weights, (image,))
         return tuple(made(outputs[head]) for head, made in zip(self.heads, self.probabilities, strict=True))
-
-
-def probabilities_of(task: Task) -> Callable[[Tensor], Tensor]:
-    """Return the function from a head's logits to probabilities.
-
-    Raises:
-        InputError: the head predicts objects.
-    """
-    found = KINDS[task.kind].probabilities
-    if found is None:
-        raise InputError(f"--{task.flag}", "an output of objects", "outputs that have a value at every voxel")
-    return found
 
 
 @dataclass(frozen=True)
@@ -89,6 +79,58 @@ def find(exp_name: str, number: int, best: bool) -> Checkpoint:
     return Checkpoint(checkpoint.path_of(models, found[0]), found[1])
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """A network that is ready to be written.
+
+    Attributes:
+        served: The network.
+        card: What its users must know; see `described`.
+        shape: Its patch, (C, Z, Y, X).
+        run: How it was trained.
+    """
+
+    served: Served
+    card: dict[str, Any]
+    shape: tuple[int, ...]
+    run: StoredRun
+
+
+def prepare(found: Checkpoint, raw: bool, model: str | None = None) -> Prepared:
+    """Build the network of a checkpoint and its card.
+
+    Args:
+        found: The checkpoint.
+        raw: Take the trained weights instead of their average.
+        model: The model module, instead of the one that the checkpoint names.
+
+    Raises:
+        InputError: the checkpoint has no options, or its outputs are objects.
+    """
+    state = found.state
+    if "options" not in state or "spec" not in state:
+        raise InputError("checkpoint", "one without options", "one written by this program")
+    if lacking := [name for name in ("iter",) if state.get(name) is None]:
+        raise InputError(found.path, f"a checkpoint without {lacking[0]}", "one written by this program")
+    run, (shape,) = stored_run(state, found.path, model), state["spec"][0].values()
+    network = run.network()
+    averaged = "ema" in state and not raw
+    checkpoint.load_weights(network, checkpoint.weights_of(state, found.path, raw=raw), found.path)
+    served = Served(network.eval(), run.tasks).eval()
+    with torch.no_grad():
+        shapes = [tuple(output.shape[1:]) for output in served(torch.zeros(1, *shape))]
+    card = described(state, run, averaged, shapes)
+    card["provenance"] = provenance(checkpoint=str(found.path), checkpoint_sha256=checksum(found.path))
+    card["trained"] = state.get("provenance", {})
+    return Prepared(served, card, tuple(shape), run)
+
+
+def write_card(folder: Path, card: dict[str, Any]) -> None:
+    """Write the card twice, for programs and for people."""
+    write_text(folder / CARD, json.dumps(card, indent=2) + "\n")
+    write_text(folder / CARD_IN_WORDS, in_words(card))
+
+
 def export(found: Checkpoint, out: Path, raw: bool, model: str | None = None) -> None:
     """Write every file that can be written, replacing the files of an earlier export one by one.
 
@@ -102,34 +144,20 @@ def export(found: Checkpoint, out: Path, raw: bool, model: str | None = None) ->
         InputError: the checkpoint has no options, or the files cannot be written. The files of this export are
             removed in that case.
     """
-    state = found.state
     output.check_folder("--out", out)
-    if "options" not in state or "spec" not in state:
-        raise InputError("checkpoint", "one without options", "one written by this program")
-    if lacking := [name for name in ("iter",) if state.get(name) is None]:
-        raise InputError(found.path, f"a checkpoint without {lacking[0]}", "one written by this program")
-    run, (shape,) = stored_run(state, found.path, model), state["spec"][0].values()
-    network = run.network()
-    averaged = "ema" in state and not raw
-    checkpoint.load_weights(network, checkpoint.weights_of(state, found.path, raw=raw), found.path)
+    made = prepare(found, raw, model)
     with output.writing("--out", out):
         out.mkdir(parents=True, exist_ok=True)
-    served = Served(network.eval(), run.tasks).eval()
-    image = torch.rand(3, *shape)
-    with torch.no_grad():
-        expected = served(image)
-    card = described(state, run, averaged, [tuple(output.shape[1:]) for output in expected])
-    card["provenance"] = provenance(checkpoint=str(found.path), checkpoint_sha256=checksum(found.path))
-    card["trained"] = state.get("provenance", {})
-    written: list[Path] = []
+    written = [out / CARD, out / CARD_IN_WORDS]
     try:
         with output.writing("--out", out):
-            for name, text in (("model.json", json.dumps(card, indent=2) + "\n"), ("MODEL_CARD.md", in_words(card))):
-                written.append(out / name)
-                write_text(out / name, text)
-        for name, write in {"model.safetensors": safetensors, "model.pt2": program, "model.onnx": onnx}.items():
+            write_card(out, made.card)
+        image = torch.rand(3, *made.shape)
+        with torch.no_grad():
+            expected = made.served(image)
+        for name, write in {WEIGHTS: safetensors, "model.pt2": program, "model.onnx": onnx}.items():
             written.append(out / name)
-            _write(write, served, image, expected, out / name, card)
+            _write(write, made.served, image, expected, out / name, made.card)
     except InputError:
         for path in written:  # no card is better than one without weights or beside files of an older export
             path.unlink(missing_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -59,6 +60,24 @@ def write_text(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as beside:
         beside.write_text(text, encoding="utf-8", errors="surrogateescape")
+
+
+@contextmanager
+def appearing(folder: Path) -> Iterator[Path]:
+    """Yield a new folder beside the target; on success, rename it to the target, else remove it.
+
+    Raises:
+        InputError: the target is there and is not an empty folder.
+    """
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise InputError(folder, "a folder that has files", "one that is empty or not there yet")
+    beside = folder.with_name(f".{folder.name}.{socket.gethostname()}.{os.getpid()}.part")
+    beside.mkdir(parents=True)
+    try:
+        yield beside
+        beside.rename(folder)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
 
 
 def inside(flag: str, name: str) -> Path:

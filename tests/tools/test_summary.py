@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import re
 
 import pytest
 import torch
 
-from deepem.models import rsunet, rsunet_act, vrunet
+from deepem.models import fpn, mednext, rsunet, rsunet_act, vrunet
+from deepem.models.backbones import resnet, vitdet
 from deepem.models.emvision.receptive_field import receptive_field
+from deepem.models.emvision.sizes import UShape
 from deepem.tools import summary
 
 SPECS = {"in_spec": {"input": (1, 1, 1, 1)}, "out_spec": {"affinity": (1, 1, 1, 1)}}
@@ -49,6 +52,27 @@ def test_receptive_field_is_what_gradients_reach():
 def test_squeeze_excitation_sees_the_whole_patch():
     model = rsunet_act.create_model(**SPECS, width=[1, 1], squeeze_excitation=True)
     assert receptive_field(model, model.shape) is None
+
+
+def test_attention_sees_the_whole_patch():
+    tokens = {"patch_size": (4, 8, 8), "image_size": (16, 32, 32), "vit_width": 8, "vit_depth": 1, "vit_heads": 1}
+    create = functools.partial(vitdet.create_backbone, global_blocks=1, **tokens)
+    model = fpn.create_model(**SPECS, create_backbone=create, dense_width=4, fpn_width=4)
+    assert receptive_field(model, model.shape) is None
+
+
+def test_receptive_field_of_a_resnet_and_of_mednext():
+    """By hand: 7 of the stem, 2 * 2 of the pool at stride 2, 4 convolutions of 3 at stride 4 in the first stage."""
+    net = resnet.create_backbone(in_channels=1, resnet_depth=18, resnet_width=4, return_layers=["p2"])
+    net.shape, net.forward = UShape((), stem=(4, 4, 4)), functools.partial(finest, net.forward)
+    assert receptive_field(net, net.shape) == (7 + 2 * 2 + 4 * 2 * 4,) * 3
+    model = mednext.create_model(**SPECS, width=[2, 2], depth2d=2, norm="batch")
+    assert receptive_field(model, model.shape)[0] == 1  # flat kernels
+
+
+def finest(forward, x):
+    """The finest map of a backbone, as the output of a network."""
+    return {"output": forward(x)["p2"]}
 
 
 def test_printed_summary(capsys):

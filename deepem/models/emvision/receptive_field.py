@@ -20,7 +20,10 @@ def receptive_field(model: nn.Module, shape: UShape) -> Vec3 | None:
 
     The extent varies with the voxel's position relative to the poolings; this is the largest one.
     """
-    extent = [n for axis in range(3) if (n := _extent(model.eval(), shape, axis)) is not None]
+    try:
+        extent = [n for axis in range(3) if (n := _extent(model.eval(), shape, axis)) is not None]
+    except WholePatch:
+        return None
     return vec3(extent) if len(extent) == 3 else None
 
 
@@ -45,6 +48,18 @@ def _reach(model: nn.Module, x: Tensor, axis: int) -> Tensor:
     return largest
 
 
+class WholePatch(Exception):
+    """The network attends to every voxel of the patch."""
+
+
+ATTENTION = ("scaled_dot_product_attention", "matmul", "bmm", "softmax")
+AS_THEY_ARE = (
+    *("batch_norm", "group_norm", "instance_norm", "prelu", "relu", "leaky_relu", "elu", "gelu", "sigmoid"),
+    *("silu", "dropout"),
+)
+"""Operations that mix no voxels. Norms count as such, although group and instance norms take means over the patch."""
+
+
 class Reach(TorchFunctionMode):
     """Run networks with a maximum instead of every weighted sum, which shows the inputs that matter for any weights."""
 
@@ -54,13 +69,16 @@ class Reach(TorchFunctionMode):
             return self.window(name, *inputs, **kwargs)
         if name == "conv_transpose3d":
             return self.transposed(*inputs, **kwargs)
-        if name == "interpolate":
+        if name == "interpolate" and inputs[0].ndim == 5:
             return self.interpolated(*inputs, **kwargs)
-        if name in ("batch_norm", "group_norm", "instance_norm", "prelu", "relu", "leaky_relu", "elu", "sigmoid"):
+        if name in AS_THEY_ARE:
             return inputs[0]
+        if name in ATTENTION:
+            raise WholePatch
         if name in ("add", "iadd", "mul", "cat"):
             tensors = [t for t in tree_leaves(inputs) if isinstance(t, Tensor)]
-            return functools.reduce(torch.maximum, tensors)
+            if name != "cat" or len({t.shape for t in tensors}) == 1:
+                return functools.reduce(torch.maximum, tensors)
         if name == "mean":
             return inputs[0].amax(inputs[1], keepdim=True)
         if name == "pad":
@@ -74,35 +92,58 @@ class Reach(TorchFunctionMode):
             kernel = kernel.shape[2:]
             padding = {"same": [k // 2 for k in kernel], "valid": 0}.get(padding, padding) if rest[2:] else 0
         else:
-            stride, padding = kernel, 0
+            kernel = _triple(kernel)
+            stride = named.get("stride", rest[0] if rest else None) or kernel
+            padding = named.get("padding", rest[1] if rest[1:] else 0)
         return F.max_pool3d(x.amax(1, keepdim=True), tuple(kernel), stride, padding)
 
     def transposed(
-        self, x: Tensor, weight: Tensor, bias: Any = None, stride: Any = 1, padding: Any = 0, *_: Any, **__: Any
+        self,
+        x: Tensor,
+        weight: Tensor,
+        bias: Any = None,
+        stride: Any = 1,
+        padding: Any = 0,
+        output_padding: Any = 0,
+        *_: Any,
+        **__: Any,
     ) -> Tensor:
         """Output voxel o sees inputs (o + p - k + 1) / f to (o + p) / f."""
         x = x.amax(1, keepdim=True)
         for axis in range(3):
-            f, k, n = stride[axis], weight.shape[axis + 2], x.shape[axis + 2]
-            p = padding if isinstance(padding, int) else padding[axis]
-            o = torch.arange((n - 1) * f - 2 * p + k) + p
+            f, k, n = _triple(stride)[axis], weight.shape[axis + 2], x.shape[axis + 2]
+            p, more = _triple(padding)[axis], _triple(output_padding)[axis]
+            o = torch.arange((n - 1) * f - 2 * p + k + more) + p
             x = _either(x, axis, (o - k + f).div(f, rounding_mode="floor"), o.div(f, rounding_mode="floor"))
         return x
 
     def interpolated(
-        self, x: Tensor, scale_factor: Any, mode: str = "nearest", align_corners: Any = None, **_: Any
+        self,
+        x: Tensor,
+        size: Any = None,
+        scale_factor: Any = None,
+        mode: str = "nearest",
+        align_corners: Any = None,
+        **_: Any,
     ) -> Tensor:
         """Nearest neighbour, or the two surrounding voxels."""
         for axis in range(3):
-            n, f = x.shape[axis + 2], int(scale_factor[axis])
-            o = torch.arange(n * f, dtype=torch.float64)
+            n = x.shape[axis + 2]
+            larger = _triple(size)[axis] if size is not None else int(n * _triple(scale_factor)[axis])
+            o, f = torch.arange(larger, dtype=torch.float64), larger / n
             if mode == "nearest":
                 low = high = (o / f).floor()
             else:
-                at = o * (n - 1) / max(1, n * f - 1) if align_corners else (o + 0.5) / f - 0.5
+                at = o * (n - 1) / max(1, larger - 1) if align_corners else (o + 0.5) / f - 0.5
                 low, high = at.floor(), at.ceil()
             x = _either(x, axis, low.long(), high.long())
         return x
+
+
+def _triple(value: Any) -> tuple[Any, Any, Any]:
+    """Return one number for each axis."""
+    z, y, x = (value,) * 3 if isinstance(value, (int, float)) else value
+    return z, y, x
 
 
 def _either(x: Tensor, axis: int, low: Tensor, high: Tensor) -> Tensor:
