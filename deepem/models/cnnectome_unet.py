@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from math import prod
 from typing import Any, Literal
 
@@ -24,6 +25,7 @@ from deepem.models.cnnectome.settings import Equivariant
 from deepem.models.cnnectome.sizes import AXES, Sizes
 from deepem.models.cnnectome.superres import SuperResolution, with_finer
 from deepem.models.cnnectome.unet import sizes_of
+from deepem.models.entry import ungrouped
 from deepem.models.layers import Spec
 from deepem.utils.errors import InputError
 from deepem.utils.geometry import Vec3, vec3
@@ -158,43 +160,11 @@ def tiling(*, io_kernel: Vec3 | None = None, **flags: Any) -> Vec3 | None:
     return vec3(n * f for n, f in zip(sizes.step, output_factor(**flags), strict=True))
 
 
-def create_model(
-    *,
-    in_spec: Spec,
-    out_spec: Spec,
-    cropsz: tuple[float, float, float] | None = None,
-    num_fmaps: int = 12,
-    fmap_inc_factor: int = 5,
-    fmaps_out: int | None = None,
-    downsample_factors: list[tuple[int, ...]] | None = None,
-    zfactor: list[int] | None = None,
-    xyfactor: list[int] | None = None,
-    kernel_size_down: list[list[tuple[int, ...]]] | None = None,
-    kernel_size_up: list[list[tuple[int, ...]]] | None = None,
-    padding: Literal["valid", "same"] = "valid",
-    pooling: Literal["max", "avg"] = "max",
-    activation: str = "ReLU",
-    constant_upsample: bool = True,
-    activation_on_upsample: bool = True,
-    upsample_channel_contraction: list[Literal[True, False]] | None = None,
-    upsample_factors: list[tuple[int, ...]] | None = None,
-    superres_padding: Literal["same", "valid"] = "same",
-    use_attention: bool = False,
-    batch_norm: bool = False,
-    decoder_per_task: bool = False,
-    equivariant: Literal[True, False, "eval"] = "eval",
-    length: int = 1,
-    io_kernel: tuple[int, int, int] | None = None,
-) -> CNNectomeModel:
-    """The network and its heads; the choices are those of DaCapo's configuration.
+@dataclass(frozen=True)
+class Geometry:
+    """Poolings and kernels, which determine the sizes of patches.
 
-    Args:
-        in_spec: The input.
-        out_spec: The heads.
-        cropsz: Fraction of the patch that the output keeps.
-        num_fmaps: Channels of the finest level.
-        fmap_inc_factor: Factor by which channels grow from level to level.
-        fmaps_out: Channels that the heads read, num_fmaps by default.
+    Attributes:
         downsample_factors: Pooling z,y,x per level, finest first; or y,x for 2-D networks on single sections.
         zfactor: z pooling factor per level, 1 1 3 by default; together with xyfactor, a short form of
             downsample_factors.
@@ -203,56 +173,100 @@ def create_model(
             convolves along the length axis. Two of 3,3,3 per level by default.
         kernel_size_up: Kernels on the way up, finest level first.
         padding: Whether convolutions are padded; without padding they shrink the patch.
+        equivariant: Crop so that the output does not depend on where a patch begins; eval crops in evaluation only,
+            which leaves the output larger in training.
+        upsample_factors: Factors z,y,x by which the output is finer than the input, one per step.
+        superres_padding: Padding of the convolutions at the finer resolution.
+    """
+
+    downsample_factors: list[tuple[int, ...]] | None = None
+    zfactor: list[int] | None = None
+    xyfactor: list[int] | None = None
+    kernel_size_down: list[list[tuple[int, ...]]] | None = None
+    kernel_size_up: list[list[tuple[int, ...]]] | None = None
+    padding: Literal["valid", "same"] = "valid"
+    equivariant: Literal[True, False, "eval"] = "eval"
+    upsample_factors: list[tuple[int, ...]] | None = None
+    superres_padding: Literal["same", "valid"] = "same"
+
+
+@dataclass(frozen=True)
+class Layers:
+    """Channels, and the layers between convolutions.
+
+    Attributes:
+        num_fmaps: Channels of the finest level.
+        fmap_inc_factor: Factor by which channels grow from level to level.
+        fmaps_out: Channels that the heads read, num_fmaps by default.
         pooling: Max or average pooling.
         activation: The name of a class of torch.nn.
         constant_upsample: Upsample by nearest neighbour instead of a transposed convolution.
         activation_on_upsample: Apply the activation after upsampling too.
         upsample_channel_contraction: For each level, whether upsampling reduces the channels; by default at all levels
             but the finest.
-        upsample_factors: Factors z,y,x by which the output is finer than the input, one per step.
-        superres_padding: Padding of the convolutions at the finer resolution.
         use_attention: Weigh the skips by the coarser maps.
         batch_norm: Apply batch norm after every convolution.
+    """
+
+    num_fmaps: int = 12
+    fmap_inc_factor: int = 5
+    fmaps_out: int | None = None
+    pooling: Literal["max", "avg"] = "max"
+    activation: str = "ReLU"
+    constant_upsample: bool = True
+    activation_on_upsample: bool = True
+    upsample_channel_contraction: list[Literal[True, False]] | None = None
+    use_attention: bool = False
+    batch_norm: bool = False
+
+    def settings(self, levels: int) -> dict[str, Any]:
+        """Return the arguments of the network of this many poolings."""
+        contract = self.upsample_channel_contraction or [False, *[True] * (levels - 1)]
+        given = {**vars(self), "num_fmaps_out": self.fmaps_out}
+        del given["fmaps_out"]
+        return {**given, "upsample_channel_contraction": [bool(c) for c in contract]}
+
+
+def build(
+    *,
+    in_spec: Spec,
+    out_spec: Spec,
+    cropsz: tuple[float, float, float] | None = None,
+    geometry: Geometry,
+    layers: Layers,
+    decoder_per_task: bool = False,
+    length: int = 1,
+    io_kernel: tuple[int, int, int] | None = None,
+) -> CNNectomeModel:
+    """Build the network and its heads; the choices are those of DaCapo's configuration.
+
+    Args:
+        in_spec: The input.
+        out_spec: The heads.
+        cropsz: Fraction of the patch that the output keeps.
+        geometry: Poolings and kernels.
+        layers: Channels and layers.
         decoder_per_task: Give each head its own decoder; otherwise all heads read the same maps.
-        equivariant: Crop so that the output does not depend on where a patch begins; eval crops in evaluation only,
-            which leaves the output larger in training.
         length: Number of frames that the image's channels are divided into, for four-dimensional convolutions.
         io_kernel: Kernel z,y,x of a padded convolution before the network, and of the heads. If not given, there is no
             such convolution and heads are 1,1,1; only then do patches of a valid network tile without seams.
     """
     if len(in_spec) != 1:
         raise ValueError(f"a model has one input, not {list(in_spec)}")
-    flags: dict[str, Any] = dict(
-        downsample_factors=downsample_factors,
-        zfactor=zfactor,
-        xyfactor=xyfactor,
-        kernel_size_down=kernel_size_down,
-        kernel_size_up=kernel_size_up,
-        padding=padding,
-        equivariant=equivariant,
-        upsample_factors=upsample_factors,
-        superres_padding=superres_padding,
-    )
+    flags = vars(geometry)
     (shape,) = in_spec.values()
     channels = frames_of(shape[-4], length, _sizes(flags))
     settings = _settings(**flags)
-    contract = upsample_channel_contraction or [False, *[True] * (len(settings["downsample_factors"]) - 1)]
     with _flags_named():
         unet = CNNectomeUNetModule(
-            channels if io_kernel is None else num_fmaps,
-            num_fmaps,
-            fmap_inc_factor,
-            activation=activation,
-            num_fmaps_out=fmaps_out,
+            channels if io_kernel is None else layers.num_fmaps,
             num_heads=len(out_spec) if decoder_per_task else 1,
-            constant_upsample=constant_upsample,
-            upsample_channel_contraction=[bool(c) for c in contract],
-            activation_on_upsample=activation_on_upsample,
-            use_attention=use_attention,
-            batch_norm=batch_norm,
-            pooling=pooling,
+            **layers.settings(len(settings["downsample_factors"])),
             **settings,
         )
-        finer = [_zyx(f) for f in upsample_factors or ()]
-        core = SuperResolution(unet, finer, superres_padding) if finer else unet
+        finer = [_zyx(f) for f in geometry.upsample_factors or ()]
+        core = SuperResolution(unet, finer, geometry.superres_padding) if finer else unet
     return CNNectomeModel(core, out_spec, in_channels=channels, io_kernel=io_kernel, length=length, cropsz=cropsz)
+
+
+create_model = ungrouped(build)
