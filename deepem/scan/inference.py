@@ -57,8 +57,7 @@ def predict(
     edges, mask_edges = edges_given("edges", edges), edges_given("mask_edges", mask_edges)
     if batch_size < 1:
         raise InputError("batch_size", batch_size, "1 or more patches")
-    step = resolve_stride(output, overlap, stride)
-    grid = Grid(source.size, patch, output, step)
+    grid = Grid(source.size, patch, output, resolve_stride(output, overlap, stride))
     profile = choose_profile(blend, bump, grid)
     target = device_asked(device) or device_of(model)
     if device is not None and isinstance(model, torch.nn.Module):
@@ -80,12 +79,10 @@ def predict(
             masks = blends(profile, mask_edges, channels, own)
 
         def scan_of(size: Vec3) -> Scan:
-            here = Grid(size, patch, output, step)
+            here = Grid(size, patch, output, grid.stride)
             return Scan(here, network, masks, Blend(profile), target, batch_size, done=lambda n: bar.add(n))
 
-        run: Scan | Augmented = scan_of(source.size)
-        if flips:
-            run = Augmented(scan_of, source.size, flips, own, variance)
+        run = Augmented(scan_of, source.size, flips, own, variance) if flips else scan_of(source.size)
         boxes, depth, patches = _pieces(run, grid, cost, target)
         found = _Collected(grid.covered)
         with Progress(patches, grid.covered.voxels, progress) as bar:

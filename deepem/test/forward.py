@@ -98,17 +98,14 @@ def predict(
         batch_size: Patches per call of the model.
         amp: Mixed precision.
         progress: Show a progress bar and the voxels per second.
-        tasks: The table of outputs with a softmax or with edges, and of lists of objects, which are left out; any other
-            output gets a sigmoid and no edges.
+        tasks: The table of outputs; those that it lacks get a sigmoid and no edges, and lists of objects are left out.
 
     Returns:
-        ``{name: (C, Z, Y, X) float32}`` that covers the image exactly. With output_size < patch_size it lacks
-        (patch - output) // 2 voxels in front and the rest of the difference behind. Voxels without any weight, because
-        of a mask or a crust, use the unmasked weights.
+        ``{name: (C, Z, Y, X) float32}`` that covers the image; with output_size < patch_size, less (patch - output) //
+        2 voxels in front and the rest behind. Voxels that a mask or crust leaves without weight use unmasked weights.
 
     Raises:
-        InputError: the image is smaller than a patch or has values outside [0, 1], an argument is not what it must be,
-            the sizes do not fit together, or the model returns something other than finite logits.
+        InputError: the image is too small or has values outside [0, 1], or an argument or the model's output is wrong.
     """
     from deepem.scan import inference
 

@@ -17,7 +17,7 @@ import torch
 import yaml
 
 from deepem.build import loading
-from deepem.tools import serving
+from deepem.tools import model_card, serving
 from deepem.utils.files import replacing
 from deepem.utils.intensity import Percentiles, from_plain
 
@@ -48,7 +48,7 @@ def write(
     weights = io.BytesIO()
     torch.save(prepared.served.hidden[0].state_dict(), weights)
     files: dict[str, bytes] = {WEIGHTS: weights.getvalue()}
-    files[DOCUMENTATION] = (serving.in_words(dict(card)) + VALIDATION).encode()
+    files[DOCUMENTATION] = (model_card.in_words(dict(card)) + VALIDATION).encode()
     for name, array in arrays.items():
         held = io.BytesIO()
         np.save(held, array, allow_pickle=False)

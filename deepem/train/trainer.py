@@ -282,7 +282,7 @@ class Trainer:
         saved = state["optimizer"]
         if "options" not in state:  # the public DeepEM's optimiser has a single group
             saved = in_groups(saved, self.optimizer, [*self.network.parameters()], source)
-        elif (before := _groups_before(self.network, state["options"], self.record["options"])) is not None:
+        elif (before := weights.groups_before(self.network, state["options"], self.record["options"])) is not None:
             names = {id(parameter): name for name, parameter in self.network.named_parameters()}
             saved = regrouped(saved, before, self.optimizer, names)
         checkpoint_contents.check_optimiser(saved, self.optimizer, source)
@@ -297,12 +297,3 @@ class Trainer:
         if self.iteration > self.completed:
             self.guard.restore()
             self.iteration = self.completed
-
-
-def _groups_before(network: nn.Module, before: Mapping[str, Any], now: Mapping[str, Any]) -> list[list[str]] | None:
-    """Return the parameter names of the checkpoint's optimiser groups, if --freeze or --lr_scale have changed since."""
-    if all(before.get(name) == now.get(name) for name in ("freeze", "lr_scale")):
-        return None
-    scales = [(name, factor) for name, factor in before.get("lr_scale") or ()]
-    decays = before.get("weight_decay", 0.0), before.get("layer_decay", 1.0)
-    return weights.names_of_groups(network, before.get("freeze") or (), scales, *decays)

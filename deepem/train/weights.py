@@ -209,3 +209,12 @@ def _places(network: nn.Module) -> dict[str, tuple[Mapping[str, Any], str]]:
 def _tensors(network: nn.Module) -> dict[str, Tensor]:
     """Return a network's state dict without the extra state of other types that modules may add."""
     return {name: value for name, value in network.state_dict().items() if isinstance(value, Tensor)}
+
+
+def groups_before(network: nn.Module, before: Mapping[str, Any], now: Mapping[str, Any]) -> list[list[str]] | None:
+    """Return the parameter names of the checkpoint's optimiser groups, if --freeze or --lr_scale have changed since."""
+    if all(before.get(name) == now.get(name) for name in ("freeze", "lr_scale")):
+        return None
+    scales = [(name, factor) for name, factor in before.get("lr_scale") or ()]
+    decays = before.get("weight_decay", 0.0), before.get("layer_decay", 1.0)
+    return names_of_groups(network, before.get("freeze") or (), scales, *decays)
