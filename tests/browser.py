@@ -18,6 +18,8 @@ WORDS = (
     "--disable-sync",
 )
 """Without a sandbox, which root has none of; WebGL in software; no requests of its own."""
+PATIENCE_MS = 240_000
+"""On a busy machine a browser takes its time."""
 
 
 @dataclass
@@ -60,7 +62,7 @@ def started() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=list(WORDS))
+        browser = playwright.chromium.launch(executable_path=program, args=list(WORDS), timeout=PATIENCE_MS)
         try:
             yield browser
         finally:
@@ -74,6 +76,7 @@ def opened(browser: Any, path: Path, *, width: int = 1200, height: int = 800, da
     context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
     address = path.resolve().as_uri()
     try:
+        context.set_default_timeout(PATIENCE_MS)
         shown = Page(context.new_page())
         shown.page.on(
             "console", lambda said: shown.console.append(said.text) if said.type in ("error", "warning") else None

@@ -8,6 +8,7 @@ import pytest
 from lab import same
 
 from deepem.cli import config_file, train_parser
+from deepem.tools import runner
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = sorted(path.parent.name for path in (ROOT / "experiments").glob("*/exp.yaml"))
@@ -19,7 +20,7 @@ def test_an_example_is_read_and_has_one_screen_of_words(name: str, monkeypatch: 
     file = f"experiments/{name}/exp.yaml"
     options = train_parser.parse(["--config", file])
     assert options.run.exp_name == name
-    assert {setting.path[0] for setting in config_file.read([file])} <= {"train", "forward", "segment", "evaluate"}
+    assert {setting.path[0] for setting in config_file.read([file])} <= {*runner.STAGES}
     words = (ROOT / "experiments" / name / "README.md").read_text()
     assert len(words.splitlines()) <= 40
     assert f"deepem run {file}" in words
