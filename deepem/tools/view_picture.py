@@ -18,7 +18,7 @@ from deepem.utils.chromium import find_chromium, headless
 from deepem.utils.errors import InputError
 from deepem.utils.files import replacing
 
-PATIENCE_S, LONGEST_S = 120.0, 1800.0
+PATIENCE_S, LONGEST_S = 300.0, 1800.0
 """Time without any progress, and time in all, after which the browser is given up."""
 
 INSTALL = "Chromium: apt-get install chromium, or any Chrome on the PATH"
