@@ -19,7 +19,7 @@ import json
 import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,11 +78,13 @@ def opened_viewer(files: Mapping[str, str], own: ViewOptions) -> Iterator[tuple[
         centre_of(layers, view)  # report bad input before the server starts
         width = max(len(layer.name) for layer in layers)
         output.say("\n".join(f"{layer.name:<{width}}  {layer}" for layer in layers))
-        with server("127.0.0.1" if own.screenshot else own.host, own.port) as serving:
+        with ExitStack() as after, server("127.0.0.1" if own.screenshot else own.host, own.port) as serving:
             from neuroglancer import Viewer
 
             viewer = Viewer()
             sources, windows = sources_of(layers, serving, viewer.token)
+            for window in windows:
+                after.callback(window.close)  # once the server has stopped
             with viewer.txn() as state:
                 compose(layers, view, sources, state)
             yield viewer, windows

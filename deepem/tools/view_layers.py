@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepem.io.formats import format_of
+from deepem.io.lazy import BLOCK
 from deepem.io.volume import VoxelSize
 from deepem.tools.predictions import attributes, opened_there, require_offset
 from deepem.tools.view_forms import FORMS, Form, Seen, form_of
@@ -65,6 +66,13 @@ class Layer:
     def scale(self) -> VoxelSize:
         """Size of a voxel, (z, y, x) nm, or 1 where it is unknown."""
         return self.voxel_size_nm or (1.0, 1.0, 1.0)
+
+    @property
+    def bytes_per_column(self) -> int:
+        """Bytes that are read to show one voxel of a section; none of a volume with coarser levels of its own."""
+        stored = self.seen.stored
+        chunks = getattr(stored.data, "read_chunks", None) or getattr(stored.data, "chunks", None) or BLOCK
+        return 0 if self.remote else stored.channels * self.seen.dtype.itemsize * min(chunks[-3], self.size[0])
 
     @property
     def extent(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

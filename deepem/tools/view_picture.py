@@ -18,8 +18,8 @@ from deepem.utils.chromium import find_chromium, headless
 from deepem.utils.errors import InputError
 from deepem.utils.files import replacing
 
-PATIENCE_S = 120.0
-"""Time without any progress after which the browser is given up."""
+PATIENCE_S, LONGEST_S = 300.0, 1800.0
+"""Time without any progress, and time in all, after which the browser is given up."""
 
 INSTALL = "Chromium: apt-get install chromium, or any Chrome on the PATH"
 
@@ -42,6 +42,7 @@ def draw(viewer: Any, out: Path, size: tuple[int, int], windows: Sequence[Window
     with viewer.txn() as state:
         state.show_axis_lines = False
         state.show_default_annotations = False
+        state.prefetch = False
     with viewer.config_state.txn() as config:
         config.show_ui_controls = False
         config.show_panel_borders = False
@@ -58,7 +59,8 @@ def draw(viewer: Any, out: Path, size: tuple[int, int], windows: Sequence[Window
 def _picture(viewer: Any, process: subprocess.Popen[bytes], name: str, windows: Sequence[Window]) -> Any:
     """Wait for a picture; progress of its chunks renews the patience."""
     arrived, replies = threading.Event(), list[Any]()
-    progress: dict[str, Any] = {"seen": None, "at": time.monotonic()}
+    begun = time.monotonic()
+    progress: dict[str, Any] = {"seen": None, "at": begun}
 
     def on_picture(reply: Any) -> None:
         replies.append(reply.screenshot)
@@ -76,9 +78,10 @@ def _picture(viewer: Any, process: subprocess.Popen[bytes], name: str, windows: 
                 raise window.failure
         if process.poll() is not None:
             raise InputError("--screenshot", f"{name} ended with code {process.returncode}", INSTALL)
-        if time.monotonic() - progress["at"] > PATIENCE_S:
-            got = f"no picture from {name} in {PATIENCE_S:g} s"
-            raise InputError("--screenshot", got, "a browser that draws WebGL 2, or a smaller --window")
+        now = time.monotonic()
+        if now - progress["at"] > PATIENCE_S or now - begun > LONGEST_S:
+            got = f"no picture from {name} in {now - begun:.0f} s"
+            raise InputError("--screenshot", got, "a browser that draws WebGL 2, and a higher --zoom: it reads less")
     return replies[0]
 
 

@@ -23,8 +23,8 @@ from deepem.utils.palette import class_colours
 UNKNOWN = 2**64 - 1
 """The id -1 (unknown) as uint64."""
 
-MOST = 1024
-"""Voxels that the first view spans at most, so that it reads a small part of a large volume."""
+BUDGET = 2**28
+"""About how many bytes the first view reads at most, so that it shows a small part of a large volume soon."""
 
 MARGIN = 1.04
 """Size of the first view in sizes of what it shows."""
@@ -103,16 +103,33 @@ def shared(layers: Sequence[Layer]) -> tuple[NDArray[np.float64], NDArray[np.flo
 
 
 def nm_per_pixel(layers: Sequence[Layer], view: View) -> float:
-    """Return the size of a screen pixel in nm: the given zoom, or one at which what all layers share fits."""
+    """Return the size of a screen pixel in nm: the given zoom, else one at which what all layers share fits.
+
+    Of a large volume, it shows as much as BUDGET allows.
+    """
     first = layers[0]
     if view.zoom is not None:
         return min(first.scale) / view.zoom
     begin, end = shared(layers)
-    span = np.minimum(end - begin, MOST * np.asarray(first.scale))
     layout = layout_of(layers, view)
-    columns_rows, axes = (grid_of(len(panels_of(layers))), ((2, 1),)) if layout == BESIDE else PANELS[layout]
+    columns_rows, planes = (grid_of(len(panels_of(layers))), ((2, 1),)) if layout == BESIDE else PANELS[layout]
     room = [pixels / n for pixels, n in zip(view.window, columns_rows, strict=True)]
-    return float(max(MARGIN * max(span[a] / room[0], span[b] / room[1]) for a, b in axes))
+    extents = [[(end - begin)[axis] for axis in plane] for plane in planes]
+    found = float(max(MARGIN * extent / pixels for both in extents for extent, pixels in zip(both, room, strict=True)))
+    while any(_shown(both, room, found) > _budget(layers, plane) for both, plane in zip(extents, planes, strict=True)):
+        found *= 0.95
+    return found
+
+
+def _shown(extent: Sequence[float], room: Sequence[float], size: float) -> float:
+    """Return the area of a volume, in nm^2, that a panel shows."""
+    return math.prod(min(pixels * size, nm) for pixels, nm in zip(room, extent, strict=True))
+
+
+def _budget(layers: Sequence[Layer], plane: Sequence[int]) -> float:
+    """Return the area in a plane, in nm^2, of which all layers together have BUDGET bytes to read."""
+    per_voxel = sum(layer.bytes_per_column for layer in layers)
+    return BUDGET / max(per_voxel, 1) * math.prod(layers[0].scale[axis] for axis in plane)
 
 
 def compose(layers: Sequence[Layer], view: View, sources: Mapping[str, Any], state: Any) -> None:
@@ -137,9 +154,10 @@ def compose(layers: Sequence[Layer], view: View, sources: Mapping[str, Any], sta
     z, y, x = centre_of(layers, view)
     state.position = [x, y, z + 0.5]  # the middle of a section: its border would be a matter of rounding
     canonical = min(first.scale)
-    state.cross_section_scale = nm_per_pixel(layers, view) / canonical
+    size = nm_per_pixel(layers, view)
+    state.cross_section_scale = size / canonical
     begin, end = shared(layers)
-    state.projection_scale = 1.5 * float(np.minimum(end - begin, MOST * np.asarray(first.scale)).max()) / canonical
+    state.projection_scale = 1.5 * min(float((end - begin).max()), size * max(view.window)) / canonical
     state.projection_background_color = "#000000"
     state.hide_cross_section_background_3d = True
     state.show_scale_bar = known

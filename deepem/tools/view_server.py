@@ -2,8 +2,8 @@
 
 ::
 
-    browser  --chunk-->  neuroglancer's server  -->  Window (one box of a file)          HDF5, TIFF, zarr, N5, numpy
-                                                -->  Files (one file of a volume)        precomputed: levels, meshes
+    browser  --slice-->  neuroglancer's server  -->  Window: cached chunks of a file     HDF5, TIFF, zarr, N5, numpy
+                                                -->  Files: one file of a volume         precomputed: levels, meshes
 
 Precomputed volumes go to the browser file by file as they are stored, so that it reads their coarser levels, meshes and
 skeletons, with this machine's credentials.
@@ -11,21 +11,33 @@ skeletons, with this machine's credentials.
 
 from __future__ import annotations
 
+import logging
 import re
-import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from deepem.data.cache import Kept, Recent
+from deepem.data.drawn import Drawn, Storing
 from deepem.io.addresses import allow_keys_without_token
+from deepem.io.lazy import Lazy
 from deepem.tools.view_layers import Layer
 from deepem.utils.errors import InputError, reason, warn
-from deepem.utils.geometry import Box
+from deepem.utils.geometry import Box, touched
 
 Array = NDArray[Any]
+
+CACHED = 2**30
+"""Bytes of chunks, after decompression, that are kept for the next slices."""
+
+SLICE, COARSEST = 512, 8
+"""Sides of the slices that neuroglancer asks for, and of the voxels that may become a pixel of them, averaged."""
+
+AT_ONCE = 2**26
+"""Bytes that a slice of the coarsest level may read. The viewer asks for coarse levels first, wherever it looks."""
 
 MESHED = 2**27
 """Voxels of the largest volume of which meshes are made: that reads the whole volume into memory."""
@@ -34,7 +46,11 @@ RANGE = re.compile(r"bytes=(\d+)-(\d+)")
 
 
 class Window:
-    """A volume as an array that neuroglancer slices; each slice reads a box of the file.
+    """A volume as an array that neuroglancer slices; each slice reads the chunks of the file that are not cached.
+
+    Args:
+        layer: The volume.
+        cache: The cache of its chunks.
 
     Attributes:
         shape: (Z, Y, X) of one channel, else (C, Z, Y, X).
@@ -42,31 +58,38 @@ class Window:
         failure: The first box that could not be read; None if there is none.
     """
 
-    def __init__(self, layer: Layer) -> None:
-        stored = layer.seen.stored
-        self._layer, self._lock = layer, nullcontext() if layer.remote else threading.Lock()
-        self.shape = layer.size if stored.channels == 1 else (stored.channels, *layer.size)
+    def __init__(self, layer: Layer, cache: Kept) -> None:
         self.dtype = drawable(layer.seen.dtype, layer.form.labels)
+        self._drawn, self._cache = Drawn(Lazy(layer.seen.file), Storing("cast", self.dtype)), cache
+        self.shape = self._drawn.shape if layer.seen.stored.channels > 1 else layer.size
         self.failure: InputError | None = None
 
     def __getitem__(self, where: tuple[slice, ...]) -> Array:
         z, y, x = where[-3:]
         box = Box((z.start, y.start, x.start), (z.stop, y.stop, x.stop))
+        array = np.empty((self._drawn.shape[0], *box.size), self.dtype)
         try:
-            with self._lock:  # h5py and tifffile read one box at a time
-                array = self._layer.seen.stored.read(box)
+            for chunk in touched(box, self._drawn.lazy.chunks, self._drawn.lazy.window):  # one at a time in memory
+                part = chunk.intersect(box)
+                assert part is not None
+                z, y, x = part.shift(-b for b in box.begin).slices()
+                array[:, z, y, x] = self._cache.get(self._drawn, part)
         except InputError as error:
             if self.failure is None:
                 warn(f"{error.where}: got {error.got}, wants {error.wants}")
             self.failure = self.failure or error
             raise
         found: Array = array[where[0]] if len(self.shape) == 4 else array[0]
-        return found.astype(self.dtype, copy=False)
+        return found
 
     def transpose(self) -> Array:
         """Read the whole volume, (X, Y, Z), to make meshes."""
-        whole: Array = self[Box((0, 0, 0), self._layer.size).slices()]
+        whole: Array = self[Box((0, 0, 0), self._drawn.lazy.size).slices()]
         return np.transpose(whole)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._drawn.lazy.close()
 
 
 def drawable(dtype: np.dtype[Any], labels: bool) -> np.dtype[Any]:
@@ -101,7 +124,22 @@ def server(host: str, port: int) -> Iterator[Any]:
     try:
         yield serving
     finally:
-        neuroglancer.stop()
+        with _silenced("tornado", "asyncio", "concurrent.futures"):  # they report requests that are cut off
+            serving.global_server.executor.shutdown(cancel_futures=True)
+            neuroglancer.stop()
+
+
+@contextmanager
+def _silenced(*names: str) -> Iterator[None]:
+    loggers = [logging.getLogger(name) for name in names]
+    before = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL + 1)
+        yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
 
 
 def sources_of(layers: Sequence[Layer], serving: Any, token: str) -> tuple[dict[str, Any], list[Window]]:
@@ -114,13 +152,14 @@ def sources_of(layers: Sequence[Layer], serving: Any, token: str) -> tuple[dict[
     """
     found: dict[str, Any] = {}
     windows: list[Window] = []
+    recent = Recent(CACHED)
     for number, layer in enumerate(layers):
         if _is_precomputed(layer):
             place = f"/deepem/{token}/{number}/"
             _serve_files(serving.global_server, place, layer.seen.stored.data.volume.cloudpath)
             found[layer.name] = f"precomputed://{serving.get_server_url()}{place}"
             continue
-        windows.append(Window(layer))
+        windows.append(Window(layer, Kept(recent, number)))
         found[layer.name] = _local_volume(layer, windows[-1])
     return found, windows
 
@@ -152,7 +191,17 @@ def _local_volume(layer: Layer, window: Window) -> Any:
     return Volume(
         window, space, voxel_offset=(0,) * lead + layer.offset,
         volume_type="segmentation" if layer.form.labels else "image",
+        downsampling="2d", max_downsampling=coarsest(layer) ** 2,
     )  # fmt: skip
+
+
+def coarsest(layer: Layer) -> int:
+    """Return how many voxels per side become a pixel of the coarsest level; 1 for no other levels."""
+    _, height, width = layer.size
+    for side in (COARSEST, COARSEST // 2, COARSEST // 4):
+        if min(SLICE * side, height) * min(SLICE * side, width) * layer.bytes_per_column <= AT_ONCE:
+            return side
+    return 1
 
 
 def _serve_files(running: Any, place: str, cloudpath: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import io
 import json
 import os
@@ -13,6 +14,7 @@ import threading
 import urllib.error
 import urllib.request
 import zlib
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -214,7 +216,7 @@ def address(viewer) -> str:
 
 
 def get(url: str, **headers: str) -> bytes:
-    with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=20) as reply:
+    with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=120) as reply:
         return reply.read()
 
 
@@ -227,14 +229,14 @@ def test_the_first_view_is_the_middle_of_what_all_layers_share(neuroglancer):
     assert state["crossSectionScale"] == pytest.approx(nm_per_pixel / 4)
 
 
-def test_a_large_volume_is_not_seen_whole_at_first(neuroglancer):
-    shape = (4000, 30000, 20000)
+@pytest.mark.parametrize("window", [(1024, 1024), (2000, 500)])
+def test_a_large_volume_is_not_seen_whole_at_first(neuroglancer, window):
     h5py = pytest.importorskip("h5py")
     with h5py.File("big.h5", "w") as file:
-        file.create_dataset("main", shape, np.uint8, chunks=(64, 64, 64))
-    state = state_of("big.h5", window=(1024, 1024), layout="xy")
-    assert state["crossSectionScale"] == pytest.approx(1.04)
-    assert state["projectionScale"] <= 2000
+        file.create_dataset("main", (3, 4000, 30000, 20000), np.float32, chunks=(1, 64, 64, 64))
+    state = state_of("big.h5", window=window, layout="xy")
+    voxels = window[0] * window[1] * state["crossSectionScale"] ** 2
+    assert 0.8 < voxels * 64 * 3 * 4 / 2**28 <= 1
 
 
 def test_position_and_zoom_are_voxels_of_the_first_layer(neuroglancer):
@@ -329,19 +331,43 @@ def chunk_of(viewer, layer: dict, begin: list[int], end: list[int]) -> np.ndarra
 
 
 @pytest.mark.parametrize("name", ["x.h5", "x.tif", "x.zarr", "x.npy"])
-def test_a_chunk_is_a_box_of_the_file_and_nothing_else_is_read(neuroglancer, monkeypatch, name):
+def test_a_slice_reads_the_chunks_that_it_touches_once_and_nothing_else(neuroglancer, monkeypatch, name):
     if name.endswith("zarr"):
-        pytest.importorskip("zarr")
-    array = volume()
-    save(name, array)
+        zarr = pytest.importorskip("zarr")
+        array = np.arange(70 * 40 * 300, dtype=np.uint32).reshape(70, 40, 300)
+        zarr.create_array(name, data=array, chunks=(16, 16, 16))
+    else:
+        array = np.arange(70 * 40 * 300, dtype=np.uint32).reshape(70, 40, 300)
+        save(name, array)
     read = []
     stored_read = view_forms.Stored.read
     with view.opened_viewer({"img": name}, options(kind={"img": "image"})) as (viewer, _):
         (layer,) = viewer.state.to_json()["layers"]
         monkeypatch.setattr(view_forms.Stored, "read", lambda self, box: read.append(box) or stored_read(self, box))
-        chunk = chunk_of(viewer, layer, [1, 2, 3], [4, 6, 8])
-    assert np.array_equal(chunk, array[1:4, 2:6, 3:8])
-    assert [(box.begin, box.end) for box in read] == [((1, 2, 3), (4, 6, 8))]
+        for _ in range(2):
+            chunk = chunk_of(viewer, layer, [33, 2, 3], [34, 6, 14])
+            assert np.array_equal(chunk, array[33:34, 2:6, 3:14])
+    (box,) = read
+    sizes = {"x.zarr": (16, 16, 16), "x.tif": (1, 40, 300)}
+    assert box.size == sizes.get(name, (32, 40, 128))
+
+
+@pytest.mark.parametrize(
+    ("shape", "chunks", "side"),
+    [
+        ((100, 20000, 20000), (1, 512, 512), 8),
+        ((100, 20000, 20000), (16, 128, 128), 4),
+        ((100, 20000, 20000), (64, 128, 128), 2),
+        ((3, 100, 20000, 20000), (1, 64, 128, 128), 1),
+        ((3, 100, 300, 300), (1, 64, 128, 128), 8),
+    ],
+)
+def test_coarse_levels_are_offered_where_they_read_little(shape, chunks, side):
+    h5py = pytest.importorskip("h5py")
+    with h5py.File("x.h5", "w") as file:
+        file.create_dataset("main", shape, np.uint8, chunks=chunks)
+    (layer,) = layers_of("x.h5")
+    assert view_server.coarsest(layer) == side
 
 
 def test_channels_come_together_and_ids_keep_all_their_bits(neuroglancer):
@@ -406,6 +432,36 @@ def test_a_large_volume_makes_no_meshes(neuroglancer, monkeypatch):
                 get(f"{address(viewer)}/neuroglancer/mesh/{key}/5")
 
 
+def test_leaving_does_not_wait_for_what_the_browser_still_asked_for(neuroglancer, monkeypatch, capfd):
+    begun, may_end, read = threading.Event(), threading.Event(), []
+    stored_read = view_forms.Stored.read
+
+    def slow(self, box):
+        read.append(box)
+        begun.set()
+        may_end.wait(60)
+        return stored_read(self, box)
+
+    file = save("img.h5", volume())
+    with view.opened_viewer({"img": file}, options(kind={"img": "affinity"})) as (viewer, _):
+        monkeypatch.setattr(view_forms.Stored, "read", slow)
+        (layer,) = viewer.state.to_json()["layers"]
+        asking = [threading.Thread(target=cut_off, args=(viewer, layer)) for _ in range(40)]
+        for thread in asking:
+            thread.start()
+        begun.wait(60)
+        threading.Timer(0.2, may_end.set).start()
+    for thread in asking:
+        thread.join(60)
+    assert len(read) <= (os.cpu_count() or 1)
+    assert capfd.readouterr().err == ""
+
+
+def cut_off(viewer, layer: dict) -> None:
+    with suppress(OSError, http.client.HTTPException):
+        chunk_of(viewer, layer, [0, 0, 0], [2, 2, 2])
+
+
 # the command
 
 
@@ -423,7 +479,7 @@ def test_the_command_serves_on_this_machine_until_it_is_told_to_stop(neuroglance
         first = Path("state.json").read_text()
         Path("state.json").unlink()
         process.send_signal(number)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=120)
     assert (process.returncode, out, err) == (0, "", "")
     assert Path("state.json").read_text() == first
     assert json.loads(first)["layers"][0]["name"] == "img"
