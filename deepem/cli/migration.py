@@ -49,7 +49,7 @@ MODULES = {
 
 FUNCTIONS = {
     "load_data(data_dir, data_ids, **param)": "the same; keyword-only parameters become flags (README, Add a dataset)",
-    "load_data(opt)": "deepem.build.samplers.create_samplers(options, ...) and deepem.data.loader.batches(sampler, ...)",
+    "load_data(opt)": "deepem.build.samplers.create_samplers, deepem.data.loader.batches",
     "get_augmentation(is_train, **opt)": "the same; keyword-only parameters become flags",
     "create_model(opt)": "create_model(*, in_spec, out_spec, ...) -> {name: logits}",
     "Sampler(data, spec, is_train, aug, prob)": "the same; called with a numpy Generator; one sampler for all tasks",
