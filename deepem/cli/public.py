@@ -43,5 +43,6 @@ def refuse_unknown(rest: Sequence[str]) -> None:
             having = " or ".join([where for where in signatures.takers(name) if where.startswith("--augment")][:3])
             warn(f"{word}: no chosen module takes it; there is no such augmentation in this run ({having} has it)")
         else:
-            warn(f"{word}: no chosen module takes it; ignored")
+            why = f" ({FLAGS[name]})" if FLAGS.get(name, "").startswith("accepted") else ""
+            warn(f"{word}: no chosen module takes it; ignored{why}")
         follow = 0 if "=" in word else PUBLIC[name]

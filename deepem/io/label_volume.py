@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -209,7 +210,8 @@ class _CloudLabels:
 @contextmanager
 def _open_cloud(path: str, layout: LabelLayout) -> Iterator[LabelVolume]:
     told, where = _cloud_layout(layout)
-    volume = make_volume(path, 1, where, {"method": "deepem segment"}, told)
+    made = json.loads(told.pop("provenance", "{}"))
+    volume = make_volume(path, 1, where, {"method": "deepem segment", **made}, told)
     yield _CloudLabels(volume, where.bounds.begin)
 
 

@@ -67,7 +67,8 @@ class Job:
 
     def __init__(self, options: ForwardOptions, found: Found) -> None:
         self.options, self.number = options, found.number
-        self._trained = {k: v for k, v in (found.state.get("provenance") or {}).items() if k in ("version", "commit")}
+        trained = found.state.get("provenance") or {}
+        self._trained = {name: trained[name] for name in ("version", "commit", "seed") if name in trained}
         self.device = torch.device(choose_device(options.speed.gpu_id, options.speed.cpu, "--gpu_id"))
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)  # otherwise pinned memory takes some of the first GPU

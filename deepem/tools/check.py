@@ -21,6 +21,7 @@ from deepem.cli.train_parser import parse
 from deepem.tools import output
 from deepem.utils.errors import InputError
 from deepem.utils.files import write_text
+from deepem.utils.provenance import provenance
 
 if TYPE_CHECKING:
     from deepem.tools.checkup import Report
@@ -50,7 +51,7 @@ def main(words: Sequence[str]) -> int:
         output.say(screen(report))
         if args.json is not None:
             with output.writing("--json", args.json):
-                write_text(args.json, json.dumps(report.plain(), indent=1))
+                write_text(args.json, json.dumps({**report.plain(), "provenance": provenance()}, indent=1))
         if args.out is not None:
             with output.writing("--out", args.out):
                 check_sheet.write(args.out, report)

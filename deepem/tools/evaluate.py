@@ -24,6 +24,7 @@ from deepem.tools import output
 from deepem.tools.evaluate_options import PROGRAM, EvaluateOptions, read_words
 from deepem.tools.score_text import table, without_nan
 from deepem.utils.errors import InputError
+from deepem.utils.provenance import provenance
 
 if TYPE_CHECKING:
     from deepem.build.cases import Ways
@@ -45,7 +46,9 @@ def main(words: Sequence[str]) -> int:
         results = score_all(files, own) if files else score_chosen(own)
         output.say("\n\n".join(table(result) for result in results))
         if own.json:
-            text = json.dumps(without_nan(results), indent=2, allow_nan=False)
+            made = provenance()
+            rows = [{**without_nan(result), "provenance": made} for result in results]
+            text = json.dumps(rows, indent=2, allow_nan=False)
             with output.writing("--json", own.json):
                 own.json.write_text(f"{text}\n")
         if own.picture:

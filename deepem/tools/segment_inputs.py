@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from deepem.segment.probabilities import Inside, Probabilities, opened_affinitie
 from deepem.tools.segment_options import SegmentOptions
 from deepem.utils.errors import InputError, told_as, warn
 from deepem.utils.geometry import Box, Vec3
+from deepem.utils.provenance import provenance
 
 REMEDY = "--edges and --edge_direction, or, for maps of something else, --decoder objects or watershed"
 BLOCK: Vec3 = (64, 256, 256)
@@ -80,7 +82,8 @@ def _about(probabilities: Probabilities) -> dict[str, Any]:
     known: dict[str, Any] = {"axes": "zyx", "offset": np.asarray(probabilities.offset, np.int64)}
     if probabilities.voxel_size_nm is not None:
         known["voxel_size_nm"] = np.asarray(probabilities.voxel_size_nm, np.float64)
-    return known | {"source": "deepem segment " + " ".join(probabilities.names)}
+    made = {"provenance": json.dumps(provenance())}
+    return known | made | {"source": "deepem segment " + " ".join(probabilities.names)}
 
 
 def _refuse_idle(files: Sequence[str], own: SegmentOptions) -> None:

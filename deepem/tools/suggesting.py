@@ -22,6 +22,7 @@ from deepem.tools.suggest import SuggestOptions
 from deepem.utils.errors import InputError
 from deepem.utils.files import write_text
 from deepem.utils.geometry import Box, vec3
+from deepem.utils.provenance import provenance
 
 Array = Any
 
@@ -61,7 +62,7 @@ def suggest(image: str, own: SuggestOptions) -> Iterator[str]:
             yield f"{folder / name}: at {','.join(map(str, boxes[index].begin))}, {own.by} {scores[index]:.4g}"
     manifest = {
         "round": number, "image": image, "predictions": list(own.predictions), "by": own.by, "seed": own.seed,
-        "candidates": len(boxes), "cutouts": cutouts,
+        "candidates": len(boxes), "cutouts": cutouts, "provenance": provenance(own.seed),
     }  # fmt: skip
     write_text(folder / f"round{number}.json", json.dumps(manifest, indent=2) + "\n")
 

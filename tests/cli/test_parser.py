@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from deepem.cli import train_parser
+from deepem.cli import forward_parser, migration, signatures, train_parser
 from deepem.cli import words as readers
 from deepem.cli.flags import Flag
 from deepem.cli.parser import Parser
@@ -93,6 +93,23 @@ def test_public_flags_that_nothing_takes_are_a_warning(capsys: pytest.CaptureFix
 def test_flags_of_the_public_code_name_their_successors(word: str, successor: str) -> None:
     with pytest.raises(InputError, match=f"{word}: got a flag of the public DeepEM, wants {successor}"):
         parse([word, "1"])
+
+
+def test_a_public_flag_without_effect_says_why(capsys: pytest.CaptureFixture[str]) -> None:
+    parse(["--flip", "--no_autotune"])
+    told = capsys.readouterr().err.splitlines()
+    ignored = "no chosen module takes it; ignored (accepted, without effect: "
+    assert told[0].startswith(f"warning: --flip: {ignored}every recipe flips")
+    assert told[1].startswith(f"warning: --no_autotune: {ignored}in the public code")
+
+
+def test_flags_that_migration_calls_the_same_are_there() -> None:
+    programs = {"train": train_parser.parser().flags, "forward": forward_parser.parser().flags}
+    for who, names in migration.SAME.items():
+        for name in names.split():
+            there = name in programs[who] if who in programs else signatures.takers(name)
+            assert there or name.removeprefix("no_") in programs[who], f"--{name} of {who}"
+            assert f" {name}" in migration.page()
 
 
 def test_public_flags_keep_no_more_words_than_they_take(capsys: pytest.CaptureFixture[str]) -> None:

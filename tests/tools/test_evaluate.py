@@ -16,6 +16,7 @@ import pytest
 from segment.volumes import cells as neurons
 from segment.volumes import noisy
 
+import deepem
 from deepem.build import cases
 from deepem.evaluate import adapted_rand, voi
 from deepem.io.files import imsave
@@ -77,6 +78,8 @@ def test_an_oracle_scores_perfectly_where_it_lies(folder, verb_env):
     assert "cut edges    average precision 1.0000" in done.stdout
     assert "ROC AUC 1.0000" in done.stdout
     affinity, mitochondria = json.loads(file.read_text())
+    assert affinity["provenance"]["command"].endswith(f"--json {file}")
+    assert mitochondria["provenance"]["version"] == deepem.__version__
     assert affinity["output"] == "affinity"
     assert affinity["cut_edges"]["by_edge"] == {"0,0,1": 1, "0,1,0": 1, "1,0,0": 1}
     assert 0 < affinity["cut_edges"]["share"]["0,1,0"] < 0.3

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -77,6 +79,11 @@ class TestWhatIsWritten:
             assert stored.voxel_size_nm == (40, 4, 4)
             assert stored.attributes["axes"] == "zyx"
             assert "aff.h5" in stored.attributes["source"]
+            if not out.startswith("file://"):  # precomputed volumes have a file of their own for it
+                assert json.loads(stored.attributes["provenance"])["host"] == socket.gethostname()
+        if out.startswith("file://"):
+            (made,) = json.loads(Path(out.removeprefix("file://"), "provenance").read_text())["processing"]
+            assert made["host"] == socket.gethostname()
         assert [p.name for p in Path().glob(".*")] == []
 
     def test_a_precomputed_volume_is_a_segmentation_with_levels(self):
