@@ -36,6 +36,20 @@ def hang_up_as_usual() -> Iterator[None]:
     signal.signal(signal.SIGHUP, before)
 
 
+@pytest.fixture
+def exact_float32() -> Iterator[None]:
+    """A GPU does not round float32 products to TF32."""
+    import torch
+
+    parts = torch.backends.cudnn.conv, torch.backends.cuda.matmul
+    before = [part.fp32_precision for part in parts]
+    for part in parts:
+        part.fp32_precision = "ieee"
+    yield
+    for part, value in zip(parts, before, strict=True):
+        part.fp32_precision = value
+
+
 @pytest.fixture(scope="session")
 def verb_env(root: Path) -> dict[str, str]:
     """The environment of a process that calls ``python -m deepem VERB`` from another folder, on one thread."""

@@ -322,9 +322,13 @@ class Lab:
 
     def forward(self, *words: str) -> None:
         """Predict, in this process."""
+        self.forward_on("cpu", *words)
+
+    def forward_on(self, device: str, *words: str) -> None:
+        """Predict, in this process, on the CPU or on the first GPU."""
         from deepem.test import forward
 
-        forward.main(["--exp_name", "exp", "--cpu", *words])
+        forward.main(["--exp_name", "exp", *(["--cpu"] if device == "cpu" else []), *words])
 
     def output(self, name: str) -> np.ndarray:
         """A file that was predicted."""

@@ -40,10 +40,7 @@ def outcome(net, image):
 
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 @pytest.mark.parametrize("where", DEVICES)
-def test_a_network_is_the_same_on_every_device(network, where, training, monkeypatch):
-    if where == "cuda":
-        monkeypatch.setattr(torch.backends.cudnn.conv, "fp32_precision", "ieee")
-        monkeypatch.setattr(torch.backends.cuda.matmul, "fp32_precision", "ieee")
+def test_a_network_is_the_same_on_every_device(network, exact_float32, where, training):
     net, size = network
     exact = copy.deepcopy(net).double().train(training)
     image = torch.rand(2, 1, *size, dtype=torch.float64)

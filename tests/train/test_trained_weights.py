@@ -109,6 +109,37 @@ def test_pretraining_that_takes_less_than_half_warns(tmp_path, capsys):
     assert "only 2 of 9 entries taken, less than half" in told
 
 
+class Replacing(nn.Module):
+    """Counts its calls in a buffer that it replaces each time."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(1))
+        self.register_buffer("unsaved", torch.zeros(1), persistent=False)
+
+    def forward(self, x):
+        self.calls = self.calls + 1
+        return x
+
+
+class Hooked(Replacing):
+    """Stores twice what it holds."""
+
+    def __init__(self):
+        super().__init__()
+        self._register_state_dict_hook(lambda own, state, prefix, _: state.update({f"{prefix}calls": 2 * own.calls}))
+
+
+@pytest.mark.parametrize(("module", "factor"), [(Replacing, 1), (Hooked, 2)])
+def test_the_average_follows_what_modules_replace_or_store_otherwise(module, factor):
+    net = nn.Sequential(module())
+    average = weights.Average(net, 0.0)
+    for iteration in (1, 2):
+        net(torch.zeros(1))
+        average.update(iteration)
+    assert average.state == {"0.calls": torch.tensor([2.0 * factor])}
+
+
 def test_the_average_follows_the_formula_and_is_applied_only_within():
     net = network()
     average = weights.Average(net, 0.5)

@@ -37,13 +37,13 @@ def collected(marker: str) -> int:
     return sum("::" in line for line in done.stdout.splitlines())
 
 
-def run(marker: str, more: list[str]) -> int:
+def run(marker: str, more: list[str], where: list[str]) -> int:
     """Run tests and tell each failure and, in the end, the counts. Returns pytest's exit code."""
     apart = ["-n", str(WORKERS)] if importlib.util.find_spec("xdist") and not more else []
     # one v is used up by the -q of the project's settings
     command = [sys.executable, "-m", "pytest", "-vv", "-p", "no:cacheprovider", "--tb", "short", "-m", marker, *apart]
     counts, summary = Counter[str](), False
-    with subprocess.Popen([*command, *more, *files()], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen([*command, *more, *where], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         for line in process.stdout:
             print(line, end="", flush=True)
@@ -64,8 +64,8 @@ def main() -> None:
     args = arguments(__doc__)
     if args.small:
         figure("tests for a GPU", count=collected("gpu"))
-    code = run("not slow and not gpu", ["-k", "on_every_device and on_cpu"]) if args.small else run("gpu", [])
-    sys.exit(code)
+        sys.exit(run("not slow and not gpu", ["-k", "on_cpu"], files()[:1]))
+    sys.exit(run("gpu", [], files()))
 
 
 if __name__ == "__main__":

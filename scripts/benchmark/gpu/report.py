@@ -26,8 +26,8 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[2]
 MARK = "FIGURE "
 TEXTS = ("target", "note", "error")
-SMALL_BUDGET = 600.0
-"""Seconds for a section with --small: they take some on a CPU of one's own, and minutes on a busy one."""
+SMALL_BUDGET = 1800.0
+"""Seconds for a section with --small: it takes some on a CPU of one's own, and many minutes on a very busy one."""
 
 
 @dataclass(frozen=True)
