@@ -9,15 +9,17 @@ assembles patches from them.
 from __future__ import annotations
 
 import itertools
+import math
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol
 
 import numpy as np
 
 from deepem.data.drawn import Array, Drawn
+from deepem.data.orders import AHEAD
 from deepem.data.shared import Shared
 from deepem.utils.geometry import Box, Vec3, vec3
 
@@ -38,6 +40,32 @@ class Cache(Protocol):
 
     def fetch(self, array: Drawn, box: Box) -> None:
         """Read the chunks of a box that are not cached."""
+
+    def part(self, array: Drawn, box: Box) -> float:
+        """Return the part of this process' cache that the chunks of a box take; 0 if they all have their place."""
+
+    def complete(self) -> bool:
+        """Whether all chunks of the array are cached, and will stay."""
+
+
+Wanted = Sequence[tuple[Drawn, Box]]
+"""The boxes that a sample needs."""
+
+
+def has_room_ahead(wanted: Wanted) -> bool:
+    """Whether there is room for a sample that is read ahead, for those read ahead before it, and for the current one.
+
+    Without room, they would drop each other's chunks, which would then be read twice.
+    """
+    return (AHEAD + 1) * sum(array.cache.part(array, box) for array, box in wanted if array.cache is not None) <= 1
+
+
+def fetch(wanted: Wanted) -> None:
+    """Read ahead the chunks that a sample needs, if there is room for them."""
+    if has_room_ahead(wanted):
+        for array, box in wanted:
+            if array.cache is not None:
+                array.cache.fetch(array, box)
 
 
 def share(train: Mapping[str, Any], val: Mapping[str, Any], room: int, workers: int) -> None:
@@ -106,6 +134,14 @@ class Whole:
             self._there.array[index] = 1
 
         _read_each(array, [tuple(at) for at in (np.argwhere(there == 0) + first).tolist()], put)
+
+    def part(self, array: Drawn, box: Box) -> float:
+        """Return 0: no chunk takes the place of another."""
+        return 0
+
+    def complete(self) -> bool:
+        """Whether all chunks have been read."""
+        return bool(self._there.array.all())
 
 
 _FENCE = threading.Lock()
@@ -208,10 +244,18 @@ class Kept:
         return out
 
     def fetch(self, array: Drawn, box: Box) -> None:
-        """Read the chunks of a box that are not cached, unless they would fill more than half of the cache."""
-        chunks = list(itertools.product(*_span(array, box)))
-        if 2 * len(chunks) * array.shape[0] * int(np.prod(array.chunks[0])) * array.dtype.itemsize <= self.recent.limit:
-            self.recent.each(array, self.number, chunks, None)
+        """Read the chunks of a box that are not cached."""
+        self.recent.each(array, self.number, itertools.product(*_span(array, box)), None)
+
+    def part(self, array: Drawn, box: Box) -> float:
+        """Return the part of the worker's cache that the chunks of a box take."""
+        chunks = math.prod(map(len, _span(array, box)))
+        size = chunks * array.shape[0] * math.prod(array.chunks[0]) * array.dtype.itemsize
+        return size / self.recent.limit if self.recent.limit else math.inf
+
+    def complete(self) -> bool:
+        """Return False: chunks may be dropped."""
+        return False
 
 
 def _read_each(array: Drawn, indices: list[Index], use: Callable[[Index, Array], None]) -> None:

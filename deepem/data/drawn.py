@@ -149,11 +149,6 @@ class Drawn:
         patch.flags.writeable = False
         return patch
 
-    def fetch(self, box: Box) -> None:
-        """Load the chunks of the box into the cache."""
-        if self.cache is not None:
-            self.cache.fetch(self, box)
-
     def block_counts(self) -> NDArray[np.int64]:
         """Return the number of non-zero voxels in each cube; see `deepem.data.facts.block_counts`."""
         assert self._factor is None, "no location is drawn from a product"

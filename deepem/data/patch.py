@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from deepem.data import cache
 from deepem.data.drawn import Array, Drawn
 from deepem.data.locations import Locations
 from deepem.data.shared import Shared
@@ -181,11 +182,23 @@ class Dataset:
         patch.flags.writeable = False
         return patch
 
-    def fetch(self, key: str, pos: Sequence[int], dim: Sequence[int]) -> None:
-        """Read ahead from disk what `view` will need."""
-        held = self._arrays[key][0]
-        if isinstance(held, Drawn):
-            held.fetch(self._box(key, pos, dim))
+    def fetch(self, pos: Sequence[int], sizes: Sizes) -> None:
+        """Read ahead from disk what `view` will need for a sample."""
+        boxes = {key: self._box(key, self.position(key, pos, sizes), size) for key, size in sizes.items()}
+        cache.fetch(self._wanted(boxes))
+
+    def has_room_ahead(self) -> bool:
+        """Whether the caches can hold what is read ahead for samples that the augmentation does not enlarge."""
+        return cache.has_room_ahead(self._wanted({k: Box((0, 0, 0), size) for k, size in self.own_spec().items()}))
+
+    def is_cached(self) -> bool:
+        """Whether the caches hold all arrays that are read from disk."""
+        drawn = (held for held, _ in self._arrays.values() if isinstance(held, Drawn))
+        return all(array.cache is not None and array.cache.complete() for array in drawn)
+
+    def _wanted(self, boxes: Mapping[str, Box]) -> cache.Wanted:
+        held = ((self._arrays[key][0], box) for key, box in boxes.items())
+        return [(array, box) for array, box in held if isinstance(array, Drawn)]
 
     @property
     def reads(self) -> bool:

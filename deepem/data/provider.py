@@ -26,6 +26,10 @@ REDRAWS = 100
 """Raise InputError after this many requests in a row that do not fit the volume."""
 
 
+LOOK = 32
+"""Number of samples after which the caches are looked at again."""
+
+
 class DataSuperset:
     """A set of datasets; each draw picks one, by the given weights or else by `num_samples`."""
 
@@ -100,6 +104,7 @@ class DataProvider(DataSuperset):
         self._augment: Augment | None = None
         self._images: tuple[str, ...] = ()
         self._segs: tuple[str, ...] = ()
+        self._looks, self._ahead = 0, False
 
     def add_dataset(self, dataset: Dataset | DataSuperset) -> None:
         """Add a dataset.
@@ -156,11 +161,20 @@ class DataProvider(DataSuperset):
         """Whether any dataset is read from disk as samples are drawn."""
         return any(leaf.reads for leaf in self.leaves())
 
+    def _reads_ahead(self) -> bool:
+        """Whether reading ahead is of use; answered anew after LOOK calls, since the caches fill."""
+        if self._looks % LOOK == 0:
+            leaves = self.leaves()
+            self._ahead = all(leaf.has_room_ahead() for leaf in leaves) and not all(leaf.is_cached() for leaf in leaves)
+        self._looks += 1
+        return self._ahead
+
     def fetch(self, rng: np.random.Generator) -> None:
-        """Read ahead from disk what `draw` will need for this generator."""
+        """Read ahead from disk what `draw` will need for this generator, if the caches have room for it."""
+        if not self._reads_ahead():  # drawing a location may read from disk, too
+            return
         dataset, request, _, pos = self._draw(rng)
-        for key, size in request.size.items():
-            dataset.fetch(key, dataset.position(key, pos, request.size), size)
+        dataset.fetch(pos, request.size)
 
     def _draw(self, rng: np.random.Generator) -> tuple[Dataset, Spec, Apply | None, Vec3]:
         dataset = self.pick(rng)[1]

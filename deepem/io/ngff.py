@@ -41,7 +41,10 @@ def described(name: str, attributes: Mapping[str, Any], key: str) -> dict[str, A
     try:
         level = next(one for one in image["datasets"] if str(one["path"]).strip("/") == key.strip("/"))
         scale = next(t["scale"] for t in level["coordinateTransformations"] if t["type"] == "scale")
+        more = [t["scale"] for t in image.get("coordinateTransformations", ()) if t["type"] == "scale"]
         size = [float(s) * NANOMETRES[axis["unit"]] for s, axis in zip(scale[-3:], axes[-3:], strict=True)]
+        for whole in more:  # the image's own scale, which multiplies that of every level
+            size = [n * float(s) for n, s in zip(size, whole[-3:], strict=True)]
     except (LookupError, StopIteration, TypeError, ValueError):
         return {}
     return {"voxel_size_nm": size}

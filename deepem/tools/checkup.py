@@ -129,7 +129,9 @@ def _describe(report: Report, name: str, leaf: Mapping[str, Any], labels: Sequen
 
 
 def _between(report: Report, loaded: Mapping[str, Any], train: Sequence[str], val: Sequence[str]) -> list[Finding]:
-    found = look.between({name: pair for name, pair in report.pictures.items() if np.isfinite(pair[0]).all()})
+    misplaced = {one.where.rpartition(" ")[0] for one in report.findings if one.code in look.MISPLACED}
+    pairs = {name: (image, None if name in misplaced else label) for name, (image, label) in report.pictures.items()}
+    found = look.between({name: pair for name, pair in pairs.items() if np.isfinite(pair[0]).all()})
     for one, other in itertools.product(train, val):
         both = [volumes.leaves(loaded[word]) for word in (one, other)]
         if one == other and all({"msk_train", "msk_val"} <= set(leaf) for leaf in both[0]):

@@ -1,15 +1,19 @@
 #!/usr/bin/env python
 """How fast samples come from volumes that stay on disk, against the same volumes in memory.
 
-Patch 20x256x256, tasks aff + mit, two workers, by the clock on the wall. For each recipe, container, chunk and cache it
-gives samples/s in memory and from disk, the ratio, what decoding the touched chunks alone takes (in two processes, in
-the same run), and the step time that the rate would feed::
+Patch 20x256x256, tasks aff + mit, two workers. For each recipe, container, chunk and cache it gives the best of several
+rounds that take turns: samples/s in memory and from disk and the step time that the latter would feed, by the clock on
+the wall; and milliseconds of CPU per sample in memory, from disk, and of reading and decoding the touched chunks alone.
+CPU times hold on a busy machine too. The last three columns are ratios of CPU times: in memory to from disk, from disk
+to decoding, and from disk to decoding plus in memory::
 
     python scripts/benchmark/lazy.py                      # 64x768x768: chunks 64^3 and 128^3, HDF5 and zarr
     python scripts/benchmark/lazy.py --quick              # one of each
     python scripts/benchmark/lazy.py memory               # proportional set size for a volume 16 times as large
 
-Targets: 0.8 of in-memory once the cache holds what is drawn from; below that within 1.3 of the decoding time.
+Targets: 0.8 of in-memory once the cache holds what is drawn from; below that within 1.3 of the decoding time. The
+second is out of reach where a sample takes longer to make than to decode; there, the last column says what lazy volumes
+add to both.
 """
 
 from __future__ import annotations
@@ -20,11 +24,9 @@ import itertools
 import json
 import multiprocessing
 import os
-import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -89,44 +91,58 @@ def make_sampler(given: dict[str, Any], recipe: str, room: int | None) -> Sample
     return Sampler(arrays, spec, True, augment)
 
 
-def rate(stream: Iterator[Any], count: int) -> float:
-    """Batches of one sample per second."""
-    begun = time.perf_counter()
-    for _ in range(count):
-        next(stream)
-    return count / (time.perf_counter() - begun)
+Pace = tuple[float, float]
+"""Samples per second by the clock on the wall, and seconds of CPU per sample."""
 
 
-def loader(sampler: Sampler, warm: int, count: int) -> Iterator[Any]:
-    """A loader with two workers that has made some batches."""
-    stream = batches(sampler, seed=0, phase="train", start=0, stop=10**6, batch_size=1, num_workers=2)
-    for _ in range(warm):
-        next(stream)
-    return stream
+class Loader:
+    """A loader with two workers that has made some batches of one sample.
+
+    Args:
+        sampler: Makes the samples.
+        warm: Number of batches to make first.
+    """
+
+    def __init__(self, sampler: Sampler, warm: int) -> None:
+        before = {child.pid for child in multiprocessing.active_children()}
+        self.stream = batches(sampler, seed=0, phase="train", start=0, stop=10**6, batch_size=1, num_workers=2)
+        for _ in range(warm):
+            next(self.stream)
+        self.pids = [child.pid for child in multiprocessing.active_children() if child.pid not in before]
+
+    def measure(self, count: int) -> Pace:
+        """Make some batches. Both workers are idle before and after, because their queues are full."""
+        own, begun, clock = time.process_time(), self._workers(), time.perf_counter()
+        for _ in range(count):
+            next(self.stream)
+        seconds, mine = time.perf_counter() - clock, time.process_time() - own
+        return count / seconds, (mine + self._workers() - begun) / count
+
+    def _workers(self) -> float:
+        """Seconds of CPU that the workers have used, once they wait."""
+        last, now = -1.0, sum(map(cpu_seconds, self.pids))
+        while now != last:
+            time.sleep(0.3)
+            last, now = now, sum(map(cpu_seconds, self.pids))
+        return now
 
 
-def decoding_rate(sampler: Sampler, count: int) -> float:
-    """Samples per second if two processes did nothing but read and decode the chunks that each sample touches."""
+def cpu_seconds(pid: int | None) -> float:
+    """Seconds of CPU, of user and system, that all threads of a process have used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
-    def decode(first: int, queue: Any) -> None:
-        begun = time.perf_counter()
-        for index in range(first, first + count // 2):
-            dataset, request, _, pos = sampler.provider._draw(generator(0, "train", index))
-            for key, size in request.size.items():
-                array = dataset.array(key)
-                for at in itertools.product(*cache._span(array, dataset._box(key, pos, size))):
-                    array.read(cache._box_of(array, at))
-        queue.put(time.perf_counter() - begun)
 
-    fork = multiprocessing.get_context("fork")
-    queue = fork.Queue()
-    workers = [fork.Process(target=decode, args=(10**6 * (i + 1), queue)) for i in range(2)]
-    for worker in workers:
-        worker.start()
-    seconds = [queue.get() for _ in workers]
-    for worker in workers:
-        worker.join()
-    return 2 * (count // 2) / max(seconds)
+def decoding(sampler: Sampler, count: int) -> float:
+    """Seconds of CPU per sample of a process that only reads and decodes the chunks that each sample touches."""
+    begun = time.process_time()
+    for index in range(10**6, 10**6 + count):
+        dataset, request, _, pos = sampler.provider._draw(generator(0, "train", index))
+        for key, size in request.size.items():
+            array = dataset.array(key)
+            for at in itertools.product(*cache._span(array, dataset._box(key, pos, size))):
+                array.read(cache._box_of(array, at))
+    return (time.process_time() - begun) / count
 
 
 def compare(args: argparse.Namespace) -> list[dict[str, Any]]:
@@ -137,36 +153,50 @@ def compare(args: argparse.Namespace) -> list[dict[str, Any]]:
     forms = [("HDF5", 64, True), ("zarr", 64, False)] if args.quick else [
         *itertools.product(("HDF5", "zarr"), (64, 128), (False, True))
     ]  # fmt: skip
-    heads = ("recipe", 16), ("stored", 26), ("cache", 7), ("memory/s", 10), ("disk/s", 9), ("ratio", 7)
-    print(
-        "".join(
-            f"{word:{width}}" for word, width in (*heads, ("decoding/s", 12), ("of it", 7), ("feeds a step of", 17))
-        )
-    )
+    heads = ("recipe", 16), ("stored", 26), ("cache", 7), ("memory/s", 9), ("disk/s", 8), ("feeds ms", 9)
+    more = ("CPU ms: memory", 15), ("disk", 7), ("decoding", 9), ("ratio", 6), ("of decoding", 12), ("of both", 7)
+    print("".join(f"{word:{width}}" for word, width in (*heads, *more)))
     for form, chunk, packed in forms:
         with tempfile.TemporaryDirectory(dir=args.folder) as folder:
             paths = stored(Path(folder), arrays, form, chunk, packed)
             for recipe in args.recipe or RECIPES:
-                held = loader(make_sampler(arrays, recipe, None), 10, args.samples)
-                bare = decoding_rate(make_sampler({k: Lazy(p) for k, p in paths.items()}, recipe, 0), args.samples // 3)
+                held = Loader(make_sampler(arrays, recipe, None), 10)
+                bare = make_sampler({k: Lazy(p) for k, p in paths.items()}, recipe, 0)
                 for share in SHARES:
                     lazy = make_sampler({k: Lazy(p) for k, p in paths.items()}, recipe, int(share * total))
                     if share == 1:  # it holds all that is drawn from
-                        array = lazy.provider.leaves()[0]
-                        for key in ("img", "seg", "mit"):
-                            array.fetch(key, tuple(n // 2 for n in shape), shape)
-                    drawn = loader(lazy, 10, args.samples)
-                    turns = [(rate(held, args.samples), rate(drawn, args.samples)) for _ in range(args.rounds)]
-                    drawn.close()
-                    memory, disk = (statistics.median(turn) for turn in zip(*turns, strict=True))
+                        middle = tuple(n // 2 for n in shape)
+                        lazy.provider.leaves()[0].fetch(middle, dict.fromkeys(arrays, shape))
+                    drawn = Loader(lazy, 10)
                     name = f"{form} {chunk}^3 {'compressed' if packed else 'raw'}"
-                    row = {"recipe": recipe, "stored": name, "cache": share, "memory": memory, "disk": disk,
-                           "ratio": disk / memory, "decoding": bare, "of_decoding": bare / disk}  # fmt: skip
-                    rows.append(row)
-                    print(f"{recipe:16}{name:26}{share:7.4g}{memory:10.1f}{disk:9.1f}{disk / memory:7.2f}{bare:12.1f}"
-                          f"{bare / disk:6.2f}x{1e3 / disk:14.1f} ms", flush=True)  # fmt: skip
-                held.close()
+                    turns = [(held.measure(args.samples), drawn.measure(args.samples),
+                              decoding(bare, args.samples // 3)) for _ in range(args.rounds)]  # fmt: skip
+                    drawn.stream.close()
+                    rows.append({"recipe": recipe, "stored": name, "cache": share, **best(turns)})
+                    print(line(rows[-1]), flush=True)
+                held.stream.close()
     return rows
+
+
+def best(turns: list[tuple[Pace, Pace, float]]) -> dict[str, float]:
+    """The best of the rounds, and the ratios of their CPU times."""
+    (memory, memory_cpu), (disk, disk_cpu) = (
+        (max(turn[i][0] for turn in turns), min(turn[i][1] for turn in turns)) for i in (0, 1)
+    )
+    bare = min(turn[2] for turn in turns)
+    return {"memory": memory, "disk": disk, "memory_cpu": memory_cpu, "disk_cpu": disk_cpu, "decoding_cpu": bare,
+            "ratio": memory_cpu / disk_cpu, "of_decoding": disk_cpu / bare,
+            "of_both": disk_cpu / (bare + memory_cpu)}  # fmt: skip
+
+
+def line(row: dict[str, Any]) -> str:
+    """A row as text."""
+    cpu = [1e3 * row[key] for key in ("memory_cpu", "disk_cpu", "decoding_cpu")]
+    return (
+        f"{row['recipe']:16}{row['stored']:26}{row['cache']:<7.4g}{row['memory']:<9.1f}{row['disk']:<8.1f}"
+        f"{1e3 / row['disk']:<9.1f}{cpu[0]:<15.1f}{cpu[1]:<7.1f}{cpu[2]:<9.1f}{row['ratio']:<6.2f}"
+        f"{row['of_decoding']:<12.2f}{row['of_both']:.2f}"
+    )
 
 
 def proportional_mb(pid: int) -> float:
@@ -186,14 +216,14 @@ def memory(args: argparse.Namespace) -> list[dict[str, Any]]:
             path = f"{name}/v.h5"
             with h5py.File(path, "w") as file:
                 for key, dtype in (("img", "u1"), ("seg", "u4"), ("mit", "u1")):
-                    made = file.create_dataset(key, shape=shape, dtype=dtype, chunks=(64, 64, 64), compression="lzf")
+                    array = file.create_dataset(key, shape=shape, dtype=dtype, chunks=(64, 64, 64), compression="lzf")
                     for y in range(0, shape[1], 512):
-                        made[:, y : y + 512] = np.random.default_rng(y).integers(0, 200, (64, 512, shape[2])) // 8
+                        array[:, y : y + 512] = np.random.default_rng(y).integers(0, 200, (64, 512, shape[2])) // 8
             sampler = make_sampler({k: Lazy(f"{path}:{k}") for k in ("img", "seg", "mit")}, "flips", 32 << 20)
-            stream = loader(sampler, args.samples, 0)
-            pids = [os.getpid(), *(child.pid for child in multiprocessing.active_children())]
+            made = Loader(sampler, args.samples)
+            pids = [os.getpid(), *made.pids]
             rows.append({"voxels": int(np.prod(shape)), "mb": sum(proportional_mb(int(pid)) for pid in pids)})
-            stream.close()
+            made.stream.close()
             print(f"{shape}: {rows[-1]['mb']:.0f} MB in {len(pids)} processes", flush=True)
     print(f"ratio {rows[1]['mb'] / rows[0]['mb']:.2f}")
     return rows

@@ -19,6 +19,7 @@ from deepem.data.augment.flyem.aug_mip1 import get_augmentation
 from deepem.data.drawn import Drawn
 from deepem.data.facts import BLOCK, Held, block_counts
 from deepem.data.loader import batches
+from deepem.data.orders import AHEAD
 from deepem.data.patch import Locations
 from deepem.data.sampler.basic import Sampler, get_spec
 from deepem.data.scan import facts_of, meetings
@@ -198,6 +199,27 @@ def test_what_the_next_samples_need_is_read_ahead(tmp_path):
     one(generator(0, "train", 5))
     with pytest.raises(InputError, match="no such file"):
         [one(generator(0, "train", index)) for index in range(6, 20)]
+
+
+@pytest.mark.parametrize("room", [80_000, 300_000, 700_000])
+def test_reading_ahead_makes_no_room_by_dropping_what_is_still_needed(tmp_path, monkeypatch, room):
+    """In as many reads as without, whatever part of the chunks of a sample the cache holds."""
+    paths, reads = save_hdf5(tmp_path, volume()), {0: 0, AHEAD: 0}
+    real = Drawn.read
+    for ahead in reads:
+
+        def read(self: Drawn, box: Box, ahead: int = ahead) -> Any:
+            reads[ahead] += 1
+            return real(self, box)
+
+        monkeypatch.setattr(Drawn, "read", read)
+        stream = Stream(sampler({key: Lazy(path) for key, path in paths.items()}, room=room), 0, "train")
+        for index in range(20):
+            if ahead:
+                for later in range(index + ahead if index else 1, index + ahead + 1):
+                    stream.fetch(later)
+            stream.sample(index)
+    assert reads[AHEAD] <= 1.02 * reads[0], reads
 
 
 def test_a_window_is_a_part_without_being_read(tmp_path):

@@ -58,6 +58,18 @@ def test_an_image_of_levels_opens_at_the_finest_or_at_the_one_asked_for(tmp_path
         assert source.channels == 1
 
 
+@versions
+def test_a_scale_of_the_whole_image_multiplies_that_of_its_levels(tmp_path, version):
+    path = image_group(tmp_path / "v.ome.zarr", version, "czyx")
+    top = zarr.open_group(path, mode="r+")
+    given = dict(top.attrs)
+    image = given.get("ome", given)
+    image["multiscales"][0]["coordinateTransformations"] = [{"type": "scale", "scale": [1, 2, 3, 0.5]}]
+    top.attrs.update(given)
+    with opened_image(f"{path}:1") as source:
+        np.testing.assert_allclose(source.voxel_size_nm, (80, 21.48, 3.58))
+
+
 @both
 @versions
 def test_a_group_that_is_no_image_lists_its_arrays(tmp_path, read, version):

@@ -80,6 +80,20 @@ def fit(features: list[Floats], edge: Floats) -> float:
     return float(sum(np.mean(feature * normal, dtype=np.float64) ** 2 for feature in features))
 
 
+def explained(image: Array, label: Array) -> tuple[float, float, float]:
+    """Judge whether a label's edges have anything to do with the image, in the central box.
+
+    Returns:
+        The share of edge voxels; the share of the image's variation that they explain; and the largest share that they
+        explain by chance, of the label mirrored along any axes.
+    """
+    size = tuple(min(n, m) for n, m in zip(image.shape, (SIDE, LONG, LONG), strict=True))
+    features, edge = features_of(_middle(image, size)), edges_of(_middle(label, size))
+    mirrored = (tuple(slice(None, None, f) for f in flips) for flips in itertools.product((1, -1), repeat=3))
+    given, *chance = (fit(features, edge[where]) for where in mirrored)
+    return float(edge.mean()), given, max(chance)
+
+
 def misfits(image: Array, label: Array) -> list[Misfit]:
     """Return transformations of a label (Z, Y, X) that explain the image clearly better, the best of each kind."""
     side, square = min(SIDE, *image.shape), min(LONG, *image.shape[1:])

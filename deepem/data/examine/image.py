@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,15 @@ UNRELATED = 0.15
 SWAPPED = 0.08
 """Sections in another order must correlate this much better to count as out of order."""
 
+MOST_GAPS = 12
+"""Number of places where neighbouring sections fit worst that are tried as the ends of a block in reverse."""
+
 COARSE = 2.0
 """An axis is the coarse one if its neighbours differ this many times as much as neighbours on the other axes."""
+
+
+ISOTROPIC = 1.25
+"""Largest ratio of the voxel size along z to that along y and x at which voxels count as isotropic."""
 
 
 def tiles_of(image: Array) -> Array:
@@ -109,7 +117,23 @@ def _order(tiles: Array, numbers: Sequence[int]) -> list[Finding]:
     if odd:
         what = f"{_sections(odd)} fits neither neighbour, which fit each other: from elsewhere, or damaged"
         found.append(Finding("out of order", what, "look at it, and move or mask it"))
+    for first, last in _reversed(tiles, near):
+        what = f"sections {numbers[first]} to {numbers[last]} fit their neighbours better in reverse"
+        found.append(Finding("out of order", what, "look at the order of the files that the volume was made of"))
     return found
+
+
+def _reversed(tiles: Array, near: Array) -> Iterator[tuple[int, int]]:
+    """Return the first and last section of blocks of three or more that fit better in reverse.
+
+    Sections fit badly at both ends of such a block, and well where its ends are exchanged.
+    """
+    gaps = [int(z) for z in np.argsort(near)[:MOST_GAPS] if near[z] < np.median(near) - SWAPPED]
+    for before, last in itertools.combinations(sorted(gaps), 2):
+        if last - before >= 3:
+            better = _correlation(tiles[before], tiles[last]) + _correlation(tiles[before + 1], tiles[last + 1])
+            if better - near[before] - near[last] > 2 * SWAPPED:
+                yield before + 1, last
 
 
 def axis_of_sections(tiles: Array, voxel_size_nm: Sequence[float] | None) -> list[Finding]:
@@ -125,6 +149,9 @@ def axis_of_sections(tiles: Array, voxel_size_nm: Sequence[float] | None) -> lis
                             "store the volume as (Z, Y, X), the axis of the sections first")]  # fmt: skip
     if voxel_size_nm is None:
         return []
+    if max(voxel_size_nm) < 1:
+        what = f"the voxel size {tuple(voxel_size_nm)} nm is smaller than atoms: micrometres?"
+        return [Finding("voxel size", what, "write it in nanometres")]
     told = voxel_size_nm[0] / float(np.mean(voxel_size_nm[1:]))
     if told < 1 / COARSE:
         what = f"the voxel size {tuple(voxel_size_nm)} nm (z, y, x) is smallest along z"
@@ -133,11 +160,14 @@ def axis_of_sections(tiles: Array, voxel_size_nm: Sequence[float] | None) -> lis
     if told >= 3 and seen < 1.05:
         what = f"z is as smooth as y and x ({seen:.2f}), but the voxel size says {told:.1f} times as coarse"
         return [Finding("voxel size", what, "look at the axes of the file, and at its voxel size")]
+    if told <= ISOTROPIC and seen > COARSE:
+        what = f"z changes {seen:.1f} times as much as y and x, but the voxel size says {told:.1f} times as coarse"
+        return [Finding("voxel size", what, "look at the voxel size of the file")]
     return []
 
 
 def differences(tiles: Array) -> tuple[float, float, float]:
-    """Return the median difference of neighbours along z, y and x, in standard deviations of the image."""
+    """Return the mean difference of neighbours along z, y and x, in standard deviations of the image."""
     spread = float(tiles.std()) or 1.0
     z, y, x = (float(np.mean(np.abs(np.diff(tiles, axis=axis)))) / spread for axis in range(3))
     return z, y, x

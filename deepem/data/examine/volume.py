@@ -23,6 +23,18 @@ MOST = (256, 640, 640)
 DARK, APART = 2.0, 2.5
 """Volumes differ in contrast if means differ by this many standard deviations, or deviations by this factor."""
 
+EDGES = 0.01
+"""A label must have this share of edges for its relation to the image to be judged."""
+
+UNRELATED = 0.01
+"""Ids whose edges explain this share of the image are its own. Of four real volumes, they explained 0.017 or more."""
+
+CHANCE = 3.0
+"""Ids with a smaller share are its own too if the share is this many times what mirrored ids explain by chance."""
+
+RARE = 0.1
+"""Sections without labels count as faults if they are at most this share of those with labels."""
+
 SEEN = 0.03
 """If grey values correlate less than this with label edges, the image has no clear polarity."""
 
@@ -66,11 +78,11 @@ def volume_findings(arrays: Mapping[str, Any], labels: Sequence[str], ids: Colle
         label = part_of(arrays[key])
         mine += (faults := type_findings(label, key in ids))
         if not faults and key in ids:
-            mine += id_findings(label)
+            mine += id_findings(label) + gap_findings(label, masks_of(arrays, key))
         elif not faults and label.min() > 0:
             mine.append(Finding("no zero", "the label is nowhere 0: no voxel is background", "another file, or a mask"))
         if not faults and label.shape == seen.shape and not any(one.code in CANNOT_BE_LAID for one in found):
-            mine += alignment_findings(seen, label)
+            mine += alignment_findings(seen, label) or (unrelated_findings(seen, label) if key in ids else [])
         found += [one.at(key) for one in mine]
     masks = [key for key in arrays if key.startswith("msk") or key.endswith("_msk")]
     for key in masks:
@@ -81,6 +93,10 @@ def volume_findings(arrays: Mapping[str, Any], labels: Sequence[str], ids: Colle
 
 CANNOT_BE_LAID = {"wrapped", "nan"}
 """Faults of an image that rule out comparing it with a label."""
+
+
+MISPLACED = {*CANNOT_BE_LAID, "axes", "mirrored", "shifted", "scaled", "shape", "unrelated"}
+"""Faults that rule out telling from a label whether its edges are dark or bright."""
 
 
 def alignment_findings(image: Array, label: Array) -> list[Finding]:
@@ -96,6 +112,36 @@ def alignment_findings(image: Array, label: Array) -> list[Finding]:
                 f"{way.better:.1%})", remedies[way.fault])
         for way in alignment.misfits(image, label)[:1]
     ]  # fmt: skip
+
+
+def unrelated_findings(image: Array, label: Array) -> list[Finding]:
+    """Find instance ids whose edges explain no more of the image than they would by chance."""
+    share, explained, chance = alignment.explained(image, label)
+    if share < EDGES or explained >= UNRELATED or explained > CHANCE * chance:
+        return []
+    what = f"its edges explain {explained:.2%} of the image, and {chance:.2%} when mirrored: no more than by chance"
+    return [Finding("unrelated", what, "look at the picture (--out): another volume's label, or laid far off")]
+
+
+def masks_of(arrays: Mapping[str, Any], key: str) -> list[Array]:
+    """Return the masks that say where a label counts."""
+    names = [f"{key}_msk"] if arrays.get(f"{key}_msk") is not None else ["msk", "msk_train", "msk_val"]
+    return [part_of(arrays[name]) for name in names if arrays.get(name) is not None]
+
+
+def gap_findings(label: Array, masks: Sequence[Array]) -> list[Finding]:
+    """Find single sections without any label between sections with labels, unless all masks exclude them."""
+    there = label.any((1, 2))
+    inside = np.flatnonzero(there)
+    counts = np.ones(len(label), bool)
+    if masks and all(mask.shape == label.shape for mask in masks):
+        counts = np.any([mask.any((1, 2)) for mask in masks], axis=0)
+    gaps = [z for z in range(inside[0], inside[-1]) if not there[z] and counts[z]] if len(inside) else []
+    if not gaps or len(gaps) > RARE * len(inside):
+        return []
+    shown = ", ".join(map(str, gaps[:5])) + (", ..." if len(gaps) > 5 else "")
+    what = f"no voxel has a label in {len(gaps)} of the sections ({shown}), between sections with labels"
+    return [Finding("empty section", what, "label them, or mask them out: 0 is background")]
 
 
 def _as_words(way: alignment.Misfit) -> str:
@@ -179,11 +225,20 @@ def between(volumes: Mapping[str, tuple[Array, Array | None]]) -> list[Finding]:
     signs = {name: sign for name, pair in volumes.items() if (sign := sign_of(*pair))}
     plus = [name for name, sign in signs.items() if sign > 0]
     minus = [name for name, sign in signs.items() if sign < 0]
-    inverted = set(plus if len(plus) < len(minus) else minus) if plus and minus else set()
-    for name in sorted(inverted):
-        what = f"brighter where the others are darker at the edges of {len(signs)} labels: an inverted image"
-        found.append(Finding("inverted", what, "255 less the image", f"{name} img"))
-    middle, spread = (float(np.median([s[i] for n, s in stats.items() if n not in inverted])) for i in (0, 1))
+    inverted = set(min(plus, minus, key=len)) if plus and minus else set()
+    if inverted and len(plus) == len(minus):
+        inverted = {*plus, *minus}
+        what = f"{', '.join(plus)} brighter and {', '.join(minus)} darker at the edges of the labels"
+        where = ", ".join(f"{name} img" for name in signs)
+        found.append(Finding("inverted", f"{what}: the data do not tell which are inverted", "255 less these", where))
+    else:
+        for name in sorted(inverted):
+            what = f"brighter where the others are darker at the edges of {len(signs)} labels: an inverted image"
+            found.append(Finding("inverted", what, "255 less the image", f"{name} img"))
+    right = [s for n, s in stats.items() if n not in inverted]
+    if not right:
+        return found
+    middle, spread = (float(np.median([s[i] for s in right])) for i in (0, 1))
     for name, (mean, deviation) in stats.items():
         ratio = max(deviation, spread) / max(min(deviation, spread), 1e-9)
         if name not in inverted and (abs(mean - middle) > DARK * max(spread, deviation) or ratio > APART):
