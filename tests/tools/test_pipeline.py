@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -208,6 +209,36 @@ def test_every_combination_of_a_sweep_is_a_run(tmp_path: Path, monkeypatch: pyte
         Path("a.yaml").write_text(text)
         with pytest.raises(InputError):
             sweep.points(config_file.read(["a.yaml"]))
+
+
+FAULTS = {
+    "segment": ("segment: {treshold: 0.5}", "exp.yaml:4: treshold: got an unknown setting, wants threshold"),
+    "value": ("segment:\n  threshold: high", "exp.yaml:5: threshold: got high, wants"),
+    "decoder": ("segment:\n\n  decoder: waterz", "exp.yaml:6: decoder: got waterz, wants one of agglomerate"),
+    "forward": ("forward: {overlaps: 0.5}", "exp.yaml:4: overlaps: got an unknown setting, wants overlap"),
+    "size": ("forward: {chunk_size: [1, 2]}", "exp.yaml:4: chunk_size: got 1,2, wants"),
+    "evaluate": ("evaluate: {metrics: [arand]}", "exp.yaml:4: metrics: got arand, wants one of adapted_rand"),
+    "sweep": ("sweep: {lr: [1e-3, fast]}", "exp.yaml:4: lr: got fast, wants a number above 0"),
+    "sweep of nothing": ("sweep: {lrr: [1e-3]}", "lrr: got an unknown setting, wants lr"),
+    "program": ("segmnt: {threshold: 0.5}", "exp.yaml:4: segmnt"),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_in_a_later_stage_is_found_before_the_training(
+    name: str, calls: list[list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    text, told = FAULTS[name]
+    Path("exp.yaml").write_text(EXP + text + "\n")
+    shutil.rmtree("experiments")
+    with pytest.raises(SystemExit) as caught:
+        pipeline.main(["exp.yaml"])
+    assert caught.value.code == 2
+    *_, line = capsys.readouterr().err.splitlines()
+    assert line.startswith("deepem run: error: ")
+    assert told in line
+    assert ", wants " in line
+    assert calls == []
 
 
 def test_the_table_of_a_sweep(calls: list[list[str]], capsys: pytest.CaptureFixture[str]) -> None:
