@@ -199,10 +199,13 @@ def shapes(words: list[str], rounds: int) -> dict[str, Any]:
     options = parse(words)
     channels = sum(task.channels for task in options.tasks.chosen)
     rows = dict(summary(options.model(), options.inputsz, (10.0, 10.0, 10.0), 1, channels, 1))
+    if "context" in rows:  # of both sides together, without the voxel itself
+        sides = rows["context"].partition(" voxels")[0].split(",")
+        rows["receptive field"] = ",".join(str(int(side) + 1) for side in sides)
     return {
         "parameters": int(rows["parameters"].replace(",", "")),
         "patch": rows["patch"].partition(" (")[0],
-        "field": (rows.get("receptive field") or rows["context"]).partition(" voxels")[0],
+        "field": rows["receptive field"].partition(" voxels")[0],
         "mflop": float(rows["FLOPs per output voxel"].split()[0].replace(",", "")) / 1e6,
         "memory": int(rows["memory, training"].split()[0].replace(",", "")),
     }
