@@ -116,14 +116,14 @@ def check(run: Run) -> None:
     Raises:
         InputError: a setting cannot be used.
     """
-    later, files = [name for name in run.programs if name != "train"], ["--config", *run.files]
-    if later:
+    files = ["--config", *run.files]
+    if {"forward", "segment", "evaluate"} & set(run.programs):
         state = {"options": run.options.flat(), "tasks": [to_plain(task) for task in run.options.tasks.chosen]}
         as_trained = forward_parser.Found(run.options.run.max_iter, state)
         forward_parser.parse([*files, "--exp_name", str(run.options.run.exp_name)], lambda *_: as_trained)
-    if "segment" in later:
+    if "segment" in run.programs:
         segment_options.read_words(["PREDICTION", *files, "--out", "SEGMENTS"])
-    if "evaluate" in later:
+    if "evaluate" in run.programs:
         evaluate_options.read_words(["PREDICTION", *files, "--truth", "TRUTH"], None)
 
 

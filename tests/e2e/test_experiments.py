@@ -98,7 +98,7 @@ def fib25(shared: Path) -> dict[str, object]:
 def finetune(shared: Path) -> dict[str, object]:
     small = fib25(shared)
     run.main(["--config", str(ROOT / "experiments/demo/exp.yaml"), *of_words(demo(shared)["train"])])
-    shutil.copy("experiments/demo/models/model2.chkpt", "experiments/demo/models/model400.chkpt")
+    shutil.copy("experiments/demo/models/model2.chkpt", "experiments/demo/models/model600.chkpt")
     return small
 
 
