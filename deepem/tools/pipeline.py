@@ -60,6 +60,8 @@ def main(words: Sequence[str]) -> int:
 
         points = sweep.points(config_file.read(files))
         runs = [runner.Run.of(files, point) for point in points]
+        for run in runs:
+            runner.check(run)
         if own.point is not None and own.point >= len(runs):
             raise InputError("--point", own.point, f"a number from 0 to {len(runs) - 1}")
         folder = runs[0].folder.parent if points[0].values else runs[0].folder

@@ -18,7 +18,8 @@ from deepem.cli.config_file import is_null, plain
 from deepem.cli.plugins import as_file
 from deepem.cli.training import TrainOptions
 from deepem.runs import events
-from deepem.tools import sweep
+from deepem.tasks import to_plain
+from deepem.tools import evaluate_options, segment_options, sweep
 from deepem.tools.stages import Records, Stage
 from deepem.tools.sweep import Point
 from deepem.utils import checkpoint
@@ -107,6 +108,23 @@ class Run:
 
 def _parse(files: Sequence[str]) -> TrainOptions:
     return train_parser.parse(["--config", *files])
+
+
+def check(run: Run) -> None:
+    """Read the settings of the stages after training, so that a fault in them is found before the training.
+
+    Raises:
+        InputError: a setting cannot be used.
+    """
+    files = ["--config", *run.files]
+    if {"forward", "segment", "evaluate"} & set(run.programs):
+        state = {"options": run.options.flat(), "tasks": [to_plain(task) for task in run.options.tasks.chosen]}
+        as_trained = forward_parser.Found(run.options.run.max_iter, state)
+        forward_parser.parse([*files, "--exp_name", str(run.options.run.exp_name)], lambda *_: as_trained)
+    if "segment" in run.programs:
+        segment_options.read_words(["PREDICTION", *files, "--out", "SEGMENTS"])
+    if "evaluate" in run.programs:
+        evaluate_options.read_words(["PREDICTION", *files, "--truth", "TRUTH"], None)
 
 
 def do(run: Run) -> int:

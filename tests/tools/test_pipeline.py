@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -208,6 +209,37 @@ def test_every_combination_of_a_sweep_is_a_run(tmp_path: Path, monkeypatch: pyte
         Path("a.yaml").write_text(text)
         with pytest.raises(InputError):
             sweep.points(config_file.read(["a.yaml"]))
+
+
+FAULTS = {
+    "segment": ("", "segment: {treshold: 0.5}", "exp.yaml:4: treshold: got an unknown setting, wants threshold"),
+    "value": ("", "segment:\n  threshold: high", "exp.yaml:5: threshold: got high, wants"),
+    "decoder": ("", "segment:\n\n  decoder: waterz", "exp.yaml:6: decoder: got waterz, wants one of agglomerate"),
+    "forward": ("cpu: true", "overlaps: 0.5", "exp.yaml:2: overlaps: got an unknown setting, wants overlap"),
+    "size": ("cpu: true", "chunk_size: [1, 2]", "exp.yaml:2: chunk_size: got 1,2, wants"),
+    "evaluate": ("mask: data/t1", "metrics: [arand]", "exp.yaml:3: metrics: got arand, wants one of adapted_rand"),
+    "sweep": ("", "sweep: {lr: [1e-3, fast]}", "lr=fast.yaml:2: lr: got fast, wants a number above 0"),
+    "sweep of nothing": ("", "sweep: {lrr: [1e-3]}", "lrr: got an unknown setting, wants lr"),
+    "program": ("", "segmnt: {threshold: 0.5}", "exp.yaml:4: segmnt"),
+}
+"""What is replaced in EXP, or nothing to add a line; by what; and what the error says."""
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_in_a_later_stage_is_found_before_the_training(
+    name: str, calls: list[list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, after, told = FAULTS[name]
+    Path("exp.yaml").write_text(EXP.replace(before, after) if before else f"{EXP}{after}\n")
+    shutil.rmtree("experiments")
+    with pytest.raises(SystemExit) as caught:
+        pipeline.main(["exp.yaml"])
+    assert caught.value.code == 2
+    *_, line = capsys.readouterr().err.splitlines()
+    assert line.startswith("deepem run: error: ")
+    assert told in line
+    assert ", wants " in line
+    assert calls == []
 
 
 def test_the_table_of_a_sweep(calls: list[list[str]], capsys: pytest.CaptureFixture[str]) -> None:
