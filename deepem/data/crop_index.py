@@ -11,12 +11,10 @@ several folders and crop sizes::
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
 import os
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,17 +22,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deepem.data import crop_database as database
 from deepem.data.labelled_folder import IMAGE, LABEL, Entry
 from deepem.io.files import opened
-from deepem.utils.errors import InputError, reason
 from deepem.utils.frames import boxes_of
 from deepem.utils.geometry import Box, Vec3, vec3
 
 Array = NDArray[Any]
-
-BOX = ("z1", "y1", "x1", "z2", "y2", "x2")
-LOCK = 0x6465_6570
-"""Number of the PostgreSQL advisory lock held while an index is built."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +94,7 @@ class CropIndex:
     def __init__(self, url: str, wanted: Wanted, force_create: bool = False) -> None:
         self.url, self.wanted = url, wanted
         self._connections: dict[int, Any] = {}
-        with _told(url), _writing(url) as connection:
+        with database.told(url), database.writing(url) as connection:
             self.number = _built(connection, wanted, force_create)
             self._length = int(_count(connection, self.number))
 
@@ -109,9 +103,9 @@ class CropIndex:
 
     def crop(self, place: int) -> tuple[Any, list[Any]]:
         """Return the crop at a place (from 0) in the table of crops, and the rows of its objects by ascending id."""
-        sql, tables = _sql(), _tables()
+        sql, tables = database.sql(), database.schema()
         crops, objects = tables.crops, tables.objects
-        with _told(self.url):
+        with database.told(self.url):
             connection = self._connection()
             where = (crops.c.index == self.number) & (crops.c.place == place)
             row = connection.execute(sql.select(crops).where(where)).one()
@@ -120,14 +114,14 @@ class CropIndex:
 
     def volumes(self) -> list[str]:
         """Return the volume of each crop, ordered by place."""
-        sql, crops = _sql(), _tables().crops
+        sql, crops = database.sql(), database.schema().crops
         chosen = sql.select(crops.c.volume).where(crops.c.index == self.number).order_by(crops.c.place)
-        with _told(self.url):
+        with database.told(self.url):
             return [row.volume for row in self._connection().execute(chosen)]
 
     def _connection(self) -> Any:
         if os.getpid() not in self._connections:
-            self._connections = {os.getpid(): _engine(self.url).connect()}
+            self._connections = {os.getpid(): database.engine(self.url).connect()}
             weakref.finalize(self, _close, self._connections)
         return self._connections[os.getpid()]
 
@@ -174,7 +168,7 @@ def objects_of(ids: Array, classes: Mapping[int, int] | None, min_voxels: int) -
 
 def _built(connection: Any, wanted: Wanted, force: bool) -> int:
     """Return the number of the index; build it if it does not exist or the files have changed."""
-    sql, tables = _sql(), _tables()
+    sql, tables = database.sql(), database.schema()
     indexes, stamp = tables.indexes, wanted.stamp
     tables.meta.create_all(connection)
     held = connection.execute(sql.select(indexes).where(indexes.c.key == wanted.key)).one_or_none()
@@ -192,7 +186,7 @@ def _built(connection: Any, wanted: Wanted, force: bool) -> int:
 
 
 def _fill(connection: Any, number: int, wanted: Wanted) -> None:
-    sql, tables, place = _sql(), _tables(), 0
+    sql, tables, place = database.sql(), database.schema(), 0
     for name in wanted.names:
         entry = Entry(Path(wanted.folder), name)
         with opened(entry.need(IMAGE)) as image:
@@ -203,89 +197,16 @@ def _fill(connection: Any, number: int, wanted: Wanted) -> None:
                 row = {"index": number, "place": place, "volume": name, "z": z, "y": y, "x": x, "channel": channel}
                 added = connection.execute(sql.insert(tables.crops).values(**row, objects=len(found)))
                 crop, place = int(added.inserted_primary_key[0]), place + 1
-                fields = ("object", "label", *BOX, "voxels")
+                fields = ("object", "label", *database.BOX, "voxels")
                 rows = [{"crop": crop, **dict(zip(fields, one, strict=True))} for one in found]
                 if rows:
                     connection.execute(sql.insert(tables.objects), rows)
 
 
 def _count(connection: Any, number: int) -> int:
-    sql, crops = _sql(), _tables().crops
+    sql, crops = database.sql(), database.schema().crops
     found: int = connection.execute(sql.select(sql.func.count()).where(crops.c.index == number)).scalar_one()
     return found
-
-
-def _sql() -> Any:
-    try:
-        return importlib.import_module("sqlalchemy")
-    except ModuleNotFoundError as error:
-        raise InputError("crop index", f"no package {error.name}", "pip install 'deepem[detect]'") from error
-
-
-@dataclass(frozen=True)
-class _Schema:
-    meta: Any
-    indexes: Any
-    crops: Any
-    objects: Any
-
-
-_SCHEMA: list[_Schema] = []
-
-
-def _tables() -> _Schema:
-    if not _SCHEMA:
-        sql = _sql()
-        meta, column, whole = sql.MetaData(), sql.Column, sql.Integer
-        indexes = sql.Table(
-            "deepem_indexes", meta, column("id", whole, primary_key=True),
-            column("key", sql.String(64), nullable=False, unique=True), column("stamp", sql.String(64), nullable=False),
-        )  # fmt: skip
-        crops = sql.Table(
-            "deepem_crops", meta, column("id", whole, primary_key=True),
-            column("index", sql.ForeignKey(indexes.c.id), nullable=False), column("place", whole, nullable=False),
-            column("volume", sql.String, nullable=False),
-            *(column(name, whole, nullable=False) for name in ("z", "y", "x", "channel", "objects")),
-            sql.UniqueConstraint("index", "place"),
-        )  # fmt: skip
-        objects = sql.Table(
-            "deepem_objects", meta, column("crop", sql.ForeignKey(crops.c.id), primary_key=True),
-            column("object", sql.BigInteger, primary_key=True),
-            *(column(name, whole, nullable=False) for name in ("label", *BOX, "voxels")),
-        )  # fmt: skip
-        _SCHEMA.append(_Schema(meta, indexes, crops, objects))
-    return _SCHEMA[0]
-
-
-def _engine(url: str) -> Any:
-    pool = importlib.import_module("sqlalchemy.pool")
-    return _sql().create_engine(url if "://" in url else f"sqlite:///{url}", poolclass=pool.NullPool)
-
-
-@contextmanager
-def _writing(url: str) -> Iterator[Any]:
-    """Open a connection with one exclusive transaction, so that an index appears whole or not at all."""
-    with _engine(url).connect() as connection:
-        if connection.dialect.name == "sqlite":
-            connection.exec_driver_sql("PRAGMA busy_timeout = 600000")
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
-        else:
-            connection.execute(_sql().select(_sql().func.pg_advisory_xact_lock(LOCK)))
-        yield connection
-        connection.commit()
-
-
-@contextmanager
-def _told(url: str) -> Iterator[None]:
-    """Turn a database's errors into one line that names the database, without its password."""
-    errors = importlib.import_module("sqlalchemy.exc") if _sql() else None
-    assert errors is not None
-    try:
-        yield
-    except (errors.SQLAlchemyError, ModuleNotFoundError) as error:
-        shown = str(_sql().engine.make_url(url)) if "://" in url else url
-        wants = "a file that can be written, or the URL of a PostgreSQL that is there"
-        raise InputError("database", f"{shown}: {reason(error)}", wants) from error
 
 
 def split_by_group(groups: Sequence[str], share: float, seed: int) -> tuple[list[int], list[int]]:

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deepem.data.crop_index import BOX, CropIndex
+from deepem.data.crop_database import BOX
+from deepem.data.crop_index import CropIndex
 from deepem.data.labelled_folder import IMAGE, LABEL, Entry, chosen_channels, scaled
 from deepem.io.files import opened
 from deepem.utils.geometry import Box, vec3

@@ -18,7 +18,8 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
 
 from deepem.tools import output
 from deepem.tools.evaluate_options import PROGRAM, EvaluateOptions, read_words
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 Figures = dict[str, Any]
 
-OF_LABELS = ("instance",)
+OF_LABELS: tuple[Literal["instance"]] = ("instance",)
 """Value of --kind for label volumes of single objects."""
 
 
@@ -65,10 +66,13 @@ def score_all(files: Sequence[str], own: EvaluateOptions) -> list[Figures]:
 
 def score(file: str, own: EvaluateOptions) -> Figures:
     """Return all scores of one file."""
-    from deepem.tools.predictions import attributes, described, opened_there
+    from deepem.tools.predictions import attributes, described, holds_objects, opened_there
 
     with opened_there(file) as stored:
-        if described(attributes(stored)):
+        held = attributes(stored)
+        if holds_objects(held) and own.kind in (None, *OF_LABELS):
+            return score_label_volume(file, stored, replace(own, kind=OF_LABELS[0]))
+        if described(held):
             return score_prediction(file, stored, own)
         if own.kind and own.kind not in OF_LABELS:
             raise InputError(file, "no attribute tasks", f"an output of deepem forward, for --kind {own.kind}")
@@ -99,12 +103,14 @@ def score_prediction(file: str, stored: Stored, own: EvaluateOptions) -> Figures
 def score_label_volume(file: str, stored: Stored, own: EvaluateOptions) -> Figures:
     """Score a label volume."""
     from deepem.tools.label_scores import OF_OBJECTS, OF_SEGMENTS, Asked, score_labels
+    from deepem.tools.object_table import scores_of
 
     metrics = own.metrics or (OF_OBJECTS if own.kind else OF_SEGMENTS)
     asked = Asked(metrics, own.top, own.skeletons, own.merge_threshold, own.distance_nm, own.min_overlap)
     with ExitStack() as stack:
         case, truth = label_case(stack, file, stored, own)
-        found = score_labels(case, asked)
+        scores = scores_of(file, own.scores) if own.kind else None
+        found = score_labels(replace(case, scores=scores), asked)
     return {"file": file, "output": "objects" if own.kind else "segmentation", "truth": truth, **found}
 
 

@@ -54,6 +54,10 @@ class EvaluateOptions(Group):
     metrics: list[str] | None = flag(
         None, f"for label volumes: {', '.join(METRICS)}", read=readers.one_of(*METRICS), many="+", metavar="METRIC"
     )
+    scores: Path | None = flag(
+        None, "CSV with columns id and score of the objects (default: the CSV beside the file, if it is there)",
+        metavar="CSV",
+    )  # fmt: skip
     top: int = flag(10, "rows in the tables of the worst splits and merges", read=readers.natural, metavar="N")
     fragments: str | None = flag(None, "fragments of the segmentation, for the metric oracle", metavar="FILE")
     skeletons: str = flag("truth", "JSON file of skeletons for the metric erl; truth makes them from the true labels")

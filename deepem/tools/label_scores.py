@@ -52,6 +52,7 @@ class LabelCase:
         truth: The true ids.
         mask: Which voxels count, or None for all.
         fragments: The fragments that it was agglomerated from, or None.
+        scores: The score of each object by id, or None if there are none.
     """
 
     file: str
@@ -62,6 +63,7 @@ class LabelCase:
     truth: Read
     mask: Read | None = None
     fragments: Read | None = None
+    scores: Mapping[int, float] | None = None
 
     @property
     def whole(self) -> Box:
@@ -163,6 +165,11 @@ def _own(score: Any, case: LabelCase, box: Box, labels: Array, truth: Array, mas
     score.add(labels, truth, mask=mask, begin=box.begin)
 
 
+def _of_objects(score: Instances, case: LabelCase, box: Box, labels: Array, truth: Array, mask: Array | None) -> None:
+    first = box.begin == (0, 0, 0)  # the scores of all objects are handed over once
+    score.add(labels, truth, mask=mask, begin=box.begin, scores=case.scores if first else None)
+
+
 def _at_nodes(score: Any, case: LabelCase, box: Box, labels: Array, truth: Array, mask: Array | None) -> None:
     score.add(labels, begin=box.begin)
 
@@ -175,6 +182,11 @@ def _of_fragments(score: Any, case: LabelCase, box: Box, labels: Array, truth: A
 def _result(score: Any) -> Figures:
     found: Figures = score.result()
     return found
+
+
+def _ranked(score: Instances) -> Figures:
+    found = score.result()
+    return {**found, "ranked": score.curves()} if "ap_ranked" in found else found
 
 
 def _best_scores(score: OracleMerge) -> Figures:
@@ -203,8 +215,8 @@ METRICS: dict[str, Metric] = {
     "objects": Metric(lambda case, asked, overlaps: Objects(asked.top, overlaps)),
     "oracle": Metric(_oracle, _of_fragments, _best_scores),
     "erl": Metric(_erl, _at_nodes),
-    "instances": Metric(lambda case, asked, overlaps: Instances(), _own),
-    "boxes": Metric(lambda case, asked, overlaps: Boxes(), _own),
+    "instances": Metric(lambda case, asked, overlaps: Instances(), _of_objects, _ranked),
+    "boxes": Metric(lambda case, asked, overlaps: Boxes(), _of_objects, _ranked),
     "detections": Metric(_detections, _own),
 }
 

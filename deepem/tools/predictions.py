@@ -270,3 +270,8 @@ def opened_mask(of: Any, mask: str | None, truth: Laid, ignore_border: Vec3 | No
 def described(attributes: Mapping[str, Any]) -> bool:
     """Whether attributes say that a file is an output of deepem forward."""
     return "tasks" in attributes
+
+
+def holds_objects(attributes: Mapping[str, Any]) -> bool:
+    """Whether attributes say that a file is a label volume of objects, an output of deepem forward."""
+    return described(attributes) and attributes.get("values") == "label"

@@ -34,14 +34,18 @@ def draw_results(out: Path, results: Sequence[Mapping[str, Any]], own: EvaluateO
     }
     last = results[-1]
     chosen = min(last.get("segmentation", {}).values(), key=lambda row: row["error"], default=None)
+    ranked = next((last[name]["ranked"] for name in ("instances", "boxes") if "ranked" in last.get(name, {})), None)
+    cuts: list[CutOut] = []
     if "objects" in last:
         cuts = _of_labels(last, own)
     elif chosen is not None:
         cuts = _of_affinities(last, chosen, own)
-    else:
+    elif ranked is None:
         got = f"{last['output']} of {last['file']}"
-        raise InputError("--picture", got, "affinities with --segment, or a segmentation with --metrics objects")
-    draw(out, curves=curves, chosen=chosen if curves else None, cuts=cuts, title=f"{last['output']}: {last['file']}")
+        wants = "affinities with --segment, a segmentation with --metrics objects, or objects with scores"
+        raise InputError("--picture", got, wants)
+    title = f"{last['output']}: {last['file']}"
+    draw(out, curves=curves, chosen=chosen if curves else None, ranked=ranked, cuts=cuts, title=title)
 
 
 def _of_labels(result: Mapping[str, Any], own: EvaluateOptions) -> list[CutOut]:

@@ -132,6 +132,9 @@ def _objects(rows: Figures) -> Iterator[str]:
 def _instances(row: Figures, by: str = "mask") -> Iterator[str]:
     each = "   ".join(f"AP{threshold:g} {value:.4f}" for threshold, value in row["ap"].items())
     yield f"  objects by {by}   {each}   mean {row['ap_mean']:.4f}   F1 {row['f1']:.4f}   PQ {row['pq']:.4f}"
+    if "ap_ranked" in row:
+        each = "   ".join(f"AP{threshold:g} {value:.4f}" for threshold, value in row["ap_ranked"].items())
+        yield f"    ranked by score   {each}   mean {row['ap_ranked_mean']:.4f}   (area under precision and recall)"
 
 
 def _boxes(row: Figures) -> Iterator[str]:

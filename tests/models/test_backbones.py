@@ -14,7 +14,7 @@ from torch import nn
 from deepem.cli import signatures
 from deepem.models import backbones
 from deepem.models.backbones import Hiera, SimpleFeaturePyramid, ViTDet, WithFPN
-from deepem.models.backbones.resnet import FrozenBatchNorm
+from deepem.models.backbones.parts.norms import FrozenBatchNorm
 from deepem.models.backbones.resnet import create_backbone as resnet
 from deepem.utils.errors import InputError
 

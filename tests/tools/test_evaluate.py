@@ -351,6 +351,44 @@ class TestSegmentations:
         assert (result["detections"]["missed"], result["detections"]["false_alarms"]) == ([3], [2])
         assert "1 found, 1 missed, 1 false; by 1 voxels or more" in text
 
+    def test_objects_with_scores_are_ranked(self, capsys, monkeypatch):
+        """Two hits and a false alarm of the middle score: recall 1/2 at precision 1, then 1 at 2/3."""
+        monkeypatch.setattr(label_scores, "BLOCK", (1, 1, 4))
+        found, truth = [1, 1, 0, 2, 0, 3, 3, 3], [4, 4, 0, 0, 0, 5, 5, 5]
+        Path("seg.csv").write_text("id,class,score\n1,1,0.9\n2,1,0.8\n3,1,0.7\n")
+        text, result = self.of(capsys, found, truth, "--kind", "instance", "--picture", "p.png")
+        for by in ("instances", "boxes"):
+            assert result[by]["ap_ranked"]["0.5"] == pytest.approx((51 + 50 * 2 / 3) / 101)
+            assert result[by]["ap"]["0.5"] == pytest.approx(2 / 3)
+        assert result["instances"]["ranked"]["0.5"]["recall"][-1] == 1
+        assert "ranked by score   AP0.5 0.8350" in text
+        assert Path("p.png").read_bytes()[1:4] == b"PNG"
+        Path("other.csv").write_text("id,score\n1,0.1\n2,0.8\n3,0.7\n")
+        _, other = self.of(capsys, found, truth, "--kind", "instance", "--scores", "other.csv")
+        assert other["instances"]["ap_ranked"]["0.5"] == pytest.approx(2 / 3)
+
+    @pytest.mark.parametrize(("table", "line"), [
+        ("id,class\n1,2\n", "no column score"),
+        ("id,score\n1,high\n", "could not convert string to float: 'high'"),
+        ("id,score\n1,nan\n", "the score nan of object 1"),
+    ])  # fmt: skip
+    def test_a_table_without_scores_is_refused(self, capsys, table, line):
+        Path("t.csv").write_text(table)
+        with pytest.raises(SystemExit) as caught:
+            self.of(capsys, [1, 1], [1, 1], "--kind", "instance", "--scores", "t.csv")
+        assert caught.value.code == 2
+        assert line in capsys.readouterr().err
+
+    def test_objects_of_forward_say_what_they_are(self, capsys):
+        from deepem.tasks import choose
+        from deepem.test.kinds import written
+
+        attributes = written(choose(["inst"]))["instance"].attributes((0, 0, 0))
+        write(Path("seg.h5"), np.array([1, 1, 0, 2]).reshape(1, 1, 4), **attributes)
+        write(Path("truth.h5"), np.array([7, 7, 0, 9]).reshape(1, 1, 4))
+        _, (result,) = run(capsys, "seg.h5", "--truth", "truth.h5")
+        assert result["instances"]["ap"]["0.5"] == 1
+
     def test_every_metric_has_a_flag(self):
         assert set(METRICS) == set(label_scores.METRICS)
 

@@ -21,12 +21,11 @@ from torch import Tensor, nn
 
 from deepem.models.backbones.parts.base import Backbone, Maps, grid_of, resize_positions, start_transformer, through
 from deepem.models.backbones.parts.mask_units import HieraBlock, PatchEmbed
+from deepem.models.backbones.parts.positions import Positions, position_grids
 from deepem.models.backbones.parts.unroll import Reroll, Unroll, unit_size
 from deepem.models.emvision.utils import Triple, mul3, triple
 from deepem.utils.errors import InputError
 from deepem.utils.geometry import Vec3, vec3
-
-Positions = bool | Literal["whole", "z_yx", "z_y_x"]
 
 
 class Head(nn.Module):
@@ -205,18 +204,6 @@ class Hiera(Backbone):
         if name.startswith(("patch_embed.", "pos_embed")):
             return 0
         return int(name.split(".")[1]) + 1 if name.startswith("blocks.") else self.num_layers - 1
-
-
-def position_grids(kind: Positions, tokens: Vec3) -> dict[str, Vec3]:
-    """Name and grid (z, y, x) of each table of positions in the model."""
-    z, y, x = tokens
-    whole: dict[str, Vec3] = {"pos_embed": tokens}
-    two: dict[str, Vec3] = {"pos_embed_spatial": (1, y, x), "pos_embed_temporal": (z, 1, 1)}
-    three: dict[str, Vec3] = {"pos_embed_z": (z, 1, 1), "pos_embed_y": (1, y, 1), "pos_embed_x": (1, 1, x)}
-    kinds: dict[Positions, dict[str, Vec3]] = {"whole": whole, "z_yx": two, "z_y_x": three, False: whole, True: two}
-    if kind not in kinds:
-        raise InputError("positions", kind, "one of whole, z_yx, z_y_x")
-    return kinds[kind]
 
 
 def _multiplied(start: int, factor: float, count: int) -> list[int]:

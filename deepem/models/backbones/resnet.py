@@ -11,54 +11,19 @@ Parameters have torchvision's names, so that public 2-D weights can be inflated 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deepem.models.backbones.parts.base import Backbone, Maps, through
+from deepem.models.backbones.parts.norms import Norm, norm_of
 from deepem.models.emvision.utils import Triple, mul3, triple
 from deepem.utils.errors import InputError
 from deepem.utils.geometry import Vec3
 
 STAGES = ("p2", "p3", "p4", "p5")
-Norm = Callable[[int], nn.Module]
-
-
-class FrozenBatchNorm(nn.Module):
-    """Batch norm with fixed statistics, scale and shift, for pretrained weights."""
-
-    weight: Tensor
-    bias: Tensor
-    running_mean: Tensor
-    running_var: Tensor
-
-    def __init__(self, channels: int, eps: float = 1e-5) -> None:
-        super().__init__()
-        self.eps = eps
-        for name, value in {"weight": 1.0, "bias": 0.0, "running_mean": 0.0, "running_var": 1.0}.items():
-            self.register_buffer(name, torch.full((channels,), value))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(x - running_mean) / sqrt(running_var + eps) * weight + bias."""
-        scale = self.weight * (self.running_var + self.eps).rsqrt()
-        shift = self.bias - self.running_mean * scale
-        wide = (1, -1, 1, 1, 1)
-        return x * scale.view(wide).to(x.dtype) + shift.view(wide).to(x.dtype)
-
-
-def norm_of(kind: str, groups: int = 32) -> Norm:
-    """Factory of normalisation layers: batch, group (with `groups` groups) or frozen."""
-    kinds: dict[str, Norm] = {
-        "batch": nn.BatchNorm3d,
-        "group": lambda channels: nn.GroupNorm(min(groups, channels), channels),
-        "frozen": FrozenBatchNorm,
-    }
-    if kind not in kinds:
-        raise InputError("norm", kind, f"one of {', '.join(kinds)}")
-    return kinds[kind]
 
 
 def _conv(in_channels: int, out_channels: int, kernel: int, stride: Triple = 1) -> nn.Conv3d:

@@ -8,17 +8,15 @@ touches, instead of eight reads for each sample of a bin. Source: He et al. 2017
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from math import log2, prod
 
 import torch
 from torch import Tensor, nn
 
 from deepem.models.detection.boxes import box_volume
+from deepem.models.detection.samples import Axis, flat_index, groups, interpolated
 from deepem.utils.errors import InputError
-
-ENTRIES = 1 << 25
-"""Voxels times channels that are gathered at a time."""
 
 
 def roi_align(
@@ -50,18 +48,18 @@ def roi_align(
     corners = rois[:, 1:].detach().to(kind)
     with torch.autocast(input.device.type, enabled=False):
         axes = [
-            _Axis(corners[:, axis], corners[:, axis + 3], length, count, scale, sampling_ratio, aligned)
+            Axis(corners[:, axis], corners[:, axis + 3], length, count, scale, sampling_ratio, aligned)
             for axis, (length, count, scale) in enumerate(
                 zip(input.shape[2:], bins, _scales(spatial_scale), strict=True)
             )
         ]
         rows = input.movedim(1, -1).reshape(-1, input.shape[1])
         pieces, taken = [], []
-        for at, sizes in _groups(axes, input.shape[1]):
+        for at, sizes in groups(axes, input.shape[1]):
             voxels, weights = zip(*(a.read(at, size) for a, size in zip(axes, sizes, strict=True)), strict=True)
-            index = _flat(rois[at, 0].long(), voxels, input.shape[2:])
+            index = flat_index(rois[at, 0].long(), voxels, input.shape[2:])
             values = rows.index_select(0, index.reshape(-1)).to(kind).reshape(*index.shape, -1)
-            pieces.append(_interpolated(values, weights))
+            pieces.append(interpolated(values, weights))
             taken.append(at)
         if not pieces:
             return rows[:0].reshape(0, *bins, input.shape[1]).movedim(-1, 1)
@@ -96,15 +94,15 @@ def align_masks(
     out = corners.new_zeros(len(boxes), *bins)
     with torch.autocast(volume.device.type, enabled=False):
         axes = [
-            _Axis(corners[:, axis], corners[:, axis + 3], length, count, 1.0, sampling_ratio, aligned)
+            Axis(corners[:, axis], corners[:, axis + 3], length, count, 1.0, sampling_ratio, aligned)
             for axis, (length, count) in enumerate(zip(volume.shape[1:], bins, strict=True))
         ]
         flat = volume.reshape(-1)
-        for at, sizes in _groups(axes, 1):
+        for at, sizes in groups(axes, 1):
             voxels, weights = zip(*(a.read(at, size) for a, size in zip(axes, sizes, strict=True)), strict=True)
-            index = _flat(channels[at], voxels, volume.shape[1:])
+            index = flat_index(channels[at], voxels, volume.shape[1:])
             values = (flat[index] == ids[at].view(-1, 1, 1, 1)).float()[..., None]
-            out[at] = _interpolated(values, weights)[..., 0]
+            out[at] = interpolated(values, weights)[..., 0]
     return out
 
 
@@ -187,98 +185,6 @@ class MultiScaleRoIAlign(nn.Module):
             return [1 / stride for stride in self.strides[name]]
         largest = (max(sizes) for sizes in zip(*image_shapes, strict=True))
         return [2.0 ** round(log2(n / size)) for n, size in zip(features.shape[2:], largest, strict=True)]
-
-
-class _Axis:
-    """Positions of the samples of boxes along one axis, and the weight of each voxel in each bin."""
-
-    def __init__(
-        self, begin: Tensor, end: Tensor, length: int, bins: int, scale: float, ratio: int, aligned: bool
-    ) -> None:
-        shift = 0.5 if aligned else 0.0
-        low, high = begin * scale - shift, end * scale - shift
-        extent = high - low if aligned else (high - low).clamp(min=1.0)
-        self.bins, self.length = bins, length
-        step = extent / bins
-        if ratio > 0:
-            most, share = ratio, torch.full_like(step, 1 / ratio)[:, None, None]
-            inner = ((torch.arange(ratio, device=step.device, dtype=step.dtype) + 0.5) / ratio).expand(len(step), 1, -1)
-        else:
-            samples = step.ceil().clamp(min=0)
-            most = int(samples.max().item()) if len(samples) else 1
-            counted = torch.arange(max(most, 1), device=step.device, dtype=step.dtype)
-            inside = counted < samples[:, None]
-            share = (inside / samples.clamp(min=1)[:, None])[:, None]
-            inner = ((counted + 0.5) / samples.clamp(min=1)[:, None])[:, None]
-        edges = torch.arange(bins, device=step.device, dtype=step.dtype)[:, None]
-        at = (low[:, None, None] + (edges + inner) * step[:, None, None]).nan_to_num()  # (K, bins, samples)
-        self.share = share * ((at >= -1) & (at <= length))
-        at = at.clamp(0, length - 1)
-        self.low = at.floor().long()
-        self.part = at - self.low
-        self.high = (self.low + 1).clamp(max=length - 1)
-        self.most = 2 * bins * at.shape[2]
-        self.first = self.low.amin((1, 2)) if len(at) else self.low.new_zeros(0)
-        self.count = (self.high.amax((1, 2)) - self.first + 1).clamp(max=self.most) if len(at) else self.first
-
-    def read(self, at: Tensor, size: int) -> tuple[Tensor, Tensor]:
-        """Voxels to read for the boxes `at`, (K', size), and the weight of each voxel in each bin, (K', bins, size).
-
-        These are consecutive voxels, where the last voxel of the axis repeats beyond its end; or, if there are fewer of
-        them, the voxels on either side of each sample.
-        """
-        low, high, part = self.low[at], self.high[at], self.part[at]
-        share = self.share[at].expand_as(part)
-        weights = part.new_zeros(len(at), self.bins, size)
-        if size == self.most:
-            place = torch.arange(size // 2, device=part.device).view(1, self.bins, -1).expand_as(low)
-            voxels = torch.cat([low.flatten(1), high.flatten(1)], 1)
-            return voxels, weights.scatter_(2, place, share * (1 - part)).scatter_(2, place + size // 2, share * part)
-        first = self.first[at]
-        voxels = (first[:, None] + torch.arange(size, device=first.device)).clamp(max=self.length - 1)
-        first = first[:, None, None]
-        weights.scatter_add_(2, low - first, share * (1 - part))
-        return voxels, weights.scatter_add_(2, high - first, share * part)
-
-
-def _interpolated(values: Tensor, weights: Sequence[Tensor]) -> Tensor:
-    """Multiply (K, z, y, x, C) by a matrix (K, bins, size) per axis -> (K, bins, bins, bins, C)."""
-    along_z, along_y, along_x = weights
-    number, z, y, x, channels = values.shape
-    bz, by, bx = (w.shape[1] for w in weights)
-    values = along_z @ values.reshape(number, z, -1)
-    values = along_y[:, None] @ values.reshape(number, bz, y, -1)
-    values = along_x[:, None] @ values.reshape(number, bz * by, x, channels)
-    return values.reshape(number, bz, by, bx, channels)
-
-
-def _groups(axes: Sequence[_Axis], channels: int) -> Iterator[tuple[Tensor, list[int]]]:
-    """Group boxes that cover similar numbers of voxels, within a memory limit; yield indices and voxels per axis."""
-    counts = torch.stack([axis.count for axis in axes], 1)
-    listed = counts.tolist()
-    order = sorted(range(len(listed)), key=lambda k: prod(listed[k]))
-    group: list[int] = []
-    sizes = [1, 1, 1]
-    for k in order:
-        larger = [max(pair) for pair in zip(sizes, listed[k], strict=True)]
-        full = (len(group) + 1) * prod(larger) * channels > ENTRIES
-        if group and (full or prod(larger) > 4 * max(prod(listed[group[0]]), 64)):
-            yield counts.new_tensor(group), sizes
-            group, larger = [], listed[k]
-        group.append(k)
-        sizes = larger
-    if group:
-        yield counts.new_tensor(group), sizes
-
-
-def _flat(batch: Tensor, voxels: Sequence[Tensor], shape: Sequence[int]) -> Tensor:
-    """Indices (K, z, y, x) into a flattened (N, *shape), from batch indices (K,) and voxels (K, size) per axis."""
-    index = batch.view(-1, 1, 1, 1)
-    for axis, (along, length) in enumerate(zip(voxels, shape, strict=True)):
-        view = [len(along), 1, 1, 1]
-        view[axis + 1] = along.shape[1]
-        index = index * length + along.view(view)
-    return index
 
 
 def _listed(rois: Tensor | Sequence[Tensor], like: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from deepem.models import mask_rcnn as plug_in
+from deepem.models.detection import roi_heads
 from deepem.models.detection.anchors import AnchorGenerator
 from deepem.models.detection.boxes import box_iou
 from deepem.models.detection.mask_rcnn import LOSSES, FasterRCNN, MaskRCNN
@@ -314,6 +315,33 @@ def test_it_learns_to_find_balls(pyramid):
     assert ((masks & wanted).sum((1, 2, 3)) / (masks | wanted).sum((1, 2, 3)) > 0.5).all()
 
 
+def test_a_larger_image_may_have_more_objects(make):
+    """So that tiles of any size find as many of them; as in torchvision, the numbers are per image by default."""
+    found = {}
+    for per, size in ((None, (16, 16, 32)), (16**3, (16, 16, 32)), (16**3, (16, 16, 16))):
+        model = make(1, box_score_thresh=0.0, box_nms_thresh=1.0, box_detections_per_img=3, limit_voxels=per,
+                     rpn_pre_nms_top_n_test=4, rpn_post_nms_top_n_test=5, rpn_nms_thresh=1.0).eval()  # fmt: skip
+        with torch.no_grad():
+            images, _ = model.transform(torch.rand(1, 1, *size))
+            proposals, _ = model.rpn(images, model.features(images.tensors))
+            found[per, size[2]] = len(proposals[0]), len(model(images.tensors)["instance"][0]["boxes"])
+    assert found == {(None, 32): (5, 3), (16**3, 32): (10, 6), (16**3, 16): (5, 3)}
+
+
+def test_objects_do_not_depend_on_how_many_the_heads_see_at_a_time(make, monkeypatch):
+    model, images = make(2, box_score_thresh=0.0).eval(), torch.rand(2, 1, *SIZE)
+    with torch.no_grad():
+        whole = model(images)["instance"]
+        monkeypatch.setattr(roi_heads, "BOXES_AT_A_TIME", 7)
+        monkeypatch.setattr(roi_heads, "MASKS_AT_A_TIME", 3)
+        parts = model(images)["instance"]
+    assert sum(len(one["boxes"]) for one in whole) > 6
+    for one, other in zip(whole, parts, strict=True):
+        assert one.keys() == other.keys()
+        for key in ("boxes", "labels", "scores", "mask_probs"):
+            assert torch.allclose(one[key].float(), other[key].float(), atol=1e-4), key
+
+
 def test_the_plug_in_hands_its_flags_on(pyramid):
     made = []
 
@@ -334,6 +362,7 @@ def test_the_plug_in_hands_its_flags_on(pyramid):
     assert (model.rpn.anchor_generator.cells[1][1, 3:] * 2).tolist() == [14, 28, 28]
     assert model.rpn.post_nms_top_n == {"training": 30, "testing": 30}
     assert model.loss_weights["mask"] == 0
+    assert model.rpn.limit_voxels == model.roi_heads.limit_voxels == 64**3
     assert plug_in.create_model(**specs, create_backbone=pyramid(2), **flags).backbone.out_channels["p1"] == 8
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from deepem.models.detection import roi_align as module
+from deepem.models.detection import samples as module
 from deepem.models.detection.roi_align import MultiScaleRoIAlign, align_masks, roi_align
 from deepem.utils.errors import InputError
 
