@@ -70,7 +70,7 @@ def score(file: str, own: EvaluateOptions) -> Figures:
 
     with opened_there(file) as stored:
         held = attributes(stored)
-        if holds_objects(held) and own.kind in (None, *OF_LABELS):
+        if holds_objects(held) and (not own.kind or own.kind in OF_LABELS):
             return score_label_volume(file, stored, replace(own, kind=OF_LABELS[0]))
         if described(held):
             return score_prediction(file, stored, own)

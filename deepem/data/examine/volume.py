@@ -120,7 +120,7 @@ def unrelated_findings(image: Array, label: Array) -> list[Finding]:
     if share < EDGES or explained >= UNRELATED or explained > CHANCE * chance:
         return []
     what = f"its edges explain {explained:.2%} of the image, and {chance:.2%} when mirrored: no more than by chance"
-    return [Finding("unrelated", what, "look at the picture (--out): another volume's label, or laid far off")]
+    return [Finding("unrelated", what, "look at the picture: another volume's label, or laid far off")]
 
 
 def masks_of(arrays: Mapping[str, Any], key: str) -> list[Array]:
@@ -131,11 +131,11 @@ def masks_of(arrays: Mapping[str, Any], key: str) -> list[Array]:
 
 def gap_findings(label: Array, masks: Sequence[Array]) -> list[Finding]:
     """Find single sections without any label between sections with labels, unless all masks exclude them."""
-    there = label.any((1, 2))
+    there = np.asarray(label.any((1, 2)))
     inside = np.flatnonzero(there)
     counts = np.ones(len(label), bool)
     if masks and all(mask.shape == label.shape for mask in masks):
-        counts = np.any([mask.any((1, 2)) for mask in masks], axis=0)
+        counts = np.logical_or.reduce([mask.any((1, 2)) for mask in masks])
     gaps = [z for z in range(inside[0], inside[-1]) if not there[z] and counts[z]] if len(inside) else []
     if not gaps or len(gaps) > RARE * len(inside):
         return []
@@ -225,7 +225,7 @@ def between(volumes: Mapping[str, tuple[Array, Array | None]]) -> list[Finding]:
     signs = {name: sign for name, pair in volumes.items() if (sign := sign_of(*pair))}
     plus = [name for name, sign in signs.items() if sign > 0]
     minus = [name for name, sign in signs.items() if sign < 0]
-    inverted = set(min(plus, minus, key=len)) if plus and minus else set()
+    inverted = set(minus if len(minus) < len(plus) else plus) if plus and minus else set()
     if inverted and len(plus) == len(minus):
         inverted = {*plus, *minus}
         what = f"{', '.join(plus)} brighter and {', '.join(minus)} darker at the edges of the labels"
