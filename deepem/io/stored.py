@@ -169,12 +169,16 @@ class Image(Stored):
     """
 
     as_stored: bool = False
-    origin = (0, 0, 0)
 
     def __post_init__(self) -> None:
         self.check_axes()
         dtype = np.dtype(self.data.dtype)
         refuse_unusual(self.name, dtype, as_stored=self.as_stored)
+
+    @property
+    def origin(self) -> Vec3:
+        """Position of the first voxel: the file's attribute `offset`, or 0."""
+        return self.info.offset
 
     def read(self, box: Box) -> Array:
         """Read a box as (C, Z, Y, X) uint8 or float32.

@@ -149,6 +149,13 @@ def offset(name):
         return file["main"].attrs["offset"].tolist(), file["main"].shape
 
 
+def test_a_cutout_is_predicted_where_it_lies(lab):
+    image = lab.image("a", (7, 37, 29), offset=(100, -20, 3))
+    lab.forward("--data_dir", "data", "--test_ids", "a", "--mit", "--crop_border", "2,0,6")
+    assert offset("a_mitochondria_7") == ([101, -20, 6], (1, 5, 37, 23))
+    np.testing.assert_array_equal(lab.output("a_mitochondria_7"), wanted(lab, image)["mitochondria"][:, 1:-1, :, 3:-3])
+
+
 def test_crops_and_paddings_say_where_they_lie(lab):
     image = lab.image("a", (7, 37, 29))
     whole = wanted(lab, image)["mitochondria"]
