@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,13 +10,8 @@ from typing import Any
 
 import pytest
 
-NAMES = ("chromium", "chromium-browser", "google-chrome")
-WORDS = (
-    *("--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"),
-    *("--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update"),
-    "--disable-sync",
-)
-"""Without a sandbox, which root has none of; WebGL in software; no requests of its own."""
+from deepem.utils.chromium import HEADLESS, find_chromium
+
 PATIENCE_MS = 240_000
 """On a busy machine a browser takes its time."""
 
@@ -49,9 +43,9 @@ class Page:
 def chromium() -> str:
     """The program; without it, or without playwright, the test is skipped."""
     pytest.importorskip("playwright", reason="playwright is not installed (the extra dev has it)")
-    found = next(filter(None, map(shutil.which, NAMES)), None)
+    found = find_chromium()
     if found is None:
-        pytest.skip(f"no browser: none of {', '.join(NAMES)} is installed")
+        pytest.skip("no Chromium, nor a browser built on it, is installed")
     return found
 
 
@@ -59,10 +53,13 @@ def chromium() -> str:
 def started() -> Iterator[Any]:
     """A browser."""
     program = chromium()
+    words = [word for word in HEADLESS if not word.startswith("--remote-debugging")]  # playwright has its own way in
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=list(WORDS), timeout=PATIENCE_MS)
+        browser = playwright.chromium.launch(
+            executable_path=program, args=[*words, "--no-sandbox"], timeout=PATIENCE_MS
+        )
         try:
             yield browser
         finally:
