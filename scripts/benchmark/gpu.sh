@@ -2,7 +2,7 @@
 # Everything that is measured on a GPU, in one command and five minutes:
 #
 #     bash scripts/benchmark/gpu.sh OUT [--packed FOLDER] [--fib25 FOLDER] [--small] [--only SECTION ...]
-#     bash scripts/benchmark/gpu.sh --pack FOLDER [--fib25 FOLDER] [--there FILE]    packs what a bare machine lacks: do it before, with a network
+# On a machine with a network, before: `gpu.sh --pack FOLDER [--fib25 FOLDER] [--there FILE]` packs what a bare one lacks.
 #
 # OUT/figures.json and OUT/table.md hold the figures, each as soon as it is there; OUT/logs what the programs said. The
 # sections are tests, step, loop, inference and learning. One that fails or takes longer than its budget leaves its
@@ -18,15 +18,16 @@ set -uo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
 programs=$root/scripts/benchmark/gpu
 usage="usage: gpu.sh OUT [--packed FOLDER] [--fib25 FOLDER] [--small] [--only SECTION ...], or gpu.sh --pack FOLDER"
+python=${PYTHON:-python3}
 export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}
 
-if [ "${1:-}" = --pack ]; then
+if [ "${1:-}" = --pack ] && [ $# -gt 1 ]; then
     shift
-    exec python "$programs/pack.py" "${@:?$usage}"
+    exec "$python" "$programs/pack.py" "$@"
 fi
-out=${1:?$usage}
+out=${1:-}
+case $out in "" | -*) echo "$usage" >&2; exit 2 ;; esac
 shift
-case $out in -*) echo "$usage" >&2; exit 2 ;; esac
 packed="" fib25="" small="" more=()
 while [ $# -gt 0 ]; do
     case $1 in
@@ -40,13 +41,14 @@ while [ $# -gt 0 ]; do
 done
 mkdir -p "$out" && out=$(cd "$out" && pwd) || exit 2
 if [ -n "$packed" ]; then
-    python "$programs/install.py" "$packed" "$out/venv" || exit 2
+    "$python" "$programs/install.py" "$packed" "$out/venv" || exit 2
+    python=$out/venv/bin/python
     export PATH=$out/venv/bin:$PATH
     [ -n "$fib25" ] || fib25=$packed
 fi
-if [ -z "$small" ] && ! python -c "import sys, torch; sys.exit(not torch.cuda.is_available())"; then
+if [ -z "$small" ] && ! "$python" -c "import sys, torch; sys.exit(not torch.cuda.is_available())"; then
     echo "gpu.sh: no CUDA device: --small runs on the CPU" >&2
     exit 2
 fi
 [ -z "$fib25" ] || more+=(--fib25 "$fib25")
-exec python "$programs/report.py" "$out" "${more[@]}" "$@"
+exec "$python" "$programs/report.py" "$out" "${more[@]}" "$@"

@@ -42,7 +42,7 @@ class Loop:
         self.sections = 2 if small else 7
         self.setting = Setting("bf16" if self.gpu else "off", self.gpu, channels_last=self.gpu)
         self.step = Step(self.patch, device, self.setting, width)
-        self.steps, self.row, profiled = (12, 4, 2) if small else (125, 25, 8)
+        self.steps, self.row, profiled = (12, 4, 2) if small else (80, 20, 8)
         volume = [max(n + n // 2, 32) for n in self.patch]
         self.words = [
             *("--data", "synthetic", "--synth_size", ",".join(map(str, volume)), *TASKS.split()),
@@ -52,7 +52,7 @@ class Loop:
             *("--imgs_intv", "1000000", "--eval_intv", "1000000", "--profile", str(profiled)),
             *([] if self.gpu else ["--cpu"]),
         ]
-        self.bare_steps = 3 if small else 20
+        self.bare_steps = 3 if small else 10
         self.bare()  # algorithms are chosen, clocks rise
 
     def bare(self) -> float:

@@ -48,11 +48,11 @@ class Section:
 
 
 SECTIONS = (
-    Section("tests", 70, ("checks.py",), ("checks.py",)),
-    Section("step", 65, ("step.py", "--patch", "20,256,256", "16,128,128"), ("step.py", "--patch", "2,16,16")),
-    Section("loop", 60, ("loop.py",), ("loop.py", "--workers", "2")),
-    Section("inference", 40, ("stitching.py",), ("stitching.py",)),
-    Section("learning", 75, ("learning.py", "--minute", "60"), ("learning.py",)),
+    Section("tests", 55, ("checks.py",), ("checks.py",)),
+    Section("step", 85, ("step.py", "--patch", "20,256,256", "16,128,128"), ("step.py", "--patch", "2,16,16")),
+    Section("loop", 55, ("loop.py",), ("loop.py", "--workers", "2")),
+    Section("inference", 35, ("stitching.py",), ("stitching.py",)),
+    Section("learning", 70, ("learning.py", "--minute", "60"), ("learning.py",)),
 )
 
 

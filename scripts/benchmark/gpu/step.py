@@ -72,6 +72,15 @@ class Patch:
             limit_ms=self.limits[amp][0] * 1e3, fused_limit_ms=self.limits[amp][1] * 1e3, note=most,
         )  # fmt: skip
 
+    def attempt(self, name: str) -> bool:
+        """Time a setting, leave nothing of it in memory, and return whether that went well."""
+        went_well = attempt(f"{self.name}, {name}", lambda: self.measure(name, SETTINGS[name]))
+        gc.collect()
+        torch._dynamo.reset()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return went_well
+
     def measure(self, name: str, setting: Setting) -> None:
         """Time a setting and tell its figures."""
         if self.device.type == "cpu" and setting.needs_gpu:
@@ -136,17 +145,16 @@ def main() -> None:
     went_well = True
     bandwidth = copy_bandwidth(device, args.small)
     figure("copy from memory to memory", gb_per_s=bandwidth / 1e9)
-    for patch in args.patch:
-        here = Patch(patch, device, bandwidth, args.small)
+    patches = [Patch(patch, device, bandwidth, args.small) for patch in args.patch]
+    for here in patches:
         for amp in ("off", "bf16"):
             went_well &= attempt(f"{here.name}, limit in {amp}", lambda h=here, a=amp: h.limit(a))
-        for name, setting in SETTINGS.items():
-            went_well &= attempt(f"{here.name}, {name}", lambda h=here, n=name, s=setting: h.measure(n, s))
-            gc.collect()
-            torch._dynamo.reset()
-            if device.type == "cuda":
-                torch.cuda.empty_cache()
+        for name in (name for name, setting in SETTINGS.items() if not setting.compiled):
+            went_well &= here.attempt(name)
         went_well &= attempt(f"{here.name}, kernels", here.kernels)
+    for here in patches:  # last, since compiling takes longer than all else
+        for name in (name for name, setting in SETTINGS.items() if setting.compiled):
+            went_well &= here.attempt(name)
     raise SystemExit(not went_well)
 
 
