@@ -20,7 +20,6 @@ from lab import same
 from deepem.__main__ import main as deepem
 from deepem.cli import config_file, train_parser
 from deepem.io.files import imread, imsave
-from deepem.tools import runner
 from deepem.tools.stages import Records
 from deepem.train import run
 
@@ -35,7 +34,7 @@ def test_an_example_is_read_and_has_one_screen_of_words(name: str, monkeypatch: 
     file = f"experiments/{name}/exp.yaml"
     options = train_parser.parse(["--config", file])
     assert options.run.exp_name == name
-    assert {setting.path[0] for setting in config_file.read([file])} <= {*runner.STAGES}
+    assert {setting.path[0] for setting in config_file.read([file])} <= set(config_file.PROGRAMS)
     words = (ROOT / "experiments" / name / "README.md").read_text()
     assert len(words.splitlines()) <= 45
     assert f"deepem run {file}" in words or f"deepem train --config {file}" in words
