@@ -6,11 +6,16 @@ import numpy as np
 import pytest
 import torch
 
+from deepem.io.stored import Image
 from deepem.models import cnnectome_unet, rsunet_act
+from deepem.models.detection.tiles import tiles
 from deepem.scan.grid import Grid
 from deepem.scan.stitch import Scan
 from deepem.scan.weights import Blend, choose_profile
 from deepem.test.forward import predict
+from deepem.test.prepared import ranged
+from deepem.utils.geometry import Box
+from deepem.utils.intensity import Percentiles
 
 
 def cropping(margin: int):
@@ -108,3 +113,15 @@ def test_statistics_of_the_tile_are_warned_of(bright_rim, capsys, norm, layer):
     small, large = (in_a_tile(net, bright_rim, side, 0) for side in (32, 48))
     assert np.abs(small - large).max() > 1e-3
     assert f"warning: model: {layer} by the statistics of each patch" in capsys.readouterr().err
+
+
+def test_grey_values_become_0_to_1_by_the_whole_volume_and_not_by_each_tile():
+    """MouseLand/cellpose #608: a dark and a bright half stay dark and bright, whatever the tiles."""
+    rng = np.random.default_rng(0)
+    image = np.concatenate([rng.integers(100, 300, (6, 8, 9)), rng.integers(9000, 40000, (6, 8, 9))]).astype(np.uint16)
+    seen = ranged(Image("image", image, as_stored=True), Percentiles(0, 100))
+    whole = seen.read(Box((0, 0, 0), image.shape))
+    low, high = float(image.min()), float(image.max())
+    np.testing.assert_allclose(whole[0], (image - low) / (high - low), atol=1e-6)
+    for tile in tiles(image.shape, (4, 5, 6), (1, 1, 2)):
+        np.testing.assert_array_equal(seen.read(tile.box), whole[(slice(None), *tile.box.slices())])
