@@ -20,7 +20,7 @@ tuned=($run/forward/v3_affinity_*.h5) seen=($run/forward/t2_affinity_*.h5)
 python -m deepem evaluate --tune_on "${tuned[0]}:$run/data/v3" --test "${seen[0]}:$run/data/t2" --segment agglomerate \
     --json $run/chosen.json --picture $run/chosen.png --image $run/data/t2/img.h5
 threshold=$(python -c "import json; print(json.load(open('$run/chosen.json'))[0]['chosen']['threshold'])")
-python -m deepem segment "${seen[0]}" --threshold "$threshold" --out $run/t2_segmentation.h5
+python -m deepem segment "${seen[0]}" --threshold "$threshold" --join_smaller 200 --out $run/t2_segmentation.h5
 echo "== 5/6  scores"
 python -m deepem evaluate $run/t2_segmentation.h5 --truth $run/data/t2 --top 3
 python -m deepem evaluate $run/forward/t2_*.h5 --truth $run/data/t2 --json $run/score.json

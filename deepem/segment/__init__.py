@@ -3,7 +3,8 @@
 ::
 
     plan.py         what to do, and the blocks
-    label.py        phase 1  a block of probabilities -> labels and a record        channels, fragments, graph, records
+    label.py        phase 1  a block of probabilities -> labels and a record        channels, fragments, connected,
+                                                                                    runs, graph, records
     join.py         phase 2  all records -> the regions of the volume and their graph
     select.py       phase 2  regions -> segments, for any threshold                 agglomerate, tree, mutex
     relabel.py      phase 3  labels of a block -> ids of segments                   watershed, split, holes

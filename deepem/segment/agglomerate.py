@@ -21,7 +21,7 @@ from deepem.segment.runs import starts
 from deepem.segment.tree import MergeTree
 
 Keys = NDArray[np.uint64]
-_FEW = 1 / 500
+_FEW = 1 / 2000
 """Below this share of pairs per edge, a round in whole arrays costs more than the heap."""
 
 

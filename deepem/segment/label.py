@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepem.segment.channels import AXES, FULL, level, nearest, quantise
+from deepem.segment.connected import above_level, components
 from deepem.segment.fragments import across, fragments, steepest
 from deepem.segment.graph import Table, tabulate
-from deepem.segment.joined import above_level, components
 from deepem.segment.plan import GRAPH, Plan
 from deepem.segment.records import Record, over_faces, shells_of
 from deepem.segment.runs import measured

@@ -125,8 +125,9 @@ def _objects(rows: Figures) -> Iterator[str]:
                 f"{row['parts']} {part}s: {parts}; box {row['begin']} to {row['end']}"
             )
     if rows["missing"]:
-        more = " ..." if len(rows["missing"]) > MOST else ""
-        yield f"  missing objects: {' '.join(map(str, rows['missing'][:MOST]))}{more}"
+        count, more = len(rows["missing"]), " ..." if len(rows["missing"]) > MOST else ""
+        ids = " ".join(map(str, rows["missing"][:MOST]))
+        yield f"  {count:,} missing object{'s'[: count > 1]}, without any segment: id{'s'[: count > 1]} {ids}{more}"
 
 
 def _instances(row: Figures, by: str = "mask") -> Iterator[str]:

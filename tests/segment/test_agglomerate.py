@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from segment.phases import tree_of
-from segment.volumes import XYZ, cells, noisy, same_partition
+from segment.volumes import LONG, XYZ, cells, noisy, same_partition
 
 from deepem.segment import agglomerate, segment
 from deepem.segment.agglomerate import hashed, merge_tree
@@ -142,6 +142,28 @@ def test_the_partition_is_that_of_gasp():
     weights = table.means / 65535 - 0.6
     theirs = GaspClusterPolicy(linkage="mean").optimize(graph, weights, edge_sizes=table.counts.astype(np.float64))
     assert same_partition(merge_tree(table, count).cut(0.6), theirs)
+
+
+@pytest.mark.parametrize("first", [1, 300, 1 << 24])
+def test_a_table_counts_every_pair_of_voxels_along_any_edge(first):
+    """Ids of one byte, of two, and too long to be packed."""
+    rng = np.random.default_rng(first)
+    labels = rng.integers(0, 4, (4, 5, 6))
+    labels = np.where(labels, labels + first, 0).astype(np.min_scalar_type(first + 4))
+    values = rng.integers(0, 65536, (len(LONG), *labels.shape)).astype(np.uint16)
+    wants = {}
+    for edge, affinity in zip(LONG, values, strict=True):
+        for v in np.ndindex(labels.shape):
+            u = tuple(np.subtract(v, edge))
+            if all(0 <= p < n for p, n in zip(u, labels.shape, strict=True)):
+                pair = tuple(sorted((int(labels[u]), int(labels[v]))))
+                if pair[0] and pair[0] != pair[1]:
+                    total, count = wants.get(pair, (0, 0))
+                    wants[pair] = total + int(affinity[v]), count + 1
+    table = tabulate(labels, zip(LONG, values, strict=True))
+    found = zip(table.pairs.tolist(), table.sums.tolist(), table.counts.tolist(), strict=True)
+    assert {tuple(pair): (total, count) for pair, total, count in found} == wants
+    assert table.pairs.tolist() == sorted(map(list, wants))
 
 
 def test_the_region_graph_as_a_list_of_edges():

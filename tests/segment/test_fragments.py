@@ -63,6 +63,33 @@ def test_every_voxel_goes_along_its_steepest_edge(seed, levels, background):
     np.testing.assert_array_equal(found.ravel()[firsts], np.arange(1, count + 1))
 
 
+@given(seed=st.integers(0, 999), levels=st.sampled_from([2, 5, None]), chunk=st.integers(1, 90))
+@settings(max_examples=25, deadline=None)
+def test_voxels_at_a_time_do_not_matter(seed, levels, chunk):
+    values = (random_affinities((5, 6, 7), seed=seed, levels=levels) * 65535).astype(np.uint16)
+    near = nearest(values, Channels.of(XYZ[::-1]), None)
+    whole = steepest(near)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("deepem.segment.fragments._CHUNK", chunk)
+        patch.setattr("deepem.segment.fragments._DOUBLINGS", 1)
+        np.testing.assert_array_equal(steepest(near), whole)
+        found, _ = fragments(whole)
+    np.testing.assert_array_equal(found, fragments(whole)[0])
+
+
+def test_a_plateau_is_one_fragment_however_it_winds():
+    """A comb: chains end in every tooth, and only edges of the plateau join them."""
+    inside = np.zeros((4, 9, 40), bool)
+    inside[:, :, ::2] = True
+    inside[0, 8] = True
+    values = np.stack([(inside & np.roll(inside, 1, axis)) * np.uint16(65535) for axis in range(3)])
+    for axis in range(3):
+        values[(axis, *(0 if i == axis else slice(None) for i in range(3)))] = 0
+    found, count = fragments(steepest(nearest(values, Channels.of(XYZ[::-1]), None)))
+    assert count == 1
+    np.testing.assert_array_equal(found > 0, inside)
+
+
 @pytest.mark.parametrize(("value", "joined"), [(LOW, False), (LOW + 1, True)])
 def test_low_affinities_are_background(value, joined):
     values = np.full((3, 1, 1, 2), value, np.uint16)

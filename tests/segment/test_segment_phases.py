@@ -10,7 +10,7 @@ from segment.phases import Phases
 from segment.volumes import LONG, XYZ, cells, noisy, random_affinities
 
 from deepem.segment import segment
-from deepem.segment.plan import Plan, seams
+from deepem.segment.plan import Plan, memory_of, seams
 from deepem.segment.select import group, grow_tree
 from deepem.utils.errors import InputError
 from deepem.utils.geometry import Box, vec3
@@ -94,6 +94,12 @@ def test_a_graph_that_is_too_large_is_refused_with_its_size(tmp_path):
 def test_the_memory_of_a_graph_is_known_before_the_start():
     plan = Plan(Box((0, 0, 0), (1000, 1000, 1000)), (64, 128, 128), edges=XYZ)
     assert plan.graph_bytes == 5_300_000 * 400
+    assert memory_of(plan) == (64 * 128 * 128 * 70, 5_300_000 * 400)
+
+
+def test_a_block_of_affinities_takes_the_same_memory_without_a_graph():
+    graph, none = (Plan(Box((0, 0, 0), (90, 90, 90)), (64, 64, 64), d, XYZ) for d in ("agglomerate", "components"))
+    assert memory_of(none) == (memory_of(graph)[0], 0)
 
 
 STEP = st.integers(-4, 4)
