@@ -212,15 +212,15 @@ def test_every_combination_of_a_sweep_is_a_run(tmp_path: Path, monkeypatch: pyte
 
 
 FAULTS = {
-    "segment": ("", "segment: {treshold: 0.5}", "exp.yaml:4: treshold: got an unknown setting, wants threshold"),
-    "value": ("", "segment:\n  threshold: high", "exp.yaml:5: threshold: got high, wants"),
-    "decoder": ("", "segment:\n\n  decoder: waterz", "exp.yaml:6: decoder: got waterz, wants one of agglomerate"),
+    "segment": ("", "segment: {treshold: 0.5}", "exp.yaml:5: treshold: got an unknown setting, wants threshold"),
+    "value": ("", "segment:\n  threshold: high", "exp.yaml:6: threshold: got high, wants"),
+    "decoder": ("", "segment:\n\n  decoder: waterz", "exp.yaml:7: decoder: got waterz, wants one of agglomerate"),
     "forward": ("cpu: true", "overlaps: 0.5", "exp.yaml:2: overlaps: got an unknown setting, wants overlap"),
     "size": ("cpu: true", "chunk_size: [1, 2]", "exp.yaml:2: chunk_size: got 1,2, wants"),
     "evaluate": ("mask: data/t1", "metrics: [arand]", "exp.yaml:3: metrics: got arand, wants one of adapted_rand"),
     "sweep": ("", "sweep: {lr: [1e-3, fast]}", "lr=fast.yaml:2: lr: got fast, wants a number above 0"),
     "sweep of nothing": ("", "sweep: {lrr: [1e-3]}", "lrr: got an unknown setting, wants lr"),
-    "program": ("", "segmnt: {threshold: 0.5}", "exp.yaml:4: segmnt"),
+    "program": ("", "segmnt: {threshold: 0.5}", "exp.yaml:5: segmnt"),
 }
 """What is replaced in EXP, or nothing to add a line; by what; and what the error says."""
 
