@@ -128,16 +128,20 @@ def _require_distinct(datasets: Sequence[DataSet]) -> None:
 
 
 def _require_ids(where: str, info: Iterable[Any], splits: Any) -> None:
-    """Refuse ids that are neither text nor numbers, and splits that are not lists of ids."""
+    """Refuse ids that are neither text nor numbers, and splits that are not lists of ids of the module."""
     wants = "splits = {'train': [...], 'val': [...]}, lists of ids"
     if not isinstance(splits, Mapping):
         raise InputError(where, f"splits of type {type(splits).__name__}", wants)
     for phase, ids in splits.items():
         if isinstance(ids, str) or not isinstance(ids, Iterable):
             raise InputError(where, f"splits[{phase!r}] of type {type(ids).__name__}", wants)
-    for id in (*info, *(id for ids in splits.values() for id in ids)):
+    split = [id for ids in splits.values() for id in ids]
+    for id in (*info, *split):
         if not isinstance(id, (str, int, float)):
             raise InputError(where, f"an id of type {type(id).__name__}", "ids that are text")
+    known = list(map(str, info))
+    if unknown := [id for id in split if str(id) not in known]:
+        raise InputError(where, f"splits with the id {unknown[0]}", f"ids of its data_info: {', '.join(known)}")
 
 
 def _refuse_twice(flag: str, words: Sequence[str] | None, refs: Sequence[Ref]) -> None:

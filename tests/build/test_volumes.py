@@ -147,6 +147,12 @@ def test_what_is_no_mapping_of_volumes_is_one_line(make: Make, result: str, got:
     assert (caught.value.where, caught.value.got) == ("--data data.py", got)
 
 
+def test_splits_name_ids_of_the_module(make: Make) -> None:
+    sets = make({"data.py": "data_info = ['a', 'b']\nsplits = {'train': ['a'], 'val': ['z']}\n"})
+    told = "--data data.py: got splits with the id z, wants ids of its data_info: a, b"
+    assert refused(sets, "a") == told
+
+
 def test_an_exception_inside_a_module_is_its_own(make: Make) -> None:
     sets = make({"data.py": "data_info = ['a']\ndef load_data(data_dir, data_ids=None, **_: int):\n    len(None)\n"})
     train: Any = selection.choose_ids(sets, None, None)[0]
