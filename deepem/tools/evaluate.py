@@ -117,13 +117,23 @@ def score_label_volume(file: str, stored: Stored, own: EvaluateOptions) -> Figur
 def label_case(stack: ExitStack, file: str, stored: Stored, own: EvaluateOptions) -> tuple[Any, str]:
     """Open a label volume with its truth; return both and the truth's file."""
     from deepem.tools.label_scores import LabelCase
-    from deepem.tools.predictions import Laid, laid, opened_mask, opened_there, require_same_voxels, truth_file
+    from deepem.tools.object_truth import instances_of
+    from deepem.tools.predictions import (
+        Laid,
+        attributes,
+        laid,
+        opened_mask,
+        opened_there,
+        require_same_voxels,
+        truth_file,
+    )
 
     stored.check_axes()
     if stored.data.dtype.kind not in "iub" or stored.channels != 1:
         got = f"{stored.channels} x {stored.data.dtype} without an attribute tasks"
         raise InputError(file, got, "a label volume (Z, Y, X), or an output of deepem forward")
-    _, name = truth_file(str(own.truth), ("seg",), file)
+    label = str(attributes(stored).get("label", "seg"))
+    _, name = truth_file(str(own.truth), (label,), file)
     volume = stack.enter_context(opened_there(name))
     require_same_voxels(file, stored.voxel_size_nm, volume, name)
     size, offset = stored.size, stored.info.offset
@@ -135,7 +145,7 @@ def label_case(stack: ExitStack, file: str, stored: Stored, own: EvaluateOptions
     return (
         LabelCase(
             file, size, offset, stored.voxel_size_nm or volume.voxel_size_nm,
-            lambda box: labels.read(box)[0], lambda box: behind.read(box)[0], counts,
+            lambda box: labels.read(box)[0], instances_of(label, behind, size, name), counts,
             None if fragments is None else lambda box: fragments.read(box)[0],
         ),
         name,

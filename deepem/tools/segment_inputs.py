@@ -14,6 +14,8 @@ import numpy as np
 from deepem.io.label_volume import LabelLayout, chunk_within
 from deepem.segment.plan import AFFINITIES, GRAPH, Plan
 from deepem.segment.probabilities import Inside, Probabilities, opened_affinities, opened_channel, opened_inside
+from deepem.tasks import from_plain
+from deepem.tools.predictions import attributes
 from deepem.tools.segment_options import SegmentOptions
 from deepem.utils.errors import InputError, told_as, warn
 from deepem.utils.geometry import Box, Vec3
@@ -70,19 +72,22 @@ def opened(files: Sequence[str], own: SegmentOptions, block: Vec3, quiet: bool =
                 Box((0, 0, 0), probabilities.size), whole, own.decoder, probabilities.edges,
                 min(own.threshold), own.corners, own.min_seed, own.split, own.holes, own.halo,
             )  # fmt: skip
-        yield Opened(plan, probabilities, inside, LabelLayout(probabilities.size, chunk, _about(probabilities)))
+        yield Opened(plan, probabilities, inside, LabelLayout(probabilities.size, chunk, _about(probabilities, own)))
 
 
 def _silence(line: str) -> None:
     """Discard a line that has been reported before."""
 
 
-def _about(probabilities: Probabilities) -> dict[str, Any]:
-    """Return the attributes of a label volume."""
+def _about(probabilities: Probabilities, own: SegmentOptions) -> dict[str, Any]:
+    """Return the attributes of a label volume; `label` names the label of which the objects are instances."""
     known: dict[str, Any] = {"axes": "zyx", "offset": np.asarray(probabilities.offset, np.int64)}
     if probabilities.voxel_size_nm is not None:
         known["voxel_size_nm"] = np.asarray(probabilities.voxel_size_nm, np.float64)
     made = {"provenance": json.dumps(provenance())}
+    rows = attributes(probabilities.parts[0].stored).get("rows") if own.decoder == "objects" else None
+    if rows:
+        made["label"] = from_plain(rows[0]).source
     return known | made | {"source": "deepem segment " + " ".join(probabilities.names)}
 
 
