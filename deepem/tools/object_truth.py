@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import cc3d
 from numpy.typing import NDArray
 
 from deepem.tools import output
@@ -32,5 +31,7 @@ def instances_of(label: str, truth: Laid, size: Vec3, name: str) -> Ids:
     if whole.max() > 1:
         return lambda box: whole[box.slices()]
     output.say(f"{name}: holds no ids; its connected components (6 neighbours) count as the true objects")
+    import cc3d
+
     found = cc3d.connected_components(whole > 0, connectivity=6)
     return lambda box: found[box.slices()]
