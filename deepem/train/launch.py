@@ -18,6 +18,9 @@ from deepem.utils.exit_codes import STOPPED
 
 POLL_S = 0.2
 
+ABORT_S = 3.0
+"""Seconds to wait for the code of another process once one has aborted: gloo may abort a process whose peer fails."""
+
 LAUNCHER = "DEEPEM_LAUNCHER"
 """Environment variable that tells a rank the process id of its launcher."""
 
@@ -70,12 +73,16 @@ def launch(program: Path, words: Sequence[str], count: int) -> int:
             if "OMP_NUM_THREADS" not in env:
                 env["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // count))
             started.append(subprocess.Popen([sys.executable, str(program), *words], env=env))
+        patience = round(ABORT_S / POLL_S)
         while True:
             codes = [process.poll() for process in started]
-            if failed := [(rank, code) for rank, code in enumerate(codes) if code not in (None, 0, STOPPED)]:
-                return STOPPED if STOPPED in codes else _told(*failed[0])
+            failed = [(rank, code) for rank, code in enumerate(codes) if code not in (None, 0, STOPPED)]
+            aborted = [code == -signal.SIGABRT for _, code in failed]
+            if failed and (not all(aborted) or None not in codes or not patience):
+                return STOPPED if STOPPED in codes else _told(*failed[aborted.index(min(aborted))])
             if None not in codes:
                 return max(code or 0 for code in codes)
+            patience -= bool(failed)
             time.sleep(POLL_S)
     finally:
         for process in started:

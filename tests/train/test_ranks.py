@@ -144,9 +144,23 @@ def test_a_dead_rank_ends_all(tmp_path, ending, code):
     """The first process waits for ever: only the launcher can end it."""
     program = tmp_path / "program.py"
     program.write_text(f"import os, signal\nif os.environ['RANK'] == '0':\n    signal.pause()\n{ending}\n")
+    assert launched(program) == code
+
+
+@pytest.mark.parametrize(("other", "code"), [("raise SystemExit(3)", 3), ("signal.pause()", 128 + 6)])
+def test_a_rank_that_aborts_since_another_failed_does_not_hide_why(tmp_path, monkeypatch, other, code):
+    """The first process aborts, as gloo may when a peer is gone; the second one ends, or never does."""
+    monkeypatch.setattr("deepem.train.launch.ABORT_S", 20.0 if code == 3 else 0.4)
+    program = tmp_path / "program.py"
+    program.write_text(f"import os, signal\nif os.environ['RANK'] == '0':\n    os.abort()\n{other}\n")
+    assert launched(program) == code
+
+
+def launched(program):
+    """The exit code of two processes, with the handlers of signals as they were."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)}
     try:
-        assert launch(program, [], 2) == code
+        return launch(program, [], 2)
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
