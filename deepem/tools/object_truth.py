@@ -1,10 +1,11 @@
-"""The truth of objects that were made of a map, such as mitochondria: instance ids, or components of a yes or no."""
+"""The truth of objects that were made of a map, such as mitochondria: instance ids, or the components of a mask."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from deepem.tools import output
@@ -16,7 +17,7 @@ Ids = Callable[[Box], NDArray[Any]]
 
 
 def instances_of(label: str, truth: Laid, size: Vec3, name: str) -> Ids:
-    """Return the function that reads true ids, of which a label that only says yes or no has none.
+    """Return the function that reads true ids. A label with a single value, such as 1 or 255, is a mask and has none.
 
     Args:
         label: The label; `seg` always holds ids.
@@ -28,10 +29,11 @@ def instances_of(label: str, truth: Laid, size: Vec3, name: str) -> Ids:
     if label == "seg":
         return lambda box: truth.read(box)[0]
     whole = truth.read(Box((0, 0, 0), size))[0]
-    if whole.max() > 1:
+    objects = whole > 0
+    if len(np.unique(whole[objects])) > 1:
         return lambda box: whole[box.slices()]
-    output.say(f"{name}: holds no ids; its connected components (6 neighbours) count as the true objects")
     import cc3d
 
-    found = cc3d.connected_components(whole > 0, connectivity=6)
+    output.say(f"{name}: holds no ids; its connected components (6 neighbours) count as the true objects")
+    found = cc3d.connected_components(objects, connectivity=6)
     return lambda box: found[box.slices()]

@@ -73,16 +73,17 @@ def launch(program: Path, words: Sequence[str], count: int) -> int:
             if "OMP_NUM_THREADS" not in env:
                 env["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // count))
             started.append(subprocess.Popen([sys.executable, str(program), *words], env=env))
-        patience = round(ABORT_S / POLL_S)
+        patience = round(ABORT_S / POLL_S)  # polls to wait once the only failures are aborts
         while True:
             codes = [process.poll() for process in started]
             failed = [(rank, code) for rank, code in enumerate(codes) if code not in (None, 0, STOPPED)]
-            aborted = [code == -signal.SIGABRT for _, code in failed]
-            if failed and (not all(aborted) or None not in codes or not patience):
-                return STOPPED if STOPPED in codes else _told(*failed[aborted.index(min(aborted))])
+            causes = [(rank, code) for rank, code in failed if code != -signal.SIGABRT]
+            if causes or (failed and (None not in codes or patience == 0)):
+                return STOPPED if STOPPED in codes else _told(*(causes or failed)[0])
             if None not in codes:
                 return max(code or 0 for code in codes)
-            patience -= bool(failed)
+            if failed:
+                patience -= 1
             time.sleep(POLL_S)
     finally:
         for process in started:

@@ -21,9 +21,9 @@ def volume() -> np.ndarray:
     return found
 
 
-@pytest.mark.parametrize("ids", [False, True])
+@pytest.mark.parametrize(("ids", "yes"), [(False, 1), (False, 255), (True, 1)])
 def test_mitochondria_are_scored_against_mitochondria(
-    ids: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ids: bool, yes: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     mit = volume()
     (row,) = (row for row in TASKS if row.flag == "mit")
@@ -35,7 +35,7 @@ def test_mitochondria_are_scored_against_mitochondria(
     numbered = mit.astype(np.uint32)
     numbered[:, 12:18, :10] *= 2
     numbered[..., 16:] *= 3
-    imsave(numbered if ids else mit, truth / "mit.h5")
+    imsave(numbered if ids else mit * np.uint8(yes), truth / "mit.h5")
     imsave(np.ones_like(mit), truth / "seg.h5")
     out = str(tmp_path / "objects.h5")
     assert segment.main([str(tmp_path / "map.h5"), "--decoder", "objects", "--out", out]) == 0

@@ -126,7 +126,7 @@ class MisalignTrackMissing(Augment):
 
 
 def _drawn(of: Misalign | SlipMisalign, spec: Spec, rng: np.random.Generator) -> tuple[int | None, Pose, Pose]:
-    """Draw the section at which the shift begins, counted from the frame's first (None: too few), and both poses."""
+    """Draw the index of the section at which the shift begins (None: the patch is too short), and both poses."""
     at = _section(spec, of.margin, rng)
     start, end = _poses(of.disp, of.rot, rng)
     return None if at is None else at + spec.frame()[0] // 2, start, end
